@@ -1,0 +1,46 @@
+# make demo and make test do everything. The other targets are the same things one by one, in the order you need them.
+.PHONY: help demo test secret server configure-server client configure-client ping on down ready
+.DEFAULT_GOAL := help
+TSX := node --import tsx
+TERMINAL := $(TSX) src/lab/terminal.ts
+
+help: ## these lines
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
+
+demo: ready ## one ping through the tunnel, every step shown: about 10 seconds
+	@$(TSX) src/lab/demo.ts
+
+test: ready ## type check, unit tests, lab tests with real TUNs
+	@node_modules/.bin/tsc
+	@node --import tsx --test --test-reporter=spec $$(find src -name '*.test.ts' | sort)
+
+secret: secret.key ## the shared secret, 32 random bytes in hex, for both ends
+secret.key:
+	@umask 077 && node -p "crypto.randomBytes(32).toString('hex')" > $@ && echo "wrote $@: copy it to the other end"
+
+server: ready secret.key ## terminal 1: brings up the lab, starts the server in it (ARGS="--cipher xor")
+	@$(TERMINAL) server $(ARGS)
+
+configure-server: ready ## terminal 2: addresses, forwarding, NAT on the server
+	@$(TERMINAL) configure-server
+
+client: ready secret.key ## terminal 3: starts the client (ARGS="--cipher xor")
+	@$(TERMINAL) client $(ARGS)
+
+configure-client: ready ## terminal 4: address and route on the client
+	@$(TERMINAL) configure-client
+
+ping: ready ## terminal 5: ping 8.8.8.8 on the client
+	@$(TERMINAL) ping $(ARGS)
+
+on: ready ## any command on a host of the lab: make on HOST=client CMD="ip route"
+	@$(TERMINAL) on $(HOST) $(CMD)
+
+down: ready ## ends the lab of the five terminals
+	@$(TERMINAL) down
+
+# What every target needs: the npm packages of the lock file, and the system tools.
+ready: node_modules/.package-lock.json
+	@$(TSX) src/lab/tools.ts
+node_modules/.package-lock.json: package-lock.json
+	@npm ci --no-audit --no-fund && touch $@

@@ -1,0 +1,140 @@
+/**
+ * Frames: how packets survive a TCP stream, which keeps bytes in order but not their borders. Step 6.frame puts a header
+ * in front of each frame, step 8.deframe finds the frames again, however the stream was split on its way.
+ *
+ *   --cipher xor+aes (the default)               --cipher xor (the original C programs)
+ *   offset size                                  offset size
+ *   0      1    type: a FrameType                0      2    length of the packet, big-endian
+ *   1      3    length of the body, big-endian   2      …    one packet, XORed
+ *   4      …    body; of data and control:
+ *               sealed records, then the tag
+ *
+ * A record is one packet inside a data frame's body; one frame carries all that one wake-up of the loop brought:
+ *   0      4    length of the packet, big-endian
+ *   4      …    the packet, then 0–3 zero bytes up to a multiple of 4
+ */
+import { TAG_LENGTH } from "./aes.ts";
+import { Memory, read } from "./libc.ts";
+import { MAX_PACKET } from "./tun.ts";
+
+export const FrameType = { handshake: 1, data: 2, control: 3 } as const;
+export type FrameType = (typeof FrameType)[keyof typeof FrameType];
+
+/** The words of a control frame: its plaintext is one of these as u32 big-endian. */
+export const Control = { keepalive: 1, goodbye: 2 } as const;
+
+/** A wake-up stops draining the TUN at this many bytes; the last packet may go over it. */
+export const BATCH = 64 * 1024;
+
+/** How one wire format lays out its bytes; all in bytes. */
+export interface Framing {
+  readonly header: number; // before the body
+  readonly record: number; // before each packet in the body
+  readonly align: number; // a record is padded to a multiple of this
+  readonly tag: number; // after the body's records
+  readonly batches: boolean; // may a frame carry several packets?
+  readonly maxBody: number;
+  putHeader(bytes: Buffer, at: number, type: FrameType, bodyLength: number): void;
+  /** The body's length, or a sentence on what is wrong with this header. */
+  bodyLength(bytes: Buffer, at: number): number | string;
+}
+
+/** `length` rounded up to a multiple of `align`. */
+export const pad = (length: number, align: number) => Math.ceil(length / align) * align;
+
+const RECORD = 4;
+export const aesFraming: Framing = {
+  header: 4,
+  record: RECORD,
+  align: 4, // so that every body starts at a multiple of 4 in memory, and XOR can go word by word
+  tag: TAG_LENGTH,
+  batches: true,
+  maxBody: BATCH + RECORD + pad(MAX_PACKET, 4) + TAG_LENGTH,
+  putHeader(bytes, at, type, bodyLength) {
+    bytes.writeUInt32BE(((type << 24) | bodyLength) >>> 0, at);
+  },
+  bodyLength(bytes, at) {
+    const type = bytes[at]!;
+    const length = bytes.readUIntBE(at + 1, 3);
+    if (type < FrameType.handshake || type > FrameType.control)
+      return `unknown frame type ${type} (not our protocol, or --cipher xor at the other end?)`;
+    if (type !== FrameType.handshake && length % 4 !== 0) return `frame length ${length} is not a multiple of 4`;
+    return checkLength(length, 0, this.maxBody);
+  },
+};
+
+/** Before there are keys, a peer may send only so much. */
+export const handshakeFraming: Framing = { ...aesFraming, maxBody: 1024 };
+
+export const xorFraming: Framing = {
+  header: 2,
+  record: 0,
+  align: 1,
+  tag: 0,
+  batches: false,
+  maxBody: MAX_PACKET,
+  putHeader(bytes, at, _type, bodyLength) {
+    bytes.writeUInt16BE(bodyLength, at);
+  },
+  bodyLength(bytes, at) {
+    return checkLength(bytes.readUInt16BE(at), 1, this.maxBody);
+  },
+};
+
+function checkLength(length: number, min: number, max: number): number | string {
+  return length < min || length > max ? `frame length ${length}, expected ${min} to ${max}` : length;
+}
+
+/** The stream is broken: after this, no byte of it can be trusted to be where it should be. */
+export class BrokenStream extends Error {}
+
+/**
+ * Finds frames in a stream that may be split anywhere. `fill()` is one read() from the socket; then each `next()` that
+ * returns true shows one whole frame: type, and body from `start` to `end` in `memory`.
+ */
+export class FrameReader {
+  readonly memory: Memory;
+  type: FrameType = FrameType.data;
+  start = 0;
+  end = 0;
+  private head = 0; // first byte not yet given out by next()
+  private tail = 0; // end of what was read
+  private readonly framing: Framing;
+
+  constructor(framing: Framing) {
+    this.framing = framing;
+    this.memory = new Memory(2 * pad(framing.header + framing.maxBody, 4));
+  }
+
+  /** One read() of as much as fits. Bytes read, 0 at the end of the stream, or a negative errno. */
+  fill(fd: number): number {
+    const { bytes, address } = this.memory;
+    if (this.head === this.tail) this.head = this.tail = 0;
+    else if (this.head > bytes.length / 2) {
+      bytes.copyWithin(0, this.head, this.tail); // less than one frame: next() gave out all whole ones
+      this.tail -= this.head;
+      this.head = 0;
+    }
+    const count = read(fd, address + this.tail, bytes.length - this.tail);
+    if (count > 0) this.tail += count;
+    return count;
+  }
+
+  /** Bytes that were read and not yet given out. */
+  get rest(): number {
+    return this.tail - this.head;
+  }
+
+  /** Moves to the next whole frame; false if there is none yet. Throws BrokenStream where a header makes no sense. */
+  next(): boolean {
+    const { header } = this.framing;
+    if (this.tail - this.head < header) return false;
+    const length = this.framing.bodyLength(this.memory.bytes, this.head);
+    if (typeof length === "string") throw new BrokenStream(length);
+    if (this.tail - this.head < header + length) return false;
+    this.type = this.framing.header === 4 ? (this.memory.bytes[this.head] as FrameType) : FrameType.data;
+    this.start = this.head + header;
+    this.end = this.head = this.start + length;
+    return true;
+  }
+}

@@ -1,0 +1,144 @@
+/**
+ * The lab: hosts as network namespaces inside one private mount, network (and, without root, user) namespace, held by one
+ * process. Nothing of this machine is touched, and when the holder dies, even by SIGKILL, the kernel removes everything.
+ */
+import { type ChildProcess, spawn, spawnSync, type SpawnOptions, type SpawnSyncReturns } from "node:child_process";
+import { readlinkSync } from "node:fs";
+import chalk from "chalk";
+import { Failure } from "../program.ts";
+
+export const TOPOLOGY = `
+  client                          server                          internet
+  eth0 192.168.1.100/24 ───────── eth0 192.168.1.1/24
+                                  eth1 203.0.113.1/24 ─────────── eth0 203.0.113.8/24
+  tun0 10.8.0.2  ╌╌ the tunnel ╌╌ tun0 10.8.0.1                   lo   8.8.8.8/32
+`;
+export const SERVER = "192.168.1.1"; // the server's outer address
+export const TARGET = "8.8.8.8"; // a host of the lab: nothing is sent outside it
+
+const NETNS = "/run/netns"; // ip-netns(8); on a private tmpfs, so also without root
+export const ROOT = new URL("../..", import.meta.url).pathname; // of the project
+
+export type Say = (line: string) => void;
+const COLOUR: Record<string, (text: string) => string> = { client: chalk.cyan, server: chalk.magenta, internet: chalk.yellow };
+
+/** How a command on a host is shown: "client# ping 8.8.8.8", as a student would type it there. */
+export const prompt = (host: string, command: string) => `${(COLOUR[host] ?? chalk.dim)(`${host}#`)} ${command}`;
+
+export class Lab {
+  private readonly say: Say;
+  readonly holder: number; // pid
+  private readonly process: ChildProcess | undefined;
+
+  private constructor(holder: number, say: Say, process?: ChildProcess) {
+    this.holder = holder;
+    this.say = say;
+    this.process = process;
+  }
+
+  /**
+   * A new lab with its three hosts up. It ends with this process, or with down(); `detached`: with down() only.
+   * Errors: a Failure that says what this machine lacks.
+   */
+  static async up(say: Say = () => {}, detached = false): Promise<Lab> {
+    const asUser = process.getuid?.() === 0 ? [] : ["--user", "--map-root-user"];
+    // `cat` reads a pipe that ends with this process; a detached holder waits for a signal
+    const wait = detached ? "exec sleep infinity" : "exec cat";
+    const holder = spawn("unshare", ["--mount", "--net", ...asUser, "sh", "-c", `mount -t tmpfs tmpfs /run && echo up && ${wait}`], { stdio: [detached ? "ignore" : "pipe", "pipe", "pipe"], detached });
+    const said = await new Promise<string>((resolve) => {
+      holder.stdout!.once("data", (data) => resolve(String(data)));
+      holder.stderr!.once("data", (data) => resolve(String(data)));
+      holder.once("error", (error) => resolve(error.message));
+    });
+    if (said.trim() !== "up")
+      throw new Failure(`Cannot make a private namespace: ${said.trim()}`, "run as root, or allow unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone=1, kernel.apparmor_restrict_unprivileged_userns=0)");
+    for (const stream of [holder.stdout!, holder.stderr!]) (stream as unknown as { unref(): void }).unref();
+    (holder.stdin as unknown as { unref(): void } | null)?.unref();
+    holder.unref();
+    const lab = new Lab(holder.pid!, say, holder);
+    say(TOPOLOGY);
+    lab.build();
+    return lab;
+  }
+
+  /** The lab that `holder` holds; undefined if there is none. */
+  static attach(holder: number, say: Say = () => {}): Lab | undefined {
+    try {
+      if (readlinkSync(`/proc/${holder}/ns/mnt`) === readlinkSync("/proc/self/ns/mnt")) return undefined;
+    } catch {
+      return undefined;
+    }
+    return new Lab(holder, say);
+  }
+
+  private build(): void {
+    for (const host of ["client", "server", "internet"]) this.addHost(host);
+    this.run("lab", "ip link add eth0 netns client type veth peer name eth0 netns server");
+    this.run("lab", "ip link add eth1 netns server type veth peer name eth0 netns internet");
+    this.address("client", "eth0", "192.168.1.100/24");
+    this.address("server", "eth0", `${SERVER}/24`);
+    this.address("server", "eth1", "203.0.113.1/24");
+    this.address("internet", "eth0", "203.0.113.8/24");
+    this.run("internet", `ip addr add ${TARGET}/32 dev lo`);
+    this.run("client", `ip route add default via ${SERVER}`);
+    this.run("server", "ip route add default via 203.0.113.8");
+  }
+
+  /** One more client host on a link of its own to the server; its name. `number` from 2 on. */
+  addClient(number: number): string {
+    const host = `client${number}`;
+    this.addHost(host);
+    this.run("lab", `ip link add eth0 netns ${host} type veth peer name lan${number} netns server`);
+    this.address(host, "eth0", `192.168.${number}.100/24`);
+    this.address("server", `lan${number}`, `192.168.${number}.1/24`);
+    this.run(host, `ip route add default via 192.168.${number}.1`);
+    return host;
+  }
+
+  private addHost(host: string): void {
+    this.run("lab", `ip netns add ${host}`);
+    this.run(host, "sysctl -qw net.ipv6.conf.default.disable_ipv6=1"); // the lab speaks IPv4 only
+    this.run(host, "ip link set lo up");
+  }
+
+  private address(host: string, device: string, cidr: string): void {
+    this.run(host, `ip addr add ${cidr} dev ${device}`);
+    this.run(host, `ip link set ${device} up`);
+  }
+
+  /** Runs a command on a host and waits for it; its output. Throws if it fails. */
+  run(host: string, command: string): string {
+    this.say(prompt(host, command));
+    const { status, stdout, stderr } = this.try(host, command);
+    if (status !== 0) throw new Failure(`Cannot run '${command}' on ${host}: ${stderr.trim() || `exit code ${status}`}`, "run it by hand to see what it needs");
+    return stdout;
+  }
+
+  /** Runs a command on a host and waits for it, at most `ms`; whatever comes of it. */
+  try(host: string, command: string, ms = 60_000): SpawnSyncReturns<string> {
+    const [program, args] = this.enter(host, command.split(" "));
+    return spawnSync(program, args, { encoding: "utf8", timeout: ms, killSignal: "SIGKILL", maxBuffer: 64 * 1024 * 1024 });
+  }
+
+  /** Starts a program on a host. It is killed when this process ends. */
+  spawn(host: string, command: string[], options: SpawnOptions = {}): ChildProcess {
+    const [program, args] = this.enter(host, command);
+    return spawn(program, args, options);
+  }
+
+  /** The real command behind `host# command`: into the namespaces, back to this folder; `exec` all the way, one pid. */
+  private enter(host: string, command: string[]): [string, string[]] {
+    const asUser = process.getuid?.() === 0 ? [] : ["--user", "--preserve-credentials"];
+    const net = host === "lab" ? "--net" : `--net=/proc/${this.holder}/root${NETNS}/${host}`;
+    const args = ["--target", `${this.holder}`, "--mount", net, ...asUser, "setpriv", "--pdeathsig", "KILL", "env", "-C", process.cwd(), ...command];
+    return ["nsenter", args];
+  }
+
+  /** Ends the lab. The kernel removes hosts, links, rules and routes with it. */
+  async down(): Promise<void> {
+    this.process?.ref();
+    const gone = this.process && new Promise((resolve) => this.process!.once("exit", resolve));
+    process.kill(this.holder, "SIGKILL");
+    await gone;
+  }
+}

@@ -1,0 +1,53 @@
+/** A program that runs on a host of the lab: what it has said so far, waiting for what it will say, and its end. */
+import type { ChildProcess, SpawnOptions } from "node:child_process";
+import { type Lab, ROOT } from "./lab.ts";
+
+export class Running {
+  readonly child: ChildProcess;
+  output = ""; // stdout and stderr
+  readonly ended: Promise<number | string>; // exit code, or the signal that killed it
+  private over = false;
+  private wake: () => void = () => {};
+
+  constructor(child: ChildProcess) {
+    this.child = child;
+    for (const stream of [child.stdout, child.stderr]) {
+      stream?.setEncoding("utf8").on("data", (text: string) => {
+        this.output += text;
+        this.wake();
+      });
+    }
+    this.ended = new Promise((resolve) => {
+      child.once("close", (code, signal) => {
+        this.over = true;
+        resolve(code ?? signal ?? 0);
+        this.wake();
+      });
+    });
+  }
+
+  /** Waits until the output matches. Throws, with the output, if the program ends first or after `ms`. */
+  async until(pattern: RegExp, ms = 20_000): Promise<RegExpExecArray> {
+    const deadline = Date.now() + ms;
+    for (;;) {
+      const match = pattern.exec(this.output);
+      if (match) return match;
+      if (this.over || Date.now() >= deadline) throw new Error(`${this.over ? "ended" : `${ms / 1000} s passed`} without ${pattern}; it said:\n${this.output}`);
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, deadline - Date.now());
+        this.wake = () => (clearTimeout(timer), resolve());
+      });
+    }
+  }
+
+  /** Sends a signal and waits for the end; the exit code, or the signal's name. */
+  async stop(signal: NodeJS.Signals = "SIGTERM"): Promise<number | string> {
+    if (!this.over) this.child.kill(signal);
+    return this.ended;
+  }
+}
+
+/** Starts src/client.ts or src/server.ts on a host. */
+export function startProgram(lab: Lab, host: string, program: "client" | "server", args: string[], options: SpawnOptions = {}): Running {
+  return new Running(lab.spawn(host, [process.execPath, "--import", "tsx", `${ROOT}src/${program}.ts`, ...args], options));
+}

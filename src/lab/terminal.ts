@@ -1,0 +1,100 @@
+/**
+ * The five terminals: server, configure-server, client, configure-client, ping, each for a terminal of its own, in that
+ * order. They share one lab that stays until `make down`. Also `on HOST COMMAND…`, for anything else on one of its hosts.
+ */
+import { mkdirSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import chalk from "chalk";
+import { parseCidr } from "../packet.ts";
+import { exit, Failure, program } from "../program.ts";
+import { type Change, clientChanges, serverChanges } from "../setup.ts";
+import { Lab, prompt, ROOT, SERVER, TARGET } from "./lab.ts";
+
+const FOLDER = process.env.SIMPLE_VPN_LAB ?? join(ROOT, ".lab"); // tests have a lab of their own
+const HOLDER = join(FOLDER, "holder"); // a file with the holder's pid
+const SUBNET = parseCidr("10.8.0.0/24")!;
+const CLIENT = { address: SUBNET.network + 2, prefix: SUBNET.prefix, mtu: 1400 }; // the first client gets the second address
+const NAT = "eth1";
+const ROUTE = `${TARGET}/32`;
+
+function find(): Lab | undefined {
+  try {
+    return Lab.attach(Number(readFileSync(HOLDER, "utf8")), console.log);
+  } catch {
+    return undefined; // no such file: no lab
+  }
+}
+
+const needed = () => find() ?? fail("the lab is not up", "make server, in another terminal");
+const next = (command: string) => console.log(`\n${chalk.bold.inverse(" next terminal ")} ${chalk.bold(command)}\n`);
+
+function fail(reason: string, hint: string): never {
+  throw new Failure(`Cannot do this: ${reason}`, hint);
+}
+
+async function upOrFind(): Promise<Lab> {
+  const found = find();
+  if (found) return found;
+  const lab = await Lab.up(console.log, true);
+  mkdirSync(FOLDER, { recursive: true });
+  writeFileSync(HOLDER, `${lab.holder}`);
+  return lab;
+}
+
+/** A command in the foreground, until it ends; Ctrl-C is for it, not for us. */
+function foreground(lab: Lab, host: string, command: string[]): void {
+  process.removeAllListeners("SIGINT").on("SIGINT", () => {});
+  console.log(prompt(host, command.join(" ")));
+  const real = command[0] === "npx" ? [process.execPath, "--import", ...command.slice(1)] : command; // npx turns Ctrl-C into an error
+  lab.spawn(host, real, { stdio: "inherit" }).once("exit", (code) => exit(code ?? 1));
+}
+
+function configure(lab: Lab, host: string, changes: Change[]): void {
+  if (lab.try(host, "ip link show tun0").status !== 0) fail(`the ${host} has no tun0`, `make ${host}, in another terminal, and leave it running`);
+  for (const { run } of changes) lab.run(host, run);
+}
+
+/** Ends the programs that still run in the lab, then the lab. */
+async function down(lab: Lab): Promise<void> {
+  const mount = readlinkSync(`/proc/${lab.holder}/ns/mnt`);
+  for (const pid of readdirSync("/proc").filter((name) => /^\d+$/.test(name) && Number(name) !== lab.holder)) {
+    try {
+      if (readlinkSync(`/proc/${pid}/ns/mnt`) === mount) process.kill(Number(pid), "SIGTERM");
+    } catch {
+      // it has ended, or is not ours
+    }
+  }
+  await lab.down();
+  rmSync(HOLDER);
+  console.log("The lab is down.");
+}
+
+program(async () => {
+  const [what, ...rest] = process.argv.slice(2);
+  switch (what) {
+    case "server": {
+      const lab = await upOrFind();
+      next("make configure-server");
+      return foreground(lab, "server", ["npx", "tsx", "src/server.ts", "--nat", NAT, ...rest]);
+    }
+    case "configure-server":
+      configure(needed(), "server", serverChanges({ tun: "tun0", mtu: CLIENT.mtu, subnet: SUBNET, nat: NAT }, SUBNET.network + 1));
+      return next("make client");
+    case "client":
+      next("make configure-client");
+      return foreground(needed(), "client", ["npx", "tsx", "src/client.ts", SERVER, "--route", ROUTE, ...rest]);
+    case "configure-client":
+      configure(needed(), "client", clientChanges({ tun: "tun0", routes: [ROUTE] }, CLIENT, SERVER));
+      return next("make ping");
+    case "ping":
+      return foreground(needed(), "client", ["ping", ...(rest.length > 0 ? rest : [TARGET])]);
+    case "on":
+      return foreground(needed(), rest[0] ?? fail("no host given", "on client ip route"), rest.slice(1));
+    case "down": {
+      const lab = find();
+      return lab ? down(lab) : console.log("No lab is up.");
+    }
+    default:
+      throw new Failure(`Cannot start: ${what} is none of server, configure-server, client, configure-client, ping, on, down`, "make help", 2);
+  }
+});

@@ -1,0 +1,31 @@
+/**
+ * The system tools that the lab needs: installed with apt-get where we are root, else named for the user to install.
+ * Run as a program by the Makefile, before everything else.
+ */
+import { spawnSync } from "node:child_process";
+import { existsSync } from "node:fs";
+import { delimiter, join } from "node:path";
+import { Failure, program } from "../program.ts";
+
+const PACKAGES: Record<string, string> = {
+  ip: "iproute2", iptables: "iptables", ping: "iputils-ping", sysctl: "procps", unshare: "util-linux", nsenter: "util-linux",
+  setpriv: "util-linux",
+};
+const PLACES = [...(process.env.PATH ?? "").split(delimiter), "/usr/sbin", "/sbin"];
+
+/** Is `tool` installed? */
+export const has = (tool: string) => PLACES.some((place) => existsSync(join(place, tool)));
+
+program(() => {
+  const missing = [...new Set(Object.keys(PACKAGES).filter((tool) => !has(tool)).map((tool) => PACKAGES[tool]!))];
+  if (missing.length === 0) return;
+  const install = `apt-get install -y ${missing.join(" ")}`;
+  const because = `Cannot make the lab: ${missing.join(", ")} not installed`;
+  if (process.getuid?.() !== 0 || !has("apt-get")) throw new Failure(because, has("apt-get") ? `sudo ${install}` : `install ${missing.join(" ")} with this system's package manager`);
+  for (const command of ["apt-get update", `${install} --no-install-recommends`]) {
+    console.log(`# ${command}`);
+    const [name, ...args] = command.split(" ");
+    const { status } = spawnSync(name!, args, { stdio: ["ignore", "ignore", "inherit"], env: { ...process.env, DEBIAN_FRONTEND: "noninteractive" } });
+    if (status !== 0) throw new Failure(`${because}, and '${command}' failed`, "run it by hand");
+  }
+});

@@ -1,0 +1,104 @@
+/**
+ * Every libc function and kernel constant that the VPN uses, declared once. The calls are the C program's own
+ * (open, ioctl, socket, read, write …), made through koffi. Like the kernel itself, each returns a result >= 0,
+ * or a negative errno: `read(fd, …) === -EAGAIN`.
+ */
+import koffi from "koffi";
+import { constants } from "node:os";
+import { getSystemErrorName } from "node:util";
+
+// koffi.load(null) is dlopen(NULL): the symbols already in this process, which Node links against: libc, OpenSSL.
+export const thisProcess = koffi.load(null);
+
+/** Makes `prototype` (C syntax) callable; -1 becomes the negative errno, read at once, before anything overwrites it. */
+function libc(prototype: string): (...args: unknown[]) => number {
+  const call = thisProcess.func(prototype);
+  return (...args) => {
+    const result: number = call(...args);
+    return result < 0 ? -koffi.errno() : result;
+  };
+}
+
+export const open = libc("int open(const char *path, int flags)"); // open(2)
+export const close = libc("int close(int fd)"); // close(2)
+export const ioctl = libc("int ioctl(int fd, unsigned long request, void *argument)"); // ioctl(2)
+export const socket = libc("int socket(int domain, int type, int protocol)"); // socket(2)
+export const bind = libc("int bind(int fd, void *address, uint32_t length)"); // bind(2)
+export const listen = libc("int listen(int fd, int backlog)"); // listen(2)
+export const accept4 = libc("int accept4(int fd, _Out_ void *address, _Inout_ uint32_t *length, int flags)"); // accept(2)
+export const connect = libc("int connect(int fd, void *address, uint32_t length)"); // connect(2)
+export const setsockopt = libc("int setsockopt(int fd, int level, int name, void *value, uint32_t length)"); // setsockopt(2)
+export const getsockopt = libc("int getsockopt(int fd, int level, int name, void *value, _Inout_ uint32_t *length)");
+const cStrerror = thisProcess.func("const char *strerror(int number)"); // strerror(3)
+
+// The two calls of the data path are written out: no argument arrays, and koffi has no ssize_t but int64_t.
+const cRead = thisProcess.func("int64_t read(int fd, void *buffer, size_t count)");
+const cWrite = thisProcess.func("int64_t write(int fd, const void *buffer, size_t count)");
+
+/** read(2) of at most `count` bytes to `address`; the bytes read (0: end of stream), or a negative errno. */
+export function read(fd: number, address: number, count: number): number {
+  const result: number = cRead(fd, address, count);
+  return result < 0 ? -koffi.errno() : result;
+}
+
+/** write(2) of `count` bytes from `address`; the bytes written, possibly fewer, or a negative errno. */
+export function write(fd: number, address: number, count: number): number {
+  const result: number = cWrite(fd, address, count);
+  return result < 0 ? -koffi.errno() : result;
+}
+
+/**
+ * A fixed piece of memory, seen three ways: as bytes, as 32-bit words (for XOR), and by address (for C calls).
+ * Its bytes live outside the garbage collector's heap and never move; keep the Memory while C may use the address.
+ */
+export class Memory {
+  readonly bytes: Buffer;
+  readonly words: Uint32Array;
+  readonly address: number;
+
+  /** @param size bytes, a multiple of 4 */
+  constructor(size: number) {
+    this.bytes = Buffer.allocUnsafeSlow(size);
+    this.words = new Uint32Array(this.bytes.buffer, 0, size >> 2);
+    this.address = Number(koffi.address(this.bytes));
+  }
+}
+
+/** The name of an errno, positive or negative: "EAGAIN". Node does not know them all; strerror(3) then helps. */
+export function errnoName(errno: number): string {
+  const name = getSystemErrorName(-Math.abs(errno));
+  return name.startsWith("Unknown") ? `errno ${Math.abs(errno)}, ${cStrerror(Math.abs(errno))}` : name;
+}
+
+// errno.h, by name (numbers differ between machines; Node knows this one's)
+export const { EACCES, EADDRINUSE, EADDRNOTAVAIL, EAGAIN, EBUSY, ECONNREFUSED, EINPROGRESS, EINVAL, EIO } = constants.errno;
+export const { EMFILE, ENFILE, ENOENT, ENODEV, ENXIO, EPERM, ETIMEDOUT } = constants.errno;
+export const EBADFD = 77; // asm-generic/errno.h: a TUN fd whose interface was deleted
+
+// fcntl.h
+export const O_RDWR = 0o2;
+export const O_NONBLOCK = 0o4000;
+export const O_CLOEXEC = 0o2000000;
+
+// asm-generic/ioctl.h: _IOW(type, number, size) = direction (write = 1) << 30 | size << 16 | type << 8 | number
+const iow = (type: string, number: number, size: number) =>
+  ((1 << 30) | (size << 16) | (type.charCodeAt(0) << 8) | number) >>> 0;
+
+// linux/if_tun.h, linux/if.h
+export const TUNSETIFF = iow("T", 202, 4); // 0x400454ca
+export const IFF_TUN = 0x0001; // packets start at the IP header (IFF_TAP: at the Ethernet header)
+export const IFF_NO_PI = 0x1000; // no 4 bytes of "packet information" before each packet
+export const IFNAMSIZ = 16; // a name is at most 15 bytes and a NUL
+export const SIZEOF_IFREQ = 40; // struct ifreq: name at 0, flags (short) at 16
+
+// sys/socket.h, netinet/tcp.h
+export const AF_INET = 2;
+export const SOCK_STREAM = 1;
+export const SOCK_NONBLOCK = O_NONBLOCK;
+export const SOCK_CLOEXEC = O_CLOEXEC;
+export const SOL_SOCKET = 1;
+export const SO_REUSEADDR = 2;
+export const SO_ERROR = 4;
+export const IPPROTO_TCP = 6;
+export const TCP_NODELAY = 1;
+export const TCP_NOTSENT_LOWAT = 25;

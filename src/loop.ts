@@ -1,0 +1,89 @@
+/**
+ * The event loop: select() mirrored. The C program says which fds it cares for, sleeps in select(), and asks of
+ * each fd whether it is ready:
+ *
+ *     for (;;) {
+ *         FD_ZERO(&readable);
+ *         FD_SET(tun_fd, &readable);                           //  watch(tun.fd,    { readable: … })
+ *         FD_SET(socket_fd, &readable);                        //  watch(socket.fd, { readable: … })
+ *         select(max_fd + 1, &readable, &writable, 0, 0);      //  libuv's epoll_wait(), between our callbacks
+ *         if (FD_ISSET(tun_fd, &readable))    outbound();      //  … => outbound()
+ *         if (FD_ISSET(socket_fd, &readable)) inbound();       //  … => inbound()
+ *     }
+ *
+ * Here the `for (;;)` is Node's own loop, and koffi.node.poll puts any fd into it (libuv's uv_poll_t). Readiness is
+ * level-triggered as with select(): an fd that still has data calls back again. This is the only file that knows
+ * koffi's poll, which is undocumented; loop.test.ts holds its contract.
+ */
+import { node } from "koffi";
+
+export interface Handlers {
+  readable?: () => void; // FD_ISSET(fd, &readable)
+  writable?: () => void; // FD_ISSET(fd, &writable)
+  error: () => void; // POLLERR: ask getsockopt(SO_ERROR) or read() what happened; the watch is over
+}
+
+type Poll = (status: number, events: { readable: boolean; writable: boolean }) => void;
+
+/** One fd in the loop. Only for fds opened through libc: libuv aborts the process on an fd that Node itself polls. */
+export class Watch {
+  private handle: node.PollHandle | undefined; // kept: a handle that is garbage-collected falls silent
+  private events = { readable: false, writable: false };
+  private readonly fd: number;
+  private readonly poll: Poll;
+
+  constructor(fd: number, handlers: Handlers) {
+    this.fd = fd;
+    this.poll = (status, { readable, writable }) => {
+      try {
+        if (status !== 0) {
+          this.stop(); // libuv has stopped it already; here we let go of the handle
+          return handlers.error();
+        }
+        if (readable) handlers.readable?.();
+        if (writable && this.events.writable) handlers.writable?.();
+      } catch (error) {
+        this.stop();
+        setImmediate(() => {
+          throw error; // from koffi's callback it would be swallowed; from here it reaches uncaughtException
+        });
+      }
+    };
+    this.want(handlers.readable !== undefined, handlers.readable === undefined);
+  }
+
+  /** FD_SET or FD_CLR: which kinds of readiness to wake up for from now on. */
+  want(readable: boolean, writable: boolean): void {
+    if (readable === this.events.readable && writable === this.events.writable) return;
+    this.events = { readable, writable };
+    const callback = this.poll as unknown as (events: node.PollEvents) => void; // index.d.ts omits the status
+    if (!this.handle) this.handle = node.poll(this.fd, this.events, callback);
+    else if (readable || writable) this.handle.start(this.events, callback);
+    else this.handle.stop();
+  }
+
+  /** Takes the fd out of the loop. Always before close(fd). */
+  stop(): void {
+    this.handle?.close();
+    this.handle = undefined;
+    this.events = { readable: false, writable: false };
+  }
+}
+
+/** Puts `fd` into the loop: for reading if there is a `readable` handler, else for writing. */
+export function watch(fd: number, handlers: Handlers): Watch {
+  return new Watch(fd, handlers);
+}
+
+/** Waits once for `fd`: true when it is ready (an error is readiness too: the next call on it tells), false after `ms`. */
+export function ready(fd: number, kind: "readable" | "writable", ms: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const done = (isReady: boolean) => {
+      clearTimeout(deadline);
+      once.stop();
+      resolve(isReady);
+    };
+    const deadline = setTimeout(() => done(false), ms);
+    const once = watch(fd, { [kind]: () => done(true), error: () => done(true) });
+  });
+}

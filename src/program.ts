@@ -1,0 +1,61 @@
+/**
+ * What both programs share around their loop: start, stop, and failure. Every way out (a signal, an error, the
+ * peer's goodbye) goes through exit(), which undoes in reverse order what atExit() was given.
+ */
+import chalk from "chalk";
+
+/** A failure that the user can mend: what happened ("Cannot <action>: <state>"), and what to try. */
+export class Failure extends Error {
+  readonly hint: string;
+  readonly exitCode: number;
+
+  /** @param exitCode 2 for wrong usage, 1 for the rest */
+  constructor(message: string, hint: string, exitCode = 1) {
+    super(message);
+    this.hint = hint;
+    this.exitCode = exitCode;
+  }
+}
+
+const undos: (() => void)[] = [];
+let exiting = false;
+
+/** `undo` runs once when the program ends, whatever ends it (but SIGKILL); the newest first. */
+export function atExit(undo: () => void): void {
+  undos.push(undo);
+}
+
+/** Ends the program. A second call, while the first is still undoing, changes nothing. */
+export function exit(code: number): void {
+  if (exiting) return;
+  exiting = true;
+  for (let undo = undos.pop(); undo; undo = undos.pop()) {
+    try {
+      undo();
+    } catch (error) {
+      complain(error);
+    }
+  }
+  process.exit(code);
+}
+
+/** Prints an error in one line, then ends the program with its exit code. */
+export function fail(error: unknown): void {
+  complain(error);
+  exit(error instanceof Failure ? error.exitCode : 1);
+}
+
+function complain(error: unknown): void {
+  const { message, stack } = error instanceof Error ? error : new Error(String(error));
+  if (error instanceof Failure) console.error(`${chalk.red.bold("error")} ${message}. ${chalk.bold("Try:")} ${error.hint}`);
+  else if (process.env.SIMPLE_VPN_DEBUG) console.error(stack);
+  else console.error(`${chalk.red.bold("error")} unexpected: ${message}. Try: SIMPLE_VPN_DEBUG=1 to see where, and tell us`);
+}
+
+/** Runs a main function: signals end it with 0, errors with one line and their exit code, never with a stack trace. */
+export function program(main: () => void | Promise<void>): void {
+  for (const signal of ["SIGINT", "SIGTERM", "SIGQUIT"] as const) process.on(signal, () => exit(0));
+  process.on("uncaughtException", fail);
+  process.on("unhandledRejection", fail);
+  Promise.resolve().then(main).catch(fail);
+}

@@ -1,0 +1,49 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { formatIPv4, parseCidr } from "./packet.ts";
+import { Router } from "./router.ts";
+
+const router = (cidr: string) => new Router<string>(parseCidr(cidr)!);
+const offered = (one: Router<string>) => {
+  const address = one.offer();
+  return address === undefined ? undefined : formatIPv4(address);
+};
+
+test("offer() gives the lowest free address after the server's own", () => {
+  const one = router("10.8.0.0/24");
+  assert.equal(formatIPv4(one.gateway), "10.8.0.1");
+  assert.equal(offered(one), "10.8.0.2");
+  assert.ok(one.claim(0x0a080002, "anna"));
+  assert.equal(offered(one), "10.8.0.3");
+  assert.equal(one.clientAt(0x0a080002), "anna");
+});
+
+test("an address that was released is offered again", () => {
+  const one = router("10.8.0.0/24");
+  one.claim(one.offer()!, "anna");
+  one.withdraw(0x0a080002);
+  one.release(0x0a080002, "ben");
+  assert.equal(one.clientAt(0x0a080002), "anna", "only its holder can release it");
+  one.release(0x0a080002, "anna");
+  assert.equal(one.clientAt(0x0a080002), undefined);
+  assert.equal(offered(one), "10.8.0.2");
+});
+
+test("offers do not use up addresses: replayed handshakes cost no lease", () => {
+  const one = router("10.8.0.0/29"); // clients: .2 to .6
+  assert.deepEqual([1, 2, 3, 4, 5].map(() => offered(one)), ["10.8.0.2", "10.8.0.3", "10.8.0.4", "10.8.0.5", "10.8.0.6"]);
+  assert.equal(offered(one), "10.8.0.2", "all are offered, none is held");
+  assert.ok(one.claim(0x0a080002, "anna"));
+  assert.equal(one.claim(0x0a080002, "ben"), false, "the first one to prove itself holds it");
+});
+
+test("a full subnet offers nothing", () => {
+  const one = router("10.8.0.0/30"); // one client
+  assert.ok(one.claim(one.offer()!, "anna"));
+  assert.equal(one.offer(), undefined);
+});
+
+test("claim() refuses the server's own, the broadcast and foreign addresses", () => {
+  const one = router("10.8.0.0/24");
+  for (const address of [0x0a080000, 0x0a080001, 0x0a0800ff, 0x0a080102, 0, 0x08080808]) assert.equal(one.claim(address, "eve"), false);
+});

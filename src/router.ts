@@ -1,0 +1,61 @@
+/** Server only: which client holds which inner address. The kernel's routing table ends at tun0; this one goes on from there. */
+import type { Cidr } from "./packet.ts";
+
+/** Leases of a subnet: the server has its first address, clients the next ones; the last is the broadcast address. */
+export class Router<Client> {
+  readonly gateway: number;
+  private readonly last: number;
+  private readonly holders = new Map<number, Client>();
+  private readonly offers = new Map<number, number>(); // address → open handshakes it was offered in
+
+  constructor(subnet: Cidr) {
+    this.gateway = subnet.network + 1;
+    this.last = subnet.network + subnet.size - 2;
+  }
+
+  /**
+   * The lowest address that nobody holds, for a handshake; undefined if all are taken. An offer is no lease: a replayed
+   * handshake must cost nothing. It only steers other handshakes to other addresses while there are any.
+   */
+  offer(): number | undefined {
+    let free: number | undefined;
+    for (let address = this.gateway + 1; address <= this.last; address++) {
+      if (this.holders.has(address)) continue;
+      free ??= address;
+      if (!this.offers.has(address)) {
+        free = address;
+        break;
+      }
+    }
+    if (free !== undefined) this.offers.set(free, (this.offers.get(free) ?? 0) + 1);
+    return free;
+  }
+
+  /** A handshake that was offered `address` is over, either way. */
+  withdraw(address: number): void {
+    const left = (this.offers.get(address) ?? 1) - 1;
+    if (left > 0) this.offers.set(address, left);
+    else this.offers.delete(address);
+  }
+
+  /** `client` holds `address` from now on; false if it cannot: held by another, or no client's address at all. */
+  claim(address: number, client: Client): boolean {
+    if (address <= this.gateway || address > this.last || this.holders.has(address)) return false;
+    this.holders.set(address, client);
+    return true;
+  }
+
+  /** Frees `address`, if `client` holds it. */
+  release(address: number, client: Client): void {
+    if (this.holders.get(address) === client) this.holders.delete(address);
+  }
+
+  /** Who holds `address`. */
+  clientAt(address: number): Client | undefined {
+    return this.holders.get(address);
+  }
+
+  get size(): number {
+    return this.holders.size;
+  }
+}

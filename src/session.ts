@@ -1,0 +1,72 @@
+/**
+ * From a fresh TCP connection to a Peer: the handshake as a conversation, written top to bottom for each side. An empty
+ * handshake frame from the server says "refused"; it is not authenticated, and only decides which error the client prints.
+ */
+import { type FrameType as Type, aesFraming, BrokenStream, FrameReader, FrameType, handshakeFraming } from "./frame.ts";
+import { type ClientConfig, decodeReply, encodeReply, Handshake, HandshakeError } from "./handshake.ts";
+import { EAGAIN, errnoName, Memory, write } from "./libc.ts";
+import { ready } from "./loop.ts";
+import { Failure } from "./program.ts";
+import type { TcpSocket } from "./tcp.ts";
+import { DOWN, UP } from "./trace.ts";
+import { Peer } from "./tunnel.ts";
+
+const DEADLINE = 10_000; // ms, for the other end's message
+
+/** The client's side. Errors: a Failure that says what to try. */
+export async function startSession(socket: TcpSocket, secret: Buffer): Promise<{ peer: Peer; config: ClientConfig }> {
+  const handshake = new Handshake("client", secret);
+  const because = (reason: string, hint: string) => new Failure(`Cannot start a session with ${socket.remote}: ${reason}`, hint);
+  try {
+    sendMessage(socket, handshake.write(Buffer.alloc(0)));
+    const reply = await receiveMessage(socket);
+    if (reply.length === 0) throw because("it refused our secret", "copy the secret file from the server, and check --secret on both ends");
+    const config = decodeReply(handshake.read(reply));
+    return { peer: new Peer(socket, UP, DOWN, handshake.split()), config };
+  } catch (error) {
+    if (error instanceof HandshakeError) throw because(error.message, "ask whoever runs the server; are the secret and the version the same there?");
+    if (error instanceof BrokenStream) throw because(error.message, "check that it is a Simple VPN server, with the same --cipher");
+    throw error;
+  }
+}
+
+/**
+ * The server's side: tells the client `reply`. Throws HandshakeError or BrokenStream, after it told the client. The client
+ * is proven only by its first sealed frame: message 1 may be a replay.
+ */
+export async function acceptSession(socket: TcpSocket, secret: Buffer, reply: ClientConfig | { refused: string }): Promise<Peer> {
+  const handshake = new Handshake("server", secret);
+  const message = await receiveMessage(socket);
+  try {
+    handshake.read(message);
+  } catch (error) {
+    sendMessage(socket, Buffer.alloc(0));
+    throw error;
+  }
+  sendMessage(socket, handshake.write(encodeReply(reply)));
+  if ("refused" in reply) throw new HandshakeError(reply.refused);
+  return new Peer(socket, DOWN, UP, handshake.split());
+}
+
+/** A message is at most a few hundred bytes, and the first thing on its socket: it always fits. */
+function sendMessage(socket: TcpSocket, message: Buffer): void {
+  const frame = new Memory(aesFraming.header + handshakeFraming.maxBody);
+  aesFraming.putHeader(frame.bytes, 0, FrameType.handshake, message.length);
+  message.copy(frame.bytes, aesFraming.header);
+  const count = write(socket.fd, frame.address, aesFraming.header + message.length);
+  if (count < 0) throw new BrokenStream(`write: ${errnoName(count)}`);
+}
+
+async function receiveMessage(socket: TcpSocket): Promise<Buffer> {
+  const reader = new FrameReader(handshakeFraming);
+  const deadline = Date.now() + DEADLINE;
+  while (!reader.next()) {
+    if (!(await ready(socket.fd, "readable", deadline - Date.now()))) throw new BrokenStream(`no handshake within ${DEADLINE / 1000} s`);
+    const count = reader.fill(socket.fd);
+    if (count === 0) throw new BrokenStream("it closed the connection during the handshake");
+    if (count < 0 && count !== -EAGAIN) throw new BrokenStream(`read: ${errnoName(count)}`);
+  }
+  if ((reader.type as Type) !== FrameType.handshake) throw new BrokenStream(`frame type ${reader.type} before the handshake`);
+  if (reader.rest > 0) throw new BrokenStream(`${reader.rest} bytes too many in the handshake`);
+  return Buffer.from(reader.memory.bytes.subarray(reader.start, reader.end));
+}

@@ -1,0 +1,73 @@
+/**
+ * What the kernel must be told so that packets find the tunnel: addresses, routes, forwarding, NAT. The same commands are
+ * printed for the next terminal, or run with --configure and undone at exit. The address and the routes of a TUN need no
+ * undoing: they go when the program closes it.
+ */
+import { spawnSync } from "node:child_process";
+import { readFileSync } from "node:fs";
+import type { ClientConfig } from "./handshake.ts";
+import type { ClientOptions, ServerOptions } from "./options.ts";
+import { type Cidr, formatIPv4, parseCidr, parseIPv4 } from "./packet.ts";
+import { atExit, Failure } from "./program.ts";
+
+/** One command, and the one that takes it back. */
+export interface Change {
+  run: string;
+  undo?: string;
+}
+
+const bringUp = (tun: string, address: number, prefix: number, mtu: number): Change[] => [
+  { run: `ip addr add ${formatIPv4(address)}/${prefix} dev ${tun}` },
+  { run: `ip link set ${tun} mtu ${mtu} up` },
+];
+
+/** The server's commands: its end of the tunnel, and the way on from there, out of `options.nat`. */
+export function serverChanges(options: Pick<ServerOptions, "tun" | "mtu" | "subnet" | "nat">, gateway: number): Change[] {
+  const { tun, mtu, subnet, nat } = options;
+  const changes = bringUp(tun, gateway, subnet.prefix, mtu);
+  if (nat === undefined) return changes;
+  const rule = `POSTROUTING -s ${formatIPv4(subnet.network)}/${subnet.prefix} -o ${nat} -j MASQUERADE`;
+  const before = readFileSync("/proc/sys/net/ipv4/ip_forward", "utf8").trim();
+  const forward: Change = { run: "sysctl -w net.ipv4.ip_forward=1" };
+  if (before === "0") forward.undo = "sysctl -w net.ipv4.ip_forward=0";
+  return [...changes, forward, { run: `iptables -t nat -A ${rule}`, undo: `iptables -t nat -D ${rule}` }];
+}
+
+/** The client's commands: its end of the tunnel, and what is routed into it. `server`: the server's outer address. */
+export function clientChanges(options: Pick<ClientOptions, "tun" | "routes">, config: Pick<ClientConfig, "address" | "prefix" | "mtu">, server: string): Change[] {
+  const changes = bringUp(options.tun, config.address, config.prefix, config.mtu);
+  // Two halves win over a default route that is there already, and leave it untouched.
+  const routes = options.routes.flatMap((route) => (route === "0.0.0.0/0" ? ["0.0.0.0/1", "128.0.0.0/1"] : [route]));
+  if (routes.some((route) => contains(parseCidr(route)!, parseIPv4(server)!))) {
+    // Or the tunnel's own packets would be routed into the tunnel, round and round.
+    const hop = /(via \S+ )?dev \S+/.exec(command(`ip -o route get ${server}`))?.[0];
+    changes.push({ run: `ip route add ${server}/32 ${hop}`, undo: `ip route del ${server}/32 ${hop}` });
+  }
+  return [...changes, ...routes.map((route) => ({ run: `ip route add ${route} dev ${options.tun}` }))];
+}
+
+const contains = (block: Cidr, address: number) => address >= block.network && address < block.network + block.size;
+
+/** Runs the changes and says so, or prints them for the user to run. Errors: a Failure with the command's own words. */
+export function setUp(changes: Change[], configure: boolean): void {
+  if (!configure) console.log("Type in the next terminal, as root:");
+  for (const { run, undo } of changes) {
+    console.log(configure ? `# ${run}` : `  ${run}`);
+    if (!configure) continue;
+    command(run);
+    if (undo !== undefined) {
+      atExit(() => {
+        console.log(`# ${undo}`);
+        command(undo);
+      });
+    }
+  }
+}
+
+function command(line: string): string {
+  const [program, ...args] = line.split(" ");
+  const { error, status, stdout, stderr } = spawnSync(program!, args, { encoding: "utf8" });
+  if (error) throw new Failure(`Cannot run '${line}': ${(error as NodeJS.ErrnoException).code}`, "apt-get install iproute2 iptables procps");
+  if (status !== 0) throw new Failure(`Cannot run '${line}': ${stderr.trim().replace(/\s*\n\s*/g, "; ")}`, "run it by hand to see what it needs");
+  return stdout;
+}

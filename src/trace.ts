@@ -1,0 +1,239 @@
+/**
+ * The walk: the one vocabulary of steps that the code, its trace, the tests and walkthrough.md share, and how a step is
+ * shown. A person's traffic is shown step by step; a flood is folded into one line a second, and unfolds when it is
+ * quiet again, so that tracing never is the bottleneck. Lines are printed after the packet has gone on its way.
+ */
+import chalk from "chalk";
+import { closeSync, openSync, writeSync } from "node:fs";
+import type { Memory } from "./libc.ts";
+import { describe } from "./packet.ts";
+import { Failure } from "./program.ts";
+
+/** The steps of the packet's walk that are our own code's. 1–4, 7, 9, 10 and R1, R2, R7–R9 are the kernel's and ping's. */
+export const STEPS = {
+  "5": "client: the loop wakes, tun0 is readable",
+  "6.read": "client: read() takes the IP packet out of tun0",
+  "6.xor": "client: every byte XOR 0x42",
+  "6.seal": "client: AES-256-GCM",
+  "6.frame": "client: a header in front",
+  "6.write": "client: write() into the TCP socket",
+  "8.read": "server: read() from the TCP socket",
+  "8.deframe": "server: the frame found again in the stream",
+  "8.open": "server: tag checked, AES undone",
+  "8.xor": "server: XOR undone",
+  "8.write": "server: write() into tun0; its kernel routes the packet on",
+  "R3.wake": "server: the loop wakes, tun0 is readable: the reply",
+  "R3.read": "server: read() takes the reply out of tun0",
+  "R4.xor": "server: every byte XOR 0x42",
+  "R4.seal": "server: AES-256-GCM",
+  "R4.frame": "server: a header in front",
+  "R4.write": "server: write() into the TCP socket",
+  "R5.read": "client: read() from the TCP socket",
+  "R5.deframe": "client: the frame found again in the stream",
+  "R6.open": "client: tag checked, AES undone",
+  "R6.xor": "client: XOR undone",
+  "R6.write": "client: write() into tun0; its kernel delivers the reply",
+} as const;
+export type Step = keyof typeof STEPS;
+
+/** The stages that one packet passes in our two pumps, outbound() and inbound(), in their order. */
+export const STAGES = ["wake", "read", "xor", "seal", "frame", "write", "receive", "deframe", "open", "unxor", "inject"] as const;
+export type Stage = (typeof STAGES)[number];
+
+/** The same code runs both ways; the stages' steps differ: the request's way up, and the reply's way down. */
+export type Direction = { name: "up" | "down" } & Record<Stage, Step>;
+export const UP: Direction = {
+  name: "up", wake: "5", read: "6.read", xor: "6.xor", seal: "6.seal", frame: "6.frame", write: "6.write",
+  receive: "8.read", deframe: "8.deframe", open: "8.open", unxor: "8.xor", inject: "8.write",
+};
+export const DOWN: Direction = {
+  name: "down", wake: "R3.wake", read: "R3.read", xor: "R4.xor", seal: "R4.seal", frame: "R4.frame", write: "R4.write",
+  receive: "R5.read", deframe: "R5.deframe", open: "R6.open", unxor: "R6.xor", inject: "R6.write",
+};
+
+/** One line of the trace, and one JSON object in the trace file. */
+export interface TraceEvent {
+  time: bigint; // ns, CLOCK_MONOTONIC: one clock for all processes of a machine
+  host: string; // "client" or "server"
+  step: Step | "drop" | "summary" | "note";
+  id: string; // "up3": frame 3 on its way up; "up3.0": the first packet in it. The same on both ends. "": none
+  bytes: number; // how many bytes this step handled
+  text: string;
+  hex: string; // the first bytes, as they are after this step
+}
+
+/** An event as it is recorded, in a hurry: hex and packet description are made when it is printed. */
+interface Recorded extends Omit<TraceEvent, "hex"> {
+  first: Buffer | undefined; // a copy of its first bytes
+  packet: boolean; // they are a plain IP packet: describe it
+}
+
+export type TraceMode = "walk" | "summary" | "off";
+const SHOWN_A_SECOND = 20; // packets: more is a flood
+const SHOWN_BYTES = 8; // on the screen; the trace file has HEX_BYTES
+const HEX_BYTES = 32;
+const HEADERS = 80; // bytes that describe() may look at: the longest IPv4 header and a TCP header
+const PRINT_DELAY = 20; // ms: by then the packet, and the answer to it, are on their way
+
+/** What one direction carried: the packets, their bytes, and the frames they shared. */
+class Counter {
+  packets = 0;
+  bytes = 0;
+  frames = 0;
+}
+
+class Trace {
+  readonly sent = new Counter();
+  readonly received = new Counter();
+  readonly drops = new Map<string, number>(); // by reason
+  private host = "";
+  private mode: TraceMode = "off";
+  private file: number | undefined;
+  private pending: Recorded[] = [];
+  private shown = 0; // packets shown in this second
+  private folded = false;
+  private last = { sent: new Counter(), received: new Counter(), drops: 0 };
+
+  start(host: string, mode: TraceMode, file: string | undefined): void {
+    this.host = host;
+    this.mode = mode;
+    this.folded = mode === "summary";
+    try {
+      if (file !== undefined) this.file = openSync(file, "w");
+    } catch (error) {
+      throw new Failure(`Cannot write the trace file ${file}: ${(error as NodeJS.ErrnoException).code}`, "choose another --trace-file");
+    }
+    if (mode !== "off") setInterval(() => this.everySecond(), 1000).unref();
+  }
+
+  /** May the next packet be shown step by step? Asked once a packet; a no folds the trace until it is quiet. */
+  show(): boolean {
+    if (this.mode !== "walk" || this.folded) return false;
+    if (++this.shown <= SHOWN_A_SECOND) return true;
+    this.folded = true;
+    this.note(`more than ${SHOWN_A_SECOND} packets a second: one summary line a second until it is quiet`);
+    return false;
+  }
+
+  /** CLOCK_MONOTONIC, ns. */
+  now(): bigint {
+    return process.hrtime.bigint();
+  }
+
+  /** Records one step of a packet that is shown. The bytes are copied now; all else waits until the packet has gone on. */
+  step(step: Step, id: string, bytes: number, text: string, memory?: Memory, from = 0, time = this.now()): void {
+    this.record({ time, host: this.host, step, id, bytes, text, first: copy(memory, from, bytes), packet: false });
+  }
+
+  /** The same for a step whose bytes are a plain IP packet: its description is added to the text. */
+  packet(step: Step, id: string, bytes: number, text: string, memory: Memory, from: number): void {
+    this.record({ time: this.now(), host: this.host, step, id, bytes, text, first: copy(memory, from, bytes), packet: true });
+  }
+
+  /** Counts a packet that goes no further, and shows it while packets are shown. `reason`: one of few; `peer`: whose. */
+  drop(reason: string, peer: string, memory: Memory, from: number, bytes: number): void {
+    this.drops.set(reason, (this.drops.get(reason) ?? 0) + 1);
+    if (!this.show()) return;
+    const text = peer ? `${reason} (${peer})` : reason;
+    this.record({ time: this.now(), host: this.host, step: "drop", id: "", bytes, text, first: copy(memory, from, bytes), packet: true });
+  }
+
+  /** Something the user should know, whatever the trace mode. */
+  note(text: string): void {
+    this.say("note", text);
+  }
+
+  private say(step: "note" | "summary", text: string): void {
+    this.record({ time: this.now(), host: this.host, step, id: "", bytes: 0, text, first: undefined, packet: false });
+  }
+
+  /** Prints what is pending and the totals; closes the trace file. */
+  stop(): void {
+    if (this.sent.packets + this.received.packets + this.dropped > 0)
+      this.note(`in all: ${rates(this.sent, new Counter(), "sent")}, ${rates(this.received, new Counter(), "received")}${this.dropReasons()}`);
+    this.print();
+    if (this.file !== undefined) closeSync(this.file);
+    this.file = undefined;
+  }
+
+  private get dropped(): number {
+    return [...this.drops.values()].reduce((sum, count) => sum + count, 0);
+  }
+
+  private dropReasons(): string {
+    return [...this.drops].map(([reason, count]) => `, dropped ${count} (${reason})`).join("");
+  }
+
+  private record(event: Recorded): void {
+    if (this.pending.push(event) === 1) setTimeout(() => this.print(), PRINT_DELAY);
+  }
+
+  private print(): void {
+    const events = this.pending.map(finish);
+    this.pending = [];
+    if (this.file !== undefined && events.length > 0) writeSync(this.file, events.map((event) => `${encode(event)}\n`).join(""));
+    for (const event of events) process.stdout.write(`${render(event)}\n`);
+  }
+
+  private everySecond(): void {
+    const { sent, received, dropped, last } = this;
+    const packets = sent.packets - last.sent.packets + received.packets - last.received.packets + dropped - last.drops;
+    if (this.folded && packets > 0) {
+      const text = `${rates(sent, last.sent, "sent")}, ${rates(received, last.received, "received")}, dropped ${dropped - last.drops}`;
+      this.say("summary", text);
+    }
+    if (this.mode === "walk" && packets <= SHOWN_A_SECOND) this.folded = false;
+    this.shown = 0;
+    this.last = { sent: { ...sent }, received: { ...received }, drops: dropped };
+  }
+}
+
+export const XOR_WARNING = chalk.red.bold("--cipher xor is NOT SECURE: anyone on the way can read and change every packet. For lesson one only.");
+
+/** This program's trace. */
+export const trace = new Trace();
+
+function copy(memory: Memory | undefined, from: number, bytes: number): Buffer | undefined {
+  return memory && Buffer.from(memory.bytes.subarray(from, from + Math.min(bytes, HEADERS)));
+}
+
+function finish({ first, packet, ...event }: Recorded): TraceEvent {
+  const text = packet && first ? `${event.text}: ${describe(first, 0, event.bytes)}` : event.text;
+  return { ...event, text, hex: first?.toString("hex", 0, HEX_BYTES) ?? "" };
+}
+
+function rates(now: Counter, before: Counter, verb: string): string {
+  const [packets, frames, bytes] = [now.packets - before.packets, now.frames - before.frames, now.bytes - before.bytes];
+  return `${verb} ${packets} packets (${bytes < 1e5 ? `${bytes} bytes` : `${(bytes / 1e6).toFixed(1)} MB`}) in ${frames} frames`;
+}
+
+function encode(event: TraceEvent): string {
+  return JSON.stringify({ ...event, time: 0 }).replace('"time":0', `"time":${event.time}`); // JSON has no BigInt
+}
+
+/** A line of a trace file as the event it was. */
+export function decode(line: string): TraceEvent {
+  const time = /"time":(\d+)/.exec(line)?.[1] ?? "0";
+  return { ...JSON.parse(line), time: BigInt(time) };
+}
+
+const HOST_COLOUR: Record<string, (text: string) => string> = { client: chalk.cyan, server: chalk.magenta };
+let wake = 0n; // when the latest packet's walk began: the times shown count from here
+
+/** One line for the screen: microseconds since step 5 (or R3, 8, R5 where that is the first seen), host, step, id, bytes. */
+export function render(event: TraceEvent, walkStarts: readonly string[] = ["5", "R3.wake", "8.read", "R5.read"]): string {
+  const host = (HOST_COLOUR[event.host] ?? String)(event.host);
+  if (event.step === "note") return `${host} ${event.text}`;
+  if (event.step === "summary") return `${host} ${chalk.dim("1 s:")} ${event.text}`;
+  if (event.step === "drop") return `${host} ${chalk.red("drop")} ${event.bytes} bytes: ${event.text}`;
+  if (walkStarts.includes(event.step)) wake = event.time;
+  const micros = `+${(event.time - wake) / 1000n}`.padStart(6);
+  const bytes = (event.hex.slice(0, SHOWN_BYTES * 2).match(/../g) ?? []).join(" ").padEnd(SHOWN_BYTES * 3);
+  return `${chalk.dim(`${micros} µs`)} ${host} ${chalk.bold(event.step.padEnd(10))} ${event.id.padEnd(7)} ${colourBytes(event.step, bytes)} ${event.text}`;
+}
+
+/** Plain bytes green, XORed ones yellow, sealed ones red: the colours of the traffic light. */
+function colourBytes(step: Step, bytes: string): string {
+  if (/seal|frame|deframe|6.write|R4.write|8.read|R5.read/.test(step)) return chalk.red(bytes);
+  return /6.xor|R4.xor|open/.test(step) ? chalk.yellow(bytes) : chalk.green(bytes);
+}

@@ -1,0 +1,268 @@
+/**
+ * The two pumps of the VPN, in the order of the walk. Client and server run the same code; the steps' names differ:
+ *
+ *   outbound()  TUN → socket    client: 5, 6.read 6.xor 6.seal 6.frame 6.write    server: R3, R4
+ *   inbound()   socket → TUN    server: 8.read 8.deframe 8.open 8.xor 8.write     client: R5, R6
+ *
+ * Each wake-up is drained: packets are read until there is none left (or 64 KB), and share one frame, one seal and
+ * one write(). Nothing is allocated for a packet that is not shown.
+ */
+import { Cipher } from "./aes.ts";
+import { aesFraming, BATCH, BrokenStream, Control, type Framing, FrameReader, FrameType, pad, xorFraming } from "./frame.ts";
+import type { SessionKeys } from "./handshake.ts";
+import { EAGAIN, EBADFD, errnoName, Memory, read, write } from "./libc.ts";
+import { Failure } from "./program.ts";
+import type { TcpSocket } from "./tcp.ts";
+import { type Direction, trace } from "./trace.ts";
+import { MAX_PACKET, type Tun, writePacket } from "./tun.ts";
+import { xor } from "./xor.ts";
+
+const RECORD_SPACE = 4; // in front of the packet in `scratch`, for a record's length
+const scratch = new Memory(RECORD_SPACE + pad(MAX_PACKET, 4)); // the packet just read from the TUN
+const OUTBOX = 4 * BATCH; // bytes that may wait for one peer's socket; beyond that its packets are dropped
+
+/** The other end of one connection: its socket, its ciphers, and the bytes on their way to it. */
+export class Peer {
+  readonly socket: TcpSocket;
+  readonly out: Direction; // names of the steps of what we send to this peer …
+  readonly in: Direction; // … and of what we receive from it
+  readonly framing: Framing;
+  readonly reader: FrameReader;
+  readonly sealer: Cipher | undefined; // undefined: --cipher xor
+  readonly opener: Cipher | undefined;
+  readonly outbox = new Memory(OUTBOX);
+  head = 0; // outbox: first byte that the socket has not taken
+  tail = 0; // outbox: end of what is in it
+  frameAt = -1; // outbox: where the open frame starts; -1: none is open
+  packets = 0; // in the open frame
+  shown = ""; // id of the latest frame in the outbox, if the trace shows it
+  framesSent = 0; // = the sealer's counter, so that both ends name a frame alike
+  framesReceived = 0;
+  closed = false;
+
+  /** Called when the outbox holds bytes that the socket does not take, and again when it is empty. */
+  onBacklog: (waiting: boolean) => void = () => {};
+  /** Called at the first frame that proves the peer has the session's keys. */
+  onProven: () => void = () => {};
+  /** May this packet of the peer's go into our TUN? A sentence says why not. */
+  admit: (packet: Buffer, at: number, length: number) => string | undefined = () => undefined;
+  /** Called once, when the connection is over. */
+  onClose: (reason: string) => void = () => {};
+
+  /** @param keys of the handshake; without them this is the original XOR protocol */
+  constructor(socket: TcpSocket, out: Direction, inward: Direction, keys?: SessionKeys) {
+    this.socket = socket;
+    this.out = out;
+    this.in = inward;
+    this.framing = keys ? aesFraming : xorFraming;
+    this.reader = new FrameReader(this.framing);
+    this.sealer = keys && new Cipher(keys.send, "seal");
+    this.opener = keys && new Cipher(keys.receive, "open");
+  }
+
+  /** The connection is over. The fd is its owner's to close, in onClose. */
+  close(reason: string): void {
+    if (this.closed) return;
+    this.closed = true;
+    this.sealer?.free();
+    this.opener?.free();
+    this.onClose(reason);
+  }
+}
+
+// ---- outbound: TUN → socket ----
+
+const touched: Peer[] = []; // peers that got a frame in this wake-up
+
+/**
+ * Drains the TUN, and sends each packet to the peer that `peerFor` names; a sentence instead of a peer says why the packet
+ * is dropped. Throws a Failure if the TUN is gone.
+ */
+export function outbound(tun: Tun, peerFor: (packet: Buffer, at: number, length: number) => Peer | string): void {
+  const wokenAt = trace.now(); // WALK 5 R3.wake
+  for (let drained = 0; drained < BATCH; ) {
+    const length = read(tun.fd, scratch.address + RECORD_SPACE, MAX_PACKET); // WALK 6.read R3.read
+    if (length === -EAGAIN) break;
+    if (length < 0) throw tunGone(tun, length);
+    drained += length;
+    const peer = peerFor(scratch.bytes, RECORD_SPACE, length);
+    if (typeof peer === "string") trace.drop(peer, "", scratch, RECORD_SPACE, length);
+    else enqueue(peer, length, wokenAt);
+  }
+  for (let peer = touched.pop(); peer; peer = touched.pop()) {
+    closeFrame(peer, FrameType.data);
+    flush(peer);
+  }
+}
+
+/** Puts the packet in `scratch` into the peer's open frame. XOR does the copying. */
+function enqueue(peer: Peer, length: number, wokenAt: bigint): void {
+  const { framing, outbox, out } = peer;
+  const record = framing.record + pad(length, framing.align);
+  if (!makeRoom(peer, framing.header + record + framing.tag)) return trace.drop("the socket is full", `to ${peer.socket.remote}`, scratch, RECORD_SPACE, length);
+  if (peer.frameAt < 0) openFrame(peer);
+
+  const frame = trace.show() ? `${out.name}${peer.framesSent}` : "";
+  const id = frame && `${frame}.${peer.packets}`;
+  if (id) {
+    peer.shown = frame;
+    if (peer.packets === 0) trace.step(out.wake, id, 0, "the loop wakes: the TUN is readable", undefined, 0, wokenAt);
+    trace.packet(out.read, id, length, `read ${length} bytes`, scratch, RECORD_SPACE);
+  }
+  const from = RECORD_SPACE - framing.record;
+  if (framing.record > 0) scratch.bytes.writeUInt32BE(length, from);
+  scratch.bytes.fill(0, RECORD_SPACE + length, from + record); // the padding
+  xor(scratch, from, outbox, peer.tail, record); // WALK 6.xor R4.xor
+  if (id) trace.step(out.xor, id, length, `${length} bytes ^ 0x42`, outbox, peer.tail + framing.record);
+  peer.tail += record;
+  peer.packets++;
+  trace.sent.packets++;
+  trace.sent.bytes += length;
+  if (!framing.batches) closeFrame(peer, FrameType.data);
+}
+
+function openFrame(peer: Peer): void {
+  peer.frameAt = peer.tail;
+  peer.tail += peer.framing.header;
+  if (touched.at(-1) !== peer) touched.push(peer);
+}
+
+/** Is there room for `size` bytes more? The outbox rewinds whenever the socket has taken all; else it moves up the rest. */
+function makeRoom(peer: Peer, size: number): boolean {
+  if (peer.tail + size <= OUTBOX) return true;
+  if (peer.frameAt >= 0 || peer.head < OUTBOX / 2) return false;
+  const shift = peer.head & ~3; // frames stay at multiples of 4
+  peer.outbox.bytes.copyWithin(0, shift, peer.tail);
+  peer.head -= shift;
+  peer.tail -= shift;
+  return peer.tail + size <= OUTBOX;
+}
+
+/** Seals the open frame's body in place, and finishes its header. */
+function closeFrame(peer: Peer, type: FrameType): void {
+  if (peer.frameAt < 0) return;
+  const { framing, outbox, out, frameAt } = peer;
+  const body = frameAt + framing.header;
+  const length = peer.tail - body;
+  framing.putHeader(outbox.bytes, frameAt, type, length + framing.tag); // first: the seal covers it
+  peer.sealer?.seal(outbox.address + body, length, outbox.address + frameAt, framing.header); // WALK 6.seal R4.seal
+  peer.tail += framing.tag; // WALK 6.frame R4.frame
+  if (peer.shown) {
+    const total = peer.tail - frameAt;
+    if (peer.sealer) trace.step(out.seal, peer.shown, total - framing.header, `AES-256-GCM, nonce ${peer.framesSent}, tag of 16 bytes appended`, outbox, body + framing.record);
+    trace.step(out.frame, peer.shown, total, `header of ${framing.header} bytes in front: ${total} bytes`, outbox, frameAt);
+  }
+  peer.framesSent++;
+  trace.sent.frames++;
+  peer.frameAt = -1;
+  peer.packets = 0;
+}
+
+/** Writes what waits in the outbox, as much as the socket takes. Called again when the socket is writable. */
+export function flush(peer: Peer): void {
+  if (peer.closed) return;
+  while (peer.head < peer.tail) {
+    const writtenAt = trace.now(); // before the call: the other end may be faster than our return from it
+    const count = write(peer.socket.fd, peer.outbox.address + peer.head, peer.tail - peer.head); // WALK 6.write R4.write
+    if (count === -EAGAIN) break;
+    if (count < 0) return peer.close(`write: ${errnoName(count)}`);
+    peer.head += count;
+    if (peer.shown) trace.step(peer.out.write, peer.shown, count, `wrote ${count} bytes to ${peer.socket.remote}`, peer.outbox, peer.head - count, writtenAt);
+  }
+  peer.shown = "";
+  if (peer.head === peer.tail) peer.head = peer.tail = 0;
+  peer.onBacklog(peer.tail > 0);
+}
+
+/** Sends a control frame: one of the Control words, XORed and sealed like data. There is none in --cipher xor. */
+export function sendControl(peer: Peer, word: number): void {
+  if (!peer.sealer || peer.closed || !makeRoom(peer, peer.framing.header + 4 + peer.framing.tag)) return;
+  openFrame(peer);
+  touched.pop();
+  scratch.bytes.writeUInt32BE(word, 0);
+  xor(scratch, 0, peer.outbox, peer.tail, 4);
+  peer.tail += 4;
+  closeFrame(peer, FrameType.control);
+  flush(peer);
+}
+
+// ---- inbound: socket → TUN ----
+
+/** One read() from the peer's socket; each whole frame in it is opened, and its packets are written to the TUN. */
+export function inbound(peer: Peer, tun: Tun): void {
+  const readAt = trace.now();
+  const count = peer.reader.fill(peer.socket.fd); // WALK 8.read R5.read
+  if (count === -EAGAIN) return;
+  if (count === 0) return peer.close("the connection was closed without a goodbye");
+  if (count < 0) return peer.close(`read: ${errnoName(count)}`);
+  try {
+    for (let fresh = count; !peer.closed && peer.reader.next(); fresh = 0) {
+      receiveFrame(peer, tun, fresh, readAt); // WALK 8.deframe R5.deframe
+    }
+  } catch (error) {
+    if (!(error instanceof BrokenStream)) throw error;
+    peer.close(error.message);
+  }
+}
+
+/**
+ * Opens the frame that the reader shows, and takes its packets out. `fresh`: bytes that the read() at `readAt` brought, said
+ * with its first frame. Throws BrokenStream.
+ */
+function receiveFrame(peer: Peer, tun: Tun, fresh: number, readAt: bigint): void {
+  const { reader, framing, in: walk, opener } = peer;
+  const { memory, type, start } = reader;
+  const id = type === FrameType.data && trace.show() ? `${walk.name}${peer.framesReceived}` : "";
+  const frameAt = start - framing.header;
+  if (id) {
+    const size = reader.end - frameAt;
+    if (fresh > 0) trace.step(walk.receive, id, fresh, `read ${fresh} bytes from ${peer.socket.remote}`, memory, frameAt, readAt);
+    trace.step(walk.deframe, id, size, `a whole frame: body of ${size - framing.header} bytes`, memory, start);
+  }
+  if (type === FrameType.handshake) throw new BrokenStream("a handshake frame inside a session");
+  const end = reader.end - framing.tag;
+  if (opener) {
+    if (end < start) throw new BrokenStream("a frame without room for its tag");
+    if (!opener.open(memory.address + start, end - start, memory.address + frameAt, framing.header)) // WALK 8.open R6.open
+      throw new BrokenStream(`frame ${peer.framesReceived} has a wrong tag: forged or damaged, or out of order`);
+    if (id) trace.step(walk.open, id, end - start, "AES-256-GCM: tag good, decrypted", memory, start + framing.record);
+  }
+  xor(memory, start, memory, start, end - start); // WALK 8.xor R6.xor
+  if (peer.framesReceived++ === 0) peer.onProven();
+  trace.received.frames++;
+  if (type === FrameType.control) return receiveControl(peer, memory.bytes, start, end);
+
+  let place = 0; // of the packet in the frame
+  for (let at = start; at < end && !peer.closed; place++) {
+    const length = framing.record > 0 ? memory.bytes.readUInt32BE(at) : end - at;
+    const packet = at + framing.record;
+    if (length === 0 || length > MAX_PACKET || packet + length > end) throw new BrokenStream(`a record of ${length} bytes in a frame of ${end - start}`);
+    const shown = id && (place === 0 || trace.show());
+    inject(peer, tun, packet, length, shown ? `${id}.${place}` : "");
+    at = packet + pad(length, framing.align);
+  }
+}
+
+/** Gives one packet of the peer's to our kernel, through the TUN. */
+function inject(peer: Peer, tun: Tun, packet: number, length: number, id: string): void {
+  const { memory } = peer.reader;
+  const walk = peer.in;
+  trace.received.packets++;
+  trace.received.bytes += length;
+  if (id) trace.packet(walk.unxor, id, length, `${length} bytes ^ 0x42`, memory, packet);
+  const writtenAt = trace.now();
+  const refusal = peer.admit(memory.bytes, packet, length) ?? writePacket(tun, memory.address + packet, length); // WALK 8.write R6.write
+  if (refusal !== undefined) trace.drop(refusal, `from ${peer.socket.remote}`, memory, packet, length);
+  else if (id) trace.step(walk.inject, id, length, `wrote ${length} bytes to ${tun.name}: the kernel takes over`, memory, packet, writtenAt);
+}
+
+function receiveControl(peer: Peer, bytes: Buffer, start: number, end: number): void {
+  const word = end - start >= 4 ? bytes.readUInt32BE(start) : 0;
+  if (word === Control.goodbye) peer.close("it said goodbye");
+  else if (word !== Control.keepalive) trace.note(`${peer.socket.remote} sent an unknown control word ${word}: ignored`);
+}
+
+/** The fd of an interface that was deleted: read() says EBADFD. */
+export function tunGone(tun: Tun, errno = -EBADFD): Failure {
+  return new Failure(`Cannot read from ${tun.name}: ${errnoName(errno)}`, "someone deleted the interface; start the program again");
+}
