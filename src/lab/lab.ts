@@ -29,6 +29,7 @@ export class Lab {
   private readonly say: Say;
   readonly holder: number; // pid
   private readonly process: ChildProcess | undefined;
+  private readonly children = new Set<ChildProcess>(); // programs that spawn() started and that still run
 
   private constructor(holder: number, say: Say, process?: ChildProcess) {
     this.holder = holder;
@@ -123,7 +124,10 @@ export class Lab {
   /** Starts a program on a host. It is killed when this process ends. */
   spawn(host: string, command: string[], options: SpawnOptions = {}): ChildProcess {
     const [program, args] = this.enter(host, command);
-    return spawn(program, args, options);
+    const child = spawn(program, args, options);
+    this.children.add(child);
+    child.once("exit", () => this.children.delete(child));
+    return child;
   }
 
   /** The real command behind `host# command`: into the namespaces, back to this folder; `exec` all the way, one pid. */
@@ -134,11 +138,13 @@ export class Lab {
     return ["nsenter", args];
   }
 
-  /** Ends the lab. The kernel removes hosts, links, rules and routes with it. */
+  /** Ends the lab, and what spawn() started in it. The kernel removes hosts, links, rules and routes with it. */
   async down(): Promise<void> {
+    const ending = [...this.children, ...(this.process ? [this.process] : [])];
     this.process?.ref();
-    const gone = this.process && new Promise((resolve) => this.process!.once("exit", resolve));
+    const gone = ending.map((child) => new Promise((resolve) => child.once("exit", resolve)));
+    for (const child of this.children) child.kill("SIGKILL");
     process.kill(this.holder, "SIGKILL");
-    await gone;
+    await Promise.all(gone);
   }
 }

@@ -1,0 +1,47 @@
+/** Much traffic: it must arrive whole, without a stall, while pings are still answered. */
+import assert from "node:assert/strict";
+import { Running } from "./running.ts";
+import { labTest, ping, startClient, startServer } from "./testing.ts";
+
+const MEGABYTES = 128;
+
+/** Sends a random stream over TCP, and prints its hash; the other end prints the hash of what arrived. */
+const stream = (role: "send" | "receive", connect: string) => `
+  const crypto = require("node:crypto"), hash = crypto.createHash("sha256");
+  const done = () => console.log("hash " + hash.digest("hex"));
+  const piece = (i) => crypto.createHash("shake256", { outputLength: 1 << 20 }).update("piece " + i).digest();
+  async function run(socket) {
+    if ("${role}" === "receive") return socket.on("data", (data) => hash.update(data)).on("end", () => { done(); process.exit(0); });
+    for (let i = 0; i < ${MEGABYTES}; i++) {
+      hash.update(piece(i));
+      if (!socket.write(piece(i))) await new Promise((resolve) => socket.once("drain", resolve));
+    }
+    socket.end();
+    done();
+  }
+  ${connect ? `run(require("node:net").connect(9000, "${connect}"));` : `require("node:net").createServer(run).listen(9000, () => console.log("listening"));`}`;
+
+labTest(`${MEGABYTES} MB arrive unchanged, up and down, with pings answered meanwhile; the trace folds and unfolds`, async (lab) => {
+  const server = await startServer(lab);
+  const client = await startClient(lab);
+  for (const [from, to] of [["client", "internet"], ["internet", "client"]] as const) {
+    const listener = new Running(lab.spawn("internet", [process.execPath, "-e", stream(from === "internet" ? "send" : "receive", "")]));
+    await listener.until(/listening/);
+    const connector = new Running(lab.spawn("client", [process.execPath, "-e", stream(from === "client" ? "send" : "receive", "8.8.8.8")]));
+    ping(lab, "client", "10.8.0.1", 2);
+    const [sent, received] = [await connector.until(/hash (\w{64})/, 90_000), await listener.until(/hash (\w{64})/, 90_000)];
+    assert.equal(sent[1], received[1], `${from} to ${to}`);
+    await listener.stop("SIGKILL");
+  }
+  for (const program of [server, client]) await program.until(/more than 20 packets a second/);
+  await client.until(/1 s: sent \d+ packets/);
+
+  // Quiet again: a single ping is shown step by step again.
+  const before = client.output.length;
+  for (const end = Date.now() + 20_000; !client.output.slice(before).includes("6.seal"); ) {
+    assert.ok(Date.now() < end, "the trace did not unfold");
+    ping(lab, "client", "8.8.8.8", 1);
+    await new Promise((resolve) => setTimeout(resolve, 1100));
+  }
+  assert.ok(!/wrong tag|left:/.test(server.output));
+});

@@ -1,0 +1,86 @@
+import assert from "node:assert/strict";
+import { chmodSync, mkdtempSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { clientOptions, serverOptions } from "./options.ts";
+import { Failure } from "./program.ts";
+
+const folder = mkdtempSync(join(tmpdir(), "simple-vpn-options-"));
+function secretFile(text: string, mode = 0o600): string {
+  const path = join(folder, `${Math.random()}`);
+  writeFileSync(path, text);
+  chmodSync(path, mode);
+  return path;
+}
+const SECRET = secretFile(`${"0123456789abcdef".repeat(4)}\n`);
+const client = (...args: string[]) => clientOptions(["192.168.1.1", "--secret", SECRET, ...args]);
+const server = (...args: string[]) => serverOptions(["--secret", SECRET, ...args]);
+
+/** The failure must be one line, have a hint, and the exit code given. */
+function refuses(run: () => unknown, message: RegExp, exitCode = 2): void {
+  assert.throws(run, (error) => {
+    assert.ok(error instanceof Failure, String(error));
+    assert.match(error.message, message);
+    assert.ok(!error.message.includes("\n") && error.hint.length > 0);
+    assert.equal(error.exitCode, exitCode);
+    return true;
+  });
+}
+
+test("the defaults are those of the README", () => {
+  const { secret, ...rest } = client();
+  assert.equal(secret?.toString("hex"), "0123456789abcdef".repeat(4));
+  assert.deepEqual(rest, {
+    server: "192.168.1.1", routes: [], address: { address: 0x0a080002, prefix: 24, network: 0x0a080000, size: 256 },
+    port: 5555, tun: "tun0", mtu: 1400, trace: "walk", traceFile: undefined, configure: false,
+  });
+  const { listen, subnet, nat } = server();
+  assert.deepEqual([listen, subnet.network, subnet.prefix, nat], ["0.0.0.0", 0x0a080000, 24, undefined]);
+});
+
+test("every option is read", () => {
+  const options = client("--port", "65535", "--tun", "vpn-long-name15", "--mtu", "68", "--trace", "off", "--trace-file", "t", "--configure", "--route", "8.8.8.8/32", "--route", "0.0.0.0/0");
+  assert.deepEqual(
+    [options.port, options.tun, options.mtu, options.trace, options.traceFile, options.configure, options.routes],
+    [65535, "vpn-long-name15", 68, "off", "t", true, ["8.8.8.8/32", "0.0.0.0/0"]],
+  );
+  assert.equal(clientOptions(["s", "--cipher", "xor"]).secret, undefined, "lesson one has no secret");
+  assert.equal(server("--nat", "eth1").nat, "eth1");
+});
+
+test("wrong usage is one line that says what was wrong and what to try, exit code 2", () => {
+  refuses(() => clientOptions([]), /expected one server, got 0/);
+  refuses(() => client("another"), /expected one server, got 2/);
+  refuses(() => server("stray"), /unexpected argument stray/);
+  refuses(() => client("--nonsense"), /--nonsense/);
+  refuses(() => client("--port"), /--port/);
+  for (const port of ["0", "65536", "x", "5.5", "", "1e3"]) refuses(() => client("--port", port), /--port/);
+  refuses(() => client("--port", "-1"), /--port/);
+  for (const mtu of ["67", "65536", "big"]) refuses(() => client("--mtu", mtu), /--mtu/);
+  for (const name of ["sixteen-bytes-ab", "a/b", "", "..", "a b", "tun%d", "ümläutümläut"]) refuses(() => client("--tun", name), /--tun/);
+  for (const subnet of ["10.8.0.0", "10.8.0.0/31", "10.8.0.0/7", "10.8.0.256/24", "nonsense"]) refuses(() => server("--subnet", subnet), /--subnet/);
+  refuses(() => server("--listen", "localhost"), /--listen/);
+  refuses(() => server("--nat", "a/b"), /--nat/);
+  refuses(() => client("--route", "8.8.8.8"), /--route/);
+  refuses(() => client("--route", "8.8.8.8/24"), /host bits/);
+  refuses(() => client("--address", "10.8.0.2"), /--address/);
+  refuses(() => client("--cipher", "rot13"), /--cipher/);
+  refuses(() => client("--trace", "loud"), /--trace/);
+});
+
+test("a secret that is missing, malformed or readable by others is refused", () => {
+  refuses(() => client("--secret", join(folder, "none")), /ENOENT/, 1);
+  refuses(() => client("--secret", folder), /EISDIR|other users/, 1);
+  for (const text of ["", "abc", "0".repeat(63), "0".repeat(65), "g".repeat(64)]) refuses(() => client("--secret", secretFile(text)), /expected 64 hex digits/, 1);
+  for (const mode of [0o640, 0o604, 0o620]) refuses(() => client("--secret", secretFile("0".repeat(64), mode)), /other users/, 1);
+});
+
+test("the environment's secret is used unless --secret names a file", () => {
+  process.env.SIMPLE_VPN_SECRET = "ab".repeat(32);
+  assert.equal(clientOptions(["s"]).secret?.toString("hex"), "ab".repeat(32));
+  assert.equal(client().secret?.toString("hex"), "0123456789abcdef".repeat(4));
+  process.env.SIMPLE_VPN_SECRET = "short";
+  refuses(() => clientOptions(["s"]), /SIMPLE_VPN_SECRET: expected 64 hex digits, got 5/, 1);
+  delete process.env.SIMPLE_VPN_SECRET;
+});

@@ -1,0 +1,52 @@
+import assert from "node:assert/strict";
+import { mkdtempSync, readFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { Memory } from "./libc.ts";
+import { decode, DOWN, render, STAGES, STEPS, trace, UP } from "./trace.ts";
+
+const FILE = join(mkdtempSync(join(tmpdir(), "simple-vpn-trace-")), "trace");
+const events = () => readFileSync(FILE, "utf8").trim().split("\n").map(decode);
+
+test("every step of the walk belongs to one stage of one direction", () => {
+  const steps = [UP, DOWN].flatMap((direction) => STAGES.map((stage) => direction[stage]));
+  assert.deepEqual(new Set(steps), new Set(Object.keys(STEPS)));
+  assert.equal(steps.length, Object.keys(STEPS).length);
+});
+
+test("the trace file holds what was recorded; a flood folds into summary lines, and unfolds when it is quiet", async () => {
+  const memory = new Memory(84);
+  Buffer.from("45000054", "hex").copy(memory.bytes);
+  trace.start("client", "walk", FILE);
+  let shown = 0;
+  for (let i = 0; i < 100; i++) {
+    trace.sent.packets++;
+    if (!trace.show()) continue;
+    shown++;
+    trace.packet("6.read", `up${i}.0`, 84, "read 84 bytes", memory, 0);
+  }
+  memory.bytes.fill(0); // what is recorded must not change with the memory
+  assert.equal(shown, 20, "a person's traffic is shown, a flood is not");
+  for (const end = Date.now() + 5000; !trace.show(); await sleep(20)) assert.ok(Date.now() < end, "it unfolds");
+  trace.drop("test", "from someone", memory, 0, 84);
+  trace.stop();
+
+  const all = events();
+  const first = all[0]!;
+  assert.deepEqual([first.host, first.step, first.id, first.bytes, first.hex.slice(0, 8)], ["client", "6.read", "up0.0", 84, "45000054"]);
+  assert.match(first.text, /read 84 bytes: 0\.0\.0\.0 → 0\.0\.0\.0 IP protocol 0|read 84 bytes: /);
+  assert.ok(all.every(({ time }, i) => i === 0 || time >= all[i - 1]!.time), "in time order");
+  assert.equal(all.filter(({ step }) => step === "6.read").length, 20);
+  assert.match(all.find(({ step }) => step === "summary")!.text, /sent 100 packets/);
+  assert.match(all.find(({ step }) => step === "drop")!.text, /test \(from someone\)/);
+  assert.match(all.at(-1)!.text, /in all: sent 100 packets .* dropped 1 \(test\)/);
+});
+
+test("render() shows time since the walk began, host, step, id and bytes", () => {
+  const event = { host: "client", bytes: 84, text: "read 84 bytes", hex: "45000054aabbccdd11", id: "up1.0" };
+  render({ ...event, time: 5_000_000n, step: "5", hex: "" });
+  const line = render({ ...event, time: 5_042_999n, step: "6.read" }).replace(/\x1b\[\d+m/g, "");
+  assert.equal(line, "   +42 µs client 6.read     up1.0   45 00 00 54 aa bb cc dd  read 84 bytes");
+});

@@ -1,0 +1,227 @@
+/** The two pumps against each other, without root: a SOCK_SEQPACKET pair, which keeps borders as a TUN does, stands in for it. */
+import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
+import { test } from "node:test";
+import { Control, FrameType, pad } from "./frame.ts";
+import { close, Memory, read, write } from "./libc.ts";
+import { random, SEED, SOCK_SEQPACKET, socketPair } from "./testing.ts";
+import { DOWN, trace, UP } from "./trace.ts";
+import { flush, inbound, outbound, Peer, sendControl } from "./tunnel.ts";
+
+const memory = new Memory(1 << 18);
+
+/** A client's and a server's end of one connection, each with its TUN, whose other end is the "kernel". */
+function tunnel(cipher: "xor" | "xor+aes") {
+  const [clientFd, serverFd] = socketPair();
+  const [[clientTun, clientKernel], [serverTun, serverKernel]] = [socketPair(SOCK_SEQPACKET), socketPair(SOCK_SEQPACKET)];
+  const [up, down] = [randomBytes(32), randomBytes(32)];
+  const aes = cipher === "xor+aes";
+  const client = new Peer({ fd: clientFd, remote: "server" }, UP, DOWN, aes ? { send: up, receive: down } : undefined);
+  const server = new Peer({ fd: serverFd, remote: "client" }, DOWN, UP, aes ? { send: down, receive: up } : undefined);
+  const reasons: string[] = [];
+  client.onClose = server.onClose = (reason) => reasons.push(reason);
+  const fds = [clientFd, serverFd, clientTun, clientKernel, serverTun, serverKernel];
+  return {
+    client, server, reasons, clientKernel, serverKernel, clientFd, serverFd,
+    tuns: { client: { fd: clientTun, name: "tun0" }, server: { fd: serverTun, name: "tun0" } },
+    end: () => fds.forEach((fd) => close(fd)),
+  };
+}
+
+function put(fd: number, bytes: Buffer): void {
+  bytes.copy(memory.bytes);
+  assert.equal(write(fd, memory.address, bytes.length), bytes.length);
+}
+
+function take(fd: number): Buffer | undefined {
+  const count = read(fd, memory.address, memory.bytes.length);
+  return count >= 0 ? Buffer.from(memory.bytes.subarray(0, count)) : undefined;
+}
+
+/** An IPv4 packet of `length` bytes with random content. */
+function packet(length: number): Buffer {
+  const bytes = randomBytes(length);
+  bytes[0] = 0x45;
+  return bytes;
+}
+
+for (const cipher of ["xor", "xor+aes"] as const) {
+  test(`packets come out as they went in, in order, both ways (${cipher}, seed ${SEED})`, () => {
+    const it = tunnel(cipher);
+    const below = random(SEED);
+    for (let round = 0; round < 40; round++) {
+      const packets = Array.from({ length: 1 + below(8) }, () => packet(20 + below(below(10) ? 1500 : 20_000)));
+      const [from, to, sender, receiver, fromTun, toTun] = round % 2
+        ? [it.clientKernel, it.serverKernel, it.client, it.server, it.tuns.client, it.tuns.server]
+        : [it.serverKernel, it.clientKernel, it.server, it.client, it.tuns.server, it.tuns.client];
+      const got: Buffer[] = [];
+      for (const one of packets) put(from, one);
+      for (let turns = 0; got.length < packets.length && turns < 50; turns++) {
+        outbound(fromTun, () => sender);
+        inbound(receiver, toTun);
+        for (let one = take(to); one; one = take(to)) got.push(one);
+      }
+      assert.deepEqual(got, packets);
+    }
+    assert.deepEqual(it.reasons, []);
+    it.end();
+  });
+}
+
+test("all packets of one wake-up share one frame (xor+aes); in the C protocol each has its own", () => {
+  for (const [cipher, frames] of [["xor+aes", 1], ["xor", 5]] as const) {
+    const it = tunnel(cipher);
+    for (let i = 0; i < 5; i++) put(it.clientKernel, packet(100));
+    outbound(it.tuns.client, () => it.client);
+    assert.equal(it.client.framesSent, frames);
+    inbound(it.server, it.tuns.server);
+    assert.equal(it.server.framesReceived, frames);
+    it.end();
+  }
+});
+
+test("--cipher xor puts exactly the C program's bytes on the wire", () => {
+  const it = tunnel("xor");
+  put(it.clientKernel, Buffer.from("45000054", "hex"));
+  outbound(it.tuns.client, () => it.client);
+  assert.equal(take(it.serverFd)?.toString("hex"), "000407424216");
+  it.end();
+});
+
+test("a packet that peerFor() refuses is dropped and counted; the next one passes", () => {
+  const it = tunnel("xor+aes");
+  const [bad, good] = [packet(60), packet(60)];
+  put(it.clientKernel, bad);
+  put(it.clientKernel, good);
+  let first = true;
+  outbound(it.tuns.client, () => (first ? ((first = false), "test: refused") : it.client));
+  inbound(it.server, it.tuns.server);
+  assert.deepEqual(take(it.serverKernel), good);
+  assert.equal(trace.drops.get("test: refused"), 1);
+  it.end();
+});
+
+test("a packet that admit() refuses never reaches the TUN, is counted, and costs only itself", () => {
+  const it = tunnel("xor+aes");
+  it.server.admit = (bytes, at) => (bytes[at + 1] === 0xee ? "test: spoofed" : undefined);
+  const packets = [1, 0xee, 2].map((mark) => Buffer.concat([Buffer.from([0x45, mark]), randomBytes(40)]));
+  for (const one of packets) put(it.clientKernel, one);
+  outbound(it.tuns.client, () => it.client);
+  inbound(it.server, it.tuns.server);
+  assert.deepEqual([take(it.serverKernel), take(it.serverKernel), take(it.serverKernel)], [packets[0], packets[2], undefined]);
+  assert.equal(trace.drops.get("test: spoofed"), 1);
+  it.end();
+});
+
+test("any byte changed on the wire ends the connection with a reason, and nothing reaches the TUN", () => {
+  for (let i = 0; i < 4 + 4 + 20 + 16; i++) {
+    const it = tunnel("xor+aes");
+    put(it.clientKernel, packet(20));
+    outbound(it.tuns.client, () => it.client);
+    const wire = take(it.serverFd)!;
+    wire[i]! ^= 0x80;
+    put(it.clientFd, wire);
+    put(it.clientFd, Buffer.alloc(64)); // in case the length grew
+    inbound(it.server, it.tuns.server);
+    if (it.reasons.length === 0) assert.ok(i >= 1 && i <= 3, `byte ${i}: only a longer frame may still be waited for`);
+    else assert.match(it.reasons[0]!, /tag|type|length/);
+    assert.equal(take(it.serverKernel), undefined, `byte ${i}`);
+    it.end();
+  }
+});
+
+test("a frame sent again, or left out, ends the connection: its tag is good for one place only", () => {
+  for (const order of [[0, 0], [1], [1, 0]]) {
+    const it = tunnel("xor+aes");
+    const frames = [0, 1].map(() => {
+      put(it.clientKernel, packet(40));
+      outbound(it.tuns.client, () => it.client);
+      return take(it.serverFd)!;
+    });
+    for (const index of order) put(it.clientFd, frames[index]!);
+    inbound(it.server, it.tuns.server);
+    assert.match(it.reasons[0]!, /wrong tag/);
+    it.end();
+  }
+});
+
+test("a record that does not fit its frame ends the connection of even an authenticated peer", () => {
+  for (const lie of [0, 41, 65_536, 0xffffffff]) {
+    const it = tunnel("xor+aes");
+    sendRaw(it.client, FrameType.data, Buffer.concat([Buffer.from(lie.toString(16).padStart(8, "0"), "hex"), Buffer.alloc(40)]));
+    inbound(it.server, it.tuns.server);
+    assert.match(it.reasons[0]!, /record of/);
+    assert.equal(take(it.serverKernel), undefined);
+    it.end();
+  }
+});
+
+/** Seals and sends any plaintext at all, as a hostile peer with the right keys could. */
+function sendRaw(peer: Peer, type: number, plaintext: Buffer): void {
+  const frame = new Memory(pad(plaintext.length, 4) + 20);
+  plaintext.forEach((byte, i) => (frame.bytes[4 + i] = byte ^ 0x42));
+  peer.framing.putHeader(frame.bytes, 0, type as FrameType, plaintext.length + 16);
+  peer.sealer!.seal(frame.address + 4, plaintext.length, frame.address, 4);
+  put(peer.socket.fd, Buffer.from(frame.bytes.subarray(0, plaintext.length + 20)));
+}
+
+test("frames that a session must not see end the connection: a handshake, no room for a tag", () => {
+  for (const [wire, reason] of [["010000040000000000", /handshake frame/], ["0200000800000000000000", /room for its tag/], ["02000000", /room for its tag/]] as const) {
+    const it = tunnel("xor+aes");
+    put(it.clientFd, Buffer.from(wire, "hex"));
+    put(it.clientFd, Buffer.alloc(8));
+    inbound(it.server, it.tuns.server);
+    assert.match(it.reasons[0]!, reason);
+    it.end();
+  }
+});
+
+test("keepalive proves the peer and says nothing more; goodbye ends the connection; unknown words are ignored", () => {
+  const it = tunnel("xor+aes");
+  let proven = 0;
+  it.server.onProven = () => proven++;
+  sendControl(it.client, Control.keepalive);
+  sendControl(it.client, 77);
+  inbound(it.server, it.tuns.server);
+  assert.deepEqual([proven, it.reasons], [1, []]);
+  sendControl(it.client, Control.goodbye);
+  inbound(it.server, it.tuns.server);
+  assert.deepEqual([proven, it.reasons], [1, ["it said goodbye"]]);
+  it.end();
+});
+
+test("a full socket: the rest waits, the queue is bounded, drops are counted, and what was queued arrives whole", () => {
+  const it = tunnel("xor+aes");
+  const backlog: boolean[] = [];
+  it.client.onBacklog = (waiting) => backlog.push(waiting);
+  const sent: Buffer[] = [];
+  const before = trace.drops.get("the socket is full") ?? 0;
+  for (let i = 0; i < 2000; i++) {
+    const one = packet(1400);
+    put(it.clientKernel, one);
+    const dropped = trace.drops.get("the socket is full") ?? 0;
+    outbound(it.tuns.client, () => it.client);
+    if ((trace.drops.get("the socket is full") ?? 0) === dropped) sent.push(one);
+  }
+  assert.ok((trace.drops.get("the socket is full") ?? 0) > before, "the queue is bounded");
+  assert.equal(backlog.at(-1), true);
+  const got: Buffer[] = [];
+  it.server.admit = (bytes, at, length) => (got.push(Buffer.from(bytes.subarray(at, at + length))), "test: looked at"); // a socket pair takes fewer than a TUN
+  for (let turns = 0; turns < 5000 && got.length < sent.length; turns++) {
+    flush(it.client);
+    inbound(it.server, it.tuns.server);
+  }
+  assert.equal(got.length, sent.length);
+  assert.ok(got.every((one, i) => one.equals(sent[i]!)));
+  assert.equal(backlog.at(-1), false, "empty again");
+  assert.deepEqual(it.reasons, []);
+  it.end();
+});
+
+test("a closed or reset socket is told once", () => {
+  const it = tunnel("xor+aes");
+  close(it.clientFd);
+  inbound(it.server, it.tuns.server);
+  inbound(it.server, it.tuns.server);
+  assert.deepEqual(it.reasons, ["the connection was closed without a goodbye"]);
+});
