@@ -7,7 +7,7 @@
  *
  * Names (h, ck, MixKey, MixHash) are those of the specification's section 5.2.
  */
-import { createCipheriv, createDecipheriv, createHash, createPrivateKey, createPublicKey } from "node:crypto";
+import { createCipheriv, createDecipheriv, createHash, createPublicKey } from "node:crypto";
 import { diffieHellman, generateKeyPairSync, hkdfSync, type KeyObject } from "node:crypto";
 import { KEY_LENGTH, TAG_LENGTH } from "./aes.ts";
 import { formatIPv4, parseIPv4 } from "./packet.ts";
@@ -145,11 +145,6 @@ function hkdf(ck: Buffer, input: Buffer, count: number): Buffer[] {
 /** The 32 bytes of an X25519 public key (RFC 7748). */
 function publicBytes(privateKey: KeyObject): Buffer {
   return Buffer.from(createPublicKey(privateKey).export({ format: "jwk" }).x!, "base64url");
-}
-
-/** The private key object of 32 raw bytes; its DER prefix is fixed (RFC 8410, section 7). */
-export function privateKeyOf(raw: Buffer): KeyObject {
-  return createPrivateKey({ key: Buffer.concat([Buffer.from("302e020100300506032b656e04220420", "hex"), raw]), format: "der", type: "pkcs8" });
 }
 
 /** The payload of message 2: what the client needs, or why it gets no session. */

@@ -1,126 +1,119 @@
-/** The command line of both programs: flags, their defaults, and what is wrong with a wrong one (exit code 2). */
+/** The command line of both programs: one table of options, from which the help, the parsing and the types follow. */
 import { readFileSync, statSync } from "node:fs";
 import { isIPv4 } from "node:net";
-import { parseArgs, type ParseArgsConfig } from "node:util";
+import { parseArgs } from "node:util";
 import { KEY_LENGTH } from "./aes.ts";
 import { IFNAMSIZ } from "./libc.ts";
 import { type Cidr, parseCidr } from "./packet.ts";
 import { Failure } from "./program.ts";
-import type { TraceMode } from "./trace.ts";
+
+/** One option: how its value is shown in the help, and read; `read` throws what is wrong with the value. */
+interface Option<T> {
+  value: string; // "" for a flag without one
+  initial?: string;
+  help: string;
+  read: (text: string) => T;
+}
+const option = <T>(value: string, initial: string | undefined, help: string, read: (text: string) => T): Option<T> =>
+  initial === undefined ? { value, help, read } : { value, initial, help, read };
+const flag = (help: string) => option("", undefined, help, () => true);
 
 const COMMON = {
-  port: { type: "string", default: "5555" },
-  tun: { type: "string", default: "tun0" },
-  cipher: { type: "string", default: "xor+aes" },
-  secret: { type: "string" },
-  mtu: { type: "string", default: "1400" },
-  trace: { type: "string", default: "walk" },
-  "trace-file": { type: "string" },
-  configure: { type: "boolean", default: false },
-  help: { type: "boolean", default: false },
-  version: { type: "boolean", default: false },
-} satisfies ParseArgsConfig["options"];
+  port: option("N", "5555", "TCP port", whole(1, 65535)),
+  tun: option("NAME", "tun0", "interface name, at most 15 bytes", interfaceName),
+  cipher: option("NAME", "xor+aes", "xor+aes; or xor, the original C programs' format: insecure, for lesson one", choice("xor+aes", "xor")),
+  secret: option("FILE", undefined, "64 hex digits, mode 0600 (secret.key); or the environment's SIMPLE_VPN_SECRET", String),
+  mtu: option("N", "1400", "of the TUN interface, bytes, 68 to 65535", whole(68, 65535)),
+  trace: option("MODE", "walk", "walk: every step, folded under load; summary: a line a second; off", choice("walk", "summary", "off")),
+  "trace-file": option("FILE", undefined, "the trace as JSON, one object a line", String),
+  configure: flag("run the ip, sysctl and iptables commands instead of printing them; undo them at exit"),
+  help: flag("print this"),
+  version: flag("print the version"),
+};
+const CLIENT = {
+  ...COMMON,
+  route: option("CIDR", undefined, "a block to send into the tunnel; repeatable", route),
+  address: option("CIDR", "10.8.0.2/24", "inner address, for --cipher xor only: there, no handshake assigns one", cidr(8, 30)),
+};
+const SERVER = {
+  ...COMMON,
+  listen: option("ADDR", "0.0.0.0", "IPv4 address to listen on", ipv4),
+  subnet: option("CIDR", "10.8.0.0/24", "inner addresses: the server takes the first, clients the next ones", cidr(8, 30)),
+  nat: option("DEV", undefined, "forward the clients' packets, and masquerade what leaves through DEV", interfaceName),
+};
 
-const COMMON_HELP = `
-  --port N            TCP port (5555)
-  --tun NAME          interface name, at most 15 bytes (tun0)
-  --cipher NAME       xor+aes, or xor: the insecure first lesson, the original C programs' format (xor+aes)
-  --secret FILE       64 hex digits, mode 0600 (secret.key); or the environment variable SIMPLE_VPN_SECRET
-  --mtu N             of the TUN interface, bytes, 68 to 65535 (1400)
-  --trace MODE        walk: every step, folded under load; summary: a line a second; off (walk)
-  --trace-file FILE   the trace as JSON, one object a line
-  --configure         run the ip, sysctl and iptables commands instead of printing them; undo them at exit
-  --help, --version`;
-
-const CLIENT_HELP = `Usage: npx tsx src/client.ts <server> [options]
-
-  <server>            the server's name or IPv4 address
-  --route CIDR        with --configure: send this block into the tunnel; repeatable
-  --address CIDR      inner address, for --cipher xor only, where no handshake assigns one (10.8.0.2/24)${COMMON_HELP}`;
-
-const SERVER_HELP = `Usage: npx tsx src/server.ts [options]
-
-  --listen ADDR       IPv4 address to listen on (0.0.0.0)
-  --subnet CIDR       inner addresses: the server takes the first, clients the next ones (10.8.0.0/24)
-  --nat DEV           with --configure: forward, and masquerade what leaves through DEV${COMMON_HELP}`;
+type Values<Table> = { [Name in keyof Table]?: Table[Name] extends Option<infer T> ? T[] : never };
+const last = <T>(values: T[] | undefined) => values?.at(-1);
 
 /** What both programs take. */
-export interface Options {
-  port: number;
-  tun: string;
-  secret: Buffer | undefined; // 32 bytes; undefined: --cipher xor
-  mtu: number; // bytes
-  trace: TraceMode;
-  traceFile: string | undefined;
-  configure: boolean;
-}
+export type Options = ReturnType<typeof common>;
+export type ClientOptions = ReturnType<typeof clientOptions>;
+export type ServerOptions = ReturnType<typeof serverOptions>;
 
-export interface ClientOptions extends Options {
-  server: string;
-  routes: string[]; // CIDR blocks, checked
-  address: Cidr;
-}
-
-export interface ServerOptions extends Options {
-  listen: string;
-  subnet: Cidr;
-  nat: string | undefined;
-}
-
-export function clientOptions(args: string[]): ClientOptions {
-  const { values, positionals } = parse(args, { ...COMMON, route: { type: "string", multiple: true }, address: { type: "string", default: "10.8.0.2/24" } }, CLIENT_HELP);
+/** The client's options, from its arguments. Errors: a Failure with exit code 2 for usage, 1 for the secret. */
+export function clientOptions(args: string[]) {
+  const { values, positionals } = parse(args, CLIENT, "src/client.ts <server>");
   if (positionals.length !== 1) throw usage(`expected one server, got ${positionals.length}`, "npx tsx src/client.ts 192.168.1.1");
-  const routes = (values.route ?? []) as string[];
-  for (const route of routes) {
-    const block = cidr("--route", route, 0, 32);
-    if (block.address !== block.network) throw usage(`--route ${route} has host bits set`, "a block's first address, such as 10.0.0.0/8");
-  }
-  return { ...common(values), server: positionals[0]!, routes, address: cidr("--address", values.address as string, 8, 30) };
+  return { ...common(values), server: positionals[0]!, routes: values.route ?? [], address: last(values.address)! };
 }
 
-export function serverOptions(args: string[]): ServerOptions {
-  const { values, positionals } = parse(args, { ...COMMON, listen: { type: "string", default: "0.0.0.0" }, subnet: { type: "string", default: "10.8.0.0/24" }, nat: { type: "string" } }, SERVER_HELP);
+/** The server's options, likewise. */
+export function serverOptions(args: string[]) {
+  const { values, positionals } = parse(args, SERVER, "src/server.ts");
   if (positionals.length !== 0) throw usage(`unexpected argument ${positionals[0]}`, "--help");
-  const listen = values.listen as string;
-  if (!isIPv4(listen)) throw usage(`--listen ${listen} is no IPv4 address`, "0.0.0.0 for all of this machine's");
-  const nat = values.nat as string | undefined;
-  if (nat !== undefined) interfaceName("--nat", nat);
-  return { ...common(values), listen, subnet: cidr("--subnet", values.subnet as string, 8, 30), nat };
+  return { ...common(values), listen: last(values.listen)!, subnet: last(values.subnet)!, nat: last(values.nat) };
 }
 
-type Values = Record<string, string | boolean | (string | boolean)[] | undefined>;
+function common(values: Values<typeof COMMON>) {
+  return {
+    port: last(values.port)!,
+    tun: last(values.tun)!,
+    secret: last(values.cipher) === "xor" ? undefined : readSecret(last(values.secret)), // 32 bytes; undefined: --cipher xor
+    mtu: last(values.mtu)!, // bytes
+    trace: last(values.trace)!,
+    traceFile: last(values["trace-file"]),
+    configure: values.configure !== undefined,
+  };
+}
 
-function parse(args: string[], options: NonNullable<ParseArgsConfig["options"]>, help: string): { values: Values; positionals: string[] } {
+function parse<Table extends Record<string, Option<unknown>>>(args: string[], table: Table, usageLine: string): { values: Values<Table>; positionals: string[] } {
+  const names = Object.keys(table);
+  const options = Object.fromEntries(names.map((name) => [name, { type: table[name]!.value ? ("string" as const) : ("boolean" as const), multiple: true }]));
+  let given;
   try {
-    const { values, positionals } = parseArgs({ args, options, allowPositionals: true });
-    if (values.help) leave(help);
-    if (values.version) leave(`simple-vpn ${JSON.parse(readFileSync(new URL("../package.json", import.meta.url), "utf8")).version}`);
-    return { values, positionals };
+    given = parseArgs({ args, options, allowPositionals: true });
   } catch (error) {
     throw usage((error as Error).message.split(/\. |\n/)[0]!, "--help");
   }
+  if (given.values.help) leave(`Usage: npx tsx ${usageLine} [options]\n\n${names.map((name) => helpLine(name, table[name]!)).join("\n")}`);
+  if (given.values.version) leave(`simple-vpn ${JSON.parse(readFileSync(new URL("../package.json", import.meta.url), "utf8")).version}`);
+  const values: Record<string, unknown[]> = {};
+  for (const name of names) {
+    const { initial, read } = table[name]!;
+    const texts = given.values[name] ?? (initial === undefined ? undefined : [initial]);
+    if (texts) values[name] = (texts as string[]).map((text) => checked(name, text, read));
+  }
+  return { values: values as Values<Table>, positionals: given.positionals };
 }
+
+const helpLine = (name: string, { value, help, initial }: Option<unknown>) => `  ${`--${name} ${value}`.padEnd(20)} ${help}${initial ? ` (${initial})` : ""}`;
 
 function leave(text: string): never {
   console.log(text);
   process.exit(0);
 }
 
-function common(values: Values): Options {
-  const cipher = choice("--cipher", values.cipher, ["xor+aes", "xor"]);
-  const tun = interfaceName("--tun", values.tun as string);
-  return {
-    port: whole("--port", values.port as string, 1, 65535),
-    tun,
-    mtu: whole("--mtu", values.mtu as string, 68, 65535),
-    trace: choice("--trace", values.trace, ["walk", "summary", "off"]),
-    traceFile: values["trace-file"] as string | undefined,
-    configure: values.configure as boolean,
-    secret: cipher === "xor" ? undefined : readSecret(values.secret as string | undefined),
-  };
+function checked<T>(name: string, text: string, read: (text: string) => T): T {
+  try {
+    return read(text);
+  } catch (error) {
+    throw usage(`--${name} ${text} ${(error as Error).message}`, "--help");
+  }
 }
 
-/** The shared secret, from the file that --secret names, or the environment, or secret.key. */
+const usage = (message: string, hint: string) => new Failure(`Cannot start: ${message}`, hint, 2);
+
+/** The shared secret, 32 bytes: from the file that --secret names, else the environment, else secret.key. */
 function readSecret(file: string | undefined): Buffer {
   const fromEnvironment = file === undefined ? process.env.SIMPLE_VPN_SECRET : undefined;
   if (fromEnvironment !== undefined) return parseSecret("SIMPLE_VPN_SECRET", fromEnvironment);
@@ -136,37 +129,50 @@ function readSecret(file: string | undefined): Buffer {
 }
 
 function parseSecret(source: string, text: string): Buffer {
-  if (!/^[0-9a-f]{64}$/i.test(text.trim()))
-    throw new Failure(`Cannot use the secret in ${source}: expected ${2 * KEY_LENGTH} hex digits, got ${text.trim().length} characters`, "'make secret' makes a good one");
-  return Buffer.from(text.trim(), "hex");
+  const digits = text.trim();
+  if (/^[0-9a-f]{64}$/i.test(digits)) return Buffer.from(digits, "hex");
+  throw new Failure(`Cannot use the secret in ${source}: expected ${2 * KEY_LENGTH} hex digits, got ${digits.length} characters`, "'make secret' makes a good one");
 }
 
-function interfaceName(flag: string, name: string): string {
-  const length = Buffer.byteLength(name);
-  if (length === 0 || length >= IFNAMSIZ) throw usage(`${flag} ${name} has ${length} bytes, expected 1 to ${IFNAMSIZ - 1}`, "a short name, such as tun0");
-  if (/[/\s:%]/.test(name) || name === "." || name === "..") throw usage(`${flag} ${name} has a character that an interface name cannot have`, "letters and digits, such as tun0");
-  return name;
+// ---- readers: text → value, or what is wrong with the text ----
+
+function whole(min: number, max: number) {
+  return (text: string) => {
+    if (!/^\d+$/.test(text) || Number(text) < min || Number(text) > max) throw new Error(`is no whole number from ${min} to ${max}`);
+    return Number(text);
+  };
 }
 
-function whole(flag: string, text: string, min: number, max: number): number {
-  const value = Number(text);
-  if (!/^\d+$/.test(text) || value < min || value > max) throw usage(`${flag} ${text} is no whole number from ${min} to ${max}`, "--help");
-  return value;
+function choice<const T extends string>(...allowed: T[]) {
+  return (text: string) => {
+    const found = allowed.find((one) => one === text);
+    if (found === undefined) throw new Error(`is not one of ${allowed.join(", ")}`);
+    return found;
+  };
 }
 
-function choice<const T extends string>(flag: string, value: unknown, allowed: readonly T[]): T {
-  const found = allowed.find((one) => one === value);
-  if (found === undefined) throw usage(`${flag} ${value} is not one of ${allowed.join(", ")}`, `${flag} ${allowed[0]}`);
-  return found;
+function cidr(minPrefix: number, maxPrefix: number) {
+  return (text: string): Cidr => {
+    const block = parseCidr(text);
+    if (block && block.prefix >= minPrefix && block.prefix <= maxPrefix) return block;
+    throw new Error(`is not ADDRESS/PREFIX with a prefix from ${minPrefix} to ${maxPrefix}, such as 10.8.0.0/24`);
+  };
 }
 
-function cidr(flag: string, text: string, minPrefix: number, maxPrefix: number): Cidr {
-  const block = parseCidr(text);
-  if (!block || block.prefix < minPrefix || block.prefix > maxPrefix)
-    throw usage(`${flag} ${text} is no CIDR block with a prefix from ${minPrefix} to ${maxPrefix}`, "ADDRESS/PREFIX, such as 10.8.0.0/24");
-  return block;
+function route(text: string): string {
+  const { address, network } = cidr(0, 32)(text);
+  if (address !== network) throw new Error("has host bits set: give the block's first address, such as 10.0.0.0/8");
+  return text;
 }
 
-function usage(message: string, hint: string): Failure {
-  return new Failure(`Cannot start: ${message}`, hint, 2);
+function ipv4(text: string): string {
+  if (!isIPv4(text)) throw new Error("is no IPv4 address, such as 0.0.0.0 for all of this machine's");
+  return text;
+}
+
+function interfaceName(text: string): string {
+  const length = Buffer.byteLength(text);
+  if (length === 0 || length >= IFNAMSIZ) throw new Error(`has ${length} bytes, expected 1 to ${IFNAMSIZ - 1}`);
+  if (/[/\s:%]|^\.\.?$/.test(text)) throw new Error("has a character that an interface name cannot have");
+  return text;
 }

@@ -9,47 +9,33 @@ import type { Memory } from "./libc.ts";
 import { describe } from "./packet.ts";
 import { Failure } from "./program.ts";
 
-/** The steps of the packet's walk that are our own code's. 1–4, 7, 9, 10 and R1, R2, R7–R9 are the kernel's and ping's. */
-export const STEPS = {
-  "5": "client: the loop wakes, tun0 is readable",
-  "6.read": "client: read() takes the IP packet out of tun0",
-  "6.xor": "client: every byte XOR 0x42",
-  "6.seal": "client: AES-256-GCM",
-  "6.frame": "client: a header in front",
-  "6.write": "client: write() into the TCP socket",
-  "8.read": "server: read() from the TCP socket",
-  "8.deframe": "server: the frame found again in the stream",
-  "8.open": "server: tag checked, AES undone",
-  "8.xor": "server: XOR undone",
-  "8.write": "server: write() into tun0; its kernel routes the packet on",
-  "R3.wake": "server: the loop wakes, tun0 is readable: the reply",
-  "R3.read": "server: read() takes the reply out of tun0",
-  "R4.xor": "server: every byte XOR 0x42",
-  "R4.seal": "server: AES-256-GCM",
-  "R4.frame": "server: a header in front",
-  "R4.write": "server: write() into the TCP socket",
-  "R5.read": "client: read() from the TCP socket",
-  "R5.deframe": "client: the frame found again in the stream",
-  "R6.open": "client: tag checked, AES undone",
-  "R6.xor": "client: XOR undone",
-  "R6.write": "client: write() into tun0; its kernel delivers the reply",
-} as const;
-export type Step = keyof typeof STEPS;
+/**
+ * The steps of the walk that are our own code's, as stages of the two pumps, outbound() and inbound(). The same code
+ * runs both ways: the request goes up from client to server, the reply comes down. Steps 1–4, 7, 9, 10, R1, R2 and
+ * R7–R9 are the kernel's and ping's.
+ */
+const WALK = [
+  // stage, request, reply, what happens
+  ["wake", "5", "R3.wake", "the loop wakes: the TUN is readable"],
+  ["read", "6.read", "R3.read", "read() takes the IP packet out of the TUN"],
+  ["xor", "6.xor", "R4.xor", "every byte XOR 0x42"],
+  ["seal", "6.seal", "R4.seal", "AES-256-GCM"],
+  ["frame", "6.frame", "R4.frame", "a header in front"],
+  ["write", "6.write", "R4.write", "write() into the TCP socket"],
+  ["receive", "8.read", "R5.read", "read() from the TCP socket"],
+  ["deframe", "8.deframe", "R5.deframe", "the frame found again in the stream"],
+  ["open", "8.open", "R6.open", "tag checked, AES undone"],
+  ["unxor", "8.xor", "R6.xor", "XOR undone"],
+  ["inject", "8.write", "R6.write", "write() into the TUN: the kernel takes over"],
+] as const;
+export const STAGES = WALK.map(([stage]) => stage);
+export type Stage = (typeof WALK)[number][0];
+export type Step = (typeof WALK)[number][1 | 2];
 
-/** The stages that one packet passes in our two pumps, outbound() and inbound(), in their order. */
-export const STAGES = ["wake", "read", "xor", "seal", "frame", "write", "receive", "deframe", "open", "unxor", "inject"] as const;
-export type Stage = (typeof STAGES)[number];
-
-/** The same code runs both ways; the stages' steps differ: the request's way up, and the reply's way down. */
+/** The names of one way's steps, by stage. */
 export type Direction = { name: "up" | "down" } & Record<Stage, Step>;
-export const UP: Direction = {
-  name: "up", wake: "5", read: "6.read", xor: "6.xor", seal: "6.seal", frame: "6.frame", write: "6.write",
-  receive: "8.read", deframe: "8.deframe", open: "8.open", unxor: "8.xor", inject: "8.write",
-};
-export const DOWN: Direction = {
-  name: "down", wake: "R3.wake", read: "R3.read", xor: "R4.xor", seal: "R4.seal", frame: "R4.frame", write: "R4.write",
-  receive: "R5.read", deframe: "R5.deframe", open: "R6.open", unxor: "R6.xor", inject: "R6.write",
-};
+export const UP = { name: "up", ...Object.fromEntries(WALK.map(([stage, up]) => [stage, up])) } as Direction;
+export const DOWN = { name: "down", ...Object.fromEntries(WALK.map(([stage, , down]) => [stage, down])) } as Direction;
 
 /** One line of the trace, and one JSON object in the trace file. */
 export interface TraceEvent {

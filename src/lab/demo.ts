@@ -8,7 +8,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import chalk from "chalk";
 import { atExit, exit, Failure, program } from "../program.ts";
-import { decode, type Direction, DOWN, render, type Stage, STAGES, STEPS, type TraceEvent, UP } from "../trace.ts";
+import { decode, DOWN, render, STAGES, type Step, type TraceEvent, UP } from "../trace.ts";
 import { Lab, prompt, SERVER, TARGET } from "./lab.ts";
 import { startProgram } from "./running.ts";
 
@@ -46,7 +46,7 @@ program(async () => {
   heading("4. Each packet's walk, from both programs' trace files, in time order");
   const events = ["client", "server"].flatMap((host) => readFileSync(join(folder, host), "utf8").trim().split("\n").map(decode));
   events.sort((a, b) => (a.time < b.time ? -1 : 1));
-  const walk = events.filter(({ step }) => step in STEPS || step === "drop");
+  const walk = events.filter(({ step }) => step !== "note" && step !== "summary");
   for (const event of walk) {
     if (event.step === "5") console.log();
     console.log(render(event, ["5"]));
@@ -67,13 +67,15 @@ program(async () => {
 /** Prints how often each step was seen, the request's way up beside the reply's way down; returns how many were not seen. */
 function table(walk: TraceEvent[]): number {
   let missing = 0;
-  const cell = (direction: Direction, stage: Stage) => {
-    const step = direction[stage];
-    const count = walk.filter((event) => event.step === step).length;
+  const cell = (step: Step, host: string) => {
+    const count = walk.filter((event) => event.step === step && event.host === host).length;
     if (count === 0) missing++;
-    return `${step.padEnd(11)} ${STEPS[step].slice(0, 6)} ${count > 0 ? chalk.green(`seen ${count} times`.padEnd(14)) : chalk.red("not seen".padEnd(14))}`;
+    return `${step.padEnd(11)} ${host} ${count > 0 ? chalk.green(`seen ${count} times`.padEnd(14)) : chalk.red("not seen".padEnd(14))}`;
   };
   console.log(chalk.dim("  request                            reply"));
-  for (const stage of STAGES) console.log(`  ${cell(UP, stage)}  ${cell(DOWN, stage)}`);
+  for (const [i, stage] of STAGES.entries()) {
+    const [near, far] = i < STAGES.indexOf("receive") ? ["client", "server"] : ["server", "client"];
+    console.log(`  ${cell(UP[stage], near)}  ${cell(DOWN[stage], far)}`);
+  }
   return missing;
 }

@@ -21,7 +21,7 @@ labTest("wrong usage: exit code 2, and --help and --version: 0", async (lab) => 
     ["client", [], /expected one server/],
     ["client", [SERVER, "--nonsense"], /--nonsense/],
     ["client", [SERVER, "--port", "70000"], /--port 70000 is no whole number from 1 to 65535/],
-    ["server", ["--subnet", "10.8.0.0"], /--subnet 10\.8\.0\.0 is no CIDR block/],
+    ["server", ["--subnet", "10.8.0.0"], /--subnet 10\.8\.0\.0 is not ADDRESS\/PREFIX/],
     ["server", ["--tun", "this-name-is-too-long"], /has 21 bytes, expected 1 to 15/],
     ["server", ["--mtu", "20"], /--mtu 20 is no whole number from 68/],
   ];

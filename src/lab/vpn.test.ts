@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { mkdtempSync, readFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { decode, type Step, STEPS } from "../trace.ts";
+import { decode, DOWN, STAGES, type Step, UP } from "../trace.ts";
 import { SERVER, TARGET } from "./lab.ts";
 import { Running, startProgram } from "./running.ts";
 import { labTest, ping, SECRET, startClient, startServer } from "./testing.ts";
@@ -21,7 +21,7 @@ labTest("ping passes through the tunnel and the NAT, and both traces show each s
   events.sort((a, b) => (a.time < b.time ? -1 : 1));
   for (const frame of ["up1", "up2", "up3", "down0", "down1", "down2"]) {
     const seen = events.filter(({ id }) => id.split(".")[0] === frame).map(({ step }) => step);
-    const expected = (Object.keys(STEPS) as Step[]).filter((step) => step.startsWith("R") === frame.startsWith("down"));
+    const expected = STAGES.map((stage) => (frame.startsWith("up") ? UP : DOWN)[stage]);
     assert.deepEqual(seen, expected, `${frame}, in the order of their times`);
   }
   const hex = (step: Step) => events.find((event) => event.step === step)!.hex;
