@@ -25,6 +25,7 @@ program(async () => {
   const { peer, config } = options.secret
     ? await startSession(socket, options.secret) //              fresh keys, and an inner address
     : { peer: new Peer(socket, UP, DOWN), config: { ...options.address, mtu: options.mtu } };
+  peer.onClose = (reason) => fail(new Failure(`Lost the server ${socket.remote}: ${reason}`, "start the server, then this client again"));
   if (!options.secret) trace.note(XOR_WARNING);
   sendControl(peer, Control.keepalive); //                       our first sealed frame proves us to the server
   atExit(() => sendControl(peer, Control.goodbye));
@@ -47,5 +48,4 @@ program(async () => {
     tunWatch.want(!waiting, false); // a full socket: let packets wait in the TUN's queue, where the kernel counts drops
     socketWatch.want(true, waiting);
   };
-  peer.onClose = (reason) => fail(new Failure(`Lost the server ${socket.remote}: ${reason}`, "start the server, then this client again"));
 });

@@ -66,6 +66,7 @@ export class Memory {
 
 /** The name of an errno, positive or negative: "EAGAIN". Node does not know them all; strerror(3) then helps. */
 export function errnoName(errno: number): string {
+  if (errno === 0) return "no error";
   const name = getSystemErrorName(-Math.abs(errno));
   return name.startsWith("Unknown") ? `errno ${Math.abs(errno)}, ${cStrerror(Math.abs(errno))}` : name;
 }

@@ -52,9 +52,9 @@ function complain(error: unknown): void {
   else console.error(`${chalk.red.bold("error")} unexpected: ${message}. Try: SIMPLE_VPN_DEBUG=1 to see where, and tell us`);
 }
 
-/** Runs a main function: signals end it with 0, errors with one line and their exit code, never with a stack trace. */
+/** Runs a main function: signals (SIGHUP: its terminal was closed) end it with 0, errors with one line and their exit code, never with a stack trace. */
 export function program(main: () => void | Promise<void>): void {
-  for (const signal of ["SIGINT", "SIGTERM", "SIGQUIT"] as const) process.on(signal, () => exit(0));
+  for (const signal of ["SIGINT", "SIGTERM", "SIGQUIT", "SIGHUP"] as const) process.on(signal, () => exit(0));
   process.on("uncaughtException", fail);
   process.on("unhandledRejection", fail);
   Promise.resolve().then(main).catch(fail);

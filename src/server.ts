@@ -88,11 +88,12 @@ program(() => {
       trace.note(`client ${formatIPv4(held)} connected from ${socket.remote} (${router.size} connected)`);
       return true;
     };
-    const proofDeadline = setTimeout(() => peer.close("it never sent a sealed frame"), PROOF_DEADLINE);
+    const proofDeadline = setTimeout(() => peer.close(`no sealed frame within ${PROOF_DEADLINE / 1000} s`), PROOF_DEADLINE);
+    if (address === undefined) clearTimeout(proofDeadline); // --cipher xor: silence is all right, its first packet will tell
 
     peer.onProven = () => {
       clearTimeout(proofDeadline);
-      if (address === undefined) return; // --cipher xor: its first packet will tell, below
+      if (address === undefined) return;
       withdraw();
       if (!hold(address)) peer.close("its address was taken by another client meanwhile");
     };

@@ -124,7 +124,7 @@ labTest("--configure is undone at exit: no TUN, no route, no NAT rule, forwardin
   lab.run("server", "iptables -t nat -L"); // the table's chains exist from its first use on
   lab.run("client", "iptables -t nat -L");
   const before = state();
-  for (const signal of ["SIGINT", "SIGTERM", "SIGQUIT"] as const) {
+  for (const signal of ["SIGINT", "SIGTERM", "SIGQUIT", "SIGHUP"] as const) {
     const server = await startServer(lab);
     const client = await startClient(lab, "client", "--route", "0.0.0.0/0");
     assert.notDeepEqual(state(), before);

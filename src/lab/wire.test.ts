@@ -41,14 +41,14 @@ const PEER = `
     return Buffer.concat([ip, message]);
   };`;
 
-/** A client that pings the server's tun0 through the tunnel, and prints what comes back. */
+/** A client that is idle for a while, as a student is who configures by hand, then pings the server's tun0, and prints what comes back. */
 const CLIENT = `${PEER}
   const socket = net.connect(5555, "${SERVER}");
   receive(socket, (packet) => {
     console.log(packet[9] === 1 && packet[20] === 0 && checksum(packet.subarray(0, 20)) === 0 && checksum(packet.subarray(20)) === 0 && packet.toString("latin1", 28) === "hello, C program"
       ? "echo reply for " + packet.subarray(16, 20).join(".") : "unexpected packet " + packet.toString("hex"));
   });
-  send(socket, icmp([10, 8, 0, 2], [10, 8, 0, 1], 8, Buffer.from("\\x12\\x34\\x00\\x01hello, C program", "latin1")));
+  setTimeout(() => send(socket, icmp([10, 8, 0, 2], [10, 8, 0, 1], 8, Buffer.from("\\x12\\x34\\x00\\x01hello, C program", "latin1"))), 11_000);
   setTimeout(() => {}, 60_000);`;
 
 /** A server that answers every echo request itself, whatever its destination. */
