@@ -1,5 +1,5 @@
 # make demo and make test do everything. The other targets are the same things one by one, in the order you need them.
-.PHONY: help demo test secret server configure-server client configure-client ping on down ready
+.PHONY: help demo walk test secret server configure-server client configure-client ping on down ready
 .DEFAULT_GOAL := help
 TSX := node --import tsx
 TERMINAL := $(TSX) src/lab/terminal.ts
@@ -9,6 +9,9 @@ help: ## these lines
 
 demo: ready ## one ping through the tunnel, every step shown: about 10 seconds
 	@$(TSX) src/lab/demo.ts
+
+walk: ready ## one ping, all 19 steps with evidence; walk.html, walk.svg, walk.pcapng (FOLLOW="curl -s http://8.8.8.8/")
+	@$(TSX) src/lab/walk.ts $(if $(FOLLOW),--follow $(FOLLOW))
 
 test: ready ## type check, unit tests, lab tests with real TUNs
 	@node_modules/.bin/tsc

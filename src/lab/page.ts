@@ -1,0 +1,58 @@
+/** The pictures of a walk: walk.svg, its swim lanes, and walk.html, which plays it. Both are one file each and load nothing. */
+import { readFileSync } from "node:fs";
+import { type Evidence, type Lane, WALK } from "./timeline.ts";
+
+const LANES: Lane[] = ["application", "client kernel", "client tun0", "client program", "wire", "server program", "server kernel", "internet"];
+const [LANE, ROW, TOP, LEFT] = [160, 52, 60, 90]; // px
+
+const escape = (text: string) => text.replace(/[&<>"]/g, (sign) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" })[sign]!);
+const stepsOf = (evidence: Evidence[]) => {
+  const start = evidence[0]?.time ?? 0n;
+  const place = (one: Evidence) => ({ micros: Number((one.time - start) / 1000n), host: one.host, source: one.source, text: one.text, hex: one.hex });
+  return WALK.map((step) => ({ ...step, anchor: anchorOf(step.id), evidence: evidence.filter((one) => one.step === step.id).map(place) }));
+};
+
+/** The section of walkthrough.md about a step. */
+export const anchorOf = (id: string) => `step-${id.toLowerCase()}`;
+
+/** The swim lanes, one row a step, with the microsecond of its first evidence. */
+function lanes(evidence: Evidence[]): string {
+  const height = TOP + ROW * WALK.length + 10;
+  const x = (lane: Lane) => LEFT + LANE * LANES.indexOf(lane);
+  const y = (row: number) => TOP + ROW * row + ROW / 2;
+  const steps = stepsOf(evidence);
+  const parts = LANES.map((lane) => `<text x="${x(lane)}" y="30" text-anchor="middle" font-weight="600">${lane}</text><line class="lane" x1="${x(lane)}" y1="42" x2="${x(lane)}" y2="${height}"/>`);
+  for (const [i, { id, lane }] of WALK.entries()) {
+    const next = WALK[i + 1];
+    if (next) parts.push(`<line class="${id.startsWith("R") || next.id === "R1" ? "down" : "up"}" x1="${x(lane)}" y1="${y(i)}" x2="${x(next.lane)}" y2="${y(i + 1)}" stroke-width="2.5"/>`);
+  }
+  for (const [i, { id, lane, title, evidence: seen }] of steps.entries()) {
+    const right = LANES.indexOf(lane) < 4;
+    const text = `${escape(title)}${seen.length > 0 ? ` <tspan class="dim">+${seen[0]!.micros} µs</tspan>` : ""}`;
+    parts.push(
+      `<g class="step" tabindex="0" role="button" aria-label="step ${id}: ${escape(title)}" data-x="${x(lane)}" data-y="${y(i)}">` +
+        `<circle class="knob ${id.startsWith("R") ? "down" : "up"}${seen.length > 0 ? "" : " missing"}" cx="${x(lane)}" cy="${y(i)}" r="19" stroke-width="2.5"/>` +
+        `<text x="${x(lane)}" y="${y(i) + 6}" text-anchor="middle" font-weight="600">${id}</text>` +
+        `<text class="label" x="${x(lane) + (right ? 28 : -28)}" y="${y(i) + 6}" text-anchor="${right ? "start" : "end"}">${text}</text></g>`,
+    );
+  }
+  parts.push(`<g id="packet" style="pointer-events:none"><rect x="-22" y="15" width="44" height="12" rx="3"/></g>`);
+  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${LEFT * 2 + LANE * (LANES.length - 1)} ${height}" font-family="system-ui, sans-serif" font-size="19" stroke-linecap="round">@STYLE@${parts.join("\n")}</svg>`;
+}
+
+/** walk.svg: the lanes alone, with their own colours, for README.md. */
+export function svg(evidence: Evidence[]): string {
+  const style = `<style>
+    svg { background: #fff } text { fill: #1a1c20; paint-order: stroke; stroke: #fff; stroke-width: 4 } .dim { fill: #6b7280 } .lane { stroke: #d5d9e0 }
+    .up { stroke: #1d4ed8 } .down { stroke: #15803d } .knob { fill: #fff } .missing { stroke-dasharray: 3 3 } #packet { display: none }
+  </style>`;
+  return lanes(evidence).replace("@STYLE@", style);
+}
+
+/** walk.html: the lanes, the packet that moves through them, and the bytes at each step. `without`: why tracepoints are missing. */
+export function html(evidence: Evidence[], command: string, without: string | undefined): string {
+  const page = readFileSync(new URL("page.html", import.meta.url), "utf8");
+  const data = JSON.stringify({ command, without, steps: stepsOf(evidence) }).replace(/</g, "\\u003c");
+  const labels = `<style>svg text { paint-order: stroke; stroke: var(--page); stroke-width: 4 } svg tspan.dim { fill: var(--dim) }</style>`;
+  return page.replace("<!--SVG-->", () => lanes(evidence).replace("@STYLE@", labels)).replace("/*DATA*/null", () => data);
+}

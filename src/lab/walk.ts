@@ -1,0 +1,83 @@
+/**
+ * `make walk`: one ping through the lab, and then its whole journey as one timeline, with evidence for each step. With
+ * `--follow COMMAND…` any other command on the client: 8.8.8.8 answers DNS queries on port 53 and HTTP requests on port 80.
+ * Exit code 0 only if every step was seen that can be seen here.
+ */
+import { randomBytes } from "node:crypto";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { atExit, exit, Failure, program } from "../program.ts";
+import { decode, trace } from "../trace.ts";
+import { Lab, prompt, SERVER, TARGET } from "./lab.ts";
+import { Running, startProgram } from "./running.ts";
+import { html, svg } from "./page.ts";
+import { pcapng } from "./pcapng.ts";
+import { decodeTap, type TapPacket } from "./taps.ts";
+import { type Evidence, fromPrograms, fromTaps, fromTracepoints, print, WALK } from "./timeline.ts";
+import { Tracepoints } from "./tracepoints.ts";
+
+const TAPS: Record<string, string[]> = { client: ["tun0", "eth0"], server: ["eth0", "tun0", "eth1"], internet: ["eth0"] };
+
+program(async () => {
+  const args = process.argv.slice(2);
+  const command = args[0] === "--follow" ? args.slice(1) : ["ping", "-c", "1", TARGET];
+  if (args.length > 0 && (args[0] !== "--follow" || args.length === 1)) throw new Failure(`Cannot start: unexpected ${args[0]}`, 'make walk FOLLOW="curl http://8.8.8.8/"', 2);
+
+  const folder = mkdtempSync(join(tmpdir(), "simple-vpn-walk-"));
+  atExit(() => rmSync(folder, { recursive: true }));
+  writeFileSync(join(folder, "secret.key"), randomBytes(32).toString("hex"), { mode: 0o600 });
+  const lab = await Lab.up();
+  const start = async (host: "client" | "server", ...options: string[]) => {
+    const running = startProgram(lab, host, host, [...options, "--configure", "--secret", join(folder, "secret.key"), "--trace-file", join(folder, host)]);
+    await running.until(/listening on|connected to/);
+    return running;
+  };
+  const server = await start("server", "--nat", "eth1");
+  const client = await start("client", SERVER, "--route", `${TARGET}/32`);
+
+  const services = new Running(lab.spawn("internet", [process.execPath, "--import", "tsx", "src/lab/internet.ts"]));
+  await services.until(/ready/);
+
+  const taps = Object.entries(TAPS).map(([host, devices]) => new Running(lab.spawn(host, [process.execPath, "--import", "tsx", "src/lab/taps.ts", host, ...devices])));
+  for (const tap of taps) await tap.until(/^ready$/m);
+  const tracepoints = Tracepoints.start(lab);
+  const withoutTracepoints = typeof tracepoints === "string" ? tracepoints : undefined;
+
+  // The command's pid must be known before it starts: the shell waits for a line, then becomes the command.
+  const application = new Running(lab.spawn("client", ["sh", "-c", 'read go; exec "$@"', "sh", ...command], { stdio: ["pipe", "pipe", "pipe"] }));
+  if (typeof tracepoints !== "string") tracepoints.follow(application.child.pid!);
+  const output: Evidence[] = [];
+  application.child.stdout!.on("data", (text: string) => {
+    const answer = text.split("\n").find((line) => line.trim() && !line.startsWith("PING")); // ping's first line is no answer
+    if (answer) output.push({ time: trace.now(), step: "R9", host: "client", source: "output", text: answer, hex: "" });
+  });
+  application.child.stdin!.end("go\n");
+  const code = await application.ended;
+  const kernel = typeof tracepoints === "string" ? [] : tracepoints.stop();
+  for (const running of [client, server]) await running.stop("SIGINT");
+  for (const tap of taps) await tap.stop();
+  await lab.down();
+
+  const programs = ["client", "server"].flatMap((host) => readFileSync(join(folder, host), "utf8").trim().split("\n").map(decode));
+  const packets = taps.flatMap((tap) => tap.output.split("\n").filter((line) => line.startsWith("{")).map(decodeTap));
+  const evidence = [
+    ...fromPrograms(programs),
+    ...fromTaps(packets),
+    ...fromTracepoints(kernel, { application: application.child.pid!, client: client.child.pid!, server: server.child.pid! }),
+    ...output.slice(0, 1),
+  ].sort((a, b) => (a.time < b.time ? -1 : 1));
+
+  console.log(`${prompt("client", command.join(" "))}\n${application.output.trim()}`);
+  const missing = print(evidence, withoutTracepoints);
+  const wanted = missing.filter((step) => !(step.tracepointsOnly && withoutTracepoints));
+  const because = withoutTracepoints ? ` Steps ${missing.map(({ id }) => id).join(", ")} need the kernel's tracepoints: ${withoutTracepoints}. Run as root.` : "";
+  console.log(`\n${WALK.length - missing.length} of ${WALK.length} steps seen.${because}`);
+  writeFileSync("walk.html", html(evidence, command.join(" "), withoutTracepoints));
+  writeFileSync("walk.svg", svg(evidence));
+  const steps = new Map(evidence.filter(({ packet, step }) => packet && step !== "2").map(({ packet, step }) => [packet!, step]));
+  const comment = (packet: TapPacket) => steps.has(packet) ? `step ${steps.get(packet)}: ${WALK.find(({ id }) => id === steps.get(packet))!.title}` : undefined;
+  writeFileSync("walk.pcapng", pcapng(packets, BigInt(Date.now()) * 1_000_000n - trace.now(), comment));
+  console.log("Wrote walk.html (open it in a browser), walk.svg, and walk.pcapng (open it in Wireshark).");
+  exit(wanted.length === 0 && code === 0 ? 0 : 1);
+});
