@@ -1,6 +1,7 @@
 # make demo and make test do everything. The other targets are the same things one by one, in the order you need them.
 .PHONY: help demo walk test secret server configure-server client configure-client ping on down ready
 .DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
 TSX := node --import tsx
 TERMINAL := $(TSX) src/lab/terminal.ts
 

@@ -31,7 +31,7 @@ program(async () => {
   atExit(() => sendControl(peer, Control.goodbye));
 
   const mtu = Math.min(config.mtu, options.mtu);
-  setUp(clientChanges(options, { ...config, mtu }, socket.remote.split(":")[0]!), options.configure);
+  setUp(clientChanges(options, { ...config, mtu }, socket.address), options.configure);
   trace.note(`connected to ${socket.remote}: this end of the tunnel is ${formatIPv4(config.address)}/${config.prefix}, MTU ${mtu}`);
 
   // The loop: two fds, each with what to do when it is ready. Everything that follows happens in these lines.

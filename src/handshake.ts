@@ -25,13 +25,14 @@ export interface SessionKeys {
 /** What the server tells a client: JSON in message 2's payload, so that later versions can add to it. */
 export interface ClientConfig {
   address: number; // the client's inner address
-  gateway: number; // the server's inner address
   prefix: number; // of the inner subnet, bits
   mtu: number; // bytes
 }
 
 /** The handshake cannot go on: a forged, damaged or foreign message. */
 export class HandshakeError extends Error {}
+/** The server knows us, and has a reason to say no. */
+export class Refused extends HandshakeError {}
 
 /** One handshake of one side. Message 1 and 2 in turn: the client writes then reads, the server reads then writes. */
 export class Handshake {
@@ -41,10 +42,10 @@ export class Handshake {
   private n = 0;
   private theirs: Buffer = Buffer.alloc(0);
   private readonly initiator: boolean;
-  private readonly ephemeral: KeyObject;
+  private ephemeral: KeyObject | undefined; // made when it is needed: a message that is refused costs no key
 
   /** @param secret the shared secret, 32 bytes; prologue and ephemeral are given by tests only */
-  constructor(side: "client" | "server", secret: Buffer, prologue = PROLOGUE, ephemeral = generateKeyPairSync("x25519").privateKey) {
+  constructor(side: "client" | "server", secret: Buffer, prologue = PROLOGUE, ephemeral?: KeyObject) {
     this.initiator = side === "client";
     this.ephemeral = ephemeral;
     this.mixHash(prologue);
@@ -54,6 +55,7 @@ export class Handshake {
 
   /** The next message of ours, with `payload` sealed in it. */
   write(payload: Buffer): Buffer {
+    this.ephemeral ??= generateKeyPairSync("x25519").privateKey;
     const e = publicBytes(this.ephemeral); // token e; with a psk, e is also mixed into the key (section 9.2)
     this.mixHash(e);
     this.mixKey(e);
@@ -78,11 +80,6 @@ export class Handshake {
     return this.initiator ? { send: clientKey!, receive: serverKey! } : { send: serverKey!, receive: clientKey! };
   }
 
-  /** Hash of the whole handshake: equal on both ends, different in every session. */
-  get hash(): Buffer {
-    return this.h;
-  }
-
   private mixHash(data: Buffer): void {
     this.h = createHash("sha256").update(this.h).update(data).digest();
   }
@@ -104,7 +101,7 @@ export class Handshake {
   private ee(): Buffer {
     try {
       const publicKey = createPublicKey({ key: { kty: "OKP", crv: "X25519", x: this.theirs.toString("base64url") }, format: "jwk" });
-      return diffieHellman({ privateKey: this.ephemeral, publicKey });
+      return diffieHellman({ privateKey: this.ephemeral!, publicKey });
     } catch {
       throw new HandshakeError("the other end's public key is not valid");
     }
@@ -150,7 +147,7 @@ function publicBytes(privateKey: KeyObject): Buffer {
 /** The payload of message 2: what the client needs, or why it gets no session. */
 export function encodeReply(reply: ClientConfig | { refused: string }): Buffer {
   if ("refused" in reply) return Buffer.from(JSON.stringify(reply));
-  return Buffer.from(JSON.stringify({ ...reply, address: formatIPv4(reply.address), gateway: formatIPv4(reply.gateway) }));
+  return Buffer.from(JSON.stringify({ ...reply, address: formatIPv4(reply.address) }));
 }
 
 /** Reads and checks the payload of message 2: these values go into commands. Throws HandshakeError. */
@@ -161,9 +158,9 @@ export function decodeReply(payload: Buffer): ClientConfig {
   } catch {
     reply = {};
   }
-  if (typeof reply?.refused === "string") throw new HandshakeError(reply.refused.replace(/[^ -~]/g, "?"));
-  const config = { address: parseIPv4(reply?.address), gateway: parseIPv4(reply?.gateway), prefix: reply?.prefix, mtu: reply?.mtu };
-  if (config.address !== undefined && config.gateway !== undefined && isWhole(config.prefix, 8, 30) && isWhole(config.mtu, 68, 65535))
+  if (typeof reply?.refused === "string") throw new Refused(reply.refused.replace(/[^ -~]/g, "?"));
+  const config = { address: parseIPv4(reply?.address), prefix: reply?.prefix, mtu: reply?.mtu };
+  if (config.address !== undefined && isWhole(config.prefix, 8, 30) && isWhole(config.mtu, 68, 65535))
     return config as ClientConfig;
   throw new HandshakeError("the server's configuration makes no sense");
 }

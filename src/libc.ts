@@ -59,22 +59,24 @@ export class Memory {
   /** @param size bytes, a multiple of 4 */
   constructor(size: number) {
     this.bytes = Buffer.allocUnsafeSlow(size);
-    this.words = new Uint32Array(this.bytes.buffer, 0, size >> 2);
+    this.words = new Uint32Array(this.bytes.buffer, 0, size >> 2); // asking for .buffer also moves a small one off the heap
     this.address = Number(koffi.address(this.bytes));
   }
 }
 
+export const EBADFD = 77; // asm-generic/errno.h: a TUN fd whose interface was deleted. Node has no name for it
+
 /** The name of an errno, positive or negative: "EAGAIN". Node does not know them all; strerror(3) then helps. */
 export function errnoName(errno: number): string {
   if (errno === 0) return "no error";
+  if (Math.abs(errno) === EBADFD) return "EBADFD";
   const name = getSystemErrorName(-Math.abs(errno));
   return name.startsWith("Unknown") ? `errno ${Math.abs(errno)}, ${cStrerror(Math.abs(errno))}` : name;
 }
 
 // errno.h, by name (numbers differ between machines; Node knows this one's)
 export const { EACCES, EADDRINUSE, EADDRNOTAVAIL, EAGAIN, EBUSY, ECONNREFUSED, EINPROGRESS, EINVAL, EIO } = constants.errno;
-export const { EMFILE, ENFILE, ENOENT, ENODEV, ENXIO, EPERM, ETIMEDOUT } = constants.errno;
-export const EBADFD = 77; // asm-generic/errno.h: a TUN fd whose interface was deleted
+export const { EMFILE, ENFILE, ENOBUFS, ENODEV, ENOENT, ENOMEM, ENXIO, EPERM, ETIMEDOUT } = constants.errno;
 
 // fcntl.h
 export const O_RDWR = 0o2;
@@ -100,6 +102,11 @@ export const SOCK_CLOEXEC = O_CLOEXEC;
 export const SOL_SOCKET = 1;
 export const SO_REUSEADDR = 2;
 export const SO_ERROR = 4;
+export const SO_KEEPALIVE = 9;
 export const IPPROTO_TCP = 6;
 export const TCP_NODELAY = 1;
-export const TCP_NOTSENT_LOWAT = 25;
+export const TCP_KEEPIDLE = 4; // s
+export const TCP_KEEPINTVL = 5; // s
+export const TCP_KEEPCNT = 6;
+export const TCP_USER_TIMEOUT = 18; // ms
+export const TCP_NOTSENT_LOWAT = 25; // bytes

@@ -76,9 +76,9 @@ test("an exception in a handler reaches uncaughtException, so that the program c
   assert.equal(stdout, "caught boom\n");
 });
 
-test("a reset connection calls error once, and SO_ERROR or read() tells why", async () => {
-  const listener = listenTcp("127.0.0.1", 45551);
-  const client = await connectTcp("127.0.0.1", 45551);
+test("a reset connection wakes the loop, and SO_ERROR or read() tells why", async () => {
+  const listener = listenTcp("127.0.0.1", 5551);
+  const client = await connectTcp("127.0.0.1", 5551);
   assert.ok(await ready(listener, "readable", 5000));
   const server = acceptTcp(listener) as TcpSocket;
   let errors = 0;

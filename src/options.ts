@@ -32,13 +32,13 @@ const COMMON = {
 };
 const CLIENT = {
   ...COMMON,
-  route: option("CIDR", undefined, "a block to send into the tunnel; repeatable", route),
+  route: option("CIDR", undefined, "a block to send into the tunnel; repeatable", (text) => (block(0, 32)(text), text)),
   address: option("CIDR", "10.8.0.2/24", "inner address, for --cipher xor only: there, no handshake assigns one", cidr(8, 30)),
 };
 const SERVER = {
   ...COMMON,
   listen: option("ADDR", "0.0.0.0", "IPv4 address to listen on", ipv4),
-  subnet: option("CIDR", "10.8.0.0/24", "inner addresses: the server takes the first, clients the next ones", cidr(8, 30)),
+  subnet: option("CIDR", "10.8.0.0/24", "inner addresses: the server takes the first, clients the next ones", block(8, 30)),
   nat: option("DEV", undefined, "forward the clients' packets, and masquerade what leaves through DEV", interfaceName),
 };
 
@@ -159,10 +159,12 @@ function cidr(minPrefix: number, maxPrefix: number) {
   };
 }
 
-function route(text: string): string {
-  const { address, network } = cidr(0, 32)(text);
-  if (address !== network) throw new Error("has host bits set: give the block's first address, such as 10.0.0.0/8");
-  return text;
+function block(minPrefix: number, maxPrefix: number) {
+  return (text: string): Cidr => {
+    const block = cidr(minPrefix, maxPrefix)(text);
+    if (block.address !== block.network) throw new Error("has host bits set: give the block's first address, such as 10.0.0.0/8");
+    return block;
+  };
 }
 
 function ipv4(text: string): string {
@@ -173,6 +175,6 @@ function ipv4(text: string): string {
 function interfaceName(text: string): string {
   const length = Buffer.byteLength(text);
   if (length === 0 || length >= IFNAMSIZ) throw new Error(`has ${length} bytes, expected 1 to ${IFNAMSIZ - 1}`);
-  if (/[/\s:%]|^\.\.?$/.test(text)) throw new Error("has a character that an interface name cannot have");
+  if (!/^[!-~]+$/.test(text) || /[/:%]|^\.\.?$/.test(text)) throw new Error("has a character that an interface name cannot have");
   return text;
 }

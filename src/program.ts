@@ -18,7 +18,7 @@ export class Failure extends Error {
 }
 
 const undos: (() => void)[] = [];
-let exiting = false;
+let exitCode: number | undefined; // once the program is ending
 
 /** `undo` runs once when the program ends, whatever ends it (but SIGKILL); the newest first. */
 export function atExit(undo: () => void): void {
@@ -27,26 +27,29 @@ export function atExit(undo: () => void): void {
 
 /** Ends the program. A second call, while the first is still undoing, changes nothing. */
 export function exit(code: number): void {
-  if (exiting) return;
-  exiting = true;
+  if (exitCode !== undefined) return;
+  exitCode = code;
   for (let undo = undos.pop(); undo; undo = undos.pop()) {
     try {
       undo();
     } catch (error) {
       complain(error);
+      exitCode = 1;
     }
   }
-  process.exit(code);
+  process.exit(exitCode);
 }
 
 /** Prints an error in one line, then ends the program with its exit code. */
 export function fail(error: unknown): void {
+  if (exitCode !== undefined) return; // while ending, one more lost connection is no news
   complain(error);
   exit(error instanceof Failure ? error.exitCode : 1);
 }
 
 function complain(error: unknown): void {
-  const { message, stack } = error instanceof Error ? error : new Error(String(error));
+  const { message: text, stack } = error instanceof Error ? error : new Error(String(error));
+  const message = text.replace(/\.$/, "");
   if (error instanceof Failure) console.error(`${chalk.red.bold("error")} ${message}. ${chalk.bold("Try:")} ${error.hint}`);
   else if (process.env.SIMPLE_VPN_DEBUG) console.error(stack);
   else console.error(`${chalk.red.bold("error")} unexpected: ${message}. Try: SIMPLE_VPN_DEBUG=1 to see where, and tell us`);

@@ -3,7 +3,7 @@
  * handshake frame from the server says "refused"; it is not authenticated, and only decides which error the client prints.
  */
 import { type FrameType as Type, aesFraming, BrokenStream, FrameReader, FrameType, handshakeFraming } from "./frame.ts";
-import { type ClientConfig, decodeReply, encodeReply, Handshake, HandshakeError } from "./handshake.ts";
+import { type ClientConfig, decodeReply, encodeReply, Handshake, HandshakeError, Refused } from "./handshake.ts";
 import { EAGAIN, errnoName, Memory, write } from "./libc.ts";
 import { ready } from "./loop.ts";
 import { Failure } from "./program.ts";
@@ -12,6 +12,7 @@ import { DOWN, UP } from "./trace.ts";
 import { Peer } from "./tunnel.ts";
 
 const DEADLINE = 10_000; // ms, for the other end's message
+const frame = new Memory(aesFraming.header + handshakeFraming.maxBody); // of the message being sent
 
 /** The client's side. Errors: a Failure that says what to try. */
 export async function startSession(socket: TcpSocket, secret: Buffer): Promise<{ peer: Peer; config: ClientConfig }> {
@@ -24,6 +25,7 @@ export async function startSession(socket: TcpSocket, secret: Buffer): Promise<{
     const config = decodeReply(handshake.read(reply));
     return { peer: new Peer(socket, UP, DOWN, handshake.split()), config };
   } catch (error) {
+    if (error instanceof Refused) throw because(error.message, "try again later, or ask whoever runs the server");
     if (error instanceof HandshakeError) throw because(error.message, "ask whoever runs the server; are the secret and the version the same there?");
     if (error instanceof BrokenStream) throw because(error.message, "check that it is a Simple VPN server, with the same --cipher");
     throw error;
@@ -31,10 +33,10 @@ export async function startSession(socket: TcpSocket, secret: Buffer): Promise<{
 }
 
 /**
- * The server's side: tells the client `reply`. Throws HandshakeError or BrokenStream, after it told the client. The client
- * is proven only by its first sealed frame: message 1 may be a replay.
+ * The server's side. Once message 1 proved good, `makeReply` decides what the client is told. Throws HandshakeError or
+ * BrokenStream. The client is proven only by its first sealed frame: message 1 may be a replay.
  */
-export async function acceptSession(socket: TcpSocket, secret: Buffer, reply: ClientConfig | { refused: string }): Promise<Peer> {
+export async function acceptSession(socket: TcpSocket, secret: Buffer, makeReply: () => ClientConfig | { refused: string }): Promise<Peer> {
   const handshake = new Handshake("server", secret);
   const message = await receiveMessage(socket);
   try {
@@ -43,6 +45,7 @@ export async function acceptSession(socket: TcpSocket, secret: Buffer, reply: Cl
     sendMessage(socket, Buffer.alloc(0));
     throw error;
   }
+  const reply = makeReply();
   sendMessage(socket, handshake.write(encodeReply(reply)));
   if ("refused" in reply) throw new HandshakeError(reply.refused);
   return new Peer(socket, DOWN, UP, handshake.split());
@@ -50,7 +53,6 @@ export async function acceptSession(socket: TcpSocket, secret: Buffer, reply: Cl
 
 /** A message is at most a few hundred bytes, and the first thing on its socket: it always fits. */
 function sendMessage(socket: TcpSocket, message: Buffer): void {
-  const frame = new Memory(aesFraming.header + handshakeFraming.maxBody);
   aesFraming.putHeader(frame.bytes, 0, FrameType.handshake, message.length);
   message.copy(frame.bytes, aesFraming.header);
   const count = write(socket.fd, frame.address, aesFraming.header + message.length);
@@ -59,9 +61,9 @@ function sendMessage(socket: TcpSocket, message: Buffer): void {
 
 async function receiveMessage(socket: TcpSocket): Promise<Buffer> {
   const reader = new FrameReader(handshakeFraming);
-  const deadline = Date.now() + DEADLINE;
+  const deadline = performance.now() + DEADLINE;
   while (!reader.next()) {
-    if (!(await ready(socket.fd, "readable", deadline - Date.now()))) throw new BrokenStream(`no handshake within ${DEADLINE / 1000} s`);
+    if (!(await ready(socket.fd, "readable", deadline - performance.now()))) throw new BrokenStream(`no handshake within ${DEADLINE / 1000} s`);
     const count = reader.fill(socket.fd);
     if (count === 0) throw new BrokenStream("it closed the connection during the handshake");
     if (count < 0 && count !== -EAGAIN) throw new BrokenStream(`read: ${errnoName(count)}`);

@@ -1,9 +1,9 @@
 /**
  * What the kernel must be told so that packets find the tunnel: addresses, routes, forwarding, NAT. The same commands are
  * printed for the next terminal, or run with --configure and undone at exit. The address and the routes of a TUN need no
- * undoing: they go when the program closes it.
+ * undoing: they go when the program that created it closes it.
  */
-import { spawnSync } from "node:child_process";
+import { spawnSync, type SpawnSyncOptionsWithStringEncoding } from "node:child_process";
 import { readFileSync } from "node:fs";
 import type { ClientConfig } from "./handshake.ts";
 import type { ClientOptions, ServerOptions } from "./options.ts";
@@ -14,10 +14,11 @@ import { atExit, Failure } from "./program.ts";
 export interface Change {
   run: string;
   undo?: string;
+  unless?: string; // if this succeeds, an earlier run that was killed has left it: only the undoing is to do
 }
 
 const bringUp = (tun: string, address: number, prefix: number, mtu: number): Change[] => [
-  { run: `ip addr add ${formatIPv4(address)}/${prefix} dev ${tun}` },
+  { run: `ip addr replace ${formatIPv4(address)}/${prefix} dev ${tun}` },
   { run: `ip link set ${tun} mtu ${mtu} up` },
 ];
 
@@ -30,7 +31,7 @@ export function serverChanges(options: Pick<ServerOptions, "tun" | "mtu" | "subn
   const before = readFileSync("/proc/sys/net/ipv4/ip_forward", "utf8").trim();
   const forward: Change = { run: "sysctl -w net.ipv4.ip_forward=1" };
   if (before === "0") forward.undo = "sysctl -w net.ipv4.ip_forward=0";
-  return [...changes, forward, { run: `iptables -t nat -A ${rule}`, undo: `iptables -t nat -D ${rule}` }];
+  return [...changes, forward, { run: `iptables -t nat -A ${rule}`, undo: `iptables -t nat -D ${rule}`, unless: `iptables -t nat -C ${rule}` }];
 }
 
 /** The client's commands: its end of the tunnel, and what is routed into it. `server`: the server's outer address. */
@@ -38,10 +39,16 @@ export function clientChanges(options: Pick<ClientOptions, "tun" | "routes">, co
   const changes = bringUp(options.tun, config.address, config.prefix, config.mtu);
   // Two halves win over a default route that is there already, and leave it untouched.
   const routes = options.routes.flatMap((route) => (route === "0.0.0.0/0" ? ["0.0.0.0/1", "128.0.0.0/1"] : [route]));
+  const block = parseCidr(`${formatIPv4(config.address)}/${config.prefix}`)!;
+  if (contains(block, parseIPv4(server)!) || routes.includes(`${server}/32`)) {
+    const where = routes.includes(`${server}/32`) ? `--route ${server}/32` : `the inner subnet ${formatIPv4(block.network)}/${block.prefix}`;
+    throw new Failure(`Cannot route the server itself into the tunnel to it: ${where}`, "leave that --route out, or choose another --subnet on the server");
+  }
   if (routes.some((route) => contains(parseCidr(route)!, parseIPv4(server)!))) {
     // Or the tunnel's own packets would be routed into the tunnel, round and round.
     const hop = /(via \S+ )?dev \S+/.exec(command(`ip -o route get ${server}`))?.[0];
-    changes.push({ run: `ip route add ${server}/32 ${hop}`, undo: `ip route del ${server}/32 ${hop}` });
+    const route = `${server}/32 ${hop}`;
+    changes.push(command(`ip route show ${route}`).trim() ? { run: `ip route replace ${route}` } : { run: `ip route add ${route}`, undo: `ip route del ${route}` });
   }
   return [...changes, ...routes.map((route) => ({ run: `ip route add ${route} dev ${options.tun}` }))];
 }
@@ -51,10 +58,10 @@ const contains = (block: Cidr, address: number) => address >= block.network && a
 /** Runs the changes and says so, or prints them for the user to run. Errors: a Failure with the command's own words. */
 export function setUp(changes: Change[], configure: boolean): void {
   if (!configure) console.log("Type in the next terminal, as root:");
-  for (const { run, undo } of changes) {
+  for (const { run, undo, unless } of changes) {
     console.log(configure ? `# ${run}` : `  ${run}`);
     if (!configure) continue;
-    command(run);
+    if (unless === undefined || execute(unless).status !== 0) command(run);
     if (undo !== undefined) {
       atExit(() => {
         console.log(`# ${undo}`);
@@ -64,10 +71,21 @@ export function setUp(changes: Change[], configure: boolean): void {
   }
 }
 
-function command(line: string): string {
+/** A device that does not exist would be accepted by iptables, and never match. */
+export function checkDevice(device: string | undefined): void {
+  if (device !== undefined && execute(`ip link show dev ${device}`).status !== 0) throw new Failure(`Cannot use --nat ${device}: there is no such interface`, "'ip -br link' lists them");
+}
+
+/** In a session of its own: Ctrl-C is for us, not for the command that undoes things. */
+function execute(line: string) {
   const [program, ...args] = line.split(" ");
-  const { error, status, stdout, stderr } = spawnSync(program!, args, { encoding: "utf8" });
-  if (error) throw new Failure(`Cannot run '${line}': ${(error as NodeJS.ErrnoException).code}`, "apt-get install iproute2 iptables procps");
-  if (status !== 0) throw new Failure(`Cannot run '${line}': ${stderr.trim().replace(/\s*\n\s*/g, "; ")}`, "run it by hand to see what it needs");
+  return spawnSync(program!, args, { encoding: "utf8", detached: true } as SpawnSyncOptionsWithStringEncoding);
+}
+
+function command(line: string): string {
+  const { error, status, signal, stdout, stderr } = execute(line);
+  const code = (error as NodeJS.ErrnoException | undefined)?.code;
+  if (code !== undefined) throw new Failure(`Cannot run '${line}': ${code}`, code === "ENOENT" ? "apt-get install iproute2 iptables procps" : "run it by hand to see what it needs");
+  if (status !== 0) throw new Failure(`Cannot run '${line}': ${stderr.trim().replace(/\s*\n\s*/g, "; ") || signal}`, "run it by hand to see what it needs");
   return stdout;
 }

@@ -3,7 +3,7 @@
  * the TUN fd. TCP carries a stream of bytes and knows nothing of packets; frame.ts finds them again.
  */
 import { promises as dns } from "node:dns";
-import { isIPv4 } from "node:net";
+import { isIPv4, isIPv6 } from "node:net";
 import * as libc from "./libc.ts";
 import { ready } from "./loop.ts";
 import { formatIPv4, parseIPv4 } from "./packet.ts";
@@ -11,7 +11,8 @@ import { Failure } from "./program.ts";
 
 export interface TcpSocket {
   readonly fd: number;
-  readonly remote: string; // "192.168.1.100:40312"
+  readonly address: string; // of the other end: "192.168.1.100"
+  readonly remote: string; // the same with its port: "192.168.1.100:40312"
 }
 
 const CONNECT_DEADLINE = 10_000; // ms
@@ -22,7 +23,9 @@ function sockaddrIn(address: string, port: number): Buffer {
   const bytes = Buffer.alloc(SIZEOF_SOCKADDR_IN);
   bytes.writeUInt16LE(libc.AF_INET, 0);
   bytes.writeUInt16BE(port, 2);
-  bytes.writeUInt32BE(parseIPv4(address)!, 4);
+  const number = parseIPv4(address);
+  if (number === undefined) throw new Error(`Cannot use ${address}: no IPv4 address`);
+  bytes.writeUInt32BE(number, 4);
   return bytes;
 }
 
@@ -39,8 +42,16 @@ function newSocket(): number {
   return fd;
 }
 
-/** For a socket that will carry frames: a packet must leave at once, and must not wait behind megabytes of others. */
+/**
+ * For a socket that will carry frames: a packet must leave at once, must not wait behind megabytes of others, and a peer that
+ * vanished without a word is noticed within 15 seconds, whether we wait for its bytes or it for ours (tcp(7)).
+ */
 function tune(fd: number): void {
+  setOption(fd, libc.SOL_SOCKET, libc.SO_KEEPALIVE, 1);
+  setOption(fd, libc.IPPROTO_TCP, libc.TCP_KEEPIDLE, 5);
+  setOption(fd, libc.IPPROTO_TCP, libc.TCP_KEEPINTVL, 5);
+  setOption(fd, libc.IPPROTO_TCP, libc.TCP_KEEPCNT, 2);
+  setOption(fd, libc.IPPROTO_TCP, libc.TCP_USER_TIMEOUT, 15_000);
   setOption(fd, libc.IPPROTO_TCP, libc.TCP_NODELAY, 1); // no Nagle: else each small frame waits for an ACK
   setOption(fd, libc.IPPROTO_TCP, libc.TCP_NOTSENT_LOWAT, 128 * 1024); // the socket is "full" at so many unsent bytes
 }
@@ -67,7 +78,8 @@ export function acceptTcp(listener: number): TcpSocket | number {
   const fd = libc.accept4(listener, address, [SIZEOF_SOCKADDR_IN], libc.SOCK_NONBLOCK | libc.SOCK_CLOEXEC);
   if (fd < 0) return fd;
   tune(fd);
-  return { fd, remote: `${formatIPv4(address.readUInt32BE(4))}:${address.readUInt16BE(2)}` };
+  const host = formatIPv4(address.readUInt32BE(4));
+  return { fd, address: host, remote: `${host}:${address.readUInt16BE(2)}` };
 }
 
 /** Connects to `host` (a name or an IPv4 address). Errors: a Failure that says what to try. */
@@ -88,10 +100,11 @@ export async function connectTcp(host: string, port: number): Promise<TcpSocket>
     throw new Failure(`Cannot connect to ${address}:${port}: ${libc.errnoName(result)}`, hint);
   }
   tune(fd);
-  return { fd, remote: `${address}:${port}` };
+  return { fd, address, remote: `${address}:${port}` };
 }
 
 async function resolve(host: string): Promise<string> {
+  if (host === "" || isIPv6(host)) throw new Failure(`Cannot connect to "${host}": no name and no IPv4 address`, "give the server's IPv4 address");
   try {
     return (await dns.lookup(host, { family: 4 })).address;
   } catch (error) {

@@ -78,6 +78,7 @@ class Trace {
   private pending: Recorded[] = [];
   private shown = 0; // packets shown in this second
   private folded = false;
+  private mute = false;
   private last = { sent: new Counter(), received: new Counter(), drops: 0 };
 
   start(host: string, mode: TraceMode, file: string | undefined): void {
@@ -85,10 +86,11 @@ class Trace {
     this.mode = mode;
     this.folded = mode === "summary";
     try {
-      if (file !== undefined) this.file = openSync(file, "w");
+      if (file !== undefined) this.file = openSync(file, "w", 0o600); // it shows plaintext
     } catch (error) {
       throw new Failure(`Cannot write the trace file ${file}: ${(error as NodeJS.ErrnoException).code}`, "choose another --trace-file");
     }
+    process.stdout.on("error", () => (this.mute = true)); // EPIPE: nobody reads what we print (client.ts | head)
     if (mode !== "off") setInterval(() => this.everySecond(), 1000).unref();
   }
 
@@ -157,8 +159,18 @@ class Trace {
   private print(): void {
     const events = this.pending.map(finish);
     this.pending = [];
-    if (this.file !== undefined && events.length > 0) writeSync(this.file, events.map((event) => `${encode(event)}\n`).join(""));
-    for (const event of events) process.stdout.write(`${render(event)}\n`);
+    if (events.length > 0) this.writeFile(events);
+    for (const event of events) if (!this.mute) process.stdout.write(`${render(event)}\n`);
+  }
+
+  private writeFile(events: TraceEvent[]): void {
+    if (this.file === undefined) return;
+    try {
+      writeSync(this.file, events.map((event) => `${encode(event)}\n`).join(""));
+    } catch (error) {
+      this.file = undefined; // a full disk is no reason to end the tunnel
+      this.note(chalk.red(`the trace file cannot be written any more: ${(error as NodeJS.ErrnoException).code}`));
+    }
   }
 
   private everySecond(): void {

@@ -16,8 +16,8 @@ function tunnel(cipher: "xor" | "xor+aes") {
   const [[clientTun, clientKernel], [serverTun, serverKernel]] = [socketPair(SOCK_SEQPACKET), socketPair(SOCK_SEQPACKET)];
   const [up, down] = [randomBytes(32), randomBytes(32)];
   const aes = cipher === "xor+aes";
-  const client = new Peer({ fd: clientFd, remote: "server" }, UP, DOWN, aes ? { send: up, receive: down } : undefined);
-  const server = new Peer({ fd: serverFd, remote: "client" }, DOWN, UP, aes ? { send: down, receive: up } : undefined);
+  const client = new Peer({ fd: clientFd, address: "", remote: "server" }, UP, DOWN, aes ? { send: up, receive: down } : undefined);
+  const server = new Peer({ fd: serverFd, address: "", remote: "client" }, DOWN, UP, aes ? { send: down, receive: up } : undefined);
   const reasons: string[] = [];
   client.onClose = server.onClose = (reason) => reasons.push(reason);
   const fds = [clientFd, serverFd, clientTun, clientKernel, serverTun, serverKernel];
@@ -216,6 +216,22 @@ test("a full socket: the rest waits, the queue is bounded, drops are counted, an
   assert.equal(backlog.at(-1), false, "empty again");
   assert.deepEqual(it.reasons, []);
   it.end();
+});
+
+test("a TUN that fails in the middle of a drain leaves no open frame behind: nothing unsealed ever reaches the wire", () => {
+  const it = tunnel("xor+aes");
+  const secret = Buffer.concat([packet(20), Buffer.from("SECRET TEXT")]);
+  put(it.clientKernel, secret);
+  put(it.clientKernel, packet(60));
+  const closeAndSend = () => {
+    close(it.tuns.client.fd);
+    return it.client;
+  };
+  assert.throws(() => outbound(it.tuns.client, closeAndSend), /Cannot read from tun0: EBADF/);
+  sendControl(it.client, Control.goodbye); // what the client's exit does
+  inbound(it.server, it.tuns.server);
+  assert.deepEqual(take(it.serverKernel), secret, "what was read before it failed arrives");
+  assert.deepEqual(it.reasons, ["it said goodbye"], "and the stream is whole");
 });
 
 test("a closed or reset socket is told once", () => {

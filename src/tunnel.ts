@@ -80,19 +80,19 @@ const touched: Peer[] = []; // peers that got a frame in this wake-up
  */
 export function outbound(tun: Tun, peerFor: (packet: Buffer, at: number, length: number) => Peer | string): void {
   const wokenAt = trace.now(); // WALK 5 R3.wake
-  for (let drained = 0; drained < BATCH; ) {
-    const length = read(tun.fd, scratch.address + RECORD_SPACE, MAX_PACKET); // WALK 6.read R3.read
-    if (length === -EAGAIN) break;
-    if (length < 0) throw tunGone(tun, length);
-    drained += length;
+  let length = 0;
+  for (let drained = 0; drained < BATCH; drained += length) {
+    length = read(tun.fd, scratch.address + RECORD_SPACE, MAX_PACKET); // WALK 6.read R3.read
+    if (length < 0) break;
     const peer = peerFor(scratch.bytes, RECORD_SPACE, length);
     if (typeof peer === "string") trace.drop(peer, "", scratch, RECORD_SPACE, length);
     else enqueue(peer, length, wokenAt);
   }
   for (let peer = touched.pop(); peer; peer = touched.pop()) {
-    closeFrame(peer, FrameType.data);
+    closeFrame(peer, FrameType.data); // whatever the last read() said: no frame is ever left open
     flush(peer);
   }
+  if (length < 0 && length !== -EAGAIN) throw tunGone(tun, length);
 }
 
 /** Puts the packet in `scratch` into the peer's open frame. XOR does the copying. */
@@ -264,5 +264,6 @@ function receiveControl(peer: Peer, bytes: Buffer, start: number, end: number): 
 
 /** The fd of an interface that was deleted: read() says EBADFD. */
 export function tunGone(tun: Tun, errno = -EBADFD): Failure {
-  return new Failure(`Cannot read from ${tun.name}: ${errnoName(errno)}`, "someone deleted the interface; start the program again");
+  const hint = errno === -EBADFD ? "someone deleted the interface: start the program again" : "see read(2) for this error";
+  return new Failure(`Cannot read from ${tun.name}: ${errnoName(errno)}`, hint);
 }

@@ -1,7 +1,7 @@
 /** What a newcomer types: make demo, and the five terminals. */
 import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
-import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -46,7 +46,7 @@ labTest("the five terminals, in their order, each naming the next; make down end
     const on = terminal("on", "internet", "ip", "-br", "addr");
     await on.until(/203\.0\.113\.8/);
 
-    const holder = readFileSync(join(folder, "holder"), "utf8");
+    const [holder] = readFileSync(join(folder, "holder"), "utf8").split(" ");
     assert.equal(await terminal("down").ended, 0);
     assert.deepEqual([await server.ended, await client.ended !== undefined], [0, true]);
     assert.ok(!existsSync(`/proc/${holder}`), "the holder is gone");
@@ -54,6 +54,16 @@ labTest("the five terminals, in their order, each naming the next; make down end
     await terminal("down").ended;
     rmSync(folder, { recursive: true });
   }
+});
+
+labTest("make down ends no process but the lab's: a pid that was given out anew is left alone", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "simple-vpn-stale-"));
+  const stranger = spawn("unshare", [...(process.getuid!() === 0 ? [] : ["-Ur"]), "--mount", "sleep", "60"]);
+  writeFileSync(join(folder, "holder"), `${stranger.pid} 12345`);
+  const { stdout } = spawnSync(process.execPath, [...TSX, "src/lab/terminal.ts", "down"], { cwd: ROOT, env: { ...process.env, SIMPLE_VPN_LAB: folder }, encoding: "utf8" });
+  assert.match(stdout, /No lab is up/);
+  assert.ok(stranger.exitCode === null && stranger.signalCode === null);
+  stranger.kill();
 });
 
 test("an ordinary user can run the demo, where unprivileged user namespaces are allowed", (t) => {

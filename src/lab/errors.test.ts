@@ -73,6 +73,43 @@ labTest("a --configure that fails says which command failed and why, and undoes 
   assert.equal(lab.try("client", "ip link show tun0").status, 1);
 });
 
+labTest("a server that breaks off right after the handshake is lost, not waited for", async (lab) => {
+  const script = `
+    import { acceptSession } from "./src/session.ts"; import { acceptTcp, listenTcp } from "./src/tcp.ts"; import { watch } from "./src/loop.ts"; import { close } from "./src/libc.ts";
+    const listener = listenTcp("0.0.0.0", 5555);
+    watch(listener, { readable: async () => {
+      const socket = acceptTcp(listener);
+      if (typeof socket === "number") return;
+      await acceptSession(socket, Buffer.from("5e".repeat(32), "hex"), () => ({ address: 0x0a080002, prefix: 24, mtu: 1400 }));
+      close(socket.fd);
+    }, error() {} });
+    console.log("listening");`;
+  const server = new Running(lab.spawn("server", [process.execPath, "--import", "tsx", "--input-type=module", "-e", script]));
+  await server.until(/listening/);
+  await endsWith(startProgram(lab, "client", "client", [SERVER, "--configure"], SECRET), 1, /Lost the server 192\.168\.1\.1:5555/);
+});
+
+labTest("routes and subnets that would send the tunnel into itself, and a --nat that does not exist, are refused", async (lab) => {
+  await endsWith(startProgram(lab, "server", "server", ["--configure", "--nat", "nosuch0"], SECRET), 1, /Cannot use --nat nosuch0: there is no such interface/);
+  const server = await startServer(lab);
+  const client = (...args: string[]) => startProgram(lab, "client", "client", [...args, "--configure"], SECRET);
+  await endsWith(client(SERVER, "--route", `${SERVER}/32`), 1, /Cannot route the server itself into the tunnel to it: --route 192\.168\.1\.1\/32/);
+  await endsWith(client("::1"), 1, /Cannot connect to "::1": no name and no IPv4 address/);
+  await server.stop();
+  await startServer(lab, "--subnet", "192.168.1.0/24");
+  await endsWith(client(SERVER), 1, /Cannot route the server itself into the tunnel to it: the inner subnet 192\.168\.1\.0\/24/);
+});
+
+labTest("a full disk under the trace file, and nobody reading what is printed, end nothing", async (lab) => {
+  const server = await startServer(lab, "--trace-file", "/dev/full");
+  await server.until(/the trace file cannot be written any more: ENOSPC/);
+  const command = `${process.execPath} --import tsx src/client.ts ${SERVER} --configure --route 8.8.8.8/32 | head -n 1`;
+  lab.spawn("client", ["sh", "-c", command], SECRET);
+  await server.until(/client 10\.8\.0\.2 connected/);
+  for (let i = 0; i < 3; i++) ping(lab, "client", "10.8.0.1", 3);
+  ping(lab, "client", "8.8.8.8");
+});
+
 labTest("hostile bytes cost only the connection that sent them", async (lab) => {
   const server = await startServer(lab);
   await startClient(lab);

@@ -3,7 +3,7 @@
  * process. Nothing of this machine is touched, and when the holder dies, even by SIGKILL, the kernel removes everything.
  */
 import { type ChildProcess, spawn, spawnSync, type SpawnOptions, type SpawnSyncReturns } from "node:child_process";
-import { readlinkSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import chalk from "chalk";
 import { Failure } from "../program.ts";
 
@@ -24,6 +24,15 @@ const COLOUR: Record<string, (text: string) => string> = { client: chalk.cyan, s
 
 /** How a command on a host is shown: "client# ping 8.8.8.8", as a student would type it there. */
 export const prompt = (host: string, command: string) => `${(COLOUR[host] ?? chalk.dim)(`${host}#`)} ${command}`;
+
+/** When a process was started, in clock ticks since boot: field 22 of /proc/PID/stat (proc(5)). */
+function startTime(pid: number): string | undefined {
+  try {
+    return readFileSync(`/proc/${pid}/stat`, "utf8").replace(/^.*\) /, "").split(" ")[19];
+  } catch {
+    return undefined;
+  }
+}
 
 export class Lab {
   private readonly say: Say;
@@ -62,14 +71,15 @@ export class Lab {
     return lab;
   }
 
-  /** The lab that `holder` holds; undefined if there is none. */
-  static attach(holder: number, say: Say = () => {}): Lab | undefined {
-    try {
-      if (readlinkSync(`/proc/${holder}/ns/mnt`) === readlinkSync("/proc/self/ns/mnt")) return undefined;
-    } catch {
-      return undefined;
-    }
-    return new Lab(holder, say);
+  /** What attach() needs to find this lab again: the holder's pid and start time, for a pid may be given out anew. */
+  get name(): string {
+    return `${this.holder} ${startTime(this.holder)}`;
+  }
+
+  /** The lab of that name; undefined if it is gone. */
+  static attach(name: string, say: Say = () => {}): Lab | undefined {
+    const holder = Number(name.split(" ")[0]);
+    return name === `${holder} ${startTime(holder)}` ? new Lab(holder, say) : undefined;
   }
 
   private build(): void {

@@ -11,7 +11,7 @@ import { type Change, clientChanges, serverChanges } from "../setup.ts";
 import { Lab, prompt, ROOT, SERVER, TARGET } from "./lab.ts";
 
 const FOLDER = process.env.SIMPLE_VPN_LAB ?? join(ROOT, ".lab"); // tests have a lab of their own
-const HOLDER = join(FOLDER, "holder"); // a file with the holder's pid
+const HOLDER = join(FOLDER, "holder"); // a file with the lab's name
 const SUBNET = parseCidr("10.8.0.0/24")!;
 const CLIENT = { address: SUBNET.network + 2, prefix: SUBNET.prefix, mtu: 1400 }; // the first client gets the second address
 const NAT = "eth1";
@@ -19,7 +19,7 @@ const ROUTE = `${TARGET}/32`;
 
 function find(): Lab | undefined {
   try {
-    return Lab.attach(Number(readFileSync(HOLDER, "utf8")), console.log);
+    return Lab.attach(readFileSync(HOLDER, "utf8"), console.log);
   } catch {
     return undefined; // no such file: no lab
   }
@@ -37,7 +37,7 @@ async function upOrFind(): Promise<Lab> {
   if (found) return found;
   const lab = await Lab.up(console.log, true);
   mkdirSync(FOLDER, { recursive: true });
-  writeFileSync(HOLDER, `${lab.holder}`);
+  writeFileSync(HOLDER, lab.name);
   return lab;
 }
 

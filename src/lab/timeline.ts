@@ -144,7 +144,7 @@ export function fromTracepoints(events: KernelEvent[], pids: { application: numb
   const nextOf = (i: number, ...steps: string[]) => evidence.slice(i + 1).find(({ step }) => steps.includes(step))?.step;
   const previousOf = (i: number, ...steps: string[]) => evidence.slice(0, i).reverse().find(({ step }) => steps.includes(step))?.step;
   return evidence.filter(({ step }, i) => {
-    if (step === "1" || step === "3") return nextOf(i, "1", "4") === "4";
+    if (step === "1" || step === "3") return nextOf(i, step, "4") === "4"; // a connected socket looked its route up earlier
     return step !== "R9" || previousOf(i, "R8", "R9") === "R8";
   });
 }

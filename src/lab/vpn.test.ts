@@ -107,7 +107,7 @@ labTest("an interface deleted under the running program ends it with one clear l
   }
 });
 
-labTest("an interface that is down, or full of garbage, ends nothing", async (lab) => {
+labTest("an interface that is down ends nothing", async (lab) => {
   const server = await startServer(lab);
   await startClient(lab);
   lab.run("server", "ip link set tun0 down");
@@ -131,6 +131,19 @@ labTest("--configure is undone at exit: no TUN, no route, no NAT rule, forwardin
     assert.deepEqual([await client.stop(signal), await server.stop(signal)], [0, 0]);
     assert.deepEqual(state(), before, signal);
   }
+});
+
+labTest("after SIGKILL of both, the next start works, and its end leaves no rule and no route behind", async (lab) => {
+  for (let round = 0; round < 2; round++) {
+    const server = await startServer(lab);
+    const client = await startClient(lab, "client", "--route", "0.0.0.0/0");
+    ping(lab, "client", TARGET, 1);
+    const signal = round === 0 ? "SIGKILL" : "SIGINT";
+    await client.stop(signal);
+    await server.stop(signal);
+  }
+  assert.doesNotMatch(lab.run("server", "iptables -t nat -S"), /MASQUERADE/);
+  assert.doesNotMatch(lab.run("server", "ip -br link") + lab.run("client", "ip -br link"), /tun0/);
 });
 
 labTest("--route 0.0.0.0/0 sends everything into the tunnel but the tunnel itself", async (lab) => {

@@ -19,10 +19,16 @@ import { Tracepoints } from "./tracepoints.ts";
 
 const TAPS: Record<string, string[]> = { client: ["tun0", "eth0"], server: ["eth0", "tun0", "eth1"], internet: ["eth0"] };
 
+/** [--out FOLDER] [--follow COMMAND…] */
+function options(args: string[]): { out: string; command: string[] } {
+  const out = args[0] === "--out" ? args.splice(0, 2)[1] : ".";
+  const follow = args[0] === "--follow" ? args.splice(0) : ["", "ping", "-c", "1", TARGET];
+  if (args.length > 0 || follow.length < 2 || out === undefined) throw new Failure("Cannot start: expected [--out FOLDER] [--follow COMMAND…]", 'make walk FOLLOW="curl -s http://8.8.8.8/"', 2);
+  return { out, command: follow.slice(1) };
+}
+
 program(async () => {
-  const args = process.argv.slice(2);
-  const command = args[0] === "--follow" ? args.slice(1) : ["ping", "-c", "1", TARGET];
-  if (args.length > 0 && (args[0] !== "--follow" || args.length === 1)) throw new Failure(`Cannot start: unexpected ${args[0]}`, 'make walk FOLLOW="curl http://8.8.8.8/"', 2);
+  const { out, command } = options(process.argv.slice(2));
 
   const folder = mkdtempSync(join(tmpdir(), "simple-vpn-walk-"));
   atExit(() => rmSync(folder, { recursive: true }));
@@ -73,11 +79,11 @@ program(async () => {
   const wanted = missing.filter((step) => !(step.tracepointsOnly && withoutTracepoints));
   const because = withoutTracepoints ? ` Steps ${missing.map(({ id }) => id).join(", ")} need the kernel's tracepoints: ${withoutTracepoints}. Run as root.` : "";
   console.log(`\n${WALK.length - missing.length} of ${WALK.length} steps seen.${because}`);
-  writeFileSync("walk.html", html(evidence, command.join(" "), withoutTracepoints));
-  writeFileSync("walk.svg", svg(evidence));
+  writeFileSync(join(out, "walk.html"), html(evidence, command.join(" "), withoutTracepoints));
+  writeFileSync(join(out, "walk.svg"), svg(evidence));
   const steps = new Map(evidence.filter(({ packet, step }) => packet && step !== "2").map(({ packet, step }) => [packet!, step]));
   const comment = (packet: TapPacket) => steps.has(packet) ? `step ${steps.get(packet)}: ${WALK.find(({ id }) => id === steps.get(packet))!.title}` : undefined;
-  writeFileSync("walk.pcapng", pcapng(packets, BigInt(Date.now()) * 1_000_000n - trace.now(), comment));
+  writeFileSync(join(out, "walk.pcapng"), pcapng(packets, BigInt(Date.now()) * 1_000_000n - trace.now(), comment));
   console.log("Wrote walk.html (open it in a browser), walk.svg, and walk.pcapng (open it in Wireshark).");
   exit(wanted.length === 0 && code === 0 ? 0 : 1);
 });

@@ -1,0 +1,179 @@
+/**
+ * Server only: the clients, from accept() to their end. Each is one more fd in the loop; what one of them does wrong costs it
+ * its connection, and the others nothing.
+ */
+import { BrokenStream, Control } from "./frame.ts";
+import { HandshakeError } from "./handshake.ts";
+import { close, EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM, errnoName } from "./libc.ts";
+import { type Watch, watch } from "./loop.ts";
+import type { ServerOptions } from "./options.ts";
+import { destinationIPv4, formatIPv4, ipVersion, sourceIPv4 } from "./packet.ts";
+import { fail, Failure } from "./program.ts";
+import { Router } from "./router.ts";
+import { acceptSession } from "./session.ts";
+import { acceptTcp, socketError, type TcpSocket } from "./tcp.ts";
+import { DOWN, trace, UP } from "./trace.ts";
+import type { Tun } from "./tun.ts";
+import { flush, inbound, Peer, sendControl } from "./tunnel.ts";
+
+const MAX_UNPROVEN = 128; // connections that have not yet sent a sealed frame; more are closed at once
+const PROOF_DEADLINE = 10_000; // ms from the handshake to the client's first sealed frame
+const ACCEPT_PAUSE = 1_000; // ms without accept() when fds or memory have run out: those who are connected go on
+
+export class Clients {
+  readonly router: Router<Peer>;
+  private readonly options: ServerOptions;
+  private readonly tun: Tun;
+  private readonly listener: number;
+  private readonly listenerWatch: Watch;
+  private readonly peers = new Set<Peer>();
+  private unproven = 0;
+
+  constructor(options: ServerOptions, tun: Tun, listener: number) {
+    this.options = options;
+    this.tun = tun;
+    this.listener = listener;
+    this.router = new Router(options.subnet);
+    this.listenerWatch = watch(listener, {
+      readable: () => this.acceptAll(),
+      error: () => fail(new Failure(`Cannot accept clients any more: ${errnoName(socketError(listener))}`, "start the server again")),
+    });
+  }
+
+  /** Downlink: the client that holds the packet's inner destination address; a sentence if there is none. */
+  peerFor(packet: Buffer, at: number, length: number): Peer | string {
+    if (ipVersion(packet, at, length) !== 4) return "this tunnel carries IPv4 only";
+    return this.router.clientAt(destinationIPv4(packet, at)) ?? "no client holds its destination address";
+  }
+
+  /** Takes no more clients, and tells those who are connected. */
+  end(): void {
+    this.listenerWatch.stop();
+    close(this.listener);
+    for (const peer of this.peers) {
+      sendControl(peer, Control.goodbye);
+      peer.close("the server stops");
+    }
+  }
+
+  private acceptAll(): void {
+    for (;;) {
+      const socket = acceptTcp(this.listener);
+      if (socket === -EAGAIN) return;
+      if (typeof socket !== "number") this.serve(socket).catch(fail);
+      else if ([EMFILE, ENFILE, ENOBUFS, ENOMEM].includes(-socket)) {
+        trace.note(`cannot accept a client: ${errnoName(socket)}; trying again in ${ACCEPT_PAUSE / 1000} s`);
+        this.listenerWatch.want(false, false);
+        setTimeout(() => this.listenerWatch.want(true, false), ACCEPT_PAUSE).unref();
+        return;
+      } // else this one is gone already (ECONNABORTED and the like, accept(2)): on to the next
+    }
+  }
+
+  /** One client: the handshake, and then what happens when its socket is ready. */
+  private async serve(socket: TcpSocket): Promise<void> {
+    if (this.unproven >= MAX_UNPROVEN) {
+      trace.note(`refused ${socket.remote}: ${MAX_UNPROVEN} others have not proven themselves yet`);
+      close(socket.fd);
+      return;
+    }
+    this.unproven++;
+    const { peer, offered } = await this.admit(socket);
+    if (!peer) {
+      this.unproven--;
+      close(socket.fd);
+      return;
+    }
+    const lease = new Lease(this.router, peer, offered);
+    const proven = () => {
+      this.unproven--;
+      clearTimeout(deadline);
+      peer.onProven = () => {};
+      if (offered !== undefined && !lease.hold(offered)) this.sendAway(peer, "its address was taken by another client meanwhile");
+    };
+    peer.onProven = proven;
+    const deadline = setTimeout(() => this.sendAway(peer, `no sealed frame within ${PROOF_DEADLINE / 1000} s`), PROOF_DEADLINE);
+    if (offered === undefined) proven(); // --cipher xor: it can be silent for long, its first packet tells its address
+
+    peer.admit = (packet, at, length) => {
+      if (ipVersion(packet, at, length) !== 4) return "it is no IPv4 packet";
+      const source = sourceIPv4(packet, at);
+      if (source === lease.address || (lease.address === 0 && lease.hold(source))) return undefined;
+      return "its source is not the client's own address";
+    };
+    const socketWatch = watch(socket.fd, {
+      readable: () => inbound(peer, this.tun),
+      writable: () => flush(peer),
+      error: () => peer.close(errnoName(socketError(socket.fd))),
+    });
+    peer.onBacklog = (waiting) => socketWatch.want(true, waiting);
+    peer.onClose = (reason) => {
+      if (peer.onProven === proven) this.unproven--;
+      clearTimeout(deadline);
+      socketWatch.stop();
+      close(socket.fd);
+      this.peers.delete(peer);
+      lease.end();
+      const name = lease.address === 0 ? "" : `${formatIPv4(lease.address)} `;
+      trace.note(`client ${name}from ${socket.remote} left: ${reason} (${this.router.size} connected)`);
+    };
+    this.peers.add(peer);
+  }
+
+  private sendAway(peer: Peer, reason: string): void {
+    sendControl(peer, Control.goodbye);
+    peer.close(reason);
+  }
+
+  /** The handshake. Without a peer it failed, and its reason has been told. */
+  private async admit(socket: TcpSocket): Promise<{ peer?: Peer; offered?: number }> {
+    const { secret, subnet, mtu } = this.options;
+    if (!secret) return { peer: new Peer(socket, DOWN, UP) };
+    let offered: number | undefined;
+    const reply = () => {
+      offered = this.router.offer();
+      return offered === undefined ? { refused: "all inner addresses are taken" } : { address: offered, prefix: subnet.prefix, mtu };
+    };
+    try {
+      const peer = await acceptSession(socket, secret, reply);
+      return { peer, offered: offered! };
+    } catch (error) {
+      if (!(error instanceof HandshakeError || error instanceof BrokenStream)) throw error;
+      trace.note(`refused ${socket.remote}: ${error.message}`);
+      if (offered !== undefined) this.router.withdraw(offered);
+      return {};
+    }
+  }
+}
+
+/** A client's address: offered in the handshake, held once it has proven itself, free again when it ends. */
+class Lease {
+  address = 0; // 0: none is held
+  private readonly router: Router<Peer>;
+  private readonly peer: Peer;
+  private offered: number | undefined;
+
+  constructor(router: Router<Peer>, peer: Peer, offered: number | undefined) {
+    this.router = router;
+    this.peer = peer;
+    this.offered = offered;
+  }
+
+  hold(address: number): boolean {
+    this.withdraw();
+    if (!this.router.claim(address, this.peer)) return false;
+    this.address = address;
+    trace.note(`client ${formatIPv4(address)} connected from ${this.peer.socket.remote} (${this.router.size} connected)`);
+    return true;
+  }
+
+  end(): void {
+    this.withdraw();
+    this.router.release(this.address, this.peer);
+  }
+
+  private withdraw(): void {
+    if (this.offered !== undefined) this.router.withdraw(this.offered);
+    this.offered = undefined;
+  }
+}

@@ -1,0 +1,99 @@
+/** `make walk`: the nineteen steps, with and without root; and its three files, in the programs that they are for. */
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { ROOT } from "./lab.ts";
+import { labTest } from "./testing.ts";
+import { WALK } from "./timeline.ts";
+import { has } from "./tools.ts";
+
+const folder = mkdtempSync(join(tmpdir(), "simple-vpn-walk-test-"));
+const asRoot = process.getuid?.() === 0;
+
+/** Runs walk.ts; its files land in `folder`. */
+function walk(...args: string[]) {
+  return spawnSync(process.execPath, ["--import", `${ROOT}node_modules/tsx/dist/loader.mjs`, `${ROOT}src/lab/walk.ts`, "--out", folder, ...args], { cwd: ROOT, encoding: "utf8", timeout: 60_000 });
+}
+
+/** In CI the tools are installed; elsewhere a test that needs one says so and is skipped. */
+function needs(t: { skip: (why: string) => void }, tool: string): boolean {
+  if (has(tool)) return true;
+  assert.ok(!process.env.CI, `${tool} is not installed`);
+  t.skip(`${tool} is not installed`);
+  return false;
+}
+
+labTest("make walk shows all 19 steps in order, each with its evidence; without tracepoints it says which are missing", async () => {
+  const { status, stdout, stderr } = walk();
+  assert.equal(status, 0, stdout + stderr);
+  const seen = stdout.split("\n").flatMap((line) => /^ +(R?\d+) {2}\S/.exec(line)?.[1] ?? []);
+  assert.deepEqual(seen, WALK.map(({ id }) => id));
+  if (asRoot) {
+    assert.match(stdout, /19 of 19 steps seen/);
+    assert.doesNotMatch(stdout, /no evidence/);
+    assert.match(stdout, /fib_table_lookup 0\.0\.0\.0 → 8\.8\.8\.8 ==> dev tun0/);
+  } else assert.match(stdout, /16 of 19 steps seen\. Steps 1, 3, R8 need the kernel's tracepoints/);
+  assert.match(stdout, /tap +02 00 00 \w\w .*eth0 → 192\.168\.1\.100 → 192\.168\.1\.1 TCP \d+ → 5555/, "ciphertext at 7");
+  assert.match(stdout, /tap +45 00 00 54 .*eth1 → 203\.0\.113\.1 → 8\.8\.8\.8 ICMP echo request/, "the NATed source at 9");
+});
+
+test("an ordinary user sees all but the tracepoints, and is told so", (t) => {
+  if (!asRoot) return t.skip("the test above has shown it");
+  const home = mkdtempSync(join(tmpdir(), "simple-vpn-user-"));
+  chmodSync(home, 0o777);
+  const script = `mount -t tmpfs tmpfs /dev/net && mknod -m 666 /dev/net/tun c 10 200 && cp -r package.json src node_modules ${home} && cd ${home} &&
+    exec setpriv --reuid 65534 --regid 65534 --clear-groups env HOME=${home} TMPDIR=${home} ${process.execPath} --import tsx src/lab/walk.ts`;
+  const { status, stdout, stderr } = spawnSync("unshare", ["--mount", "sh", "-c", script], { cwd: ROOT, encoding: "utf8", timeout: 60_000 });
+  rmSync(home, { recursive: true, force: true });
+  assert.equal(status, 0, stdout + stderr);
+  assert.match(stdout, /16 of 19 steps seen\. Steps 1, 3, R8 need the kernel's tracepoints: tracefs cannot be mounted.*Run as root/);
+});
+
+labTest("--follow: a web page instead of a ping; a command that fails is told by the exit code", async () => {
+  const fetch = 'require("node:http").get("http://8.8.8.8/", (r) => r.pipe(process.stdout))';
+  const { status, stdout, stderr } = walk("--follow", process.execPath, "-e", fetch);
+  assert.equal(status, 0, stdout + stderr);
+  assert.match(stdout, /hello from the internet/);
+  assert.match(stdout, /tun0 → 10\.8\.0\.2 → 8\.8\.8\.8 TCP \d+ → 80 SYN/);
+  assert.equal(walk("--follow", "false").status, 1);
+});
+
+labTest("--follow: a DNS query", async () => {
+  const query = 'const r = new (require("node:dns").Resolver)(); r.setServers(["8.8.8.8"]); r.resolve4("example.org", (e, a) => console.log(e ?? a))';
+  const { status, stdout, stderr } = walk("--follow", process.execPath, "-e", query);
+  assert.equal(status, 0, stdout + stderr);
+  assert.match(stdout, /'8\.8\.8\.8'/);
+  assert.match(stdout, /tun0 → 10\.8\.0\.2 → 8\.8\.8\.8 UDP \d+ → 53 \d+ bytes/);
+});
+
+test("walk.pcapng opens in tshark: an interface for each tap, a comment with its step on each packet", (t) => {
+  if (!needs(t, "tshark")) return;
+  assert.equal(walk().status, 0);
+  const { status, stdout } = spawnSync("tshark", ["-r", join(folder, "walk.pcapng"), "-T", "fields", "-e", "frame.interface_name", "-e", "frame.comment", "-e", "_ws.col.Info", "-e", "_ws.malformed"], { encoding: "utf8" });
+  assert.equal(status, 0);
+  const rows = stdout.trim().split("\n").map((row) => row.split("\t"));
+  assert.deepEqual(new Set(rows.map(([device]) => device)), new Set(["client tun0", "client eth0", "server eth0", "server tun0", "server eth1", "internet eth0"]));
+  for (const [device, comment, , malformed] of rows) assert.ok(/^step R?\d+: /.test(comment!) && !malformed, `${device}: ${comment}`);
+  assert.match(rows[0]!.join(" "), /client tun0 step 4: .* Echo \(ping\) request/);
+});
+
+test("walk.html plays in a real browser, by mouse and by keyboard, and loads nothing from elsewhere", (t) => {
+  if (!needs(t, "chromium")) return;
+  assert.equal(walk().status, 0);
+  const page = readFileSync(join(folder, "walk.html"), "utf8");
+  assert.doesNotMatch(page, /(src|href)="?https?:|url\(|@import/);
+  const title = (script: string) => {
+    writeFileSync(join(folder, "tried.html"), page.replace("</html>", `<script>${script}</script></html>`));
+    const args = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
+    const { stdout } = spawnSync("chromium", [...args, `--user-data-dir=${mkdtempSync(join(folder, "chromium-"))}`, "--dump-dom", `file://${folder}/tried.html`], { encoding: "utf8", timeout: 60_000 });
+    return /<h2>(.*?)<\/h2>/.exec(stdout)?.[1];
+  };
+  const key = (name: string) => `document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "${name}", bubbles: true }));`;
+  assert.equal(title(""), "1. the application calls sendto()");
+  assert.equal(title(key("ArrowRight").repeat(6)), "7. ciphertext crosses the wire");
+  assert.equal(title(key("ArrowLeft")), "R9. the application prints it");
+  assert.equal(title(`document.querySelectorAll(".step")[9].dispatchEvent(new MouseEvent("click"));`), "10. the destination receives, and answers");
+});
