@@ -1,5 +1,5 @@
 # make demo and make test do everything. The other targets are the same things one by one, in the order you need them.
-.PHONY: help demo walk test secret server configure-server client configure-client ping on down ready
+.PHONY: help demo walk test experiments experiment secret server configure-server client configure-client ping on down ready
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 TSX := node --import tsx
@@ -17,6 +17,12 @@ walk: ready ## one ping, all 19 steps with evidence; walk.html, walk.svg, walk.p
 test: ready ## type check, unit tests, lab tests with real TUNs
 	@node_modules/.bin/tsc
 	@node --import tsx --test --test-reporter=spec $$(find src -name '*.test.ts' | sort)
+
+experiments: ready ## what to try next: eight experiments, a line each
+	@$(TSX) src/lab/experiments/run.ts
+
+experiment: ready ## one of them, in a lab of its own: make experiment NAME=break-xor
+	@$(TSX) src/lab/experiments/run.ts $(NAME)
 
 secret: secret.key ## the shared secret, 32 random bytes in hex, for both ends
 secret.key:

@@ -1,0 +1,79 @@
+/**
+ * TCP keeps bytes in order, but not their borders. A receiver that takes each read() for one packet works with a slow ping,
+ * and fails as soon as there is traffic. Both receivers here get the same reads of a real stream.
+ */
+import { FrameReader, xorFraming } from "../../frame.ts";
+import { close, errnoName, Memory, write } from "../../libc.ts";
+import { socketPair, until } from "../../testing.ts";
+import { XOR_KEY } from "../../xor.ts";
+import { headerIsWhole } from "./break-xor.ts";
+import { Relay, RELAY_PORT } from "./relay.ts";
+import { heading, hex, measured, node, note, startClient, startServer, type, up } from "./stage.ts";
+
+const PINGS = 5;
+const DATAGRAMS = 300; // fewer than a TUN's queue holds
+const SIZE = 1000; // bytes
+
+export const shows = "one read() taken for one packet: right with a slow ping, wrong with traffic";
+
+export async function run(): Promise<string> {
+  heading("1. The tunnel, with a relay that notes what each read() brings");
+  const lab = await up();
+  await startServer(lab, "xor");
+  const relay = await Relay.start(lab, "xor");
+  await startClient(lab, "xor", RELAY_PORT);
+  const received = () => relay.reads.filter(({ way }) => way === "up").map(({ bytes }) => bytes);
+
+  heading("2. A slow ping");
+  await type(lab, "client", `ping -c ${PINGS} -i 0.3 10.8.0.1`);
+  const slow = received();
+  compare(slow, PINGS, (naive) => naive === PINGS);
+
+  heading(`3. ${DATAGRAMS} datagrams of ${SIZE} bytes, as fast as they go`);
+  const burst = node(lab, "client", `const s = require("node:dgram").createSocket("udp4"); let n = ${DATAGRAMS}; for (let i = n; i--; ) s.send(Buffer.alloc(${SIZE}), 9000, "10.8.0.1", () => --n || s.close())`);
+  await burst.ended;
+  await until(() => relay.bodies("up").length >= DATAGRAMS + PINGS, 10_000);
+  const fast = received().slice(slow.length);
+  await lab.down();
+  for (const bytes of fast.slice(0, 4)) note(`one read(): ${bytes.length} bytes: ${hex(bytes, 12)}`);
+  note(`… ${fast.length} reads in all`);
+  const right = compare(fast, DATAGRAMS, (naive) => naive < DATAGRAMS);
+
+  return `A TCP stream has no packets in it: here ${fast.length} reads brought ${DATAGRAMS} packets, and began wherever the last one had ended.
+The receiver that takes a read for a packet passes every test with a slow ping, and then loses ${DATAGRAMS - right} of ${DATAGRAMS} under load.
+The length in front of each frame, and a reader that keeps the unfinished rest for the next read, find every one.`;
+}
+
+/** Gives the same reads to both receivers. FrameReader must find all `sent` packets, and `expected` hold for the naive one's, which are returned. */
+function compare(reads: Buffer[], sent: number, expected: (naive: number) => boolean): number {
+  const naive = reads.map((bytes) => decode(bytes.subarray(2))); // "the first two bytes are the length, the rest is the packet"
+  const right = naive.filter(headerIsWhole).length;
+  const found = readFrames(reads);
+  const whole = found.filter(headerIsWhole).length;
+  note(`one read() = one packet: ${right} right, ${naive.length - right} wrong, ${sent - right} of ${sent} lost`);
+  note(`FrameReader:             ${whole} right, ${found.length - whole} wrong, ${sent - whole} of ${sent} lost`);
+  measured(expected(right) && whole === sent && found.length === sent, `of ${sent} packets in ${reads.length} reads, the naive receiver found ${right}, FrameReader ${whole}`);
+  return right;
+}
+
+/** The reads, one by one, through a real socket into the VPN's own FrameReader; the packets it finds. */
+function readFrames(reads: Buffer[]): Buffer[] {
+  const [far, near] = socketPair();
+  const reader = new FrameReader(xorFraming);
+  const packets: Buffer[] = [];
+  const piece = new Memory(64 * 1024);
+  for (const bytes of reads) {
+    for (let at = 0; at < bytes.length; ) {
+      const count = write(far, piece.address, bytes.copy(piece.bytes, 0, at));
+      if (count < 0) throw new Error(`write: ${errnoName(count)}`);
+      at += count;
+      reader.fill(near);
+      while (reader.next()) packets.push(decode(reader.memory.bytes.subarray(reader.start, reader.end)));
+    }
+  }
+  close(far);
+  close(near);
+  return packets;
+}
+
+const decode = (body: Buffer) => Buffer.from(body.map((byte) => byte ^ XOR_KEY));

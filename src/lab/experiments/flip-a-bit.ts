@@ -1,0 +1,59 @@
+/**
+ * Someone on the way changes a packet without knowing any key. In xor mode a flipped bit stays a flipped bit, and the
+ * destination believes it. In xor+aes mode the tag is wrong, and the connection ends.
+ */
+import { TARGET } from "../lab.ts";
+import { Relay, RELAY_PORT } from "./relay.ts";
+import { type CipherName, heading, hex, measured, node, note, startClient, startServer, up } from "./stage.ts";
+
+const MESSAGE = "pay Bob 0001 euro";
+const FORGED = "pay Bob 0100 euro";
+/**
+ * Bit 0 of the digits 2 and 4: 0 becomes 1, and 1 becomes 0. Two, because UDP's checksum would notice one alone: it is a sum
+ * of 16-bit words, and these two changes, 2 bytes apart, add and take away the same.
+ */
+const AMOUNT = 28 + MESSAGE.indexOf("0001"); // after the IP header (20) and the UDP header (8)
+const FLIPPED = [AMOUNT + 1, AMOUNT + 3];
+
+export const shows = "bits flipped on the way: in xor mode the change arrives, in xor+aes mode the tag refuses it";
+
+export async function run(): Promise<string> {
+  heading("1. --cipher xor: 1 euro becomes 100 on its way");
+  const xor = await attack("xor");
+  measured(xor.arrived === FORGED, `sent "${MESSAGE}", received "${xor.arrived}"`);
+
+  heading("2. --cipher xor+aes: the same bits, flipped in the sealed frame");
+  const aes = await attack("xor+aes");
+  measured(aes.arrived === "", "nothing was received");
+  measured(/wrong tag/.test(aes.reason), `the server closed the connection: ${aes.reason}`);
+
+  return `Encryption alone does not stop changes: XOR lets every flipped bit through, and AES in counter mode would, too.
+Checksums do not help: they are made against accidents, and whoever changes the packet makes the sum fit.
+Only the tag of AES-GCM does, since nobody makes one without the key; so no plaintext is used before its tag was checked.`;
+}
+
+/** Sends the message through a tunnel whose relay flips the bits; what arrived, and why the server closed, if it did. */
+async function attack(cipher: CipherName): Promise<{ arrived: string; reason: string }> {
+  const lab = await up();
+  const server = await startServer(lab, cipher);
+  const relay = await Relay.start(lab, cipher);
+  await startClient(lab, cipher, RELAY_PORT);
+  const receiver = node(lab, "internet", `require("node:dgram").createSocket("udp4").on("message", (m) => console.log("got: " + m)).bind(9000, () => console.log("listening"))`);
+  await receiver.until(/listening/);
+
+  relay.tamper = (frame, way) => (way === "up" ? [flip(frame, relay.framing.header + relay.framing.record)] : [frame]);
+  node(lab, "client", `const s = require("node:dgram").createSocket("udp4"); s.send("${MESSAGE}", 9000, "${TARGET}", () => s.close())`);
+  if (cipher === "xor") await receiver.until(/got: .*\n/);
+  else await server.until(/left: .* connected\)/);
+  await lab.down();
+  return { arrived: /got: (.*)/.exec(receiver.output)?.[1] ?? "", reason: /left: (.*) \(0 connected\)/.exec(server.output)?.[1] ?? "" };
+}
+
+/** The frame with the bits flipped; `packet`: where the packet starts in it. */
+function flip(frame: Buffer, packet: number): Buffer {
+  const changed = Buffer.from(frame);
+  for (const at of FLIPPED) changed[packet + at]! ^= 1;
+  const from = packet + AMOUNT;
+  note(`relay: bytes ${from} to ${from + 3} of the frame: ${hex(frame.subarray(from, from + 4))} become ${hex(changed.subarray(from, from + 4))}`);
+  return changed;
+}

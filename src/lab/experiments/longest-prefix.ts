@@ -1,0 +1,54 @@
+/** Step 3 of the walk: two routes match 8.8.8.8, and the more specific one wins, in whatever order they were added. */
+import { type Lab, SERVER, TARGET } from "../lab.ts";
+import { heading, measured, sentOn, startClient, startServer, type, up } from "./stage.ts";
+
+const NEIGHBOUR = "8.8.4.4"; // matched by 8.0.0.0/8 only
+const COUNT = 3;
+
+export const shows = "two routes match a packet: the longer prefix wins, and the packets on tun0 prove it";
+
+export async function run(): Promise<string> {
+  heading("1. Two routes on the client: 8.8.8.8/32 into the tunnel, 8.0.0.0/8 past it");
+  const lab = await up();
+  await startServer(lab, "xor+aes");
+  await startClient(lab, "xor+aes");
+  lab.run("client", `ip route add 8.0.0.0/8 via ${SERVER} dev eth0`);
+  lab.run("internet", `ip addr add ${NEIGHBOUR}/32 dev lo`);
+  lab.run("internet", "ip route add 192.168.1.0/24 via 203.0.113.1"); // answers to what was not masqueraded
+  await type(lab, "client", "ip route");
+
+  heading("2. What the kernel decides");
+  measured((await chosen(lab, TARGET)) === "tun0", `${TARGET} matches both routes; 32 bits beat 8: dev tun0`);
+  measured((await chosen(lab, NEIGHBOUR)) === "eth0", `${NEIGHBOUR} matches only 8.0.0.0/8: dev eth0`);
+
+  heading("3. What the packets do");
+  const inside = await pinged(lab, TARGET);
+  const outside = await pinged(lab, NEIGHBOUR);
+  measured(inside === COUNT, `${COUNT} pings to ${TARGET}: ${inside} packets left by tun0`);
+  measured(outside === 0, `${COUNT} pings to ${NEIGHBOUR}: ${outside} packets left by tun0`);
+
+  heading("4. Without the longer one, the shorter one wins");
+  lab.run("client", `ip route del ${TARGET}/32 dev tun0`);
+  const past = await pinged(lab, TARGET);
+  measured((await chosen(lab, TARGET)) === "eth0" && past === 0, `${COUNT} pings to ${TARGET}: ${past} packets left by tun0`);
+  lab.run("client", `ip route add ${TARGET}/32 dev tun0`);
+  measured((await chosen(lab, TARGET)) === "tun0", "added again, now after the shorter one, the longer one wins again");
+  await lab.down();
+
+  return `Of all routes that match, the kernel takes the one with the most bits, whatever the order they were added in.
+So a VPN needs no change to the routes that are there: a /32 takes one host into the tunnel, and two halves, 0.0.0.0/1 and
+128.0.0.0/1, take everything, since both are longer than a default route's /0.`;
+}
+
+/** The device that `ip route get` names. */
+async function chosen(lab: Lab, address: string): Promise<string | undefined> {
+  return /dev (\S+)/.exec(await type(lab, "client", `ip route get ${address}`))?.[1];
+}
+
+/** Pings that must all be answered; how many packets left by tun0 meanwhile. */
+async function pinged(lab: Lab, address: string): Promise<number> {
+  const before = sentOn(lab, "client", "tun0");
+  const said = await type(lab, "client", `ping -c ${COUNT} -i 0.2 -W 5 ${address}`);
+  measured(said.includes(` ${COUNT} received`), `${address} answered all ${COUNT}`);
+  return sentOn(lab, "client", "tun0") - before;
+}

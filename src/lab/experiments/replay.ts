@@ -1,0 +1,58 @@
+/**
+ * A recorded frame is sent again. In xor mode the server cannot know, and the packet arrives twice. In xor+aes mode each
+ * frame has its own nonce, and the copy opens with none. A recorded handshake message is answered, and costs no lease.
+ */
+import { aesFraming, FrameType } from "../../frame.ts";
+import { until } from "../../testing.ts";
+import { SERVER, TARGET } from "../lab.ts";
+import { Relay, RELAY_PORT } from "./relay.ts";
+import { heading, hex, measured, node, note, startClient, startServer, type, up } from "./stage.ts";
+
+const COPIES = 5; // of the handshake message
+
+export const shows = "recorded frames sent again: doubled in xor mode, refused in xor+aes; and a recorded handshake";
+
+export async function run(): Promise<string> {
+  heading("1. --cipher xor: the relay sends each frame twice");
+  const xorLab = await up();
+  await startServer(xorLab, "xor");
+  const xorRelay = await Relay.start(xorLab, "xor");
+  await startClient(xorLab, "xor", RELAY_PORT);
+  xorRelay.tamper = (frame, way) => (way === "up" ? [frame, frame] : [frame]);
+  const doubled = await type(xorLab, "client", `ping -c 3 -i 0.3 ${TARGET}`);
+  const requests = xorRelay.bodies("up").length;
+  const answers = xorRelay.bodies("down").length;
+  await xorLab.down();
+  const duplicates = doubled.match(/DUP!/g)?.length ?? 0;
+  measured(duplicates >= 1 && answers > requests, `the client sent ${requests} packets, ${answers} answers came back; ping counts ${duplicates} as DUP!`);
+
+  heading("2. --cipher xor+aes: the same, with a server that has one address to give");
+  const lab = await up();
+  const server = await startServer(lab, "xor+aes", "--subnet", "10.8.0.0/30");
+  const relay = await Relay.start(lab, "xor+aes");
+  const victim = await startClient(lab, "xor+aes", RELAY_PORT);
+  await server.until(/10\.8\.0\.2 connected/);
+  relay.tamper = (frame, way) => (way === "up" ? [frame, frame] : [frame]);
+  await type(lab, "client", `ping -c 1 -W 1 ${TARGET}`);
+  const [, reason] = await server.until(/10\.8\.0\.2 .*left: (.*) \(0 connected\)/);
+  measured(/wrong tag/.test(reason!), `the server closed the connection: ${reason}`);
+  await victim.ended;
+
+  heading(`3. The recorded first message of the handshake, ${COPIES} times`);
+  const message = relay.frames.find(({ way, bytes }) => way === "up" && bytes[0] === FrameType.handshake)!.bytes;
+  note(`recorded: ${hex(message, 24)}`);
+  const from = server.output.length;
+  const replays = node(lab, "client", `for (let i = 0; i < ${COPIES}; i++) require("node:net").connect(5555, "${SERVER}").on("error", () => {}).on("data", (d) => console.log("answer of " + d.length + " bytes")).write(Buffer.from("${message.toString("hex")}", "hex"))`);
+  const answer = await replays.until(new RegExp(`(answer of (\\d+) bytes\\s+){${COPIES}}`));
+  note(`each gets an answer of ${answer[2]} bytes (${Number(answer[2]) - aesFraming.header} of them message 2), and cannot read it: its ephemeral key is gone`);
+  await startClient(lab, "xor+aes"); // while the replayed connections are still open
+  const leases = () => [...server.output.slice(from).matchAll(/client 10\.8\.0\.2 connected from .*\((\d+) connected\)/g)].map(([, count]) => count);
+  await until(() => leases().length > 0, 10_000);
+  await lab.down();
+  measured(leases().join() === "1", `with ${COPIES} replays open, a real client got the one address there is: ${leases().join()} connected`);
+
+  return `Whoever cannot read a packet can still send it again: an order, a payment, a login.
+AES-GCM's nonce is a counter that both ends keep, so a copy is opened with the next nonce, and its tag does not fit.
+The first handshake message has no such counter; so the server gives a client its address only when a sealed frame has proven
+that it holds this session's keys, and a replay can never make one.`;
+}
