@@ -8,7 +8,7 @@ import { heading, measured, node, note, startClient, startServer, up } from "./s
 
 const SECONDS = 2.5; // of each stream
 const LOSS = 0.02; // in each direction
-const NOISE = 0.15; // streams as short as these differ by so much from run to run, whatever the link
+const NOISE = 0.35; // seven runs of this experiment on one busy machine gave changes from 0.67 to 1.20: nearer to 1 is no result
 const PATHS = [["not tunnelled", SERVER], ["tunnelled", "10.8.0.1"]] as const;
 
 export const shows = "throughput and ping on a link with loss, tunnelled and not (about 20 seconds)";
