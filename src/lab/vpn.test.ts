@@ -186,3 +186,14 @@ labTest("a subnet that is used up refuses the next client by name, and serves it
   await startClient(lab, host);
   ping(lab, host, TARGET);
 });
+
+labTest("a peer that vanished without a word is noticed within 15 s, on both ends, idle or not", async (lab) => {
+  const server = await startServer(lab);
+  const client = await startClient(lab);
+  const since = Date.now();
+  lab.run("lab", "ip -n server link set eth0 down"); // the cable is pulled
+  await server.until(/client 10\.8\.0\.2 .*left: ETIMEDOUT/, 30_000);
+  await client.until(/Lost the server 192\.168\.1\.1:5555: (ETIMEDOUT|EHOSTUNREACH)/, 30_000);
+  assert.ok(Date.now() - since < 25_000, "15 s, and what a busy machine adds");
+  assert.equal(await client.ended, 1);
+});
