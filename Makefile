@@ -1,5 +1,5 @@
 # make demo and make test do everything. The other targets are the same things one by one, in the order you need them.
-.PHONY: help demo walk test experiments experiment secret server configure-server client configure-client ping on down ready
+.PHONY: help demo walk test experiments experiment secret server configure-server client configure-client ping doctor on down ready
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 TSX := node --import tsx
@@ -42,6 +42,9 @@ configure-client: ready ## terminal 4: address and route on the client
 
 ping: ready ## terminal 5: ping 8.8.8.8 on the client
 	@$(TERMINAL) ping $(ARGS)
+
+doctor: ready ## no answer? goes along the walk on both hosts, names the broken hop and the command that mends it
+	@$(TERMINAL) doctor
 
 on: ready ## any command on a host of the lab: make on HOST=client CMD="ip route"
 	@$(TERMINAL) on $(HOST) $(CMD)

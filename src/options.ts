@@ -14,7 +14,7 @@ interface Option<T> {
   help: string;
   read: (text: string) => T;
 }
-const option = <T>(value: string, initial: string | undefined, help: string, read: (text: string) => T): Option<T> =>
+export const option = <T>(value: string, initial: string | undefined, help: string, read: (text: string) => T): Option<T> =>
   initial === undefined ? { value, help, read } : { value, initial, help, read };
 const flag = (help: string) => option("", undefined, help, () => true);
 
@@ -30,12 +30,12 @@ const COMMON = {
   help: flag("print this"),
   version: flag("print the version"),
 };
-const CLIENT = {
+export const CLIENT = {
   ...COMMON,
   route: option("CIDR", undefined, "a block to send into the tunnel; repeatable", (text) => (block(0, 32)(text), text)),
   address: option("CIDR", "10.8.0.2/24", "inner address, for --cipher xor only: there, no handshake assigns one", cidr(8, 30)),
 };
-const SERVER = {
+export const SERVER = {
   ...COMMON,
   listen: option("ADDR", "0.0.0.0", "IPv4 address to listen on", ipv4),
   subnet: option("CIDR", "10.8.0.0/24", "inner addresses: the server takes the first, clients the next ones", block(8, 30)),
@@ -76,7 +76,7 @@ function common(values: Values<typeof COMMON>) {
   };
 }
 
-function parse<Table extends Record<string, Option<unknown>>>(args: string[], table: Table, usageLine: string): { values: Values<Table>; positionals: string[] } {
+export function parse<Table extends Record<string, Option<unknown>>>(args: string[], table: Table, usageLine: string): { values: Values<Table>; positionals: string[] } {
   const names = Object.keys(table);
   const options = Object.fromEntries(names.map((name) => [name, { type: table[name]!.value ? ("string" as const) : ("boolean" as const), multiple: true }]));
   let given;
@@ -114,7 +114,7 @@ function checked<T>(name: string, text: string, read: (text: string) => T): T {
 const usage = (message: string, hint: string) => new Failure(`Cannot start: ${message}`, hint, 2);
 
 /** The shared secret, 32 bytes: from the file that --secret names, else the environment, else secret.key. */
-function readSecret(file: string | undefined): Buffer {
+export function readSecret(file: string | undefined): Buffer {
   const fromEnvironment = file === undefined ? process.env.SIMPLE_VPN_SECRET : undefined;
   if (fromEnvironment !== undefined) return parseSecret("SIMPLE_VPN_SECRET", fromEnvironment);
   const path = file ?? "secret.key";

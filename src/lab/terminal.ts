@@ -1,6 +1,7 @@
 /**
  * The five terminals: server, configure-server, client, configure-client, ping, each for a terminal of its own, in that
- * order. They share one lab that stays until `make down`. Also `on HOST COMMAND…`, for anything else on one of its hosts.
+ * order. They share one lab that stays until `make down`. Also `doctor`, when no ping is answered, and
+ * `on HOST COMMAND…`, for anything else on one of its hosts.
  */
 import { mkdirSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -54,6 +55,18 @@ function configure(lab: Lab, host: string, changes: Change[]): void {
   for (const { run } of changes) lab.run(host, run);
 }
 
+/** The doctor on both hosts; 1 if it finds something on either. */
+function doctor(lab: Lab): void {
+  lab.try("lab", "mount -t tracefs tracefs /sys/kernel/tracing"); // in the lab's own mount namespace; the doctor says if it is missing
+  const colour = process.stdout.isTTY ? "FORCE_COLOR=1" : "FORCE_COLOR=0";
+  const codes = [["client", "--server", SERVER], ["server"]].map((args) => {
+    const { status, stdout, stderr } = lab.try(args[0]!, `env ${colour} ${process.execPath} --import tsx src/lab/doctor.ts ${args.join(" ")}`);
+    console.log(`${prompt(args[0]!, `npx tsx src/lab/doctor.ts ${args.join(" ")}`)}\n${stdout}${stderr}`);
+    return status;
+  });
+  exit(codes.every((code) => code === 0) ? 0 : 1);
+}
+
 /** Ends the programs that still run in the lab, then the lab. */
 async function down(lab: Lab): Promise<void> {
   const mount = readlinkSync(`/proc/${lab.holder}/ns/mnt`);
@@ -90,11 +103,13 @@ program(async () => {
       return foreground(needed(), "client", ["ping", ...(rest.length > 0 ? rest : [TARGET])]);
     case "on":
       return foreground(needed(), rest[0] ?? fail("no host given", "on client ip route"), rest.slice(1));
+    case "doctor":
+      return doctor(needed());
     case "down": {
       const lab = find();
       return lab ? down(lab) : console.log("No lab is up.");
     }
     default:
-      throw new Failure(`Cannot start: ${what} is none of server, configure-server, client, configure-client, ping, on, down`, "make help", 2);
+      throw new Failure(`Cannot start: ${what} is none of server, configure-server, client, configure-client, ping, on, doctor, down`, "make help", 2);
   }
 });

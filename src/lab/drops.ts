@@ -1,0 +1,92 @@
+/**
+ * The kernel's own evidence of what became of one packet: tracepoints in a tracefs instance of our own, so that nothing
+ * global is disturbed (linux Documentation/trace/ftrace.rst, "Instances"). A packet is known by its length, which ping
+ * chooses: tunnelled, it has that length again on every interface that it passes. tracefs does not know namespaces: in
+ * the lab all hosts are seen, on a real machine only that machine.
+ */
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { atExit } from "../program.ts";
+
+const PLACES = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
+const EVENTS = ["net/net_dev_queue", "net/netif_receive_skb", "skb/kfree_skb"];
+const NORMAL = ["NO_SOCKET", "CONSUMED", "SKB_CONSUMED"]; // NO_SOCKET: ping_rcv() of every reply, which goes to ping's raw socket
+const HEADERS = 28; // bytes that ping puts before its -s: IPv4 and ICMP
+const ETHERNET = 14; // bytes: on an eth device, net_dev_queue counts its header
+
+/** One pinged packet: was it answered, and what the kernel did with it; without evidence, why not. */
+export interface PingWalk {
+  answered: boolean;
+  steps: string[]; // "out tun0", "in tun0", …
+  drop?: { reason: string; where: string; device: string }; // where: kernel function; device: the last it came in by
+  missing?: string;
+}
+
+/** Pings `target` once, with the kernel watched where this process may; waits 1 s. */
+export function pingWatched(target: string): PingWalk {
+  const size = 600 + Math.floor(Math.random() * 500); // so that no other ping has it
+  const watch = startWatching();
+  const { pid, status } = spawnSync("ping", ["-n", "-c", "1", "-W", "1", "-s", `${size}`, target], { encoding: "utf8" });
+  const walk: PingWalk = { answered: status === 0, steps: [] };
+  if ("missing" in watch) return { ...walk, missing: watch.missing };
+  return { ...walk, ...readTrace(watch.stop(), size + HEADERS, pid) };
+}
+
+function startWatching(): { stop: () => string } | { missing: string } {
+  const place = PLACES.find((one) => existsSync(join(one, "instances")));
+  if (!place) return { missing: "no tracefs here ('mount -t tracefs tracefs /sys/kernel/tracing', as root, shows it)" };
+  const instance = join(place, "instances", `simple-vpn-doctor-${process.pid}`);
+  const enable = (value: "0" | "1") => EVENTS.forEach((event) => writeFileSync(join(instance, "events", event, "enable"), value));
+  try {
+    mkdirSync(instance);
+  } catch (error) {
+    return { missing: `no tracefs instance: ${(error as NodeJS.ErrnoException).code} (it needs root)` };
+  }
+  let there = true;
+  const remove = () => {
+    if (!there) return;
+    there = false;
+    enable("0");
+    rmdirSync(instance);
+  };
+  atExit(remove);
+  writeFileSync(join(instance, "trace_clock"), "mono");
+  enable("1");
+  const stop = () => {
+    const lines = readFileSync(join(instance, "trace"), "utf8");
+    remove();
+    return lines;
+  };
+  return { stop };
+}
+
+/**
+ * The first packet of `length` in a trace:  "ping-77 [001] b.... 63.53: net_dev_queue: dev=tun0 skbaddr=…8b len=361",
+ * and "node-75 [001] b.... 63.54: kfree_skb: skbaddr=…8b … location=ip_error+0x94/0x210 reason: IP_INADDRERRORS".
+ * @param pid of ping: a packet that was dropped before it had an interface is known by the process that sent it
+ */
+export function readTrace(trace: string, length: number, pid: number): Pick<PingWalk, "steps" | "drop"> {
+  const steps: string[] = [];
+  const ours = new Set<string>(); // skbaddr of our packet: the kernel's name for it, until it is freed and used again
+  let device = "";
+  for (const line of trace.split("\n")) {
+    const [, process, event, fields = ""] = /^\s*\S+-(\d+)\s.*?: (net_dev_queue|netif_receive_skb|kfree_skb): (.*)/.exec(line) ?? [];
+    const field = (name: string) => new RegExp(`\\b${name}[=:] ?([^\\s+]+)`).exec(fields)?.[1] ?? "";
+    const skb = field("skbaddr");
+    if (event === "kfree_skb") {
+      const reason = field("reason");
+      if ((!ours.delete(skb) && Number(process) !== pid) || NORMAL.includes(reason) || reason === "") continue;
+      return { steps, drop: { reason, where: field("location"), device } };
+    } else if (event) {
+      if (![length, length + ETHERNET].includes(Number(field("len")))) {
+        ours.delete(skb);
+        continue;
+      }
+      ours.add(skb);
+      device = field("dev");
+      steps.push(`${event === "net_dev_queue" ? "out" : "in"} ${device}`);
+    }
+  }
+  return { steps };
+}
