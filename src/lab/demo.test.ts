@@ -46,6 +46,10 @@ labTest("the five terminals, in their order, each naming the next; make down end
     const on = terminal("on", "internet", "ip", "-br", "addr");
     await on.until(/203\.0\.113\.8/);
 
+    const doctor = terminal("doctor");
+    assert.equal(await doctor.ended, 0, doctor.output);
+    assert.match(doctor.output, /The client is well\.[^]*The server is well\./);
+
     const [holder] = readFileSync(join(folder, "holder"), "utf8").split(" ");
     assert.equal(await terminal("down").ended, 0);
     assert.deepEqual([await server.ended, await client.ended !== undefined], [0, true]);

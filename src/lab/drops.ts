@@ -5,12 +5,12 @@
  * the lab all hosts are seen, on a real machine only that machine.
  */
 import { spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { atExit } from "../program.ts";
 
 const PLACES = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 const EVENTS = ["net/net_dev_queue", "net/netif_receive_skb", "skb/kfree_skb"];
+const NAME = "simple-vpn-doctor-"; // of the instance, and then the pid
 const NORMAL = ["NO_SOCKET", "CONSUMED", "SKB_CONSUMED"]; // NO_SOCKET: ping_rcv() of every reply, which goes to ping's raw socket
 const HEADERS = 28; // bytes that ping puts before its -s: IPv4 and ICMP
 const ETHERNET = 14; // bytes: on an eth device, net_dev_queue counts its header
@@ -26,39 +26,39 @@ export interface PingWalk {
 /** Pings `target` once, with the kernel watched where this process may; waits 1 s. */
 export function pingWatched(target: string): PingWalk {
   const size = 600 + Math.floor(Math.random() * 500); // so that no other ping has it
-  const watch = startWatching();
-  const { pid, status } = spawnSync("ping", ["-n", "-c", "1", "-W", "1", "-s", `${size}`, target], { encoding: "utf8" });
-  const walk: PingWalk = { answered: status === 0, steps: [] };
-  if ("missing" in watch) return { ...walk, missing: watch.missing };
-  return { ...walk, ...readTrace(watch.stop(), size + HEADERS, pid) };
+  const ping = () => spawnSync("ping", ["-n", "-c", "1", "-W", "1", "-s", `${size}`, target]);
+  let answered: boolean | undefined;
+  try {
+    return watched((read) => {
+      const { pid, status } = ping();
+      answered = status === 0;
+      return { answered, ...readTrace(read(), size + HEADERS, pid) };
+    });
+  } catch (error) {
+    return { answered: answered ?? ping().status === 0, steps: [], missing: `no tracefs to ask: ${(error as NodeJS.ErrnoException).code ?? (error as Error).message}` };
+  }
 }
 
-function startWatching(): { stop: () => string } | { missing: string } {
+/** Runs `work` with a tracefs instance; its `read` gives the trace so far. Throws where there can be none. */
+function watched<T>(work: (read: () => string) => T): T {
   const place = PLACES.find((one) => existsSync(join(one, "instances")));
-  if (!place) return { missing: "no tracefs here ('mount -t tracefs tracefs /sys/kernel/tracing', as root, shows it)" };
-  const instance = join(place, "instances", `simple-vpn-doctor-${process.pid}`);
-  const enable = (value: "0" | "1") => EVENTS.forEach((event) => writeFileSync(join(instance, "events", event, "enable"), value));
+  if (!place) throw new Error("'mount -t tracefs tracefs /sys/kernel/tracing', as root, brings it");
+  const folder = join(place, "instances");
+  const isLeft = (name: string) => name.startsWith(NAME) && !existsSync(`/proc/${name.slice(NAME.length)}`); // by a doctor that was killed
+  for (const left of readdirSync(folder).filter(isLeft)) rmdirSync(join(folder, left));
+  const instance = join(folder, `${NAME}${process.pid}`);
+  mkdirSync(instance);
   try {
-    mkdirSync(instance);
-  } catch (error) {
-    return { missing: `no tracefs instance: ${(error as NodeJS.ErrnoException).code} (it needs root)` };
+    const enable = (value: "0" | "1") => EVENTS.forEach((event) => writeFileSync(join(instance, "events", event, "enable"), value));
+    writeFileSync(join(instance, "trace_clock"), "mono");
+    enable("1");
+    return work(() => {
+      enable("0");
+      return readFileSync(join(instance, "trace"), "utf8");
+    });
+  } finally {
+    rmdirSync(instance); // no signal comes between: all of this is synchronous
   }
-  let there = true;
-  const remove = () => {
-    if (!there) return;
-    there = false;
-    enable("0");
-    rmdirSync(instance);
-  };
-  atExit(remove);
-  writeFileSync(join(instance, "trace_clock"), "mono");
-  enable("1");
-  const stop = () => {
-    const lines = readFileSync(join(instance, "trace"), "utf8");
-    remove();
-    return lines;
-  };
-  return { stop };
 }
 
 /**
