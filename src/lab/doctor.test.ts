@@ -134,7 +134,7 @@ labTest("what is beyond the tunnel, the client sees from ping and from the kerne
   assert.deepEqual(server.broken, ["target"], server.output);
 });
 
-labTest("a wrong secret, no device, no privilege, the server stopped; usage", async (lab) => {
+labTest("a wrong secret, no device, no privilege, the server stopped, a foreign server; usage", async (lab) => {
   const server = await startServer(lab);
   const client = await startClient(lab);
   const wrong = await examine(lab, "client", [process.execPath, "--import", "tsx", "src/lab/doctor.ts"], { env: { ...process.env, SIMPLE_VPN_SECRET: "00".repeat(32) } });
@@ -145,8 +145,10 @@ labTest("a wrong secret, no device, no privilege, the server stopped; usage", as
 
   const node = `${process.execPath} --import tsx src/lab/doctor.ts server`;
   const bare = await examine(lab, "server", ["unshare", "--mount", "sh", "-c", `mount -t tmpfs tmpfs /dev/net; ${node} > /dev/net/out; cat /dev/net/out; sed -n 's/.*fix .*# //p' /dev/net/out | grep -v doctor > /dev/net/fix; sh -e /dev/net/fix && echo MENDED && ${node}`]);
-  assert.deepEqual([bare.code, bare.fixes], [0, [["server", "mkdir -p /dev/net"], ["server", "mknod -m 666 /dev/net/tun c 10 200"]]], bare.output);
-  assert.match(bare.output, /✗ +device +no \/dev\/net\/tun[^]*MENDED\nok device/);
+  const mended = process.getuid!() === 0; // an ordinary user's lab is a user namespace, where nobody makes device nodes
+  assert.deepEqual([bare.code, bare.fixes], [mended ? 0 : 1, [["server", "mkdir -p /dev/net"], ["server", "mknod -m 666 /dev/net/tun c 10 200"]]], bare.output);
+  assert.match(bare.output, /✗ +device +no \/dev\/net\/tun/);
+  if (mended) assert.match(bare.output, /MENDED\nok device/);
   const powerless = await examine(lab, "client", ["setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-net_admin", process.execPath, "--import", "tsx", "src/lab/doctor.ts"]);
   assert.deepEqual([powerless.code, powerless.broken], [1, ["privilege"]], powerless.output);
   assert.match(powerless.output, /fix +client# sudo npx tsx src\/lab\/doctor\.ts client/);
@@ -160,6 +162,13 @@ labTest("a wrong secret, no device, no privilege, the server stopped; usage", as
   const idle = await doctor(lab, "server");
   assert.equal(idle.broken[0], "interface", idle.output);
   assert.match(idle.output, /no program listens on TCP port 5555\n +fix +server# npx tsx src\/server\.ts --configure --nat eth1/);
+  const banner = `require("node:net").createServer((s) => s.on("error", () => {}).end("SSH-2.0-OpenSSH_9.2\\r\\n")).listen(5555, () => console.log("listening"))`;
+  const foreign = new Running(lab.spawn("server", [process.execPath, "-e", banner]));
+  await foreign.until(/listening/);
+  const strange = await doctor(lab, "client", "--server", SERVER);
+  assert.match(strange.hops.get("handshake")!.text, /unknown frame type 83/);
+  assert.doesNotMatch(strange.output, /wrong secret/);
+  await foreign.stop("SIGKILL");
   await startServer(lab); // the two fixes, as typed
   await startClient(lab);
   allWell(await doctor(lab, "client"));
@@ -185,7 +194,7 @@ test("forwards() walks the chain: the first certain rule decides, what may decid
 test("findNat() finds the rule that covers the subnet and the device, and no other", () => {
   const subnet = parseCidr("10.8.0.0/24")!;
   const good = ["-s 10.8.0.0/24 -o eth1 -j MASQUERADE", "-s 10.0.0.0/8 -o eth1 -j SNAT --to-source 203.0.113.1", "-o eth1 -j MASQUERADE", "-j MASQUERADE"];
-  const bad = ["-s 10.8.0.0/25 -o eth1 -j MASQUERADE", "-s 10.8.0.0/24 -o eth0 -j MASQUERADE", "-s 172.17.0.0/16 ! -o docker0 -j MASQUERADE", "-s 10.8.0.0/24 -o eth1 -j ACCEPT"];
+  const bad = ["-s 10.8.0.0/25 -o eth1 -j MASQUERADE", "-s 10.8.0.0/24 -o eth0 -j MASQUERADE", "-s 10.8.0.0/24 ! -o eth1 -j MASQUERADE", "-s 172.17.0.0/16 ! -o docker0 -j MASQUERADE", "-s 10.8.0.0/24 -o eth1 -j ACCEPT"];
   for (const rule of good) assert.ok(findNat(`-P POSTROUTING ACCEPT\n-A POSTROUTING ${rule}`, subnet, "eth1"), rule);
   for (const rule of bad) assert.equal(findNat(`-P POSTROUTING ACCEPT\n-A POSTROUTING ${rule}`, subnet, "eth1"), undefined, rule);
 });
