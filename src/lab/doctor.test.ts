@@ -66,7 +66,7 @@ labTest("on the client: interface, address, program, route, routing loop, MTU", 
   const client = await startClient(lab);
   const mend = (commands: string[], hop: string, fix: RegExp, where: Host = "client") => breakAndMend(lab, "client", commands, hop, fix, where);
   await mend(["ip link set tun0 down"], "interface", /^client# ip link set tun0 up\nclient# ip route replace/);
-  await mend(["ip addr del 10.8.0.2/24 dev tun0"], "address", /^client# ip addr add 10\.8\.0\.2\/24 dev tun0\nclient# ip route replace/);
+  await mend(["ip addr del 10.8.0.2/24 dev tun0"], "address", /^client# ip addr replace 10\.8\.0\.2\/24 dev tun0\nclient# ip route replace/);
   await mend([`kill -STOP ${client.child.pid}`], "program", /^client# kill -CONT \d+$/);
   await mend(["ip route del 8.8.8.8/32 dev tun0"], "route", /^client# ip route replace 8\.8\.8\.8\/32 dev tun0$/);
   await mend([`ip route add ${SERVER}/32 dev tun0`], "server", /^client# ip route replace 192\.168\.1\.1\/32 dev eth0/);
@@ -81,7 +81,7 @@ labTest("on the server: interface, address, way back, forwarding, firewall, NAT"
   await startClient(lab);
   const mend = (commands: string[], hop: string, fix: RegExp) => breakAndMend(lab, "server", commands, hop, fix);
   await mend(["ip link set tun0 down"], "interface", /^server# ip link set tun0 up/);
-  await mend(["ip addr del 10.8.0.1/24 dev tun0"], "address", /^server# ip addr add 10\.8\.0\.1\/24 dev tun0/);
+  await mend(["ip addr del 10.8.0.1/24 dev tun0"], "address", /^server# ip addr replace 10\.8\.0\.1\/24 dev tun0/);
   await mend(["ip route add 10.8.0.2/32 dev eth0"], "way back", /^server# ip route replace 10\.8\.0\.2\/32 dev tun0$/);
   await mend(["sysctl -w net.ipv4.ip_forward=0"], "forwarding", /^server# sysctl -w net\.ipv4\.ip_forward=1$/);
   await mend(["sysctl -w net.ipv4.conf.tun0.forwarding=0"], "forwarding", /^server# sysctl -w net\.ipv4\.conf\.tun0\.forwarding=1$/);
