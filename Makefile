@@ -1,5 +1,5 @@
 # make demo and make test do everything. The other targets are the same things one by one, in the order you need them.
-.PHONY: help demo walk test experiments experiment secret server configure-server client configure-client ping doctor on down ready
+.PHONY: help demo walk test experiments experiment secret server configure-server client configure-client ping terminals doctor check on down ready
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 TSX := node --import tsx
@@ -16,6 +16,7 @@ walk: ready ## one ping, all 19 steps with evidence; walk.html, walk.svg, walk.p
 
 test: ready ## type check, unit tests, lab tests with real TUNs
 	@node_modules/.bin/tsc
+	@$(TSX) src/lab/check.ts
 	@node --import tsx --test --test-reporter=spec $$(find src -name '*.test.ts' | sort)
 
 experiments: ready ## what to try next: eight experiments, a line each
@@ -23,6 +24,9 @@ experiments: ready ## what to try next: eight experiments, a line each
 
 experiment: ready ## one of them, in a lab of its own: make experiment NAME=break-xor
 	@$(TSX) src/lab/experiments/run.ts $(NAME)
+
+check: ready ## what README.md, walkthrough.md, draft/ and refs/ say, against the source and a fresh run
+	@$(TSX) src/lab/check.ts
 
 secret: secret.key ## the shared secret, 32 random bytes in hex, for both ends
 secret.key:
@@ -42,6 +46,9 @@ configure-client: ready ## terminal 4: address and route on the client
 
 ping: ready ## terminal 5: ping 8.8.8.8 on the client
 	@$(TERMINAL) ping $(ARGS)
+
+terminals: ready ## the five of them as tmux panes, commands typed and waiting for Enter
+	@$(TSX) src/lab/terminals.ts
 
 doctor: ready ## no answer? goes along the walk on both hosts, names the broken hop and the command that mends it
 	@$(TERMINAL) doctor

@@ -1,0 +1,156 @@
+/**
+ * `make check`: do README.md, walkthrough.md, draft/ and refs/ still tell the truth? Every file, symbol, WALK marker, make target,
+ * option, link and listing that they cite must be in the source; every step must have its section; and every line of expected
+ * output (a fence marked `output demo`, say) must be printed by a fresh run, changing parts masked. A miss exits 1 with file and line.
+ */
+import { spawn } from "node:child_process";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join, resolve } from "node:path";
+import { Failure, program } from "../program.ts";
+import { ROOT } from "./lab.ts";
+import { anchorOf } from "./page.ts";
+import { Running } from "./running.ts";
+import { WALK } from "./timeline.ts";
+
+const read = (file: string) => readFileSync(resolve(ROOT, file), "utf8");
+const list = (folder: string, ending: string) => readdirSync(join(ROOT, folder), { recursive: true, encoding: "utf8" }).filter((name) => name.endsWith(ending)).map((name) => join(folder, name));
+
+const DOCUMENTS = ["README.md", "walkthrough.md", ...list("draft", ".md"), ...list("refs", ".md")];
+const GIVEN = process.argv.slice(2); // check these documents only
+const ALL = list("src", ".ts").filter((file) => !file.endsWith(".test.ts")).map(read).join("\n"); // the source, as one text
+const KERNEL = new Set(read("refs/functions.txt").trim().split("\n").map((line) => line.split(" ")[1]));
+const TARGETS = new Set([...read("Makefile").matchAll(/^([\w-]+):/gm)].map(([, name]) => name));
+const MARKERS = new Set([...ALL.matchAll(/\/\/ .*?WALK ((?:R?\d[\w.]* ?)+)/g)].flatMap(([, names]) => names!.trim().split(" ")));
+
+interface Miss {
+  file: string;
+  line: number;
+  what: string;
+}
+
+/** Is `name` the name of a function, method, class or constant of ours? */
+const isOurs = (name: string) => new RegExp(`(function\\*?|const|class|let|get|set|private|static|async|readonly) ${name}\\b|^  ${name}(<.*?>)?\\(|\\b${name}: ?[({]|\\b${name}\\(.*\\{$`, "m").test(ALL);
+
+/** A cited path, as it is or below src/ or src/lab/. */
+const isFile = (path: string, document: string) => ["", "src", "src/lab", dirname(document)].some((folder) => existsSync(join(ROOT, folder, path)));
+
+/** What is wrong with one piece of `inline code`; undefined if nothing is. */
+function wrongCode(code: string, document: string): string | undefined {
+  const marker = /^WALK (R?\d[\w.]*)$/.exec(code)?.[1];
+  if (marker) return MARKERS.has(marker) ? undefined : `no // WALK ${marker} in the source`;
+  const target = /^make ([a-z][\w-]*)/.exec(code)?.[1];
+  if (target) return TARGETS.has(target) ? undefined : `no target ${target} in the Makefile`;
+  const flag = /^--([a-z][\w-]*)/.exec(code)?.[1];
+  if (flag) return new RegExp(`["' ]?\\b${flag}"?: (option|flag)\\(|--${flag}\\b`).test(ALL) ? undefined : `no option --${flag}`;
+  const path = /^((?:src|refs|draft|lab)\/[\w./-]*[\w/]|[\w-]+\.(?:ts|md|html|json|txt))$/.exec(code)?.[1];
+  if (path && !/^(walk|secret)\./.test(path)) return isFile(path, document) ? undefined : `no file ${path}`;
+  const symbol = /^(?:\w+\.)?([A-Za-z_]\w*)\(\)$/.exec(code)?.[1];
+  if (symbol) {
+    if (KERNEL.has(symbol) || (!document.startsWith("refs/") && isOurs(symbol))) return undefined;
+    return document.startsWith("refs/") ? `${symbol}() is not in refs/functions.txt` : `${symbol}() is neither ours nor in refs/functions.txt`;
+  }
+  return undefined;
+}
+
+/** Links to our own files and their sections. */
+function wrongLink(target: string, document: string): string | undefined {
+  if (/^[a-z]+:/.test(target)) return undefined;
+  const [path = "", anchor] = target.split("#");
+  const file = path === "" ? document : join(dirname(document), path);
+  if (!existsSync(resolve(ROOT, file))) return `no file ${file}`;
+  if (anchor === undefined || !file.endsWith(".md")) return undefined;
+  const text = read(file);
+  const headings = [...text.matchAll(/^#+ (.*)$/gm)].map(([, title]) => title!.toLowerCase().replace(/[^\p{L}\p{N} _-]/gu, "").replace(/ /g, "-"));
+  return headings.includes(anchor) || text.includes(`id="${anchor}"`) ? undefined : `no section ${anchor} in ${file}`;
+}
+
+/** A listing's lines must stand in its source, one after the other; `…` alone marks a gap. Indentation does not count. */
+function wrongListing(lines: string[], file: string): number | undefined {
+  if (!existsSync(join(ROOT, file))) return 0;
+  const source = read(file).split("\n").map((line) => line.trim());
+  let at = -1;
+  for (const [i, line] of lines.map((one) => one.trim()).entries()) {
+    const gap = i === 0 || lines[i - 1]!.trim() === "…";
+    if (line === "…" || (line === "" && gap)) continue;
+    const next = gap ? source.indexOf(line, at + 1) : source[at + 1] === line ? at + 1 : -1;
+    if (next < 0) return i;
+    at = next;
+  }
+  return undefined;
+}
+
+/** Colours away, spaces folded, bytes and numbers masked, but for addresses. */
+const mask = (line: string) =>
+  line
+    .replace(/\x1b\[[\d;]*m/g, "")
+    .replace(/\b[0-9a-f]{2}( [0-9a-f]{2}){2,}\b/g, "HEX")
+    .replace(/\d+\.\d+\.\d+\.\d+(\/\d+)?|0x[0-9a-f]+|\d+(\.\d+)?/g, (number) => (/^\d+\.\d+\.\d+\.\d+/.test(number) ? number : "N"))
+    .replace(/\s+/g, " ")
+    .trim();
+
+/** What each program prints, from one fresh run of each: the demo, the walk, and the five terminals. */
+async function freshRuns(): Promise<Map<string, Set<string>>> {
+  const folder = mkdtempSync(join(tmpdir(), "simple-vpn-check-"));
+  const env = { ...process.env, SIMPLE_VPN_LAB: folder, SIMPLE_VPN_SECRET: "5e".repeat(32), NO_COLOR: "1" };
+  const start = (...args: string[]) => new Running(spawn(process.execPath, ["--import", "tsx", ...args], { cwd: ROOT, env }));
+  const terminal = (...args: string[]) => start("src/lab/terminal.ts", ...args);
+  const runs: Record<string, Running> = { demo: start("src/lab/demo.ts") };
+  try {
+    await runs.demo!.ended;
+    await (runs.walk = start("src/lab/walk.ts", "--out", folder)).ended;
+    await (runs.server = terminal("server")).until(/listening on/);
+    await (runs["configure-server"] = terminal("configure-server")).ended;
+    await (runs.client = terminal("client")).until(/connected to/);
+    await (runs["configure-client"] = terminal("configure-client")).ended;
+    await (runs.ping = terminal("ping", "-c", "3", "8.8.8.8")).ended;
+    await runs.client!.until(/R6\.write/);
+    await terminal("down").ended;
+    await Promise.all([runs.server!.ended, runs.client!.ended]);
+  } finally {
+    await terminal("down").ended;
+    rmSync(folder, { recursive: true, force: true });
+  }
+  return new Map(Object.entries(runs).map(([name, { output }]) => [name, new Set(output.split("\n").map(mask))]));
+}
+
+function checkDocument(file: string, outputs: Map<string, Set<string>>): Miss[] {
+  const misses: Miss[] = [];
+  const lines = read(file).split("\n");
+  for (let i = 0; i < lines.length; i++) {
+    const fence = /^ *```(.*)$/.exec(lines[i]!)?.[1];
+    if (fence !== undefined) {
+      const start = i + 1;
+      const length = lines.slice(start).findIndex((line) => /^ *```$/.test(line));
+      const block = lines.slice(start, start + length);
+      i = start + length;
+      const listed = /^ts (src\/\S+)/.exec(fence)?.[1];
+      const wrong = listed === undefined ? undefined : wrongListing(block, listed);
+      if (wrong !== undefined) misses.push({ file, line: start + wrong + 1, what: `not in ${listed}, or not there: ${block[wrong]}` });
+      const run = /^output (\S+)/.exec(fence)?.[1];
+      if (run === undefined) continue;
+      const printed = outputs.get(run);
+      if (!printed) misses.push({ file, line: start, what: `no run is called ${run}` });
+      else block.forEach((line, k) => line.trim() && line.trim() !== "…" && !printed.has(mask(line)) && misses.push({ file, line: start + k + 1, what: `make ${run} does not print: ${line.trim()}` }));
+      continue;
+    }
+    const found = [
+      ...[...lines[i]!.matchAll(/`([^`]+)`/g)].map(([, code]) => wrongCode(code!, file)),
+      ...[...lines[i]!.replace(/`[^`]*`/g, "").matchAll(/\]\(([^)\s]+)\)/g)].map(([, target]) => wrongLink(target!, file)),
+    ];
+    for (const what of found) if (what !== undefined) misses.push({ file, line: i + 1, what });
+  }
+  return misses;
+}
+
+program(async () => {
+  const documents = GIVEN.length > 0 ? GIVEN : DOCUMENTS;
+  const needsRuns = documents.some((file) => /^ *```output /m.test(read(file)));
+  const outputs = needsRuns ? await freshRuns() : new Map<string, Set<string>>();
+  const misses = documents.flatMap((file) => checkDocument(file, outputs));
+  const steps = documents.includes("walkthrough.md") ? WALK : [];
+  for (const { id } of steps) if (!read("walkthrough.md").includes(`<a id="${anchorOf(id)}"></a>`)) misses.push({ file: "walkthrough.md", line: 1, what: `no section for step ${id}` });
+  for (const { file, line, what } of misses) console.error(`${file}:${line}: ${what}`);
+  if (misses.length > 0) throw new Failure(`Cannot vouch for the documents: ${misses.length} of their claims do not hold`, "correct the document, or the code");
+  console.log(`${documents.length} documents checked against the source and fresh runs: all that they cite is there.`);
+});

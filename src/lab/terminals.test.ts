@@ -1,0 +1,39 @@
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { test } from "node:test";
+import { until } from "../testing.ts";
+import { ROOT } from "./lab.ts";
+import { has } from "./tools.ts";
+
+const run = (env: Record<string, string>) => spawnSync(process.execPath, ["--import", "tsx", "src/lab/terminals.ts"], { cwd: ROOT, encoding: "utf8", env: { ...process.env, ...env } });
+
+test("make terminals types each of the five commands into a pane of its own, and presses no Enter", async (t) => {
+  if (!has("tmux")) {
+    assert.ok(!process.env.CI, "tmux is not installed");
+    return t.skip("tmux is not installed");
+  }
+  const session = `simple-vpn-test-${process.pid}`;
+  const tmux = (...args: string[]) => spawnSync("tmux", ["-L", session, ...args], { encoding: "utf8" }).stdout;
+  try {
+    const { status, stdout, stderr } = run({ SIMPLE_VPN_TMUX: session });
+    assert.equal(status, 0, stderr);
+    assert.match(stdout, /ready: tmux -L \S+ attach/);
+    const panes = tmux("list-panes", "-F", "#{pane_id} #{pane_title} #{pane_current_command}").trim().split("\n");
+    assert.equal(panes.length, 5);
+    const commands = ["make server", "make configure-server", "make client", "make configure-client", "make ping"];
+    for (const [i, command] of commands.entries()) {
+      const [id] = panes[i]!.split(" ");
+      assert.match(panes[i]!, new RegExp(`terminal ${i + 1}: ${command} `));
+      assert.doesNotMatch(panes[i]!, /make$/, "nothing runs yet");
+      await until(() => tmux("capture-pane", "-p", "-t", id!).trimEnd().endsWith(command));
+    }
+  } finally {
+    tmux("kill-server");
+  }
+});
+
+test("without tmux, make terminals says so and shows the five commands", () => {
+  const { status, stdout } = run({ PATH: "/nonexistent" });
+  assert.equal(status, 0);
+  assert.match(stdout, /tmux is not installed[^]*1 +make server\n +2 +make configure-server\n +3 +make client\n +4 +make configure-client\n +5 +make ping/);
+});

@@ -1,0 +1,40 @@
+/** `make terminals`: the five terminals as five tmux panes, each with its command typed and waiting for Enter. For a projector. */
+import { spawnSync } from "node:child_process";
+import chalk from "chalk";
+import { exit, Failure, program } from "../program.ts";
+import { ROOT } from "./lab.ts";
+import { has } from "./tools.ts";
+
+const COMMANDS = ["make server", "make configure-server", "make client", "make configure-client", "make ping"];
+const SESSION = process.env.SIMPLE_VPN_TMUX ?? "simple-vpn"; // a tmux server of our own (-L): no other session is touched
+
+function tmux(...args: string[]): string {
+  const { status, stdout, stderr } = spawnSync("tmux", ["-L", SESSION, ...args], { encoding: "utf8" });
+  if (status !== 0) throw new Failure(`Cannot run 'tmux ${args.join(" ")}': ${stderr.trim()}`, `tmux -L ${SESSION} kill-server, then again`);
+  return stdout.trim();
+}
+
+program(() => {
+  if (!has("tmux")) {
+    console.log(`tmux is not installed ('apt-get install tmux'). Open five terminals in this folder, and type in them, in order:\n`);
+    COMMANDS.forEach((command, i) => console.log(`  ${i + 1}  ${chalk.bold(command)}`));
+    return;
+  }
+  const panes = [tmux("new-session", "-d", "-P", "-F", "#{pane_id}", "-c", ROOT, "-x", "200", "-y", "50")];
+  while (panes.length < COMMANDS.length) {
+    panes.push(tmux("split-window", "-P", "-F", "#{pane_id}", "-c", ROOT));
+    tmux("select-layout", "tiled"); // after each split, or the next pane finds no room
+  }
+  tmux("set-option", "-g", "mouse", "on");
+  tmux("set-option", "-g", "pane-border-status", "top");
+  tmux("set-option", "-g", "pane-border-format", " #{pane_title} ");
+  for (const [i, pane] of panes.entries()) {
+    tmux("select-pane", "-t", pane, "-T", `terminal ${i + 1}: ${COMMANDS[i]}`);
+    tmux("send-keys", "-t", pane, "-l", COMMANDS[i]!); // -l: as it is, and no Enter
+  }
+  tmux("select-pane", "-t", panes[0]!);
+  if (!process.stdout.isTTY) return console.log(`ready: tmux -L ${SESSION} attach`);
+  const { status } = spawnSync("tmux", ["-L", SESSION, "attach"], { stdio: "inherit" });
+  console.log(`The panes go on in the background: 'tmux -L ${SESSION} attach' shows them, 'tmux -L ${SESSION} kill-server' and 'make down' end them.`);
+  exit(status ?? 1);
+});
