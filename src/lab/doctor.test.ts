@@ -24,7 +24,7 @@ async function examine(lab: Lab, host: Host, command: string[], env = SECRET) {
   const hops = new Map([...output.matchAll(/^(ok|✗|\?) +(\w+(?: back)?) {2,}(.*)/gm)].map(([, state, hop, text]) => [hop!, { state: state!, text: text! }]));
   const fixes = [...output.matchAll(/^ +fix +(client|server)# (.*)/gm)].map(([, where, line]) => [where!, line!] as const);
   const broken = [...hops].filter(([, { state }]) => state === "✗").map(([hop]) => hop);
-  assert.equal(lab.try("lab", `test -e ${INSTANCES}/simple-vpn-doctor-${running.child.pid}`).status, 1, "it removed its tracefs instance");
+  assert.equal(lab.try("lab", `test -e ${INSTANCES}/simple-vpn-${running.child.pid}`).status, 1, "it removed its tracefs instance");
   return { code, output, hops, fixes, broken };
 }
 
@@ -97,7 +97,7 @@ labTest("what is beyond the tunnel, the client sees from ping and from the kerne
   await startServer(lab);
   await startClient(lab);
   const traced = hasTracefs(lab);
-  if (traced) lab.run("lab", `mkdir ${INSTANCES}/simple-vpn-doctor-999999999`); // of a doctor that was killed: no pid is so large
+  if (traced) lab.run("lab", `mkdir ${INSTANCES}/simple-vpn-999999999`); // of a doctor that was killed: no pid is so large
   const seen = async (state: string, text: RegExp) => {
     const sick = await doctor(lab, "client");
     assert.equal(sick.code, 1, sick.output);
@@ -110,7 +110,7 @@ labTest("what is beyond the tunnel, the client sees from ping and from the kerne
   };
   lab.run("server", "sysctl -w net.ipv4.ip_forward=0");
   await seen("✗", /out tun0, in tun0; then dropped it in ip_error\(\): IP_\w+/);
-  assert.equal(lab.try("lab", `test -e ${INSTANCES}/simple-vpn-doctor-999999999`).status, 1, "the next doctor removes what a killed one left");
+  assert.equal(lab.try("lab", `test -e ${INSTANCES}/simple-vpn-999999999`).status, 1, "the next doctor removes what a killed one left");
   lab.run("server", "sysctl -w net.ipv4.ip_forward=1");
   lab.run("server", "iptables -P FORWARD DROP");
   await seen("✗", /out tun0, in tun0; then dropped it in \w+\(\): NETFILTER_DROP/);

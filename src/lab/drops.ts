@@ -1,16 +1,14 @@
 /**
- * The kernel's own evidence of what became of one packet: tracepoints in a tracefs instance of our own, so that nothing
- * global is disturbed (linux Documentation/trace/ftrace.rst, "Instances"). A packet is known by its length, which ping
- * chooses: tunnelled, it has that length again on every interface that it passes. tracefs does not know namespaces: in
- * the lab all hosts are seen, on a real machine only that machine.
+ * The kernel's own evidence of what became of one packet. A packet is known by its length, which ping chooses: tunnelled, it
+ * has that length again on every interface that it passes. In the lab all hosts are seen, on a real machine only that machine.
  */
 import { spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { join } from "node:path";
+import { TraceInstance } from "./tracefs.ts";
 
 const PLACES = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 const EVENTS = ["net/net_dev_queue", "net/netif_receive_skb", "skb/kfree_skb"];
-const NAME = "simple-vpn-doctor-"; // of the instance, and then the pid
 const NORMAL = ["NO_SOCKET", "CONSUMED", "SKB_CONSUMED"]; // NO_SOCKET: ping_rcv() of every reply, which goes to ping's raw socket
 const HEADERS = 28; // bytes that ping puts before its -s: IPv4 and ICMP
 const ETHERNET = 14; // bytes: on an eth device, net_dev_queue counts its header
@@ -28,36 +26,19 @@ export function pingWatched(target: string): PingWalk {
   const size = 600 + Math.floor(Math.random() * 500); // so that no other ping has it
   const ping = () => spawnSync("ping", ["-n", "-c", "1", "-W", "1", "-s", `${size}`, target]);
   let answered: boolean | undefined;
+  let instance: TraceInstance | undefined;
   try {
-    return watched((read) => {
-      const { pid, status } = ping();
-      answered = status === 0;
-      return { answered, ...readTrace(read(), size + HEADERS, pid) };
-    });
+    const place = PLACES.find((one) => existsSync(join(one, "instances")));
+    if (!place) throw new Error("'mount -t tracefs tracefs /sys/kernel/tracing', as root, brings it");
+    instance = new TraceInstance(place);
+    for (const event of EVENTS) instance.enable(event);
+    const { pid, status } = ping();
+    answered = status === 0;
+    return { answered, ...readTrace(instance.stop(), size + HEADERS, pid) };
   } catch (error) {
     return { answered: answered ?? ping().status === 0, steps: [], missing: `no tracefs to ask: ${(error as NodeJS.ErrnoException).code ?? (error as Error).message}` };
-  }
-}
-
-/** Runs `work` with a tracefs instance; its `read` gives the trace so far. Throws where there can be none. */
-function watched<T>(work: (read: () => string) => T): T {
-  const place = PLACES.find((one) => existsSync(join(one, "instances")));
-  if (!place) throw new Error("'mount -t tracefs tracefs /sys/kernel/tracing', as root, brings it");
-  const folder = join(place, "instances");
-  const isLeft = (name: string) => name.startsWith(NAME) && !existsSync(`/proc/${name.slice(NAME.length)}`); // by a doctor that was killed
-  for (const left of readdirSync(folder).filter(isLeft)) rmdirSync(join(folder, left));
-  const instance = join(folder, `${NAME}${process.pid}`);
-  mkdirSync(instance);
-  try {
-    const enable = (value: "0" | "1") => EVENTS.forEach((event) => writeFileSync(join(instance, "events", event, "enable"), value));
-    writeFileSync(join(instance, "trace_clock"), "mono");
-    enable("1");
-    return work(() => {
-      enable("0");
-      return readFileSync(join(instance, "trace"), "utf8");
-    });
   } finally {
-    rmdirSync(instance); // no signal comes between: all of this is synchronous
+    instance?.remove(); // no signal comes between: all of this is synchronous
   }
 }
 

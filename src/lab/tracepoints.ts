@@ -1,11 +1,7 @@
-/**
- * The kernel's own evidence: tracepoints, recorded in a tracefs instance of our own (Documentation/trace/ftrace.rst), so that
- * nobody else's tracing is disturbed, and on the monotonic clock, as all our other times are. Needs root.
- */
-import { mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+/** The kernel's own evidence of the walk: tracepoints, recorded while the followed command runs. */
 import { atExit } from "../program.ts";
 import type { Lab } from "./lab.ts";
+import { TraceInstance } from "./tracefs.ts";
 
 /** One line of the kernel's trace. */
 export interface KernelEvent {
@@ -16,19 +12,17 @@ export interface KernelEvent {
 }
 
 const EVENTS = [
-  "syscalls/sys_enter_connect", "syscalls/sys_enter_sendto", "syscalls/sys_enter_sendmsg", "syscalls/sys_enter_sendmmsg", "syscalls/sys_enter_write",
-  "fib/fib_table_lookup", "net/net_dev_queue", "net/net_dev_start_xmit", "net/netif_receive_skb", "skb/skb_copy_datagram_iovec", "skb/kfree_skb",
+  "fib/fib_table_lookup", "net/net_dev_start_xmit", "net/netif_receive_skb", "skb/skb_copy_datagram_iovec", "skb/kfree_skb",
   "sock/sk_data_ready", "sock/sock_recv_length",
 ];
+const SYSTEM_CALLS = ["connect", "sendto", "sendmsg", "sendmmsg", "write"].map((name) => `syscalls/sys_enter_${name}`);
 const TRACING = "/sys/kernel/tracing";
-const PREFIX = "simple-vpn-";
 
 export class Tracepoints {
-  readonly missing: string[] = []; // events that this kernel does not have
-  private readonly folder: string;
+  private readonly instance: TraceInstance;
 
-  private constructor(folder: string) {
-    this.folder = folder;
+  private constructor(instance: TraceInstance) {
+    this.instance = instance;
   }
 
   /** Starts recording. A string says why there is no evidence of the kernel's to be had. */
@@ -36,17 +30,11 @@ export class Tracepoints {
     // tracefs is mounted in the lab's private mount namespace, so that this machine's mounts stay as they are.
     const { status, stderr } = lab.try("lab", `mount -t tracefs tracefs ${TRACING}`);
     if (status !== 0) return `tracefs cannot be mounted: ${stderr.trim().split("\n")[0]}`;
-    const instances = `/proc/${lab.holder}/root${TRACING}/instances`;
     try {
-      for (const old of readdirSync(instances).filter((name) => name.startsWith(PREFIX))) {
-        if (!isAlive(Number(old.slice(PREFIX.length)))) removeInstance(join(instances, old)); // left by a run that was killed
-      }
-      const tracepoints = new Tracepoints(join(instances, `${PREFIX}${process.pid}`));
-      mkdirSync(tracepoints.folder);
-      atExit(() => removeInstance(tracepoints.folder));
-      tracepoints.write("trace_clock", "mono");
-      for (const event of EVENTS) tracepoints.enable(event);
-      return tracepoints;
+      const instance = new TraceInstance(`/proc/${lab.holder}/root${TRACING}`);
+      atExit(() => instance.remove());
+      for (const event of EVENTS) instance.enable(event);
+      return new Tracepoints(instance);
     } catch (error) {
       return `tracefs cannot be used: ${(error as NodeJS.ErrnoException).code}`;
     }
@@ -54,52 +42,18 @@ export class Tracepoints {
 
   /** System calls are recorded of this process only: there are so many. */
   follow(pid: number): void {
-    for (const event of EVENTS.filter((name) => name.startsWith("syscalls/") && !this.missing.includes(name))) {
-      this.write(`events/${event}/filter`, `common_pid == ${pid}`);
-      this.write(`events/${event}/enable`, "1");
-    }
-  }
-
-  private enable(event: string): void {
-    try {
-      if (!event.startsWith("syscalls/")) this.write(`events/${event}/enable`, "1"); // those wait for follow()
-      else readFileSync(join(this.folder, `events/${event}/enable`));
-    } catch {
-      this.missing.push(event);
-    }
-  }
-
-  private write(file: string, value: string): void {
-    writeFileSync(join(this.folder, file), value);
+    for (const event of SYSTEM_CALLS) this.instance.enable(event, `common_pid == ${pid}`);
   }
 
   /** Stops recording and removes the instance; what was recorded, in time order. */
   stop(): KernelEvent[] {
-    this.write("tracing_on", "0");
-    const events: KernelEvent[] = [];
-    for (const line of readFileSync(join(this.folder, "trace"), "utf8").split("\n")) {
+    const lines = this.instance.stop().split("\n");
+    this.instance.remove();
+    const events = lines.flatMap((line): KernelEvent[] => {
       const [, pid, seconds, micros, name, text] = /^\s*.+-(\d+)\s+\[\d+\]\s+\S+\s+(\d+)\.(\d{6}): (\w+)[:(] ?(.*)$/.exec(line) ?? [];
-      if (name !== undefined) events.push({ time: BigInt(seconds!) * 1_000_000_000n + BigInt(micros!) * 1000n, pid: Number(pid), name, text: text!.replace(/\)$/, "") });
-    }
-    removeInstance(this.folder);
+      if (name === undefined) return [];
+      return [{ time: BigInt(seconds!) * 1_000_000_000n + BigInt(micros!) * 1000n, pid: Number(pid), name, text: text!.replace(/\)$/, "") }];
+    });
     return events.sort((a, b) => (a.time < b.time ? -1 : a.time > b.time ? 1 : 0));
-  }
-}
-
-function removeInstance(folder: string): void {
-  try {
-    writeFileSync(join(folder, "events/enable"), "0");
-    rmdirSync(folder);
-  } catch {
-    // the lab is down already, and with it our view of tracefs; the next run removes it
-  }
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch {
-    return false;
   }
 }
