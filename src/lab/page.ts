@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { type Evidence, type Lane, WALK } from "./timeline.ts";
 
 const LANES: Lane[] = ["application", "client kernel", "client tun0", "client program", "wire", "server program", "server kernel", "internet"];
-const [LANE, ROW, TOP, LEFT] = [160, 52, 60, 90]; // px
+const [LANE, ROW, TOP, LEFT] = [172, 52, 60, 90]; // px
 
 const escape = (text: string) => text.replace(/[&<>"]/g, (sign) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" })[sign]!);
 const stepsOf = (evidence: Evidence[]) => {
