@@ -37,8 +37,8 @@ const isFile = (path: string, document: string) => ["", "src", "src/lab", dirnam
 
 /** What is wrong with one piece of `inline code`; undefined if nothing is. */
 function wrongCode(code: string, document: string): string | undefined {
-  const marker = /^WALK (R?\d[\w.]*)$/.exec(code)?.[1];
-  if (marker) return MARKERS.has(marker) ? undefined : `no // WALK ${marker} in the source`;
+  const markers = /^WALK ([\w. ]+)$/.exec(code)?.[1]?.split(" ");
+  if (markers) return markers.every((marker) => MARKERS.has(marker)) ? undefined : `no // ${code} in the source`;
   const target = /^make ([a-z][\w-]*)/.exec(code)?.[1];
   if (target) return TARGETS.has(target) ? undefined : `no target ${target} in the Makefile`;
   const flag = /^--([a-z][\w-]*)/.exec(code)?.[1];

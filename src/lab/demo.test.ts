@@ -41,6 +41,12 @@ labTest("the five terminals, in their order, each naming the next; make down end
     const ping = terminal("ping", "-c", "2", "8.8.8.8");
     assert.equal(await ping.ended, 0, ping.output);
     assert.match(ping.output, /2 received, 0% packet loss/);
+    const page = terminal("on", "client", process.execPath, "-e", 'require("http").get("http://8.8.8.8/",(r)=>r.pipe(process.stdout))');
+    await page.until(/hello from the internet/);
+    assert.equal(await terminal("configure-server").ended, 0, "once more changes nothing");
+    const rules = terminal("on", "server", "iptables", "-t", "nat", "-S", "POSTROUTING");
+    await rules.ended;
+    assert.equal(rules.output.split("-A POSTROUTING").length, 2, "one rule");
     await client.until(/6\.seal/);
     await server.until(/R4\.write/);
     const on = terminal("on", "internet", "ip", "-br", "addr");

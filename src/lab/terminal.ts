@@ -52,7 +52,7 @@ function foreground(lab: Lab, host: string, command: string[]): void {
 
 function configure(lab: Lab, host: string, changes: Change[]): void {
   if (lab.try(host, "ip link show tun0").status !== 0) fail(`the ${host} has no tun0`, `make ${host}, in another terminal, and leave it running`);
-  for (const { run } of changes) lab.run(host, run);
+  for (const { run, unless } of changes) if (unless === undefined || lab.try(host, unless).status !== 0) lab.run(host, run);
 }
 
 /** The doctor on both hosts; 1 if it finds something on either. */
@@ -87,6 +87,7 @@ program(async () => {
   switch (what) {
     case "server": {
       const lab = await upOrFind();
+      lab.spawn("internet", [process.execPath, "--import", "tsx", "src/lab/internet.ts"], { stdio: "ignore" }); // something to curl
       next("make configure-server");
       return foreground(lab, "server", ["npx", "tsx", "src/server.ts", "--nat", NAT, ...rest]);
     }
