@@ -32,32 +32,22 @@ secret: secret.key ## the shared secret, 32 random bytes in hex, for both ends
 secret.key:
 	@umask 077 && node -p "crypto.randomBytes(32).toString('hex')" > $@ && echo "wrote $@: copy it to the other end"
 
-server: ready secret.key ## terminal 1: brings up the lab, starts the server in it (ARGS="--cipher xor")
-	@$(TERMINAL) server $(ARGS)
-
-configure-server: ready ## terminal 2: addresses, forwarding, NAT on the server
-	@$(TERMINAL) configure-server
-
-client: ready secret.key ## terminal 3: starts the client (ARGS="--cipher xor")
-	@$(TERMINAL) client $(ARGS)
-
-configure-client: ready ## terminal 4: address and route on the client
-	@$(TERMINAL) configure-client
-
-ping: ready ## terminal 5: ping 8.8.8.8 on the client
-	@$(TERMINAL) ping $(ARGS)
+server: ## terminal 1: brings up the lab, starts the server in it (ARGS="--cipher xor")
+configure-server: ## terminal 2: addresses, forwarding, NAT on the server
+client: ## terminal 3: starts the client (ARGS="--cipher xor")
+configure-client: ## terminal 4: address and route on the client
+ping: ## terminal 5: ping 8.8.8.8 on the client (ARGS="-c 3 8.8.8.8")
+doctor: ## no answer? goes along the walk on both hosts, names the broken hop and the command that mends it
+down: ## ends the lab of the five terminals
+server client: secret.key
+server configure-server client configure-client ping doctor down: ready
+	@$(TERMINAL) $@ $(ARGS)
 
 terminals: ready ## the five of them as tmux panes, commands typed and waiting for Enter
 	@$(TSX) src/lab/terminals.ts
 
-doctor: ready ## no answer? goes along the walk on both hosts, names the broken hop and the command that mends it
-	@$(TERMINAL) doctor
-
 on: ready ## any command on a host of the lab: make on HOST=client CMD="ip route"
 	@$(TERMINAL) on $(HOST) $(CMD)
-
-down: ready ## ends the lab of the five terminals
-	@$(TERMINAL) down
 
 # What every target needs: the npm packages of the lock file, and the system tools.
 ready: node_modules/.package-lock.json

@@ -103,7 +103,8 @@ function isOfTheWalk(packet: TapPacket): boolean {
  */
 export function fromTracepoints(events: KernelEvent[], pids: { application: number; client: number; server: number }): Evidence[] {
   const evidence: Evidence[] = [];
-  const onTheWay = new Map<string, string>(); // skbaddr → step of its latest transmission
+  const onTheWay = new Map<string, string>(); // skbaddr → step of its latest transmission. (NO_SOCKET: ping_rcv() says so of every
+  // answer to a raw socket, which has its own copy by then.)
   const add = (event: KernelEvent, step: string, host: string) =>
     evidence.push({ time: event.time, step, host, source: "tracepoint", text: shorten(event), hex: "" });
   const who = (pid: number) => (pid === pids.client ? "client" : pid === pids.server ? "server" : pid === pids.application ? "application" : "");
@@ -126,6 +127,7 @@ export function fromTracepoints(events: KernelEvent[], pids: { application: numb
       onTheWay.set(skb, step);
       return add(event, step, hostOf(step));
     }
+    if (name === "kfree_skb" && onTheWay.has(skb) && !text.endsWith("NO_SOCKET")) return add(event, onTheWay.get(skb)!, hostOf(onTheWay.get(skb)!)); // a drop
     if (name === "netif_receive_skb") {
       if (device === "tun0" && by === "server") return add(event, "9", "server");
       if (device === "tun0" && by === "client") return add(event, "R7", "client");
