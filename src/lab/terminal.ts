@@ -55,11 +55,11 @@ function configure(lab: Lab, host: string, changes: Change[]): void {
   for (const { run, unless } of changes) if (unless === undefined || lab.try(host, unless).status !== 0) lab.run(host, run);
 }
 
-/** The doctor on both hosts; 1 if it finds something on either. */
-function doctor(lab: Lab): void {
+/** The doctor on both hosts, with these options for both; 1 if it finds something on either. */
+function doctor(lab: Lab, options: string[]): void {
   lab.try("lab", "mount -t tracefs tracefs /sys/kernel/tracing"); // in the lab's own mount namespace; the doctor says if it is missing
   const colour = process.stdout.isTTY ? "FORCE_COLOR=1" : "FORCE_COLOR=0";
-  const codes = [["client", "--server", SERVER], ["server"]].map((args) => {
+  const codes = [["client", "--server", SERVER, ...options], ["server", ...options]].map((args) => {
     const { status, stdout, stderr } = lab.try(args[0]!, `env ${colour} ${process.execPath} --import tsx src/lab/doctor.ts ${args.join(" ")}`);
     console.log(`${prompt(args[0]!, `npx tsx src/lab/doctor.ts ${args.join(" ")}`)}\n${stdout}${stderr}`);
     return status;
@@ -105,7 +105,7 @@ program(async () => {
     case "on":
       return foreground(needed(), rest[0] ?? fail("no host given", "on client ip route"), rest.slice(1));
     case "doctor":
-      return doctor(needed());
+      return doctor(needed(), rest);
     case "down": {
       const lab = find();
       return lab ? down(lab) : console.log("No lab is up.");
