@@ -55,6 +55,7 @@ labTest("on a healthy tunnel, every hop of both ends is ok, and the exit code is
   const client = await doctor(lab, "client");
   allWell(client);
   assert.deepEqual([...client.hops.keys()], ["device", "privilege", "interface", "address", "program", "route", "server", "handshake", "ping", "kernel", "mtu"]);
+  assert.match(client.hops.get("mtu")!.text, /^1400 bytes, not to be cut, get there; the answer may be cut$/);
   const other = await doctor(lab, "server");
   allWell(other);
   assert.deepEqual([...other.hops.keys()], ["device", "privilege", "interface", "address", "program", "listening", "way back", "rp_filter", "forwarding", "firewall", "nat", "target"]);
@@ -65,7 +66,7 @@ labTest("on the client: interface, address, program, route, routing loop, MTU", 
   await startServer(lab);
   const client = await startClient(lab);
   const mend = (commands: string[], hop: string, fix: RegExp, where: Host = "client") => breakAndMend(lab, "client", commands, hop, fix, where);
-  await mend(["ip link set tun0 down"], "interface", /^client# ip link set tun0 up\nclient# ip route replace/);
+  await mend(["ip link set tun0 down"], "interface", /^client# ip link set tun0 mtu 1400 up\nclient# ip route replace/);
   await mend(["ip addr del 10.8.0.2/24 dev tun0"], "address", /^client# ip addr replace 10\.8\.0\.2\/24 dev tun0\nclient# ip route replace/);
   await mend([`kill -STOP ${client.child.pid}`], "program", /^client# kill -CONT \d+$/);
   await mend(["ip route del 8.8.8.8/32 dev tun0"], "route", /^client# ip route replace 8\.8\.8\.8\/32 dev tun0$/);
@@ -74,13 +75,15 @@ labTest("on the client: interface, address, program, route, routing loop, MTU", 
   await mend(["ip link set eth1 mtu 1300"], "mtu", /^client# ip link set tun0 mtu 1280$/, "server"); // a black hole: the largest size tried that passes
   lab.run("server", "iptables -D OUTPUT -p icmp --icmp-type fragmentation-needed -j DROP");
   await mend(["ip link set tun0 mtu 1400"], "mtu", /^client# ip link set tun0 mtu 1300$/); // the server's kernel says the size itself
+  lab.run("server", "ip link set eth1 mtu 1500");
+  await mend(["ip link set tun0 mtu 1500"], "mtu", /^client# ip link set tun0 mtu 1400$/); // 1500 would be answered, in fragments
 });
 
 labTest("on the server: interface, address, way back, forwarding, firewall, NAT", async (lab) => {
   await startServer(lab);
   await startClient(lab);
   const mend = (commands: string[], hop: string, fix: RegExp) => breakAndMend(lab, "server", commands, hop, fix);
-  await mend(["ip link set tun0 down"], "interface", /^server# ip link set tun0 up/);
+  await mend(["ip link set tun0 down"], "interface", /^server# ip link set tun0 mtu 1400 up/);
   await mend(["ip addr del 10.8.0.1/24 dev tun0"], "address", /^server# ip addr replace 10\.8\.0\.1\/24 dev tun0/);
   await mend(["ip route add 10.8.0.2/32 dev eth0"], "way back", /^server# ip route replace 10\.8\.0\.2\/32 dev tun0$/);
   await mend(["sysctl -w net.ipv4.ip_forward=0"], "forwarding", /^server# sysctl -w net\.ipv4\.ip_forward=1$/);

@@ -10,13 +10,13 @@ import { exit, Failure, program } from "../program.ts";
 import { type Check, clientChecks, type Finding, type Options, serverChecks, unknown } from "./hops.ts";
 import { prompt } from "./lab.ts";
 
-const { tun, port, cipher, secret, help } = CLIENT;
+const { tun, mtu, port, cipher, secret, help } = CLIENT;
 const OPTIONS = {
   target: option("ADDR", "8.8.8.8", "what cannot be pinged, an IPv4 address", ipv4),
   server: option("HOST", undefined, "on the client: the server (else: whom the running client is connected to)", String),
   address: { ...CLIENT.address, help: "the client's inner address" },
   nat: { ...SERVER.nat, help: "on the server: its interface to the internet (else: where the target is routed)" },
-  subnet: SERVER.subnet, tun, port, cipher, secret, help,
+  subnet: SERVER.subnet, tun, mtu, port, cipher, secret, help,
 };
 
 program(async () => {
@@ -43,7 +43,7 @@ function readOptions(): Options {
   const last = <T>(given: T[] | undefined) => given?.at(-1);
   const subnet = last(values.subnet)!;
   return {
-    role, subnet, gateway: subnet.network + 1, address: last(values.address)!, target: last(values.target)!, tun: last(values.tun)!, port: last(values.port)!,
+    role, subnet, gateway: subnet.network + 1, address: last(values.address)!, target: last(values.target)!, tun: last(values.tun)!, mtu: last(values.mtu)!, port: last(values.port)!,
     cipher: last(values.cipher)!, secret: last(values.secret), server: last(values.server), nat: last(values.nat),
   };
 }

@@ -27,6 +27,7 @@ export interface Options {
   address: Cidr; // the client's inner address
   nat: string | undefined;
   subnet: Cidr;
+  mtu: number; // bytes
   gateway: number; // the server's inner address
 }
 
@@ -51,13 +52,14 @@ export interface Check {
 export function clientChecks(options: Options): Check[] {
   const { tun, target, gateway, server, address, port, cipher } = options;
   const others = server ?? "SERVER";
-  const [addAddress] = clientChanges({ tun, routes: [] }, { ...address, mtu: 0 }, others);
+  const [addAddress, bringUp] = clientChanges({ tun, routes: [] }, { ...address, mtu: options.mtu }, others);
   const doctorThere = "server# npx tsx src/lab/doctor.ts server";
   let remote = server; // whom to connect to
+  let tunnelMtu = options.mtu; // until the server has told its own
   let walk: PingWalk | undefined;
 
   return [
-    ...tunChecks(options, `npx tsx src/client.ts ${others} --configure --route ${target}/32`, addAddress!.run),
+    ...tunChecks(options, `npx tsx src/client.ts ${others} --configure --route ${target}/32`, addAddress!.run, bringUp!.run),
     { hop: "route", check: () => {
       if (!findLink(tun)) return unknown(`no ${tun}`);
       const route = routeTo(target);
@@ -81,7 +83,7 @@ export function clientChecks(options: Options): Check[] {
         return problem((error as Failure).message, doctorThere);
       }
     } },
-    { hop: "handshake", needs: ["server"], check: () => (cipher === "xor" ? ok("none with --cipher xor") : shakeHands(options, remote!)) },
+    { hop: "handshake", needs: ["server"], check: () => (cipher === "xor" ? ok("none with --cipher xor") : shakeHands(options, remote!, (mtu) => (tunnelMtu = mtu))) },
     { hop: "ping", needs: ["route"], check: () => {
       walk = pingWatched(target);
       walk.answered ||= !walk.drop && ping(target, "-c", "3", "-i", "0.2", "-W", "1") === ""; // one packet may be lost on any path
@@ -91,20 +93,20 @@ export function clientChecks(options: Options): Check[] {
       return problem(`${target} does not answer; ${where}`, doctorThere);
     } },
     { hop: "kernel", needs: ["route"], check: () => judge(walk!, tun, doctorThere) },
-    { hop: "mtu", needs: ["ping"], check: () => tryMtu(tun, target) },
+    { hop: "mtu", needs: ["ping"], check: () => tryMtu(tun, target, tunnelMtu) },
   ];
 }
 
 /** The server's hops, likewise. */
 export function serverChecks(options: Options): Check[] {
-  const { tun, target, subnet, gateway, port } = options;
+  const { tun, target, subnet, gateway, port, mtu } = options;
   const client = formatIPv4(options.address.address);
   const dev = options.nat ?? routeTo(target)?.dev ?? "eth0";
   const start = `npx tsx src/server.ts --configure --nat ${dev}`;
-  const [addAddress, , forward, masquerade] = serverChanges({ tun, mtu: 0, subnet, nat: dev }, gateway);
+  const [addAddress, bringUp, forward, masquerade] = serverChanges({ tun, mtu, subnet, nat: dev }, gateway);
 
   return [
-    ...tunChecks(options, start, addAddress!.run),
+    ...tunChecks(options, start, addAddress!.run, bringUp!.run),
     { hop: "listening", check: () => {
       if (ask(`ss -tlnH sport = :${port}`)) return ok(`TCP port ${port}`);
       return problem(`no program listens on TCP port ${port}`, start);
@@ -151,7 +153,7 @@ export function serverChecks(options: Options): Check[] {
 }
 
 /** The hops that both ends have: the TUN, and the program behind it. */
-function tunChecks({ role, tun }: Options, start: string, addAddress: string): Check[] {
+function tunChecks({ role, tun }: Options, start: string, addAddress: string, bringUp: string): Check[] {
   return [
     { hop: "device", check: () => {
       const node = statSync(CLONE_DEVICE, { throwIfNoEntry: false });
@@ -167,7 +169,7 @@ function tunChecks({ role, tun }: Options, start: string, addAddress: string): C
     { hop: "interface", check: () => {
       const link = findLink(tun);
       if (!link) return problem(`no ${tun}: the ${role} does not run`, start);
-      return link.flags.includes("UP") ? ok(`${tun} is up, MTU ${link.mtu}`) : problem(`${tun} is down`, `ip link set ${tun} up`);
+      return link.flags.includes("UP") ? ok(`${tun} is up, MTU ${link.mtu}`) : problem(`${tun} is down`, bringUp);
     } },
     { hop: "address", check: () => {
       const own = findLink(tun)?.addr_info.find(({ family }) => family === "inet");
@@ -194,8 +196,8 @@ function ping(target: string, ...args: string[]): string {
   return status === 0 ? "" : (said ?? "no answer");
 }
 
-/** A handshake that claims no address: without a first sealed frame, the server forgets it. */
-async function shakeHands({ secret, port }: Options, server: string): Promise<Finding> {
+/** A handshake that claims no address: without a first sealed frame, the server forgets it. `tell`: gets the tunnel's MTU. */
+async function shakeHands({ secret, port }: Options, server: string, tell: (mtu: number) => void): Promise<Finding> {
   let key;
   try {
     key = readSecret(secret);
@@ -204,7 +206,8 @@ async function shakeHands({ secret, port }: Options, server: string): Promise<Fi
   }
   const socket = await connectTcp(server, port);
   try {
-    const { peer } = await startSession(socket, key);
+    const { peer, config } = await startSession(socket, key);
+    tell(config.mtu);
     peer.close("the doctor has seen enough");
     return ok("the server has the same secret");
   } catch (error) {
@@ -228,12 +231,16 @@ function judge({ answered, steps, drop, missing }: PingWalk, tun: string, elsewh
   return problem(text, drop.reason === "NETFILTER_DROP" && !sent ? "iptables -S OUTPUT" : elsewhere);
 }
 
-/** Does a packet as large as the TUN allows come through unfragmented? Else, the largest that is known to. */
-function tryMtu(tun: string, target: string): Finding {
+/**
+ * Is the TUN's MTU the tunnel's, or a smaller one, and does a packet of that size get to the target in one piece? Its answer, which
+ * ping does not forbid to cut, tells no more than that. Else, the largest size that is known to get there.
+ */
+function tryMtu(tun: string, target: string, tunnelMtu: number): Finding {
   const { mtu } = findLink(tun)!;
+  if (mtu > tunnelMtu) return problem(`${tun}'s MTU is ${mtu}, the tunnel's is ${tunnelMtu}`, `ip link set ${tun} mtu ${tunnelMtu}`);
   const passes = (size: number) => ping(target, "-M", "do", "-W", "1", "-s", `${size - 28}`); // 28: IPv4 and ICMP headers
   const said = passes(mtu);
-  if (said === "") return ok(`${mtu} bytes pass unfragmented`);
+  if (said === "") return ok(`${mtu} bytes, not to be cut, get there; the answer may be cut`);
   const limit = Number(/mtu\s*[=:]\s*(\d+)/.exec(said)?.[1] ?? [1400, 1280, 1000, 576].find((size) => size < mtu && passes(size) === ""));
-  return limit ? problem(`${mtu} bytes do not pass unfragmented, ${limit} do`, `ip link set ${tun} mtu ${limit}`) : unknown(`${mtu} bytes do not pass, and neither do smaller ones: ${said}`);
+  return limit ? problem(`${mtu} bytes do not get there uncut, ${limit} do`, `ip link set ${tun} mtu ${limit}`) : unknown(`${mtu} bytes do not get there, and neither do smaller packets: ${said}`);
 }
