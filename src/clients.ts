@@ -114,8 +114,8 @@ export class Clients {
       close(socket.fd);
       this.peers.delete(peer);
       lease.end();
-      const name = lease.address === 0 ? "" : `${formatIPv4(lease.address)} `;
-      trace.note(`client ${name}from ${socket.remote} left: ${reason} (${this.router.size} connected)`);
+      const name = lease.address !== 0 ? `client ${formatIPv4(lease.address)}` : peer.onProven === proven ? "a probe" : "client"; // --cipher xor
+      trace.note(`${name} from ${socket.remote} left: ${reason} (${this.router.size} connected)`);
     };
     this.peers.add(peer);
   }

@@ -60,6 +60,8 @@ labTest("on a healthy tunnel, every hop of both ends is ok, and the exit code is
   allWell(other);
   assert.deepEqual([...other.hops.keys()], ["device", "privilege", "interface", "address", "program", "listening", "way back", "rp_filter", "forwarding", "firewall", "nat", "target"]);
   assert.doesNotMatch(server.output, /10\.8\.0\.3 connected/, "the doctor's handshake claims no address");
+  await server.until(/a probe from 192\.168\.1\.100:\d+ left/);
+  assert.doesNotMatch(server.output, /refused|client from/, "one connection, and it is called what it is");
 });
 
 labTest("on the client: interface, address, program, route, routing loop, MTU", async (lab) => {

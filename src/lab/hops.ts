@@ -10,7 +10,7 @@ import { type Cidr, formatIPv4 } from "../packet.ts";
 import type { Failure } from "../program.ts";
 import { startSession } from "../session.ts";
 import { clientChanges, serverChanges } from "../setup.ts";
-import { connectTcp } from "../tcp.ts";
+import { connectTcp, type TcpSocket } from "../tcp.ts";
 import { CLONE_DEVICE } from "../tun.ts";
 import { type PingWalk, pingWatched } from "./drops.ts";
 import { ask, connectionsOf, findHolder, findLink, findNat, forwards, routeTo, routeWithout, sysctl } from "./inspect.ts";
@@ -56,6 +56,7 @@ export function clientChecks(options: Options): Check[] {
   const doctorThere = "server# npx tsx src/lab/doctor.ts server";
   let remote = server; // whom to connect to
   let tunnelMtu = options.mtu; // until the server has told its own
+  let socket: TcpSocket | undefined; // one connection for both hops: the server's trace notes one probe
   let walk: PingWalk | undefined;
 
   return [
@@ -76,14 +77,13 @@ export function clientChecks(options: Options): Check[] {
         return problem(`${remote} is routed into ${tun} itself: a routing loop`, fix);
       }
       try {
-        const socket = await connectTcp(remote, port);
-        close(socket.fd);
+        socket = await connectTcp(remote, port);
         return ok(`${socket.remote} answers`);
       } catch (error) {
         return problem((error as Failure).message, doctorThere);
       }
     } },
-    { hop: "handshake", needs: ["server"], check: () => (cipher === "xor" ? ok("none with --cipher xor") : shakeHands(options, remote!, (mtu) => (tunnelMtu = mtu))) },
+    { hop: "handshake", needs: ["server"], check: () => (cipher === "xor" ? ok("none with --cipher xor") : shakeHands(options, socket!, (mtu) => (tunnelMtu = mtu))) },
     { hop: "ping", needs: ["route"], check: () => {
       walk = pingWatched(target);
       walk.answered ||= !walk.drop && ping(target, "-c", "3", "-i", "0.2", "-W", "1") === ""; // one packet may be lost on any path
@@ -197,14 +197,13 @@ function ping(target: string, ...args: string[]): string {
 }
 
 /** A handshake that claims no address: without a first sealed frame, the server forgets it. `tell`: gets the tunnel's MTU. */
-async function shakeHands({ secret, port }: Options, server: string, tell: (mtu: number) => void): Promise<Finding> {
+async function shakeHands({ secret }: Options, socket: TcpSocket, tell: (mtu: number) => void): Promise<Finding> {
   let key;
   try {
     key = readSecret(secret);
   } catch (error) {
     return unknown(`${(error as Failure).message}: ${(error as Failure).hint}`);
   }
-  const socket = await connectTcp(server, port);
   try {
     const { peer, config } = await startSession(socket, key);
     tell(config.mtu);
@@ -213,7 +212,7 @@ async function shakeHands({ secret, port }: Options, server: string, tell: (mtu:
   } catch (error) {
     const { message } = error as Error;
     if (!/refused our secret|another secret/.test(message)) return problem(message, "server# npx tsx src/lab/doctor.ts server");
-    return problem("wrong secret: the server has another one", `scp ${server}:simple-vpn/secret.key ${secret ?? "secret.key"}`);
+    return problem("wrong secret: the server has another one", `scp ${socket.address}:simple-vpn/secret.key ${secret ?? "secret.key"}`);
   } finally {
     close(socket.fd);
   }
