@@ -7,6 +7,7 @@ import { findNat, forwards } from "./inspect.ts";
 import { type Lab, SERVER } from "./lab.ts";
 import { Running } from "./running.ts";
 import { labTest, ping, SECRET, startClient, startServer } from "./testing.ts";
+import { has } from "./tools.ts";
 
 type Host = "client" | "server";
 const INSTANCES = "/sys/kernel/tracing/instances";
@@ -96,6 +97,21 @@ labTest("on the server: interface, address, way back, forwarding, firewall, NAT"
   await mend(["iptables -A FORWARD -o tun0 -j REJECT"], "firewall", /^server# iptables -I FORWARD -o tun0 -j ACCEPT$/);
   await mend(["iptables -t nat -F POSTROUTING"], "nat", /^server# iptables -t nat -A POSTROUTING -s 10\.8\.0\.0\/24 -o eth1 -j MASQUERADE$/);
   await mend(["ip route replace 10.8.0.2/32 dev eth0", "sysctl -w net.ipv4.conf.tun0.rp_filter=1"], "way back", /^server# ip route replace.*\nserver# sysctl -w net\.ipv4\.conf\.tun0\.rp_filter=2$/);
+});
+
+labTest("on the server: where nftables has rules of its own, iptables' firewall and NAT are not the whole story", async (lab) => {
+  if (!has("nft")) return assert.ok(!process.env.CI, "nft is not installed");
+  await startServer(lab);
+  await startClient(lab);
+  lab.run("server", "nft add table inet firewalld");
+  const well = await doctor(lab, "server");
+  assert.equal(well.code, 0, well.output);
+  assert.deepEqual(well.hops.get("firewall"), { state: "?", text: "iptables' FORWARD lets tun0 ↔ eth1 pass; not read: nftables' inet firewalld ('nft list ruleset')" });
+  assert.equal(well.hops.get("nat")!.state, "ok");
+  lab.run("server", "iptables -t nat -F POSTROUTING");
+  const without = await doctor(lab, "server");
+  assert.deepEqual([without.code, without.hops.get("nat")!.state], [0, "?"], without.output);
+  assert.match(without.output, /no iptables rule rewrites .*; not read: nftables' inet firewalld.*\n +fix +server# iptables -t nat -A/);
 });
 
 labTest("what is beyond the tunnel, the client sees from ping and from the kernel's reason for the drop", async (lab) => {

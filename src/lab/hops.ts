@@ -13,7 +13,7 @@ import { clientChanges, serverChanges } from "../setup.ts";
 import { connectTcp, type TcpSocket } from "../tcp.ts";
 import { CLONE_DEVICE } from "../tun.ts";
 import { type PingWalk, pingWatched } from "./drops.ts";
-import { ask, connectionsOf, findHolder, findLink, findNat, forwards, routeTo, routeWithout, sysctl } from "./inspect.ts";
+import { ask, connectionsOf, findHolder, findLink, findNat, forwards, nftTables, routeTo, routeWithout, sysctl } from "./inspect.ts";
 
 /** What the doctor was told; addresses that are numbers are in host order. */
 export interface Options {
@@ -137,12 +137,14 @@ export function serverChecks(options: Options): Check[] {
       const maybe = closed.find((way) => way.maybe.length > 0)?.maybe[0];
       if (maybe) return unknown(`FORWARD ends in ${closed[0]!.drops}, unless an earlier rule lets ${tun} pass: ${maybe}`, ...fixes);
       if (closed[0]) return problem(`FORWARD does not let ${tun} ↔ ${dev} pass: ${closed[0].drops}`, ...fixes);
-      return ok(`FORWARD lets ${tun} ↔ ${dev} pass`);
+      const unread = notRead();
+      return (unread ? unknown : ok)(`iptables' FORWARD lets ${tun} ↔ ${dev} pass${unread}`);
     } },
     { hop: "nat", check: () => {
       const rule = findNat(ask("iptables -t nat -S POSTROUTING"), subnet, dev);
       if (rule) return ok(rule);
-      return problem(`no iptables rule rewrites the source of what leaves by ${dev}: no answer finds its way back`, masquerade!.run);
+      const unread = notRead();
+      return (unread ? unknown : problem)(`no iptables rule rewrites the source of what leaves by ${dev}, and without one no answer finds its way back${unread}`, masquerade!.run);
     } },
     { hop: "target", check: () => {
       const said = ping(target, "-W", "2");
@@ -188,6 +190,12 @@ function tunChecks({ role, tun }: Options, start: string, addAddress: string, br
 
 const CAP_NET_ADMIN = 12n; // linux/capability.h
 const strictAbout = (device: string) => Math.max(sysctl("ipv4/conf/all/rp_filter"), sysctl(`ipv4/conf/${device}/rp_filter`)) === 1;
+
+/** What the firewall and NAT hops have to add where nftables has rules of its own; else "". */
+function notRead(): string {
+  const tables = nftTables();
+  return tables.length > 0 ? `; not read: nftables' ${tables.join(", ")} ('nft list ruleset')` : "";
+}
 
 /** A ping; "" if it was answered, else ping's own words. */
 function ping(target: string, ...args: string[]): string {

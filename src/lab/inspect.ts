@@ -107,3 +107,9 @@ export function findNat(chain: string, subnet: Cidr, dev: string): string | unde
     return /-j (MASQUERADE|SNAT)/.test(rule) && covers && !rule.includes(" ! ") && (/ -o (\S+)/.exec(rule)?.[1] ?? dev) === dev;
   });
 }
+
+/** nftables' tables that may hold IPv4 rules, "inet firewalld", but iptables' own; none where nft is not installed or may not look. */
+export function nftTables(): string[] {
+  const { stdout } = spawnSync("nft", ["list", "tables"], { encoding: "utf8" });
+  return (stdout ?? "").split("\n").map((line) => line.replace(/^table /, "")).filter((name) => /^(inet|ip) /.test(name) && !/^ip (filter|nat|mangle|raw|security)$/.test(name));
+}
