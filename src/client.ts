@@ -31,8 +31,8 @@ program(async () => {
   atExit(() => sendControl(peer, Control.goodbye));
 
   const mtu = Math.min(config.mtu, options.mtu);
-  setUp(clientChanges(options, { ...config, mtu }, socket.address), options.configure);
-  trace.note(`connected to ${socket.remote}: this end of the tunnel is ${formatIPv4(config.address)}/${config.prefix}, MTU ${mtu}`);
+  const toDo = setUp(clientChanges(options, { ...config, mtu }, socket.address), options.configure);
+  trace.note(`connected to ${socket.remote}: this end of the tunnel is ${formatIPv4(config.address)}/${config.prefix}, MTU ${mtu}${toDo}`);
 
   // The loop: two fds, each with what to do when it is ready. Everything that follows happens in these lines.
   const tunWatch = watch(tun.fd, {

@@ -25,9 +25,9 @@ program(() => {
   if (options.configure) checkDevice(options.nat);
   const clients = new Clients(options, tun, listener); //        each will be one more fd; who holds which inner address
   const { gateway } = clients.router;
-  setUp(serverChanges(options, gateway), options.configure);
+  const toDo = setUp(serverChanges(options, gateway), options.configure);
   atExit(() => clients.end()); //                                before the changes are undone
-  trace.note(`listening on ${options.listen}:${options.port}: this end of the tunnel is ${formatIPv4(gateway)}/${options.subnet.prefix}, MTU ${options.mtu}`);
+  trace.note(`listening on ${options.listen}:${options.port}: this end of the tunnel is ${formatIPv4(gateway)}/${options.subnet.prefix}, MTU ${options.mtu}${toDo}`);
 
   // The loop: this fd, and the listener's and the clients', which clients.ts watches in the same way.
   watch(tun.fd, {

@@ -5,10 +5,14 @@
  */
 import { spawnSync, type SpawnSyncOptionsWithStringEncoding } from "node:child_process";
 import { readFileSync } from "node:fs";
+import chalk from "chalk";
 import type { ClientConfig } from "./handshake.ts";
 import type { ClientOptions, ServerOptions } from "./options.ts";
 import { type Cidr, formatIPv4, parseCidr, parseIPv4 } from "./packet.ts";
 import { atExit, Failure } from "./program.ts";
+
+/** The host of the lab that this program is on, if terminal.ts has started it. There, commands are typed with make, for they are that host's. */
+export const LAB_HOST = process.env.SIMPLE_VPN_HOST;
 
 /** One command, and the one that takes it back. */
 export interface Change {
@@ -55,12 +59,15 @@ export function clientChanges(options: Pick<ClientOptions, "tun" | "routes">, co
 
 const contains = (block: Cidr, address: number) => address >= block.network && address < block.network + block.size;
 
-/** Runs the changes and says so, or prints them for the user to run. Errors: a Failure with the command's own words. */
-export function setUp(changes: Change[], configure: boolean): void {
-  if (!configure) console.log("Type in the next terminal, as root:");
+/**
+ * Runs the changes and says so; returns "". Or, without `configure`, returns the lines that tell the user to do it.
+ * Errors: a Failure with the command's own words.
+ */
+export function setUp(changes: Change[], configure: boolean): string {
+  const what = LAB_HOST ? `${nextTerminal(`make configure-${LAB_HOST}`)}, which runs on the ${LAB_HOST}:` : "Type in the next terminal, as root:";
+  if (!configure) return ["", what, ...changes.map(({ run }) => `  ${run}`)].join("\n");
   for (const { run, undo, unless } of changes) {
-    console.log(configure ? `# ${run}` : `  ${run}`);
-    if (!configure) continue;
+    console.log(`# ${run}`);
     if (unless === undefined || execute(unless).status !== 0) command(run);
     if (undo !== undefined) {
       atExit(() => {
@@ -69,7 +76,10 @@ export function setUp(changes: Change[], configure: boolean): void {
       });
     }
   }
+  return "";
 }
+
+export const nextTerminal = (command: string) => `${chalk.bold.inverse(" next terminal ")} ${chalk.bold(command)}`;
 
 /** A device that does not exist would be accepted by iptables, and never match. */
 export function checkDevice(device: string | undefined): void {

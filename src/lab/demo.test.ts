@@ -29,12 +29,16 @@ labTest("the five terminals, in their order, each naming the next; make down end
     assert.match(early.output, /the lab is not up\. Try: make server/);
 
     const server = terminal("server");
-    await server.until(/next terminal .*make configure-server[^]*listening on/);
+    await server.until(/listening on[^]*next terminal .*make configure-server.*on the server:\n  ip addr[^]*MASQUERADE/);
+    assert.doesNotMatch(server.output, /as root/, "nothing to type on the real machine");
+    const twice = terminal("server");
+    assert.equal(await twice.ended, 1);
+    assert.match(twice.output, /^error Cannot do this: the server has a tun0 already.* Try: .*make down/);
     const configureServer = terminal("configure-server");
     assert.equal(await configureServer.ended, 0, configureServer.output);
     assert.match(configureServer.output, /server#.* iptables -t nat -A POSTROUTING[^]*next terminal .*make client/);
     const client = terminal("client");
-    await client.until(/next terminal .*make configure-client[^]*connected to/);
+    await client.until(/connected to[^]*next terminal .*make configure-client.*on the client:\n  ip addr[^]*ip route add/);
     const configureClient = terminal("configure-client");
     assert.equal(await configureClient.ended, 0, configureClient.output);
     assert.match(configureClient.output, /next terminal .*make ping/);
@@ -43,7 +47,7 @@ labTest("the five terminals, in their order, each naming the next; make down end
     assert.match(ping.output, /2 received, 0% packet loss/);
     const page = terminal("on", "client", process.execPath, "-e", 'require("http").get("http://8.8.8.8/",(r)=>r.pipe(process.stdout))');
     await page.until(/hello from the internet/);
-    assert.equal(await terminal("configure-server").ended, 0, "once more changes nothing");
+    for (const again of ["configure-server", "configure-client"]) assert.equal(await terminal(again).ended, 0, "once more changes nothing");
     const rules = terminal("on", "server", "iptables", "-t", "nat", "-S", "POSTROUTING");
     await rules.ended;
     assert.equal(rules.output.split("-A POSTROUTING").length, 2, "one rule");
@@ -55,6 +59,13 @@ labTest("the five terminals, in their order, each naming the next; make down end
     const doctor = terminal("doctor");
     assert.equal(await doctor.ended, 0, doctor.output);
     assert.match(doctor.output, /The client is well\.[^]*The server is well\./);
+    await terminal("on", "client", "ip", "link", "set", "tun0", "down").ended;
+    await terminal("on", "server", "sysctl", "-w", "net.ipv4.ip_forward=0").ended;
+    const sick = terminal("doctor");
+    assert.equal(await sick.ended, 1);
+    assert.match(sick.output, /fix +make on HOST=client CMD="ip link set tun0 mtu 1400 up"\n/);
+    assert.match(sick.output, /fix +make on HOST=server CMD="sysctl -w net\.ipv4\.ip_forward=1"\n/);
+    assert.doesNotMatch(sick.output, /fix +(client|server)#/, "nothing to type on the real machine");
 
     const [holder] = readFileSync(join(folder, "holder"), "utf8").split(" ");
     assert.equal(await terminal("down").ended, 0);

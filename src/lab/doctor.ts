@@ -7,6 +7,7 @@ import chalk from "chalk";
 import { CLIENT, option, parse, SERVER } from "../options.ts";
 import { parseIPv4 } from "../packet.ts";
 import { exit, Failure, program } from "../program.ts";
+import { LAB_HOST } from "../setup.ts";
 import { type Check, clientChecks, type Finding, type Options, serverChecks, unknown } from "./hops.ts";
 import { prompt } from "./lab.ts";
 
@@ -65,5 +66,12 @@ async function found(check: Check["check"]): Promise<Finding> {
 function show(role: string, hop: string, { state, text, fixes }: Finding): void {
   const colour = { ok: chalk.green, "✗": chalk.red.bold, "?": chalk.yellow }[state];
   console.log(`${colour(state.padEnd(2))} ${hop.padEnd(11)} ${text}`);
-  for (const fix of fixes) console.log(`   ${chalk.bold("fix")}         ${fix.startsWith("server# ") ? prompt("server", fix.slice(8)) : prompt(role, fix)}`);
+  for (const fix of fixes) console.log(`   ${chalk.bold("fix")}         ${fix.startsWith("server# ") ? typed("server", fix.slice(8)) : typed(role, fix)}`);
+}
+
+/** A fix as it is to be typed: on its host; or, in the lab of the five terminals, in a terminal of the real machine. */
+function typed(host: string, fix: string): string {
+  if (!LAB_HOST) return prompt(host, fix);
+  if (fix.includes("doctor.ts server")) return "the server's part of this, below";
+  return fix.includes(`src/${host}.ts`) ? `make ${host}, then make configure-${host}` : `make on HOST=${host} CMD="${fix}"`;
 }

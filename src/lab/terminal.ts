@@ -5,10 +5,9 @@
  */
 import { mkdirSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import chalk from "chalk";
 import { parseCidr } from "../packet.ts";
 import { exit, Failure, program } from "../program.ts";
-import { type Change, clientChanges, serverChanges } from "../setup.ts";
+import { type Change, clientChanges, nextTerminal, serverChanges } from "../setup.ts";
 import { Lab, prompt, ROOT, SERVER, TARGET } from "./lab.ts";
 
 const FOLDER = process.env.SIMPLE_VPN_LAB ?? join(ROOT, ".lab"); // tests have a lab of their own
@@ -27,7 +26,7 @@ function find(): Lab | undefined {
 }
 
 const needed = () => find() ?? fail("the lab is not up", "make server, in another terminal");
-const next = (command: string) => console.log(`\n${chalk.bold.inverse(" next terminal ")} ${chalk.bold(command)}\n`);
+const next = (command: string) => console.log(`\n${nextTerminal(command)}\n`);
 
 function fail(reason: string, hint: string): never {
   throw new Failure(`Cannot do this: ${reason}`, hint);
@@ -47,12 +46,26 @@ function foreground(lab: Lab, host: string, command: string[]): void {
   process.removeAllListeners("SIGINT").on("SIGINT", () => {});
   console.log(prompt(host, command.join(" ")));
   const real = command[0] === "npx" ? [process.execPath, "--import", ...command.slice(1)] : command; // npx turns Ctrl-C into an error
-  lab.spawn(host, real, { stdio: "inherit" }).once("exit", (code) => exit(code ?? 1));
+  lab.spawn(host, real, { stdio: "inherit", env: { ...process.env, SIMPLE_VPN_HOST: host } }).once("exit", (code) => exit(code ?? 1));
+}
+
+/** The server or the client, unless it runs: a second one would find the name tun0 in use (EBUSY). */
+function start(lab: Lab, host: "server" | "client", args: string[]): void {
+  const another = args.some((arg) => arg.startsWith("--tun"));
+  if (!another && lab.try(host, "ip link show tun0").status === 0) fail(`the ${host} has a tun0 already, so it runs in another terminal`, "Ctrl-C there, or make down, which ends everything");
+  foreground(lab, host, ["npx", "tsx", `src/${host}.ts`, ...args]);
 }
 
 function configure(lab: Lab, host: string, changes: Change[]): void {
   if (lab.try(host, "ip link show tun0").status !== 0) fail(`the ${host} has no tun0`, `make ${host}, in another terminal, and leave it running`);
-  for (const { run, unless } of changes) if (unless === undefined || lab.try(host, unless).status !== 0) lab.run(host, run);
+  for (const { run, unless } of changes) {
+    if (unless !== undefined && lab.try(host, unless).status === 0) continue;
+    try {
+      lab.run(host, run);
+    } catch (error) {
+      if (!/File exists/.test((error as Error).message)) throw error; // a route that is there already is no mistake here
+    }
+  }
 }
 
 /** The doctor on both hosts, with these options for both; 1 if it finds something on either. */
@@ -60,7 +73,7 @@ function doctor(lab: Lab, options: string[]): void {
   lab.try("lab", "mount -t tracefs tracefs /sys/kernel/tracing"); // in the lab's own mount namespace; the doctor says if it is missing
   const colour = process.stdout.isTTY ? "FORCE_COLOR=1" : "FORCE_COLOR=0";
   const codes = [["client", "--server", SERVER, ...options], ["server", ...options]].map((args) => {
-    const { status, stdout, stderr } = lab.try(args[0]!, `env ${colour} ${process.execPath} --import tsx src/lab/doctor.ts ${args.join(" ")}`);
+    const { status, stdout, stderr } = lab.try(args[0]!, `env ${colour} SIMPLE_VPN_HOST=${args[0]} ${process.execPath} --import tsx src/lab/doctor.ts ${args.join(" ")}`);
     console.log(`${prompt(args[0]!, `npx tsx src/lab/doctor.ts ${args.join(" ")}`)}\n${stdout}${stderr}`);
     return status;
   });
@@ -87,16 +100,14 @@ program(async () => {
   switch (what) {
     case "server": {
       const lab = await upOrFind();
-      lab.spawn("internet", [process.execPath, "--import", "tsx", "src/lab/internet.ts"], { stdio: "ignore" }); // something to curl
-      next("make configure-server");
-      return foreground(lab, "server", ["npx", "tsx", "src/server.ts", "--nat", NAT, ...rest]);
+      start(lab, "server", ["--nat", NAT, ...rest]);
+      return void lab.spawn("internet", [process.execPath, "--import", "tsx", "src/lab/internet.ts"], { stdio: "ignore" }); // something to curl
     }
     case "configure-server":
       configure(needed(), "server", serverChanges({ tun: "tun0", mtu: CLIENT.mtu, subnet: SUBNET, nat: NAT }, SUBNET.network + 1));
       return next("make client");
     case "client":
-      next("make configure-client");
-      return foreground(needed(), "client", ["npx", "tsx", "src/client.ts", SERVER, "--route", ROUTE, ...rest]);
+      return start(needed(), "client", [SERVER, "--route", ROUTE, ...rest]);
     case "configure-client":
       configure(needed(), "client", clientChanges({ tun: "tun0", routes: [ROUTE] }, CLIENT, SERVER));
       return next("make ping");
