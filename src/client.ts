@@ -25,7 +25,10 @@ program(async () => {
   const { peer, config } = options.secret
     ? await startSession(socket, options.secret) //              fresh keys, and an inner address
     : { peer: new Peer(socket, UP, DOWN), config: { ...options.address, mtu: options.mtu } };
-  peer.onClose = (reason) => fail(new Failure(`Lost the server ${socket.remote}: ${reason}`, "start the server, then this client again"));
+  peer.onClose = (reason) => {
+    const neverAnswered = !options.secret && peer.framesReceived === 0; // without a handshake, two ciphers show only so
+    fail(new Failure(`Lost the server ${socket.remote}: ${reason}`, neverAnswered ? "start both ends with --cipher xor, or both without" : "start the server, then this client again"));
+  };
   if (!options.secret) trace.note(XOR_WARNING);
   sendControl(peer, Control.keepalive); //                       our first sealed frame proves us to the server
   atExit(() => sendControl(peer, Control.goodbye));

@@ -160,10 +160,13 @@ class Lease {
   }
 
   hold(address: number): boolean {
+    const learned = this.offered === undefined; // --cipher xor: from a packet, whose steps are shown first
     this.withdraw();
     if (!this.router.claim(address, this.peer)) return false;
     this.address = address;
-    trace.note(`client ${formatIPv4(address)} connected from ${this.peer.socket.remote} (${this.router.size} connected)`);
+    const text = `client ${formatIPv4(address)} connected from ${this.peer.socket.remote} (${this.router.size} connected)`;
+    if (learned) queueMicrotask(() => trace.note(text));
+    else trace.note(text);
     return true;
   }
 

@@ -81,7 +81,9 @@ labTest("our own client and server talk --cipher xor, and the address is learned
   const client = startProgram(lab, "client", "client", [SERVER, "--cipher", "xor", "--address", "10.8.0.33/24", "--configure", "--route", "8.8.8.8/32"]);
   await client.until(/connected to/);
   ping(lab, "client", "8.8.8.8");
-  await server.until(/client 10\.8\.0\.33 connected/);
+  await server.until(/8\.write[^]*client 10\.8\.0\.33 connected/); // not between two steps of that packet
+  assert.equal(await server.stop(), 0);
+  await client.until(/Lost the server .* Try: start the server, then this client again/);
 });
 
 labTest("two ends with different --cipher say so, and the server goes on", async (lab) => {
@@ -93,6 +95,7 @@ labTest("two ends with different --cipher say so, and the server goes on", async
   lab.try("client", "ping -c 1 -W 1 10.8.0.1");
   await server.until(/refused .*: unknown frame type 0 \(not our protocol, or --cipher xor at the other end\?\)/);
   assert.equal(await client.ended, 1);
+  assert.match(client.output, /Lost the server .* Try: start both ends with --cipher xor, or both without/);
   const good = startProgram(lab, "client", "client", [SERVER, "--configure"], env);
   await good.until(/connected to/);
   ping(lab, "client", "10.8.0.1");
