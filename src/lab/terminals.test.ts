@@ -1,5 +1,8 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
+import { mkdtempSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { test } from "node:test";
 import { until } from "../testing.ts";
 import { ROOT } from "./lab.ts";
@@ -14,8 +17,10 @@ test("make terminals types each of the five commands into a pane of its own, and
   }
   const session = `simple-vpn-test-${process.pid}`;
   const tmux = (...args: string[]) => spawnSync("tmux", ["-L", session, ...args], { encoding: "utf8" }).stdout;
+  const slowShell = join(mkdtempSync(join(tmpdir(), "simple-vpn-shell-")), "sh");
+  writeFileSync(slowShell, "#!/bin/sh\nsleep 1\nPS1='ready$ ' exec bash --norc -i\n", { mode: 0o755 });
   try {
-    const { status, stdout, stderr } = run({ SIMPLE_VPN_TMUX: session });
+    const { status, stdout, stderr } = run({ SIMPLE_VPN_TMUX: session, SHELL: slowShell, MAKELEVEL: "1", MAKEFLAGS: "w" });
     assert.equal(status, 0, stderr);
     assert.match(stdout, /ready: tmux -L \S+ attach/);
     const panes = tmux("list-panes", "-F", "#{pane_id} #{pane_title} #{pane_current_command}").trim().split("\n");
@@ -25,8 +30,9 @@ test("make terminals types each of the five commands into a pane of its own, and
       const [id] = panes[i]!.split(" ");
       assert.match(panes[i]!, new RegExp(`terminal ${i + 1}: ${command} `));
       assert.doesNotMatch(panes[i]!, /make$/, "nothing runs yet");
-      await until(() => tmux("capture-pane", "-p", "-t", id!).trimEnd().endsWith(command));
+      await until(() => tmux("capture-pane", "-p", "-t", id!).trim() === `ready$ ${command}`); // once, behind the prompt
     }
+    assert.doesNotMatch(tmux("show-environment", "-g"), /^MAKE/m, "make in a pane is no part of the make that opened it");
   } finally {
     tmux("kill-server");
   }

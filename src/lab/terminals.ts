@@ -1,5 +1,6 @@
 /** `make terminals`: the five terminals as five tmux panes, each with its command typed and waiting for Enter. For a projector. */
 import { spawnSync } from "node:child_process";
+import { setTimeout as sleep } from "node:timers/promises";
 import chalk from "chalk";
 import { exit, Failure, program } from "../program.ts";
 import { ROOT } from "./lab.ts";
@@ -7,14 +8,21 @@ import { has } from "./tools.ts";
 
 const COMMANDS = ["make server", "make configure-server", "make client", "make configure-client", "make ping"];
 const SESSION = process.env.SIMPLE_VPN_TMUX ?? "simple-vpn"; // a tmux server of our own (-L): no other session is touched
+const PROMPT_DEADLINE = 5000; // ms, for the panes' shells to start
+const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^MAKE|^MFLAGS$/.test(name))); // each pane's make is a first one
 
 function tmux(...args: string[]): string {
-  const { status, stdout, stderr } = spawnSync("tmux", ["-L", SESSION, ...args], { encoding: "utf8" });
+  const { status, stdout, stderr } = spawnSync("tmux", ["-L", SESSION, ...args], { encoding: "utf8", env });
   if (status !== 0) throw new Failure(`Cannot run 'tmux ${args.join(" ")}': ${stderr.trim()}`, `tmux -L ${SESSION} kill-server, then again`);
   return stdout.trim();
 }
 
-program(() => {
+/** Waits for the shell's prompt: what is typed before it is shown twice. */
+async function prompted(pane: string): Promise<void> {
+  for (const end = Date.now() + PROMPT_DEADLINE; tmux("capture-pane", "-p", "-t", pane) === "" && Date.now() < end; ) await sleep(50);
+}
+
+program(async () => {
   if (!has("tmux")) {
     console.log(`tmux is not installed ('apt-get install tmux'). Open five terminals in this folder, and type in them, in order:\n`);
     COMMANDS.forEach((command, i) => console.log(`  ${i + 1}  ${chalk.bold(command)}`));
@@ -29,6 +37,7 @@ program(() => {
   tmux("set-option", "-g", "pane-border-status", "top");
   tmux("set-option", "-g", "pane-border-format", " #{pane_title} ");
   for (const [i, pane] of panes.entries()) {
+    await prompted(pane);
     tmux("select-pane", "-t", pane, "-T", `terminal ${i + 1}: ${COMMANDS[i]}`);
     tmux("send-keys", "-t", pane, "-l", COMMANDS[i]!); // -l: as it is, and no Enter
   }
