@@ -17,7 +17,7 @@ class Message {
     this.length = text.length;
   }
   private get at() {
-    return [this.memory.address + this.header, this.length, this.memory.address, this.header] as const;
+    return [this.memory, this.header, this.length, this.header] as const;
   }
   seal = (cipher: Cipher) => cipher.seal(...this.at);
   open = (cipher: Cipher) => cipher.open(...this.at);

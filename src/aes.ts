@@ -40,18 +40,18 @@ export class Cipher {
   }
 
   /**
-   * Encrypts `length` bytes at `address` in place and writes the 16-byte tag behind them. The `adLength` bytes at
-   * `adAddress` are authenticated with them, but stay readable.
+   * Encrypts `length` bytes at memory[at …] in place and writes the 16-byte tag behind them. The `ad` bytes in front of
+   * them, a frame's header, are authenticated, too, but stay readable.
    */
-  seal(address: number, length: number, adAddress: number, adLength: number): void {
-    this.transform(address, length, adAddress, adLength);
+  seal(memory: Memory, at: number, length: number, ad: number): void {
+    const address = this.transform(memory, at, length, ad);
     must(EVP_CipherFinal_ex(this.context, address, this.outLength.address), "finish");
     must(EVP_CIPHER_CTX_ctrl(this.context, GET_TAG, TAG_LENGTH, address + length), "get the tag");
   }
 
-  /** Decrypts `length` bytes at `address` in place; the tag stands behind them. False: forged or damaged, do not use. */
-  open(address: number, length: number, adAddress: number, adLength: number): boolean {
-    this.transform(address, length, adAddress, adLength);
+  /** Decrypts `length` bytes at memory[at …] in place; the tag stands behind them. False: forged or damaged, do not use. */
+  open(memory: Memory, at: number, length: number, ad: number): boolean {
+    const address = this.transform(memory, at, length, ad);
     must(EVP_CIPHER_CTX_ctrl(this.context, SET_TAG, TAG_LENGTH, address + length), "set the tag");
     return EVP_CipherFinal_ex(this.context, address, this.outLength.address) === 1;
   }
@@ -62,13 +62,16 @@ export class Cipher {
     this.context = null;
   }
 
-  private transform(address: number, length: number, adAddress: number, adLength: number): void {
+  private transform(memory: Memory, at: number, length: number, ad: number): number {
+    memory.check(at - ad, ad + length + TAG_LENGTH);
+    const address = memory.address + at;
     if (this.context === null) throw new Error("Cannot use a cipher: it was freed");
     if (this.counter > MAX_COUNTER) throw new Error("Cannot encrypt: the nonce counter is used up");
     this.nonce.bytes.writeUIntBE(this.counter++, 6, 6);
     must(EVP_CipherInit_ex(this.context, null, null, null, this.nonce.address, Number(this.encrypt)), "set the nonce");
-    must(EVP_CipherUpdate(this.context, null, this.outLength.address, adAddress, adLength), "add the header");
+    must(EVP_CipherUpdate(this.context, null, this.outLength.address, address - ad, ad), "add the header");
     must(EVP_CipherUpdate(this.context, address, this.outLength.address, address, length), "transform");
+    return address;
   }
 }
 

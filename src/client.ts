@@ -20,7 +20,7 @@ program(async () => {
   trace.start("client", options.trace, options.traceFile);
   atExit(() => trace.stop());
 
-  const tun = openTun(options.tun); //                           open() and ioctl(): tun0 and its fd
+  const tun = openTun(options.tun, options.offload); //          open() and ioctl(): tun0 and its fd
   const socket = await connectTcp(options.server, options.port); // socket() and connect(): the other fd
   const { peer, config } = options.secret
     ? await startSession(socket, options.secret) //              fresh keys, and an inner address

@@ -21,7 +21,7 @@ function deframe(framing: Framing, stream: Buffer, pieces: (rest: number) => num
   try {
     for (let at = 0; at < stream.length; ) {
       const size = Math.min(pieces(stream.length - at), stream.length - at, 100_000);
-      assert.equal(write(far, memory.address + at, size), size);
+      assert.equal(write(far, memory, at, size), size);
       at += size;
       for (let taken = 0; taken < size; ) {
         const count = reader.fill(near);

@@ -10,11 +10,13 @@
  *               sealed records, then the tag
  *
  * A record is one packet inside a data frame's body; one frame carries all that one wake-up of the loop brought:
- *   0      4    length of the packet, big-endian
- *   4      …    the packet, then 0–3 zero bytes up to a multiple of 4
+ *   0      4    length of the next two together, big-endian
+ *   4      10   offload.ts's header
+ *   14     …    the packet, then 0–3 zero bytes up to a multiple of 4
  */
 import { TAG_LENGTH } from "./aes.ts";
 import { Memory, read } from "./libc.ts";
+import { OFFLOAD_HEADER } from "./offload.ts";
 import { MAX_PACKET } from "./tun.ts";
 
 export const FrameType = { handshake: 1, data: 2, control: 3 } as const;
@@ -29,7 +31,8 @@ export const BATCH = 64 * 1024;
 /** How one wire format lays out its bytes; all in bytes. */
 export interface Framing {
   readonly header: number; // before the body
-  readonly record: number; // before each packet in the body
+  readonly record: number; // before what read() gave, in each record
+  readonly packet: number; // before the IP packet itself, in each record
   readonly align: number; // a record is padded to a multiple of this
   readonly tag: number; // after the body's records
   readonly batches: boolean; // may a frame carry several packets?
@@ -46,10 +49,11 @@ const RECORD = 4;
 export const aesFraming: Framing = {
   header: 4,
   record: RECORD,
+  packet: RECORD + OFFLOAD_HEADER,
   align: 4, // so that every body starts at a multiple of 4 in memory, and XOR can go word by word
   tag: TAG_LENGTH,
   batches: true,
-  maxBody: BATCH + RECORD + pad(MAX_PACKET, 4) + TAG_LENGTH,
+  maxBody: BATCH + RECORD + pad(OFFLOAD_HEADER + MAX_PACKET, 4) + TAG_LENGTH,
   putHeader(bytes, at, type, bodyLength) {
     bytes.writeUInt32BE(((type << 24) | bodyLength) >>> 0, at);
   },
@@ -69,6 +73,7 @@ export const handshakeFraming: Framing = { ...aesFraming, maxBody: 1024 };
 export const xorFraming: Framing = {
   header: 2,
   record: 0,
+  packet: 0,
   align: 1,
   tag: 0,
   batches: false,
@@ -108,14 +113,14 @@ export class FrameReader {
 
   /** One read() of as much as fits. Bytes read, 0 at the end of the stream, or a negative errno. */
   fill(fd: number): number {
-    const { bytes, address } = this.memory;
+    const { bytes } = this.memory;
     if (this.head === this.tail) this.head = this.tail = 0;
     else if (this.head > bytes.length / 2) {
       bytes.copyWithin(0, this.head, this.tail); // less than one frame: next() gave out all whole ones
       this.tail -= this.head;
       this.head = 0;
     }
-    const count = read(fd, address + this.tail, bytes.length - this.tail);
+    const count = read(fd, this.memory, this.tail, bytes.length - this.tail);
     if (count > 0) this.tail += count;
     return count;
   }

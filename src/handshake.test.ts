@@ -43,7 +43,7 @@ test("Handshake and Cipher reproduce the published Noise vector, message by mess
     const memory = new Memory(64);
     const text = hex(plain!);
     text.copy(memory.bytes);
-    ciphers[i % 2]!.seal(memory.address, text.length, memory.address, 0);
+    ciphers[i % 2]!.seal(memory, 0, text.length, 0);
     assert.equal(memory.bytes.toString("hex", 0, text.length + 16), sealed);
   });
 });

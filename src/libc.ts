@@ -31,21 +31,6 @@ export const setsockopt = libc("int setsockopt(int fd, int level, int name, void
 export const getsockopt = libc("int getsockopt(int fd, int level, int name, void *value, _Inout_ uint32_t *length)");
 const cStrerror = thisProcess.func("const char *strerror(int number)"); // strerror(3)
 
-// The two calls of the data path are written out: no argument arrays, and koffi has no ssize_t but int64_t.
-const cRead = thisProcess.func("int64_t read(int fd, void *buffer, size_t count)");
-const cWrite = thisProcess.func("int64_t write(int fd, const void *buffer, size_t count)");
-
-/** read(2) of at most `count` bytes to `address`; the bytes read (0: end of stream), or a negative errno. */
-export function read(fd: number, address: number, count: number): number {
-  const result: number = cRead(fd, address, count);
-  return result < 0 ? -koffi.errno() : result;
-}
-
-/** write(2) of `count` bytes from `address`; the bytes written, possibly fewer, or a negative errno. */
-export function write(fd: number, address: number, count: number): number {
-  const result: number = cWrite(fd, address, count);
-  return result < 0 ? -koffi.errno() : result;
-}
 
 /**
  * A fixed piece of memory, seen three ways: as bytes, as 32-bit words (for XOR), and by address (for C calls).
@@ -62,6 +47,29 @@ export class Memory {
     this.words = new Uint32Array(this.bytes.buffer, 0, size >> 2); // asking for .buffer also moves a small one off the heap
     this.address = Number(koffi.address(this.bytes));
   }
+
+  /** C checks no bounds: this does. Throws RangeError unless `count` bytes from `at` on are inside. */
+  check(at: number, count: number): void {
+    if (at < 0 || count < 0 || at + count > this.bytes.length) throw new RangeError(`bytes ${at} to ${at + count} of ${this.bytes.length}`);
+  }
+}
+
+// The two calls of the data path are written out: no argument arrays, and koffi has no ssize_t but int64_t.
+const cRead = thisProcess.func("int64_t read(int fd, void *buffer, size_t count)");
+const cWrite = thisProcess.func("int64_t write(int fd, const void *buffer, size_t count)");
+
+/** read(2) of at most `count` bytes to memory[at …]; the bytes read (0: end of stream), or a negative errno. */
+export function read(fd: number, memory: Memory, at: number, count: number): number {
+  memory.check(at, count);
+  const result: number = cRead(fd, memory.address + at, count);
+  return result < 0 ? -koffi.errno() : result;
+}
+
+/** write(2) of `count` bytes from memory[at …]; the bytes written, possibly fewer, or a negative errno. */
+export function write(fd: number, memory: Memory, at: number, count: number): number {
+  memory.check(at, count);
+  const result: number = cWrite(fd, memory.address + at, count);
+  return result < 0 ? -koffi.errno() : result;
 }
 
 export const EBADFD = 77; // asm-generic/errno.h: a TUN fd whose interface was deleted. Node has no name for it
@@ -89,8 +97,13 @@ const iow = (type: string, number: number, size: number) =>
 
 // linux/if_tun.h, linux/if.h
 export const TUNSETIFF = iow("T", 202, 4); // 0x400454ca
+export const TUNSETOFFLOAD = iow("T", 208, 4); // 0x400454d0
+export const TUN_F_CSUM = 0x01; // the reader can handle a packet whose checksum is still to be computed …
+export const TUN_F_TSO4 = 0x02; // … and TCP segments larger than the MTU, over IPv4 …
+export const TUN_F_TSO6 = 0x04; // … and IPv6
 export const IFF_TUN = 0x0001; // packets start at the IP header (IFF_TAP: at the Ethernet header)
 export const IFF_NO_PI = 0x1000; // no 4 bytes of "packet information" before each packet
+export const IFF_VNET_HDR = 0x4000; // a struct virtio_net_hdr before each packet: offload.ts
 export const IFNAMSIZ = 16; // a name is at most 15 bytes and a NUL
 export const SIZEOF_IFREQ = 40; // struct ifreq: name at 0, flags (short) at 16
 

@@ -10,7 +10,7 @@ import { socketPair, until } from "./testing.ts";
 
 const memory = new Memory(64);
 const drain = (fd: number) => {
-  while (read(fd, memory.address, 64) > 0);
+  while (read(fd, memory, 0, 64) > 0);
 };
 
 test("watch() calls readable when there is something to read, again while there still is, and not when there is nothing", async () => {
@@ -19,12 +19,12 @@ test("watch() calls readable when there is something to read, again while there 
   const watched = watch(near, { readable: () => ++calls === 3 && drain(near), error: assert.fail });
   await sleep(30);
   assert.equal(calls, 0);
-  write(far, memory.address, 1);
+  write(far, memory, 0, 1);
   await until(() => calls >= 3);
   await sleep(30);
   assert.equal(calls, 3, "drained: no more calls");
   watched.stop();
-  write(far, memory.address, 1);
+  write(far, memory, 0, 1);
   await sleep(30);
   assert.equal(calls, 3, "stopped: no more calls");
   close(near);
@@ -39,7 +39,7 @@ test("want() switches to writable and back, as FD_SET and FD_CLR do", async () =
   assert.equal(writes, 0, "writable was not asked for");
   watched.want(false, true);
   await until(() => writes > 2);
-  write(far, memory.address, 1);
+  write(far, memory, 0, 1);
   await sleep(20);
   assert.equal(reads, 0, "readable is not wanted now");
   watched.want(false, false);
@@ -58,7 +58,7 @@ test("a watch survives garbage collection", () => {
     import { watch } from "./src/loop.ts"; import { write, Memory } from "./src/libc.ts"; import { socketPair } from "./src/testing.ts";
     const [near, far] = socketPair();
     watch(near, { readable: () => { console.log("called"); process.exit(0); }, error() {} });
-    setTimeout(() => { for (let i = 0; i < 5; i++) gc(); write(far, new Memory(4).address, 1); }, 50);
+    setTimeout(() => { for (let i = 0; i < 5; i++) gc(); write(far, new Memory(4), 0, 1); }, 50);
     setTimeout(() => process.exit(1), 5000);`;
   const { stdout } = spawnSync(process.execPath, ["--expose-gc", "--import", "tsx", "--input-type=module", "-e", script], { encoding: "utf8" });
   assert.equal(stdout, "called\n");
@@ -70,7 +70,7 @@ test("an exception in a handler reaches uncaughtException, so that the program c
     process.on("uncaughtException", (error) => { console.log("caught " + error.message); process.exit(0); });
     const [near, far] = socketPair();
     globalThis.kept = watch(near, { readable: () => { throw new Error("boom"); }, error() {} });
-    write(far, new Memory(4).address, 1);
+    write(far, new Memory(4), 0, 1);
     setTimeout(() => process.exit(1), 5000);`;
   const { stdout } = spawnSync(process.execPath, ["--import", "tsx", "--input-type=module", "-e", script], { encoding: "utf8" });
   assert.equal(stdout, "caught boom\n");
@@ -84,10 +84,10 @@ test("a reset connection wakes the loop, and SO_ERROR or read() tells why", asyn
   let errors = 0;
   let why = 0;
   const watched = watch(server.fd, {
-    readable: () => (why = -read(server.fd, memory.address, 64)),
+    readable: () => (why = -read(server.fd, memory, 0, 64)),
     error: () => (errors++, (why = socketError(server.fd))),
   });
-  write(server.fd, memory.address, 1);
+  write(server.fd, memory, 0, 1);
   await ready(client.fd, "readable", 5000);
   close(client.fd); // with unread data: the kernel sends a reset, not an orderly end
   await until(() => why !== 0);
@@ -102,10 +102,10 @@ test("ready() is true when ready, false after its deadline", async () => {
   const [near, far] = socketPair();
   assert.equal(await ready(near, "readable", 20), false);
   assert.equal(await ready(near, "writable", 1000), true);
-  write(far, memory.address, 1);
+  write(far, memory, 0, 1);
   assert.equal(await ready(near, "readable", 1000), true);
   drain(near);
-  assert.equal(read(near, memory.address, 64), -EAGAIN);
+  assert.equal(read(near, memory, 0, 64), -EAGAIN);
   close(near);
   close(far);
 });
@@ -113,7 +113,7 @@ test("ready() is true when ready, false after its deadline", async () => {
 test("ready() prefers readiness to a deadline that passed while the program could not look", async () => {
   const [near, far] = socketPair();
   const waiting = ready(near, "readable", 10);
-  write(far, memory.address, 1);
+  write(far, memory, 0, 1);
   for (const end = performance.now() + 30; performance.now() < end; ); // a stall longer than the deadline
   assert.equal(await waiting, true);
   close(near);

@@ -24,6 +24,7 @@ const COMMON = {
   cipher: option("NAME", "xor+aes", "xor+aes; or xor, the original C programs' format: insecure, for lesson one", choice("xor+aes", "xor")),
   secret: option("FILE", undefined, "64 hex digits, mode 0600 (secret.key); or the environment's SIMPLE_VPN_SECRET", String),
   mtu: option("N", "1400", "of the TUN interface, bytes, 68 to 65535", whole(68, 65535)),
+  offload: option("on|off", "on", "on: the kernel hands over TCP in packets of up to 64 KB; not with --cipher xor", choice("on", "off")),
   trace: option("MODE", "walk", "walk: every step, folded under load; summary: a line a second; off", choice("walk", "summary", "off")),
   "trace-file": option("FILE", undefined, "the trace as JSON, one object a line", String),
   configure: flag("run the ip, sysctl and iptables commands instead of printing them; undo them at exit"),
@@ -70,6 +71,7 @@ function common(values: Values<typeof COMMON>) {
     tun: last(values.tun)!,
     secret: last(values.cipher) === "xor" ? undefined : readSecret(last(values.secret)), // 32 bytes; undefined: --cipher xor
     mtu: last(values.mtu)!, // bytes
+    offload: last(values.cipher) === "xor" ? ("none" as const) : last(values.offload)!, // the C wire format has no place for it
     trace: last(values.trace)!,
     traceFile: last(values["trace-file"]),
     configure: values.configure !== undefined,

@@ -18,7 +18,7 @@ program(() => {
   trace.start("server", options.trace, options.traceFile);
   atExit(() => trace.stop());
 
-  const tun = openTun(options.tun); //                           open() and ioctl(): tun0 and its fd
+  const tun = openTun(options.tun, options.offload); //          open() and ioctl(): tun0 and its fd
   const listener = listenTcp(options.listen, options.port); //   socket(), bind() and listen(): the other fd
   if (!options.secret) trace.note(XOR_WARNING);
 

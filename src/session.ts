@@ -55,7 +55,7 @@ export async function acceptSession(socket: TcpSocket, secret: Buffer, makeReply
 function sendMessage(socket: TcpSocket, message: Buffer): void {
   aesFraming.putHeader(frame.bytes, 0, FrameType.handshake, message.length);
   message.copy(frame.bytes, aesFraming.header);
-  const count = write(socket.fd, frame.address, aesFraming.header + message.length);
+  const count = write(socket.fd, frame, 0, aesFraming.header + message.length);
   if (count < 0) throw new BrokenStream(`write: ${errnoName(count)}`);
 }
 

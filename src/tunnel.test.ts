@@ -4,6 +4,7 @@ import { randomBytes } from "node:crypto";
 import { test } from "node:test";
 import { Control, FrameType, pad } from "./frame.ts";
 import { close, Memory, read, write } from "./libc.ts";
+import { OFFLOAD_HEADER } from "./offload.ts";
 import { random, SEED, SOCK_SEQPACKET, socketPair } from "./testing.ts";
 import { DOWN, trace, UP } from "./trace.ts";
 import { flush, inbound, outbound, Peer, sendControl } from "./tunnel.ts";
@@ -18,23 +19,27 @@ function tunnel(cipher: "xor" | "xor+aes") {
   const aes = cipher === "xor+aes";
   const client = new Peer({ fd: clientFd, address: "", remote: "server" }, UP, DOWN, aes ? { send: up, receive: down } : undefined);
   const server = new Peer({ fd: serverFd, address: "", remote: "client" }, DOWN, UP, aes ? { send: down, receive: up } : undefined);
+  const header = aes ? OFFLOAD_HEADER : 0;
   const reasons: string[] = [];
   client.onClose = server.onClose = (reason) => reasons.push(reason);
   const fds = [clientFd, serverFd, clientTun, clientKernel, serverTun, serverKernel];
   return {
     client, server, reasons, clientKernel, serverKernel, clientFd, serverFd,
-    tuns: { client: { fd: clientTun, name: "tun0" }, server: { fd: serverTun, name: "tun0" } },
+    tuns: { client: { fd: clientTun, name: "tun0", header }, server: { fd: serverTun, name: "tun0", header } },
+    /** The kernel's side of a TUN: each packet behind the TUN's header. */
+    put: (kernel: number, packet: Buffer) => put(kernel, Buffer.concat([Buffer.alloc(header), packet])),
+    take: (kernel: number) => take(kernel)?.subarray(header),
     end: () => fds.forEach((fd) => close(fd)),
   };
 }
 
 function put(fd: number, bytes: Buffer): void {
   bytes.copy(memory.bytes);
-  assert.equal(write(fd, memory.address, bytes.length), bytes.length);
+  assert.equal(write(fd, memory, 0, bytes.length), bytes.length);
 }
 
 function take(fd: number): Buffer | undefined {
-  const count = read(fd, memory.address, memory.bytes.length);
+  const count = read(fd, memory, 0, memory.bytes.length);
   return count >= 0 ? Buffer.from(memory.bytes.subarray(0, count)) : undefined;
 }
 
@@ -55,11 +60,11 @@ for (const cipher of ["xor", "xor+aes"] as const) {
         ? [it.clientKernel, it.serverKernel, it.client, it.server, it.tuns.client, it.tuns.server]
         : [it.serverKernel, it.clientKernel, it.server, it.client, it.tuns.server, it.tuns.client];
       const got: Buffer[] = [];
-      for (const one of packets) put(from, one);
+      for (const one of packets) it.put(from, one);
       for (let turns = 0; got.length < packets.length && turns < 50; turns++) {
         outbound(fromTun, () => sender);
         inbound(receiver, toTun);
-        for (let one = take(to); one; one = take(to)) got.push(one);
+        for (let one = it.take(to); one; one = it.take(to)) got.push(one);
       }
       assert.deepEqual(got, packets);
     }
@@ -71,7 +76,7 @@ for (const cipher of ["xor", "xor+aes"] as const) {
 test("all packets of one wake-up share one frame (xor+aes); in the C protocol each has its own", () => {
   for (const [cipher, frames] of [["xor+aes", 1], ["xor", 5]] as const) {
     const it = tunnel(cipher);
-    for (let i = 0; i < 5; i++) put(it.clientKernel, packet(100));
+    for (let i = 0; i < 5; i++) it.put(it.clientKernel, packet(100));
     outbound(it.tuns.client, () => it.client);
     assert.equal(it.client.framesSent, frames);
     inbound(it.server, it.tuns.server);
@@ -82,7 +87,7 @@ test("all packets of one wake-up share one frame (xor+aes); in the C protocol ea
 
 test("--cipher xor puts exactly the C program's bytes on the wire", () => {
   const it = tunnel("xor");
-  put(it.clientKernel, Buffer.from("45000054", "hex"));
+  it.put(it.clientKernel, Buffer.from("45000054", "hex"));
   outbound(it.tuns.client, () => it.client);
   assert.equal(take(it.serverFd)?.toString("hex"), "000407424216");
   it.end();
@@ -91,12 +96,12 @@ test("--cipher xor puts exactly the C program's bytes on the wire", () => {
 test("a packet that peerFor() refuses is dropped and counted; the next one passes", () => {
   const it = tunnel("xor+aes");
   const [bad, good] = [packet(60), packet(60)];
-  put(it.clientKernel, bad);
-  put(it.clientKernel, good);
+  it.put(it.clientKernel, bad);
+  it.put(it.clientKernel, good);
   let first = true;
   outbound(it.tuns.client, () => (first ? ((first = false), "test: refused") : it.client));
   inbound(it.server, it.tuns.server);
-  assert.deepEqual(take(it.serverKernel), good);
+  assert.deepEqual(it.take(it.serverKernel), good);
   assert.equal(trace.drops.get("test: refused"), 1);
   it.end();
 });
@@ -105,10 +110,10 @@ test("a packet that admit() refuses never reaches the TUN, is counted, and costs
   const it = tunnel("xor+aes");
   it.server.admit = (bytes, at) => (bytes[at + 1] === 0xee ? "test: spoofed" : undefined);
   const packets = [1, 0xee, 2].map((mark) => Buffer.concat([Buffer.from([0x45, mark]), randomBytes(40)]));
-  for (const one of packets) put(it.clientKernel, one);
+  for (const one of packets) it.put(it.clientKernel, one);
   outbound(it.tuns.client, () => it.client);
   inbound(it.server, it.tuns.server);
-  assert.deepEqual([take(it.serverKernel), take(it.serverKernel), take(it.serverKernel)], [packets[0], packets[2], undefined]);
+  assert.deepEqual([it.take(it.serverKernel), it.take(it.serverKernel), it.take(it.serverKernel)], [packets[0], packets[2], undefined]);
   assert.equal(trace.drops.get("test: spoofed"), 1);
   it.end();
 });
@@ -116,7 +121,7 @@ test("a packet that admit() refuses never reaches the TUN, is counted, and costs
 test("any byte changed on the wire ends the connection with a reason, and nothing reaches the TUN", () => {
   for (let i = 0; i < 4 + 4 + 20 + 16; i++) {
     const it = tunnel("xor+aes");
-    put(it.clientKernel, packet(20));
+    it.put(it.clientKernel, packet(20));
     outbound(it.tuns.client, () => it.client);
     const wire = take(it.serverFd)!;
     wire[i]! ^= 0x80;
@@ -125,7 +130,7 @@ test("any byte changed on the wire ends the connection with a reason, and nothin
     inbound(it.server, it.tuns.server);
     if (it.reasons.length === 0) assert.ok(i >= 1 && i <= 3, `byte ${i}: only a longer frame may still be waited for`);
     else assert.match(it.reasons[0]!, /tag|type|length/);
-    assert.equal(take(it.serverKernel), undefined, `byte ${i}`);
+    assert.equal(it.take(it.serverKernel), undefined, `byte ${i}`);
     it.end();
   }
 });
@@ -134,7 +139,7 @@ test("a frame sent again, or left out, ends the connection: its tag is good for 
   for (const order of [[0, 0], [1], [1, 0]]) {
     const it = tunnel("xor+aes");
     const frames = [0, 1].map(() => {
-      put(it.clientKernel, packet(40));
+      it.put(it.clientKernel, packet(40));
       outbound(it.tuns.client, () => it.client);
       return take(it.serverFd)!;
     });
@@ -151,7 +156,7 @@ test("a record that does not fit its frame ends the connection of even an authen
     sendRaw(it.client, FrameType.data, Buffer.concat([Buffer.from(lie.toString(16).padStart(8, "0"), "hex"), Buffer.alloc(40)]));
     inbound(it.server, it.tuns.server);
     assert.match(it.reasons[0]!, /record of/);
-    assert.equal(take(it.serverKernel), undefined);
+    assert.equal(it.take(it.serverKernel), undefined);
     it.end();
   }
 });
@@ -161,7 +166,7 @@ function sendRaw(peer: Peer, type: number, plaintext: Buffer): void {
   const frame = new Memory(pad(plaintext.length, 4) + 20);
   plaintext.forEach((byte, i) => (frame.bytes[4 + i] = byte ^ 0x42));
   peer.framing.putHeader(frame.bytes, 0, type as FrameType, plaintext.length + 16);
-  peer.sealer!.seal(frame.address + 4, plaintext.length, frame.address, 4);
+  peer.sealer!.seal(frame, 4, plaintext.length, 4);
   put(peer.socket.fd, Buffer.from(frame.bytes.subarray(0, plaintext.length + 20)));
 }
 
@@ -198,7 +203,7 @@ test("a full socket: the rest waits, the queue is bounded, drops are counted, an
   const before = trace.drops.get("the socket is full") ?? 0;
   for (let i = 0; i < 2000; i++) {
     const one = packet(1400);
-    put(it.clientKernel, one);
+    it.put(it.clientKernel, one);
     const dropped = trace.drops.get("the socket is full") ?? 0;
     outbound(it.tuns.client, () => it.client);
     if ((trace.drops.get("the socket is full") ?? 0) === dropped) sent.push(one);
@@ -221,8 +226,8 @@ test("a full socket: the rest waits, the queue is bounded, drops are counted, an
 test("a TUN that fails in the middle of a drain leaves no open frame behind: nothing unsealed ever reaches the wire", () => {
   const it = tunnel("xor+aes");
   const secret = Buffer.concat([packet(20), Buffer.from("SECRET TEXT")]);
-  put(it.clientKernel, secret);
-  put(it.clientKernel, packet(60));
+  it.put(it.clientKernel, secret);
+  it.put(it.clientKernel, packet(60));
   const closeAndSend = () => {
     close(it.tuns.client.fd);
     return it.client;
@@ -230,7 +235,7 @@ test("a TUN that fails in the middle of a drain leaves no open frame behind: not
   assert.throws(() => outbound(it.tuns.client, closeAndSend), /Cannot read from tun0: EBADF/);
   sendControl(it.client, Control.goodbye); // what the client's exit does
   inbound(it.server, it.tuns.server);
-  assert.deepEqual(take(it.serverKernel), secret, "what was read before it failed arrives");
+  assert.deepEqual(it.take(it.serverKernel), secret, "what was read before it failed arrives");
   assert.deepEqual(it.reasons, ["it said goodbye"], "and the stream is whole");
 });
 

@@ -11,6 +11,7 @@ import { Cipher } from "./aes.ts";
 import { aesFraming, BATCH, BrokenStream, Control, type Framing, FrameReader, FrameType, pad, xorFraming } from "./frame.ts";
 import type { SessionKeys } from "./handshake.ts";
 import { EAGAIN, EBADFD, errnoName, Memory, read, write } from "./libc.ts";
+import { describeOffload, OFFLOAD_HEADER } from "./offload.ts";
 import { Failure } from "./program.ts";
 import type { TcpSocket } from "./tcp.ts";
 import { type Direction, trace } from "./trace.ts";
@@ -18,7 +19,7 @@ import { MAX_PACKET, type Tun, writePacket } from "./tun.ts";
 import { xor } from "./xor.ts";
 
 const RECORD_SPACE = 4; // in front of the packet in `scratch`, for a record's length
-const scratch = new Memory(RECORD_SPACE + pad(MAX_PACKET, 4)); // the packet just read from the TUN
+const scratch = new Memory(RECORD_SPACE + pad(OFFLOAD_HEADER + MAX_PACKET, 4)); // the packet just read from the TUN
 const OUTBOX = 4 * BATCH; // bytes that may wait for one peer's socket; beyond that its packets are dropped
 
 /** The other end of one connection: its socket, its ciphers, and the bytes on their way to it. */
@@ -79,14 +80,15 @@ const touched: Peer[] = []; // peers that got a frame in this wake-up
  * is dropped. Throws a Failure if the TUN is gone.
  */
 export function outbound(tun: Tun, peerFor: (packet: Buffer, at: number, length: number) => Peer | string): void {
-  const wokenAt = trace.now(); // WALK 5 R3.wake
+  const wokenAt = trace.clock(); // WALK 5 R3.wake
   let length = 0;
   for (let drained = 0; drained < BATCH; drained += length) {
-    length = read(tun.fd, scratch.address + RECORD_SPACE, MAX_PACKET); // WALK 6.read R3.read
+    length = read(tun.fd, scratch, RECORD_SPACE, tun.header + MAX_PACKET); // WALK 6.read R3.read
     if (length < 0) break;
-    const peer = peerFor(scratch.bytes, RECORD_SPACE, length);
-    if (typeof peer === "string") trace.drop(peer, "", scratch, RECORD_SPACE, length);
-    else enqueue(peer, length, wokenAt);
+    const packet = RECORD_SPACE + tun.header;
+    const peer = peerFor(scratch.bytes, packet, length - tun.header);
+    if (typeof peer === "string") trace.drop(peer, "", scratch, packet, length - tun.header);
+    else enqueue(peer, tun, length, wokenAt);
   }
   for (let peer = touched.pop(); peer; peer = touched.pop()) {
     closeFrame(peer, FrameType.data); // whatever the last read() said: no frame is ever left open
@@ -95,11 +97,13 @@ export function outbound(tun: Tun, peerFor: (packet: Buffer, at: number, length:
   if (length < 0 && length !== -EAGAIN) throw tunGone(tun, length);
 }
 
-/** Puts the packet in `scratch` into the peer's open frame. XOR does the copying. */
-function enqueue(peer: Peer, length: number, wokenAt: bigint): void {
+/** Puts what read() left in `scratch` into the peer's open frame. XOR does the copying. `length`: with the TUN's header. */
+function enqueue(peer: Peer, tun: Tun, length: number, wokenAt: bigint): void {
   const { framing, outbox, out } = peer;
   const record = framing.record + pad(length, framing.align);
-  if (!makeRoom(peer, framing.header + record + framing.tag)) return trace.drop("the socket is full", `to ${peer.socket.remote}`, scratch, RECORD_SPACE, length);
+  const packet = RECORD_SPACE + tun.header;
+  const size = length - tun.header; // of the packet alone
+  if (!makeRoom(peer, framing.header + record + framing.tag)) return trace.drop("the socket is full", `to ${peer.socket.remote}`, scratch, packet, size);
   if (peer.frameAt < 0) openFrame(peer);
 
   const frame = trace.show() ? `${out.name}${peer.framesSent}` : "";
@@ -107,17 +111,17 @@ function enqueue(peer: Peer, length: number, wokenAt: bigint): void {
   if (id) {
     peer.shown = frame;
     if (peer.packets === 0) trace.step(out.wake, id, 0, "the loop wakes: the TUN is readable", undefined, 0, wokenAt);
-    trace.packet(out.read, id, length, `read ${length} bytes`, scratch, RECORD_SPACE);
+    trace.packet(out.read, id, size, `read ${size} bytes${large(tun, scratch, RECORD_SPACE)}`, scratch, packet);
   }
   const from = RECORD_SPACE - framing.record;
   if (framing.record > 0) scratch.bytes.writeUInt32BE(length, from);
-  scratch.bytes.fill(0, RECORD_SPACE + length, from + record); // the padding
+  for (let i = RECORD_SPACE + length; i < from + record; i++) scratch.bytes[i] = 0; // the padding
   xor(scratch, from, outbox, peer.tail, record); // WALK 6.xor R4.xor
-  if (id) trace.step(out.xor, id, length, `${length} bytes ^ 0x42`, outbox, peer.tail + framing.record);
+  if (id) trace.step(out.xor, id, size, `${size} bytes ^ 0x42`, outbox, peer.tail + framing.packet);
   peer.tail += record;
   peer.packets++;
   trace.sent.packets++;
-  trace.sent.bytes += length;
+  trace.sent.bytes += size;
   if (!framing.batches) closeFrame(peer, FrameType.data);
 }
 
@@ -145,11 +149,11 @@ function closeFrame(peer: Peer, type: FrameType): void {
   const body = frameAt + framing.header;
   const length = peer.tail - body;
   framing.putHeader(outbox.bytes, frameAt, type, length + framing.tag); // first: the seal covers it
-  peer.sealer?.seal(outbox.address + body, length, outbox.address + frameAt, framing.header); // WALK 6.seal R4.seal
+  peer.sealer?.seal(outbox, body, length, framing.header); // WALK 6.seal R4.seal
   peer.tail += framing.tag; // WALK 6.frame R4.frame
   if (peer.shown) {
     const total = peer.tail - frameAt;
-    if (peer.sealer) trace.step(out.seal, peer.shown, total - framing.header, `AES-256-GCM, nonce ${peer.framesSent}, tag of 16 bytes appended`, outbox, body + framing.record);
+    if (peer.sealer) trace.step(out.seal, peer.shown, total - framing.header, `AES-256-GCM, nonce ${peer.framesSent}, tag of 16 bytes appended`, outbox, body + framing.packet);
     trace.step(out.frame, peer.shown, total, `header of ${framing.header} bytes in front: ${total} bytes`, outbox, frameAt);
   }
   peer.framesSent++;
@@ -162,8 +166,8 @@ function closeFrame(peer: Peer, type: FrameType): void {
 export function flush(peer: Peer): void {
   if (peer.closed) return;
   while (peer.head < peer.tail) {
-    const writtenAt = trace.now(); // before the call: the other end may be faster than our return from it
-    const count = write(peer.socket.fd, peer.outbox.address + peer.head, peer.tail - peer.head); // WALK 6.write R4.write
+    const writtenAt = trace.clock(); // before the call: the other end may be faster than our return from it
+    const count = write(peer.socket.fd, peer.outbox, peer.head, peer.tail - peer.head); // WALK 6.write R4.write
     if (count === -EAGAIN) break;
     if (count < 0) return peer.close(`write: ${errnoName(count)}`);
     peer.head += count;
@@ -190,7 +194,7 @@ export function sendControl(peer: Peer, word: number): void {
 
 /** One read() from the peer's socket; each whole frame in it is opened, and its packets are written to the TUN. */
 export function inbound(peer: Peer, tun: Tun): void {
-  const readAt = trace.now();
+  const readAt = trace.clock();
   const count = peer.reader.fill(peer.socket.fd); // WALK 8.read R5.read
   if (count === -EAGAIN) return;
   if (count === 0) return peer.close("the connection was closed without a goodbye");
@@ -223,9 +227,9 @@ function receiveFrame(peer: Peer, tun: Tun, fresh: number, readAt: bigint): void
   const end = reader.end - framing.tag;
   if (opener) {
     if (end < start) throw new BrokenStream("a frame without room for its tag");
-    if (!opener.open(memory.address + start, end - start, memory.address + frameAt, framing.header)) // WALK 8.open R6.open
+    if (!opener.open(memory, start, end - start, framing.header)) // WALK 8.open R6.open
       throw new BrokenStream(`frame ${peer.framesReceived} has a wrong tag: forged or damaged, or out of order`);
-    if (id) trace.step(walk.open, id, end - start, "AES-256-GCM: tag good, decrypted", memory, start + framing.record);
+    if (id) trace.step(walk.open, id, end - start, "AES-256-GCM: tag good, decrypted", memory, start + framing.packet);
   }
   xor(memory, start, memory, start, end - start); // WALK 8.xor R6.xor
   if (peer.framesReceived++ === 0) peer.onProven();
@@ -235,26 +239,31 @@ function receiveFrame(peer: Peer, tun: Tun, fresh: number, readAt: bigint): void
   let place = 0; // of the packet in the frame
   for (let at = start; at < end && !peer.closed; place++) {
     const length = framing.record > 0 ? memory.bytes.readUInt32BE(at) : end - at;
-    const packet = at + framing.record;
-    if (length === 0 || length > MAX_PACKET || packet + length > end) throw new BrokenStream(`a record of ${length} bytes in a frame of ${end - start}`);
+    const from = at + framing.record;
+    if (length <= tun.header || length > tun.header + MAX_PACKET || from + length > end) throw new BrokenStream(`a record of ${length} bytes in a frame of ${end - start}`);
     const shown = id && (place === 0 || trace.show());
-    inject(peer, tun, packet, length, shown ? `${id}.${place}` : "");
-    at = packet + pad(length, framing.align);
+    inject(peer, tun, from, length, shown ? `${id}.${place}` : "");
+    at = from + pad(length, framing.align);
   }
 }
 
-/** Gives one packet of the peer's to our kernel, through the TUN. */
-function inject(peer: Peer, tun: Tun, packet: number, length: number, id: string): void {
+/** Gives one packet of the peer's to our kernel, through the TUN. `length`: with the TUN's header, at `from`. */
+function inject(peer: Peer, tun: Tun, from: number, length: number, id: string): void {
   const { memory } = peer.reader;
   const walk = peer.in;
+  const packet = from + tun.header;
+  const size = length - tun.header;
   trace.received.packets++;
-  trace.received.bytes += length;
-  if (id) trace.packet(walk.unxor, id, length, `${length} bytes ^ 0x42`, memory, packet);
-  const writtenAt = trace.now();
-  const refusal = peer.admit(memory.bytes, packet, length) ?? writePacket(tun, memory.address + packet, length); // WALK 8.write R6.write
-  if (refusal !== undefined) trace.drop(refusal, `from ${peer.socket.remote}`, memory, packet, length);
-  else if (id) trace.step(walk.inject, id, length, `wrote ${length} bytes to ${tun.name}: the kernel takes over`, memory, packet, writtenAt);
+  trace.received.bytes += size;
+  if (id) trace.packet(walk.unxor, id, size, `${size} bytes ^ 0x42${large(tun, memory, from)}`, memory, packet);
+  const writtenAt = trace.clock();
+  const refusal = peer.admit(memory.bytes, packet, size) ?? writePacket(tun, memory, from, length); // WALK 8.write R6.write
+  if (refusal !== undefined) trace.drop(refusal, `from ${peer.socket.remote}`, memory, packet, size);
+  else if (id) trace.step(walk.inject, id, size, `wrote ${size} bytes to ${tun.name}: the kernel takes over`, memory, packet, writtenAt);
 }
+
+/** For the trace: says when a packet is larger than the MTU, and why. */
+const large = (tun: Tun, memory: Memory, at: number) => (tun.header ? describeOffload(memory.bytes, at) : "");
 
 function receiveControl(peer: Peer, bytes: Buffer, start: number, end: number): void {
   const word = end - start >= 4 ? bytes.readUInt32BE(start) : 0;

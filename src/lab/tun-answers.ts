@@ -18,12 +18,12 @@ const sh = (command: string) => spawnSync("sh", ["-c", command], { encoding: "ut
 const show = (what: string, answer: number | string) => console.log(`${what.padEnd(62)} ${typeof answer === "string" ? answer : answer < 0 ? libc.errnoName(answer) : answer === 0 ? "ok" : `${answer} bytes`}`);
 const open = (path = CLONE_DEVICE) => libc.open(path, libc.O_RDWR | libc.O_NONBLOCK | libc.O_CLOEXEC);
 const close = (...fds: number[]) => fds.forEach((fd) => fd >= 0 && libc.close(fd));
-const read = (fd: number, size = 2048) => libc.read(fd, memory.address, size);
+const read = (fd: number, size = 2048) => libc.read(fd, memory, 0, size);
 const hex = (size: number) => (memory.bytes.toString("hex", 0, size).match(/../g) ?? []).join(" ");
 
 function write(fd: number, ...bytes: number[]): number {
   memory.bytes.fill(0).set(bytes);
-  return libc.write(fd, memory.address, bytes.length);
+  return libc.write(fd, memory, 0, bytes.length);
 }
 
 /** TUNSETIFF: 0 or a negative errno, and the name that the kernel wrote back. */
@@ -98,7 +98,7 @@ function reading(): void {
   show("write while down", write(fd, 0x45, 0, 0, 20));
   sh("ip addr add 10.9.0.1/24 dev tun0; ip link set tun0 up");
   show("write with IP version 0", write(fd, 0x05, 0, 0, 20));
-  show("write of no bytes", libc.write(fd, memory.address, 0));
+  show("write of no bytes", libc.write(fd, memory, 0, 0));
   show("write of 4 bytes that begin like IPv4", write(fd, 0x45, 0, 0, 20));
   while (read(fd) > 0); // what the kernel sent by itself
   show("read, nothing waits", read(fd));

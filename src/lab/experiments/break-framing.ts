@@ -64,7 +64,7 @@ function readFrames(reads: Buffer[]): Buffer[] {
   const piece = new Memory(64 * 1024);
   for (const bytes of reads) {
     for (let at = 0; at < bytes.length; ) {
-      const count = write(far, piece.address, bytes.copy(piece.bytes, 0, at));
+      const count = write(far, piece, 0, bytes.copy(piece.bytes, 0, at));
       if (count < 0) throw new Error(`write: ${errnoName(count)}`);
       at += count;
       reader.fill(near);
