@@ -11,7 +11,7 @@ const PACKAGES: Record<string, string> = {
   ip: "iproute2", iptables: "iptables", ping: "iputils-ping", sysctl: "procps", unshare: "util-linux", nsenter: "util-linux",
   setpriv: "util-linux",
 };
-const FOR_TESTS: Record<string, string> = { tshark: "tshark", chromium: "chromium", tmux: "tmux", nft: "nftables" };
+const FOR_TESTS: Record<string, string> = { tshark: "tshark", chromium: "chromium", tmux: "tmux", nft: "nftables", cc: "gcc libc6-dev" };
 const PLACES = [...(process.env.PATH ?? "").split(delimiter), "/usr/sbin", "/sbin"];
 
 /** Is `tool` installed? */
