@@ -11,18 +11,18 @@ const PACKAGES: Record<string, string> = {
   ip: "iproute2", iptables: "iptables", ping: "iputils-ping", sysctl: "procps", unshare: "util-linux", nsenter: "util-linux",
   setpriv: "util-linux",
 };
-const FOR_TESTS: Record<string, string> = { tshark: "tshark", chromium: "chromium", tmux: "tmux", nft: "nftables", cc: "gcc libc6-dev" };
+const FOR_TESTS: Record<string, string> = { tshark: "tshark", chromium: "chromium", tmux: "tmux", nft: "nftables", cc: "gcc libc6-dev", iperf3: "iperf3" };
 const PLACES = [...(process.env.PATH ?? "").split(delimiter), "/usr/sbin", "/sbin"];
 
 /** Is `tool` installed? */
 export const has = (tool: string) => PLACES.some((place) => existsSync(join(place, tool)));
 
-/** Installs what is missing of `packages`, by tool; or says what to install. */
-function provide(packages: Record<string, string>): void {
+/** Installs what is missing of `packages`, by tool; or says what to install. `purpose`: what cannot be done without it. */
+export function provide(packages: Record<string, string>, purpose = "make the lab"): void {
   const missing = [...new Set(Object.keys(packages).filter((tool) => !has(tool)).map((tool) => packages[tool]!))];
   if (missing.length === 0) return;
   const install = `apt-get install -y ${missing.join(" ")}`;
-  const because = `Cannot make the lab: ${missing.join(", ")} not installed`;
+  const because = `Cannot ${purpose}: ${missing.join(", ")} not installed`;
   if (process.getuid?.() !== 0 || !has("apt-get")) throw new Failure(because, has("apt-get") ? `sudo ${install}` : `install ${missing.join(" ")} with this system's package manager`);
   for (const command of ["apt-get update", `${install} --no-install-recommends`]) {
     console.log(`# ${command}`);
