@@ -97,50 +97,71 @@ function isOfTheWalk(packet: TapPacket): boolean {
   return bytes[link + 9] === 6 && payload < link + bytes.readUInt16BE(link + 2) && bytes[payload] === FrameType.data;
 }
 
-/**
- * The tracepoints that belong to the walk. One sk_buff often makes several steps (it is handed from device to device), so its
- * address tells which: a packet that tun0 transmits is at step 4 if the client then reads it, and at R2 if the server does.
- */
-export function fromTracepoints(events: KernelEvent[], pids: { application: number; client: number; server: number }): Evidence[] {
-  const evidence: Evidence[] = [];
-  const onTheWay = new Map<string, string>(); // skbaddr → step of its latest transmission. (NO_SOCKET: ping_rcv() says so of every
-  // answer to a raw socket, which has its own copy by then.)
-  const add = (event: KernelEvent, step: string, host: string) =>
-    evidence.push({ time: event.time, step, host, source: "tracepoint", text: shorten(event), hex: "" });
-  const who = (pid: number) => (pid === pids.client ? "client" : pid === pids.server ? "server" : pid === pids.application ? "application" : "");
+/** Whom we started: by its pid, what a process did is evidence. The followed command's processes are those whose system calls are recorded. */
+export interface Pids {
+  client: number;
+  server: number;
+}
+type Who = (event: KernelEvent) => "client" | "server" | "application" | "";
 
-  events.forEach((event, i) => {
-    const { name, text, pid } = event;
-    const field = (key: string) => new RegExp(`\\b${key}=(\\S+)`).exec(text)?.[1] ?? "";
-    const [device, skb, by] = [field("dev"), field("skbaddr"), who(pid)];
-    const length = Number(field("len")) || 0;
-    if (/^sys_(sendto|sendmsg|sendmmsg|connect)$/.test(name) && by === "application") return add(event, "1", "client");
-    if (name === "sys_write" && by === "application" && text.startsWith("fd: 1,")) return add(event, "R9", "client");
-    if (name === "fib_table_lookup") {
-      const step = lookupStep(text, by);
-      return step && add(event, step, hostOf(step));
+function who(events: KernelEvent[], pids: Pids): Who {
+  const application = new Set(events.filter(({ name }) => name.startsWith("sys_")).map(({ pid }) => pid));
+  return ({ pid }) => (pid === pids.client ? "client" : pid === pids.server ? "server" : application.has(pid) ? "application" : "");
+}
+
+const field = ({ text }: KernelEvent, key: string) => new RegExp(`\\b${key}[=:] ?([^\\s+]+)`).exec(text)?.[1] ?? "";
+
+/**
+ * One sk_buff is handed from device to device, and makes several steps. These are the ways it can go: what the kernel says of it,
+ * then step and host. One of our programs is at one end of each ("by"): so no packet of another VPN on this machine counts.
+ */
+const WAYS = [
+  ["out tun0 | 4 client", "read by client | 6 client"],
+  ["out eth0 | 7 client", "in eth0 | 7 server", "read by server | 8 server"],
+  ["in tun0 by server | 9 server", "out eth1 | 9 server", "in eth0 | 10 internet"],
+  ["out eth0 | 10 internet", "in eth1 | R1 server", "out tun0 | R2 server", "read by server | R3 server"],
+  ["out eth0 | R4 server", "in eth0 | R5 client", "read by client | R5 client"],
+  ["in tun0 by client | R7 client"],
+].map((way) => way.map((stage) => stage.split(" | ") as [string, string]));
+
+/** What an event says of a packet, in the words of WAYS; undefined if it is about something else. */
+function stageOf(event: KernelEvent, by: string): string | undefined {
+  const device = field(event, "dev");
+  if (event.name === "net_dev_start_xmit") return event.text.includes("protocol=0x0800") ? `out ${device}` : undefined; // not ARP
+  if (event.name === "netif_receive_skb") return device === "tun0" ? `in tun0 by ${by}` : `in ${device}`;
+  return event.name === "skb_copy_datagram_iovec" ? `read by ${by}` : undefined;
+}
+
+/** The events on a way of our packets, each with its step and host. */
+function packetSteps(events: KernelEvent[], by: Who): Map<KernelEvent, string> {
+  const packets = new Map<string, KernelEvent[]>(); // skbaddr → what happened to it. An address is given out again and again.
+  for (const event of events) if (stageOf(event, "")) packets.set(field(event, "skbaddr"), [...(packets.get(field(event, "skbaddr")) ?? []), event]);
+  const steps = new Map<KernelEvent, string>();
+  for (const packet of packets.values()) {
+    const stages = packet.map((event) => stageOf(event, by(event))!);
+    for (let i = 0; i < packet.length; i++) {
+      for (const way of WAYS) {
+        const differs = way.findIndex(([stage], k) => stages[i + k] !== stage);
+        const gone = differs < 0 ? way : way.slice(0, differs);
+        if (!gone.some(([stage]) => stage.includes(" by "))) continue;
+        gone.forEach(([, step], k) => steps.set(packet[i + k]!, step));
+        i += gone.length - 1;
+        break;
+      }
     }
-    if (name === "net_dev_start_xmit") {
-      if (!text.includes("protocol=0x0800")) return; // ARP
-      const step = device === "tun0" ? readerOf(events, i, skb, pids) : device === "eth1" ? "9" : outerStep(events, i, skb, by, length);
-      if (!step) return;
-      onTheWay.set(skb, step);
-      return add(event, step, hostOf(step));
-    }
-    if (name === "kfree_skb" && onTheWay.has(skb) && !text.endsWith("NO_SOCKET")) return add(event, onTheWay.get(skb)!, hostOf(onTheWay.get(skb)!)); // a drop
-    if (name === "netif_receive_skb") {
-      if (device === "tun0" && by === "server") return add(event, "9", "server");
-      if (device === "tun0" && by === "client") return add(event, "R7", "client");
-      const sent = onTheWay.get(skb);
-      const step = sent === "9" ? "10" : sent === "10" ? "R1" : sent;
-      return step && add(event, step, step === "7" ? "server" : step === "R4" ? "client" : hostOf(step));
-    }
-    if (name === "skb_copy_datagram_iovec" && onTheWay.get(skb) === "4" && by === "client") return add(event, "6", "client");
-    if (name === "skb_copy_datagram_iovec" && onTheWay.get(skb) === "R2" && by === "server") return add(event, "R3", "server");
-    if (name === "sock_recv_length" && /length = [1-9]/.test(text) && /IPPROTO_TCP/.test(text) && by === "server") return add(event, "8", "server");
-    if (name === "sock_recv_length" && /length = [1-9]/.test(text) && /IPPROTO_TCP/.test(text) && by === "client") return add(event, "R5", "client");
-    if (name === "sock_recv_length" && /length = [1-9]/.test(text) && /AF_INET/.test(text) && by === "application") return add(event, "R8", "client");
-    if (name === "sk_data_ready" && /family=2/.test(text) && by === "client" && evidence.at(-1)?.step === "R7") return add(event, "R8", "client");
+  }
+  return steps;
+}
+
+/** The tracepoints that belong to the walk: of our packets, of the lookups for them, and of the application. */
+export function fromTracepoints(events: KernelEvent[], pids: Pids): Evidence[] {
+  const by = who(events, pids);
+  const packets = packetSteps(events, by);
+  const latest = new Map<number, string>(); // pid → the step of the latest packet it had in hand; "": not of ours
+  const evidence = events.flatMap((event): Evidence[] => {
+    if (stageOf(event, "")) latest.set(event.pid, packets.get(event) ?? "");
+    const step = packets.get(event) ?? (by(event) === "application" ? applicationStep(event) : kernelStep(event, latest.get(event.pid)));
+    return step ? [{ time: event.time, step: step.split(" ")[0]!, host: step.split(" ")[1]!, source: "tracepoint", text: shorten(event), hex: "" }] : [];
   });
   // Of what the application and the kernel do before a packet leaves (and after it came), what leads to it directly.
   const nextOf = (i: number, ...steps: string[]) => evidence.slice(i + 1).find(({ step }) => steps.includes(step))?.step;
@@ -151,33 +172,27 @@ export function fromTracepoints(events: KernelEvent[], pids: { application: numb
   });
 }
 
-/** What some eth0 transmits: the internet host's answer, if the server's eth1 gets it; else, if there is data in it, our frame. */
-function outerStep(events: KernelEvent[], from: number, skb: string, by: string, length: number): string | undefined {
-  const arrival = events.slice(from).find(({ name, text }) => name === "netif_receive_skb" && text.includes(`skbaddr=${skb}`));
-  if (arrival?.text.includes("dev=eth1")) return "10";
-  if (length <= 66) return undefined; // Ethernet, IP and TCP headers, nothing in it: an acknowledgement
-  return by === "client" ? "7" : by === "server" ? "R4" : undefined;
+/** "… iif 1 … 0.0.0.0/0 -> 8.8.8.8/0 … ==> dev tun0": iif 1, the loopback, stands for "made on this host". */
+function applicationStep({ name, text }: KernelEvent): string | undefined {
+  if (/^sys_(sendto|sendmsg|sendmmsg|connect)$/.test(name)) return "1 client";
+  if (name === "sys_write" && text.startsWith("fd: 1,")) return "R9 client";
+  if (name === "fib_table_lookup" && / iif 1 .*==> dev tun0 /.test(text)) return "3 client";
+  return name === "sock_recv_length" && /AF_INET.* length = [1-9]/.test(text) ? "R8 client" : undefined;
 }
 
-/** Who reads the packet that tun0 transmits: the client (then it is step 4) or the server (R2). */
-function readerOf(events: KernelEvent[], from: number, skb: string, pids: { client: number; server: number }): string | undefined {
-  const read = events.slice(from).find(({ name, text, pid }) => name === "skb_copy_datagram_iovec" && text.includes(`skbaddr=${skb}`) && (pid === pids.client || pid === pids.server));
-  return read && (read.pid === pids.client ? "4" : "R2");
+/** What the kernel does with the packet that it has just received: it looks for a route, or wakes the application. */
+function kernelStep({ name, text }: KernelEvent, received: string | undefined): string | undefined {
+  if (name === "fib_table_lookup" && / iif ([2-9]|\d\d+) .*==> dev \w/.test(text) && /^(9|10|R1|R7) /.test(received ?? "")) return received === "R1 server" ? "R2 server" : received;
+  return name === "sk_data_ready" && text.startsWith("family=2 ") && received === "R7 client" ? "R8 client" : undefined;
 }
 
-/** "… iif 1 … 10.8.0.2/0 -> 8.8.8.8/0 … ==> dev tun0": iif 1, the loopback, stands for "made on this host". */
-function lookupStep(text: string, by: string): string | undefined {
-  const [, iif, source, , device] = /iif (\d+) .*? ([\d.]+)\/\d+ -> ([\d.]+)\/\d+ .*==> dev (\w+)/.exec(text) ?? [];
-  if (device === "tun0") return iif === "1" ? "3" : by === "client" ? "R7" : "R2";
-  if (device === "eth1" && source?.startsWith("10.8.")) return "9";
-  if (device === "lo" && source !== "127.0.0.1" && iif !== "1") return "10";
-  return undefined;
+/** Where and why the kernel dropped an IPv4 packet that our programs or the application had in hand. */
+export function drop(events: KernelEvent[], pids: Pids): string | undefined {
+  const by = who(events, pids);
+  // ping_rcv() says NO_SOCKET of every answer to a raw socket, which has its own copy by then
+  const dropped = events.find((event) => event.name === "kfree_skb" && by(event) && field(event, "protocol") === "2048" && field(event, "location") !== "ping_rcv");
+  return dropped && `dropped in ${field(dropped, "location")}(): ${field(dropped, "reason")}`;
 }
-
-const hostOf = (step: string) => {
-  const lane = WALK.find(({ id }) => id === step)!.lane;
-  return lane === "internet" ? "internet" : lane.startsWith("server") ? "server" : step === "R4" ? "server" : "client";
-};
 
 /** A tracepoint's line without the fields that do not help here. */
 function shorten({ name, text }: KernelEvent): string {

@@ -47,13 +47,18 @@ export class Tracepoints {
 
   /** Stops recording and removes the instance; what was recorded, in time order. */
   stop(): KernelEvent[] {
-    const lines = this.instance.stop().split("\n");
+    const events = parseTrace(this.instance.stop());
     this.instance.remove();
-    const events = lines.flatMap((line): KernelEvent[] => {
-      const [, pid, seconds, micros, name, text] = /^\s*.+-(\d+)\s+\[\d+\]\s+\S+\s+(\d+)\.(\d{6}): (\w+)[:(] ?(.*)$/.exec(line) ?? [];
-      if (name === undefined) return [];
-      return [{ time: BigInt(seconds!) * 1_000_000_000n + BigInt(micros!) * 1000n, pid: Number(pid), name, text: text!.replace(/\)$/, "") }];
-    });
-    return events.sort((a, b) => (a.time < b.time ? -1 : a.time > b.time ? 1 : 0));
+    return events;
   }
+}
+
+/** The lines of a trace: "  ping-7504 [001] b..2. 15440.756774: net_dev_start_xmit: dev=tun0 …". */
+export function parseTrace(text: string): KernelEvent[] {
+  const events = text.split("\n").flatMap((line): KernelEvent[] => {
+    const [, pid, seconds, micros, name, text] = /^\s*.+-(\d+)\s+\[\d+\]\s+\S+\s+(\d+)\.(\d{6}): (\w+)[:(] ?(.*)$/.exec(line) ?? [];
+    if (name === undefined) return [];
+    return [{ time: BigInt(seconds!) * 1_000_000_000n + BigInt(micros!) * 1000n, pid: Number(pid), name, text: text!.replace(/\)$/, "") }];
+  });
+  return events.sort((a, b) => (a.time < b.time ? -1 : a.time > b.time ? 1 : 0));
 }

@@ -70,7 +70,7 @@ program(async () => {
   const evidence = [
     ...fromPrograms(programs),
     ...fromTaps(packets),
-    ...fromTracepoints(kernel, { application: application.child.pid!, client: client.child.pid!, server: server.child.pid! }),
+    ...fromTracepoints(kernel, { client: client.child.pid!, server: server.child.pid! }),
     ...output.slice(0, 1),
   ].sort((a, b) => (a.time < b.time ? -1 : 1));
 
