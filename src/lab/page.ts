@@ -49,10 +49,10 @@ export function svg(evidence: Evidence[]): string {
   return lanes(evidence).replace("@STYLE@", style);
 }
 
-/** walk.html: the lanes, the packet that moves through them, and the bytes at each step. `without`: why tracepoints are missing. */
-export function html(evidence: Evidence[], command: string, without: string | undefined): string {
+/** walk.html: the lanes, the packet that moves through them, and the bytes at each step. `lacking`: why a step has no evidence. */
+export function html(evidence: Evidence[], command: string, lacking: Map<string, string>): string {
   const page = readFileSync(new URL("page.html", import.meta.url), "utf8");
-  const data = JSON.stringify({ command, without, steps: stepsOf(evidence) }).replace(/</g, "\\u003c");
+  const data = JSON.stringify({ command, lacking: Object.fromEntries(lacking), steps: stepsOf(evidence) }).replace(/</g, "\\u003c");
   const labels = `<style>svg text { paint-order: stroke; stroke: var(--page); stroke-width: 4 } svg tspan.dim { fill: var(--dim) }</style>`;
   return page.replace("<!--SVG-->", () => lanes(evidence).replace("@STYLE@", labels)).replace("/*DATA*/null", () => data);
 }

@@ -197,22 +197,27 @@ export function drop(events: KernelEvent[], pids: Pids): string | undefined {
 /** A tracepoint's line without the fields that do not help here. */
 function shorten({ name, text }: KernelEvent): string {
   if (name === "fib_table_lookup") return text.replace(/^.*? ([\d.]+)\/(\d+) -> ([\d.]+)\/\d+ .*==> (dev \w+).*$/, `${name} $1 → $3 ==> $4`);
-  return `${name} ${text.replace(/ ?(queue_mapping|vlan|protocol|ip_summed|data_len|network_offset|transport_offset|tx_flags|gso|sk address|buf|addr)\w*(=|: | = )\S+/g, "").slice(0, 90)}`;
+  return `${name} ${text.replace(/ ?(queue_mapping|vlan|protocol|ip_summed|data_len|network_offset|transport_offset|tx_flags|gso|sk address|buf|uservaddr|addr)\w*(=|: | = )\S+/g, "").slice(0, 90)}`;
 }
 
 const SOURCE = { program: chalk.green("our code  "), tap: chalk.yellow("tap       "), tracepoint: chalk.magenta("tracepoint"), output: chalk.cyan("output    ") };
 
-/** Prints the timeline, step by step. Returns the steps for which there is no evidence. */
-export function print(evidence: Evidence[], withoutTracepoints: string | undefined): WalkStep[] {
+/** The steps for which there is no evidence, and why: no tracepoints, or, at the first that should be there, a packet dropped on its way. */
+export function missing(evidence: Evidence[], withoutTracepoints: string | undefined, dropped: string | undefined): Map<string, string> {
+  const steps = WALK.filter(({ id }) => !evidence.some(({ step }) => step === id));
+  const first = steps.find(({ tracepointsOnly }) => !(tracepointsOnly && withoutTracepoints));
+  return new Map(steps.map((step) => [step.id, step.tracepointsOnly && withoutTracepoints ? withoutTracepoints : step === first && dropped ? dropped : "it was not seen"]));
+}
+
+/** Prints the timeline, step by step. */
+export function print(evidence: Evidence[], lacking: Map<string, string>): void {
   const start = evidence[0]?.time ?? 0n;
-  const missing = WALK.filter(({ id }) => !evidence.some(({ step }) => step === id));
   for (const step of WALK) {
     console.log(`\n${chalk.bold.inverse(` ${step.id.padStart(2)} `)} ${chalk.bold(step.title)} ${chalk.dim(`${step.lane}, ${step.where}`)}`);
     for (const { time, host, source, text, hex } of evidence.filter((one) => one.step === step.id)) {
       const bytes = (hex.slice(0, 16).match(/../g) ?? []).join(" ");
       console.log(`${`+${(time - start) / 1000n}`.padStart(8)} µs  ${host.padEnd(8)} ${SOURCE[source]} ${bytes ? `${bytes.padEnd(23)} ` : ""}${text}`);
     }
-    if (missing.includes(step)) console.log(chalk.red(`          no evidence${step.tracepointsOnly && withoutTracepoints ? `: ${withoutTracepoints}` : ""}`));
+    if (lacking.has(step.id)) console.log(chalk.red(`          no evidence: ${lacking.get(step.id)}`));
   }
-  return missing;
 }

@@ -14,7 +14,7 @@ import { Running, startProgram } from "./running.ts";
 import { html, svg } from "./page.ts";
 import { pcapng } from "./pcapng.ts";
 import { decodeTap, type TapPacket } from "./taps.ts";
-import { type Evidence, fromPrograms, fromTaps, fromTracepoints, print, WALK } from "./timeline.ts";
+import { drop, type Evidence, fromPrograms, fromTaps, fromTracepoints, missing, print, WALK } from "./timeline.ts";
 import { Tracepoints } from "./tracepoints.ts";
 
 const TAPS: Record<string, string[]> = { client: ["tun0", "eth0"], server: ["eth0", "tun0", "eth1"], internet: ["eth0"] };
@@ -67,23 +67,25 @@ program(async () => {
 
   const programs = ["client", "server"].flatMap((host) => readFileSync(join(folder, host), "utf8").trim().split("\n").map(decode));
   const packets = taps.flatMap((tap) => tap.output.split("\n").filter((line) => line.startsWith("{")).map(decodeTap));
+  const pids = { client: client.child.pid!, server: server.child.pid! };
   const evidence = [
     ...fromPrograms(programs),
     ...fromTaps(packets),
-    ...fromTracepoints(kernel, { client: client.child.pid!, server: server.child.pid! }),
+    ...fromTracepoints(kernel, pids),
     ...output.slice(0, 1),
   ].sort((a, b) => (a.time < b.time ? -1 : 1));
 
   console.log(`${prompt("client", command.join(" "))}\n${application.output.trim()}`);
-  const missing = print(evidence, withoutTracepoints);
-  const wanted = missing.filter((step) => !(step.tracepointsOnly && withoutTracepoints));
-  const because = withoutTracepoints ? ` Steps ${missing.map(({ id }) => id).join(", ")} need the kernel's tracepoints: ${withoutTracepoints}. Run as root.` : "";
-  console.log(`\n${WALK.length - missing.length} of ${WALK.length} steps seen.${because}`);
-  writeFileSync(join(out, "walk.html"), html(evidence, command.join(" "), withoutTracepoints));
+  const lacking = missing(evidence, withoutTracepoints, drop(kernel, pids));
+  print(evidence, lacking);
+  const unseen = [...lacking.keys()].filter((id) => lacking.get(id) === withoutTracepoints);
+  const because = withoutTracepoints ? ` Steps ${unseen.join(", ")} need the kernel's tracepoints: ${withoutTracepoints}. Run as root.` : "";
+  console.log(`\n${WALK.length - lacking.size} of ${WALK.length} steps seen.${because}`);
+  writeFileSync(join(out, "walk.html"), html(evidence, command.join(" "), lacking));
   writeFileSync(join(out, "walk.svg"), svg(evidence));
   const steps = new Map(evidence.filter(({ packet, step }) => packet && step !== "2").map(({ packet, step }) => [packet!, step]));
   const comment = (packet: TapPacket) => steps.has(packet) ? `step ${steps.get(packet)}: ${WALK.find(({ id }) => id === steps.get(packet))!.title}` : undefined;
   writeFileSync(join(out, "walk.pcapng"), pcapng(packets, BigInt(Date.now()) * 1_000_000n - trace.now(), comment));
   console.log("Wrote walk.html (open it in a browser), walk.svg, and walk.pcapng (open it in Wireshark).");
-  exit(wanted.length === 0 && code === 0 ? 0 : 1);
+  exit(code === 0 && unseen.length === lacking.size ? 0 : 1);
 });
