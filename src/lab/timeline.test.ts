@@ -47,7 +47,7 @@ const PING = `
 5729 7504 sys_write(fd: 1, buf: 0x56195802f160, count: 0x63)`;
 const STEPS = "1 3 4 6 7 7 8 9 9 9 10 10 10 R1 R2 R2 R3 R4 R5 R5 R7 R7 R8 R8 R9";
 
-const trace = (lines: string) => parseTrace(lines.trim().replace(/^(\d+) (\d+)/gm, (_, time, pid) => `  task-${pid}   [000] b..2. 15440.${time.padStart(6, "0")}:`));
+const trace = (lines: string) => parseTrace(lines.trim().replace(/^(\d+) (\d+)/gm, (_, time, pid) => `  task-${pid}   [000] b..2. 15440.${time.padStart(6, "0")}:`)).sort((a, b) => Number(a.time - b.time));
 const stepsOf = (lines: string) => fromTracepoints(trace(lines), PIDS).map(({ step }) => step).join(" ");
 
 /** The same ping in another lab, at almost the same time: other processes, other sk_buffs, the same devices and addresses. */

@@ -12,25 +12,30 @@ export class TraceInstance {
   private readonly folder: string;
   private readonly enabled: string[] = [];
 
-  /** @param tracing where tracefs is mounted. Throws where there can be no instance. */
-  constructor(tracing: string) {
+  /** @param tracing where tracefs is mounted; `more` tells this process's instances apart. Throws where there can be no instance. */
+  constructor(tracing: string, more = "") {
     const instances = join(tracing, "instances");
     for (const left of readdirSync(instances)) {
-      const pid = /^simple-vpn-(\d+)$/.exec(left)?.[1];
+      const pid = /^simple-vpn-(\d+)/.exec(left)?.[1];
       if (pid && !existsSync(`/proc/${pid}`)) rmdirSync(join(instances, left)); // of a run that was killed
     }
-    this.folder = join(instances, `${NAME}${process.pid}`);
+    this.folder = join(instances, `${NAME}${process.pid}${more}`);
     mkdirSync(this.folder);
     this.write("trace_clock", "mono");
   }
 
-  /** Records an event, "net/net_dev_queue"; with a filter only some. False if this kernel does not have it. */
-  enable(event: string, filter?: string): boolean {
+  /** Records an event, "net/net_dev_queue". False if this kernel does not have it. */
+  enable(event: string): boolean {
     if (!existsSync(join(this.folder, "events", event))) return false;
-    if (filter) this.write(`events/${event}/filter`, filter);
     this.write(`events/${event}/enable`, "1");
     this.enabled.push(event);
     return true;
+  }
+
+  /** Records the events of this process only, and of those that it starts. */
+  follow(pid: number): void {
+    this.write("options/event-fork", "1");
+    this.write("set_event_pid", `${pid}`);
   }
 
   /** Stops recording; what was recorded, as the kernel prints it. */

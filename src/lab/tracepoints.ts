@@ -19,46 +19,47 @@ const SYSTEM_CALLS = ["connect", "sendto", "sendmsg", "sendmmsg", "write"].map((
 const TRACING = "/sys/kernel/tracing";
 
 export class Tracepoints {
-  private readonly instance: TraceInstance;
+  private readonly packets: TraceInstance; // whose packets they are is found out afterwards: the kernel handles them in any process
+  private readonly calls: TraceInstance; // system calls, of the followed command only: there are so many
 
-  private constructor(instance: TraceInstance) {
-    this.instance = instance;
+  private constructor(packets: TraceInstance, calls: TraceInstance) {
+    this.packets = packets;
+    this.calls = calls;
   }
 
-  /** Starts recording. A string says why there is no evidence of the kernel's to be had. */
-  static start(lab: Lab): Tracepoints | string {
+  /** Starts recording, the system calls of process `pid` and its children. A string says why there is no evidence of the kernel's to be had. */
+  static start(lab: Lab, pid: number): Tracepoints | string {
     // tracefs is mounted in the lab's private mount namespace, so that this machine's mounts stay as they are.
     const { status, stderr } = lab.try("lab", `mount -t tracefs tracefs ${TRACING}`);
     if (status !== 0) return `tracefs cannot be mounted: ${stderr.trim().split("\n")[0]}`;
     try {
-      const instance = new TraceInstance(`/proc/${lab.holder}/root${TRACING}`);
-      atExit(() => instance.remove());
-      for (const event of EVENTS) instance.enable(event);
-      return new Tracepoints(instance);
+      const [packets, calls] = ["", "-calls"].map((more) => {
+        const instance = new TraceInstance(`/proc/${lab.holder}/root${TRACING}`, more);
+        atExit(() => instance.remove());
+        return instance;
+      }) as [TraceInstance, TraceInstance];
+      for (const event of EVENTS) packets.enable(event);
+      calls.follow(pid);
+      for (const event of SYSTEM_CALLS) calls.enable(event);
+      return new Tracepoints(packets, calls);
     } catch (error) {
       return `tracefs cannot be used: ${(error as NodeJS.ErrnoException).code}`;
     }
   }
 
-  /** System calls are recorded of this process only: there are so many. */
-  follow(pid: number): void {
-    for (const event of SYSTEM_CALLS) this.instance.enable(event, `common_pid == ${pid}`);
-  }
-
-  /** Stops recording and removes the instance; what was recorded, in time order. */
+  /** Stops recording and removes the instances; what was recorded, in time order. */
   stop(): KernelEvent[] {
-    const events = parseTrace(this.instance.stop());
-    this.instance.remove();
-    return events;
+    const events = [this.calls, this.packets].flatMap((instance) => parseTrace(instance.stop()));
+    for (const instance of [this.calls, this.packets]) instance.remove();
+    return events.sort((a, b) => (a.time < b.time ? -1 : a.time > b.time ? 1 : 0));
   }
 }
 
 /** The lines of a trace: "  ping-7504 [001] b..2. 15440.756774: net_dev_start_xmit: dev=tun0 …". */
 export function parseTrace(text: string): KernelEvent[] {
-  const events = text.split("\n").flatMap((line): KernelEvent[] => {
+  return text.split("\n").flatMap((line): KernelEvent[] => {
     const [, pid, seconds, micros, name, text] = /^\s*.+-(\d+)\s+\[\d+\]\s+\S+\s+(\d+)\.(\d{6}): (\w+)[:(] ?(.*)$/.exec(line) ?? [];
     if (name === undefined) return [];
     return [{ time: BigInt(seconds!) * 1_000_000_000n + BigInt(micros!) * 1000n, pid: Number(pid), name, text: text!.replace(/\)$/, "") }];
   });
-  return events.sort((a, b) => (a.time < b.time ? -1 : a.time > b.time ? 1 : 0));
 }

@@ -61,6 +61,12 @@ labTest("--follow: a web page instead of a ping; a command that fails is told by
   assert.equal(walk("--follow", "false").status, 1);
 });
 
+labTest("--follow: a command that starts others is followed into them", async () => {
+  const { status, stdout, stderr } = walk("--follow", "sh", "-c", "ping -c 1 8.8.8.8; true");
+  assert.equal(status, 0, stdout + stderr);
+  if (asRoot) assert.match(stdout, /19 of 19 steps seen/);
+});
+
 labTest("--follow: a DNS query", async () => {
   const query = 'const r = new (require("node:dns").Resolver)(); r.setServers(["8.8.8.8"]); r.resolve4("example.org", (e, a) => console.log(e ?? a))';
   const { status, stdout, stderr } = walk("--follow", process.execPath, "-e", query);

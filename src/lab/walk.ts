@@ -47,12 +47,11 @@ program(async () => {
 
   const taps = Object.entries(TAPS).map(([host, devices]) => new Running(lab.spawn(host, [process.execPath, "--import", "tsx", "src/lab/taps.ts", host, ...devices])));
   for (const tap of taps) await tap.until(/^ready$/m);
-  const tracepoints = Tracepoints.start(lab);
-  const withoutTracepoints = typeof tracepoints === "string" ? tracepoints : undefined;
 
   // The command's pid must be known before it starts: the shell waits for a line, then becomes the command.
   const application = new Running(lab.spawn("client", ["sh", "-c", 'read go; exec "$@"', "sh", ...command], { stdio: ["pipe", "pipe", "pipe"] }));
-  if (typeof tracepoints !== "string") tracepoints.follow(application.child.pid!);
+  const tracepoints = Tracepoints.start(lab, application.child.pid!);
+  const withoutTracepoints = typeof tracepoints === "string" ? tracepoints : undefined;
   const output: Evidence[] = [];
   application.child.stdout!.on("data", (text: string) => {
     const answer = text.split("\n").find((line) => line.trim() && !line.startsWith("PING")); // ping's first line is no answer
