@@ -17,7 +17,7 @@ export class TraceInstance {
     const instances = join(tracing, "instances");
     for (const left of readdirSync(instances)) {
       const pid = /^simple-vpn-(\d+)/.exec(left)?.[1];
-      if (pid && !existsSync(`/proc/${pid}`)) rmdirSync(join(instances, left)); // of a run that was killed
+      if (pid && !existsSync(`/proc/${pid}`)) removeLeft(join(instances, left));
     }
     this.folder = join(instances, `${NAME}${process.pid}${more}`);
     mkdirSync(this.folder);
@@ -53,5 +53,14 @@ export class TraceInstance {
 
   private write(file: string, value: string): void {
     writeFileSync(join(this.folder, file), value);
+  }
+}
+
+/** Removes an instance of a run that was killed. */
+function removeLeft(folder: string): void {
+  try {
+    rmdirSync(folder);
+  } catch {
+    // EBUSY: somebody still reads it. It disturbs nobody, and a later run removes it.
   }
 }

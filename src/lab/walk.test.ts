@@ -52,6 +52,17 @@ test("an ordinary user sees all but the tracepoints, and is told so", (t) => {
   assert.match(stdout, /16 of 19 steps seen\. Steps 1, 3, R8 need the kernel's tracepoints: tracefs cannot be mounted.*Run as root/);
 });
 
+labTest("a trace that a killed run has left, and that somebody still reads, disturbs no walk", async (lab) => {
+  if (!asRoot || lab.try("lab", "mount -t tracefs tracefs /sys/kernel/tracing").status !== 0) return;
+  const left = "/sys/kernel/tracing/instances/simple-vpn-4194305"; // no process has this number: pid_max is 4194304
+  lab.run("lab", `mkdir -p ${left}`);
+  const reader = lab.spawn("lab", ["sh", "-c", `exec 3<${left}/trace_pipe; echo open; exec cat`], { stdio: ["pipe", "pipe", "inherit"] });
+  await new Promise((resolve) => reader.stdout!.once("data", resolve));
+  assert.match(walk().stdout, /19 of 19 steps seen/);
+  await new Promise((resolve) => (reader.once("exit", resolve), reader.stdin!.end()));
+  lab.run("lab", `rmdir ${left}`);
+});
+
 labTest("--follow: a web page instead of a ping; a command that fails is told by the exit code", async () => {
   const fetch = 'require("node:http").get("http://8.8.8.8/", (r) => r.pipe(process.stdout))';
   const { status, stdout, stderr } = walk("--follow", process.execPath, "-e", fetch);
