@@ -78,6 +78,15 @@ labTest("--follow: a command that starts others is followed into them", async ()
   if (asRoot) assert.match(stdout, /19 of 19 steps seen/);
 });
 
+labTest("--follow: a command that cannot be run is told at once, and leaves the files as they are", async () => {
+  writeFileSync(join(folder, "walk.svg"), "the last walk's");
+  const { status, stdout, stderr } = walk("--follow", "no-such-command");
+  assert.equal(status, 1);
+  assert.match(stderr, /^error Cannot follow 'no-such-command': .*not found.* Try: /);
+  assert.doesNotMatch(stdout, /no evidence/);
+  assert.equal(readFileSync(join(folder, "walk.svg"), "utf8"), "the last walk's");
+});
+
 labTest("--follow: a DNS query", async () => {
   const query = 'const r = new (require("node:dns").Resolver)(); r.setServers(["8.8.8.8"]); r.resolve4("example.org", (e, a) => console.log(e ?? a))';
   const { status, stdout, stderr } = walk("--follow", process.execPath, "-e", query);

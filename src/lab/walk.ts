@@ -60,6 +60,7 @@ program(async () => {
   application.child.stdin!.end("go\n");
   const code = await application.ended;
   const kernel = typeof tracepoints === "string" ? [] : tracepoints.stop();
+  if (code === 126 || code === 127) throw new Failure(`Cannot follow '${command.join(" ")}': ${application.output.trim()}`, "the command by hand: is it installed?"); // sh(1): it cannot be run
   for (const running of [client, server]) await running.stop("SIGINT");
   for (const tap of taps) await tap.stop();
   await lab.down();
