@@ -87,6 +87,12 @@ labTest("--follow: a command that cannot be run is told at once, and leaves the 
   assert.equal(readFileSync(join(folder, "walk.svg"), "utf8"), "the last walk's");
 });
 
+labTest("a ping without an answer: its summary is no answer, R9 is not seen", async () => {
+  const { status, stdout } = walk("--follow", "ping", "-c", "1", "-W", "1", "8.8.4.4");
+  assert.equal(status, 1);
+  assert.match(stdout, /the application prints it.*\n +no evidence/);
+});
+
 labTest("--follow: a DNS query", async () => {
   const query = 'const r = new (require("node:dns").Resolver)(); r.setServers(["8.8.8.8"]); r.resolve4("example.org", (e, a) => console.log(e ?? a))';
   const { status, stdout, stderr } = walk("--follow", process.execPath, "-e", query);

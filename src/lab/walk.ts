@@ -54,13 +54,13 @@ program(async () => {
   const withoutTracepoints = typeof tracepoints === "string" ? tracepoints : undefined;
   const output: Evidence[] = [];
   application.child.stdout!.on("data", (text: string) => {
-    const answer = text.split("\n").find((line) => line.trim() && !line.startsWith("PING")); // ping's first line is no answer
-    if (answer) output.push({ time: trace.now(), step: "R9", host: "client", source: "output", text: answer, hex: "" });
+    for (const line of text.split("\n")) output.push({ time: trace.now(), step: "R9", host: "client", source: "output", text: line, hex: "" });
   });
   application.child.stdin!.end("go\n");
   const code = await application.ended;
   const kernel = typeof tracepoints === "string" ? [] : tracepoints.stop();
   if (code === 126 || code === 127) throw new Failure(`Cannot follow '${command.join(" ")}': ${application.output.trim()}`, "the command by hand: is it installed?"); // sh(1): it cannot be run
+  const answer = output.find(({ text }) => (/^PING /m.test(application.output) ? / bytes from /.test(text) : text.trim())); // ping prints much, answered or not
   for (const running of [client, server]) await running.stop("SIGINT");
   for (const tap of taps) await tap.stop();
   await lab.down();
@@ -72,7 +72,7 @@ program(async () => {
     ...fromPrograms(programs),
     ...fromTaps(packets),
     ...fromTracepoints(kernel, pids),
-    ...output.slice(0, 1),
+    ...(answer ? [answer] : []),
   ].sort((a, b) => (a.time < b.time ? -1 : 1));
 
   console.log(`${prompt("client", command.join(" "))}\n${application.output.trim()}`);
