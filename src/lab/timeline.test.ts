@@ -4,7 +4,7 @@ import { test } from "node:test";
 import { drop, fromTracepoints } from "./timeline.ts";
 import { parseTrace } from "./tracepoints.ts";
 
-const PIDS = { client: 7330, server: 7252 };
+const PIDS = { client: 7330, server: 7252, internet: 7411 };
 
 // time, pid, then as the kernel prints it; ping is 7504
 const PING = `

@@ -97,16 +97,18 @@ function isOfTheWalk(packet: TapPacket): boolean {
   return bytes[link + 9] === 6 && payload < link + bytes.readUInt16BE(link + 2) && bytes[payload] === FrameType.data;
 }
 
-/** Whom we started: by its pid, what a process did is evidence. The followed command's processes are those whose system calls are recorded. */
+/** Whom we started. Whoever else's system calls are recorded is the followed command, or started by it. */
 export interface Pids {
   client: number;
   server: number;
+  internet: number; // internet.ts
 }
-type Who = (event: KernelEvent) => "client" | "server" | "application" | "";
+type Who = (event: KernelEvent) => "client" | "server" | "internet" | "application" | "";
 
 function who(events: KernelEvent[], pids: Pids): Who {
-  const application = new Set(events.filter(({ name }) => name.startsWith("sys_")).map(({ pid }) => pid));
-  return ({ pid }) => (pid === pids.client ? "client" : pid === pids.server ? "server" : application.has(pid) ? "application" : "");
+  const names = new Map<number, ReturnType<Who>>(events.filter(({ name }) => name.startsWith("sys_")).map(({ pid }) => [pid, "application"]));
+  names.set(pids.client, "client").set(pids.server, "server").set(pids.internet, "internet");
+  return ({ pid }) => names.get(pid) ?? "";
 }
 
 const field = ({ text }: KernelEvent, key: string) => new RegExp(`\\b${key}[=:] ?([^\\s+]+)`).exec(text)?.[1] ?? "";

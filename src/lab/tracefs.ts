@@ -12,14 +12,14 @@ export class TraceInstance {
   private readonly folder: string;
   private readonly enabled: string[] = [];
 
-  /** @param tracing where tracefs is mounted; `more` tells this process's instances apart. Throws where there can be no instance. */
-  constructor(tracing: string, more = "") {
+  /** @param tracing where tracefs is mounted. Throws where there can be no instance. */
+  constructor(tracing: string) {
     const instances = join(tracing, "instances");
     for (const left of readdirSync(instances)) {
-      const pid = /^simple-vpn-(\d+)/.exec(left)?.[1];
+      const pid = /^simple-vpn-(\d+)$/.exec(left)?.[1];
       if (pid && !existsSync(`/proc/${pid}`)) removeLeft(join(instances, left));
     }
-    this.folder = join(instances, `${NAME}${process.pid}${more}`);
+    this.folder = join(instances, `${NAME}${process.pid}`);
     mkdirSync(this.folder);
     this.write("trace_clock", "mono");
   }
@@ -32,10 +32,10 @@ export class TraceInstance {
     return true;
   }
 
-  /** Records the events of this process only, and of those that it starts. */
-  follow(pid: number): void {
+  /** Records what happens in these processes only, and in those that they start. */
+  follow(pids: number[]): void {
     this.write("options/event-fork", "1");
-    this.write("set_event_pid", `${pid}`);
+    this.write("set_event_pid", pids.join(" "));
   }
 
   /** Stops recording; what was recorded, as the kernel prints it. */

@@ -13,44 +13,37 @@ export interface KernelEvent {
 
 const EVENTS = [
   "fib/fib_table_lookup", "net/net_dev_start_xmit", "net/netif_receive_skb", "skb/skb_copy_datagram_iovec", "skb/kfree_skb",
-  "sock/sk_data_ready", "sock/sock_recv_length",
+  "sock/sk_data_ready", "sock/sock_recv_length", ...["connect", "sendto", "sendmsg", "sendmmsg", "write"].map((name) => `syscalls/sys_enter_${name}`),
 ];
-const SYSTEM_CALLS = ["connect", "sendto", "sendmsg", "sendmmsg", "write"].map((name) => `syscalls/sys_enter_${name}`);
 const TRACING = "/sys/kernel/tracing";
 
 export class Tracepoints {
-  private readonly packets: TraceInstance; // whose packets they are is found out afterwards: the kernel handles them in any process
-  private readonly calls: TraceInstance; // system calls, of the followed command only: there are so many
+  private readonly instance: TraceInstance;
 
-  private constructor(packets: TraceInstance, calls: TraceInstance) {
-    this.packets = packets;
-    this.calls = calls;
+  private constructor(instance: TraceInstance) {
+    this.instance = instance;
   }
 
-  /** Starts recording, the system calls of process `pid` and its children. A string says why there is no evidence of the kernel's to be had. */
-  static start(lab: Lab, pid: number): Tracepoints | string {
+  /** Starts recording what happens in these processes. A string says why there is no evidence of the kernel's to be had. */
+  static start(lab: Lab, pids: number[]): Tracepoints | string {
     // tracefs is mounted in the lab's private mount namespace, so that this machine's mounts stay as they are.
     const { status, stderr } = lab.try("lab", `mount -t tracefs tracefs ${TRACING}`);
     if (status !== 0) return `tracefs cannot be mounted: ${stderr.trim().split("\n")[0]}`;
     try {
-      const [packets, calls] = ["", "-calls"].map((more) => {
-        const instance = new TraceInstance(`/proc/${lab.holder}/root${TRACING}`, more);
-        atExit(() => instance.remove());
-        return instance;
-      }) as [TraceInstance, TraceInstance];
-      for (const event of EVENTS) packets.enable(event);
-      calls.follow(pid);
-      for (const event of SYSTEM_CALLS) calls.enable(event);
-      return new Tracepoints(packets, calls);
+      const instance = new TraceInstance(`/proc/${lab.holder}/root${TRACING}`);
+      atExit(() => instance.remove());
+      instance.follow(pids);
+      for (const event of EVENTS) instance.enable(event);
+      return new Tracepoints(instance);
     } catch (error) {
       return `tracefs cannot be used: ${(error as NodeJS.ErrnoException).code}`;
     }
   }
 
-  /** Stops recording and removes the instances; what was recorded, in time order. */
+  /** Stops recording and removes the instance; what was recorded, in time order. */
   stop(): KernelEvent[] {
-    const events = [this.calls, this.packets].flatMap((instance) => parseTrace(instance.stop()));
-    for (const instance of [this.calls, this.packets]) instance.remove();
+    const events = parseTrace(this.instance.stop());
+    this.instance.remove();
     return events.sort((a, b) => (a.time < b.time ? -1 : a.time > b.time ? 1 : 0));
   }
 }

@@ -1,11 +1,12 @@
 /** `make walk`: the nineteen steps, with and without root; and its three files, in the programs that they are for. */
 import assert from "node:assert/strict";
-import { spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { ROOT } from "./lab.ts";
+import { Running } from "./running.ts";
 import { labTest } from "./testing.ts";
 import { WALK } from "./timeline.ts";
 import { has } from "./tools.ts";
@@ -50,6 +51,20 @@ test("an ordinary user sees all but the tracepoints, and is told so", (t) => {
   rmSync(home, { recursive: true, force: true });
   assert.equal(status, 0, stdout + stderr);
   assert.match(stdout, /16 of 19 steps seen\. Steps 1, 3, R8 need the kernel's tracepoints: tracefs cannot be mounted.*Run as root/);
+});
+
+labTest("two walks at the same time, each with five pings: neither counts the other's packets", async () => {
+  if (!asRoot) return; // no tracepoints
+  const again = () => new Running(spawn(process.execPath, ["--import", "tsx", "src/lab/walk.ts", "--out", mkdtempSync(join(folder, "two-")), "--follow", "ping", "-c", "5", "-i", "0.2", "8.8.8.8"], { cwd: ROOT }));
+  for (const one of [again(), again()].map(async (running) => ({ code: await running.ended, output: running.output }))) {
+    const { code, output } = await one;
+    assert.equal(code, 0, output);
+    const count = (text: string) => output.split(`tracepoint ${text}`).length - 1;
+    assert.ok(count("netif_receive_skb dev=tun0") <= 10, "5 times 9 and R7");
+    assert.ok(count("net_dev_start_xmit dev=eth1") <= 5, "5 times 9");
+    assert.ok(count("fib_table_lookup 203.0.113.1 → 8.8.8.8 ==> dev lo") <= 5, "5 times 10");
+    assert.ok(count("fib_table_lookup 8.8.8.8 → 10.8.0.2 ==> dev tun0") <= 10, "5 times R2 and R7");
+  }
 });
 
 labTest("a trace that a killed run has left, and that somebody still reads, disturbs no walk", async (lab) => {

@@ -50,7 +50,8 @@ program(async () => {
 
   // The command's pid must be known before it starts: the shell waits for a line, then becomes the command.
   const application = new Running(lab.spawn("client", ["sh", "-c", 'read go; exec "$@"', "sh", ...command], { stdio: ["pipe", "pipe", "pipe"] }));
-  const tracepoints = Tracepoints.start(lab, application.child.pid!);
+  const pids = { client: client.child.pid!, server: server.child.pid!, internet: services.child.pid! };
+  const tracepoints = Tracepoints.start(lab, [...Object.values(pids), application.child.pid!]);
   const withoutTracepoints = typeof tracepoints === "string" ? tracepoints : undefined;
   const output: Evidence[] = [];
   application.child.stdout!.on("data", (text: string) => {
@@ -67,7 +68,6 @@ program(async () => {
 
   const programs = ["client", "server"].flatMap((host) => readFileSync(join(folder, host), "utf8").trim().split("\n").map(decode));
   const packets = taps.flatMap((tap) => tap.output.split("\n").filter((line) => line.startsWith("{")).map(decodeTap));
-  const pids = { client: client.child.pid!, server: server.child.pid! };
   const evidence = [
     ...fromPrograms(programs),
     ...fromTaps(packets),
