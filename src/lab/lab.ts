@@ -3,9 +3,10 @@
  * process. Nothing of this machine is touched, and when the holder dies, even by SIGKILL, the kernel removes everything.
  */
 import { type ChildProcess, spawn, spawnSync, type SpawnOptions, type SpawnSyncReturns } from "node:child_process";
-import { readFileSync } from "node:fs";
+import { accessSync, constants, readFileSync } from "node:fs";
 import chalk from "chalk";
 import { Failure } from "../program.ts";
+import { CLONE_DEVICE } from "../tun.ts";
 
 export const TOPOLOGY = `
   client                          server                          internet
@@ -51,6 +52,11 @@ export class Lab {
    * Errors: a Failure that says what this machine lacks.
    */
   static async up(say: Say = () => {}, detached = false): Promise<Lab> {
+    try {
+      accessSync(CLONE_DEVICE, constants.R_OK | constants.W_OK);
+    } catch (error) {
+      throw new Failure(`Cannot open ${CLONE_DEVICE}: ${(error as NodeJS.ErrnoException).code}`, "run as root; or, once: sudo modprobe tun, sudo chmod 666 /dev/net/tun");
+    }
     const asUser = process.getuid?.() === 0 ? [] : ["--user", "--map-root-user"];
     // `cat` reads a pipe that ends with this process; a detached holder waits for a signal
     const wait = detached ? "exec sleep infinity" : "exec cat";

@@ -1,5 +1,7 @@
 /** A program that runs on a host of the lab: what it has said so far, waiting for what it will say, and its end. */
 import type { ChildProcess, SpawnOptions } from "node:child_process";
+import { stripVTControlCharacters } from "node:util";
+import { Failure } from "../program.ts";
 import { type Lab, ROOT } from "./lab.ts";
 
 export class Running {
@@ -26,12 +28,14 @@ export class Running {
     });
   }
 
-  /** Waits until the output matches. Throws, with the output, if the program ends first or after `ms`. */
+  /** Waits until the output matches. Throws if the program ends first, with its own Failure if it printed one, or after `ms`; else with the output. */
   async until(pattern: RegExp, ms = 20_000): Promise<RegExpExecArray> {
     const deadline = Date.now() + ms;
     for (;;) {
       const match = pattern.exec(this.output);
       if (match) return match;
+      const [, failure, hint] = (this.over && /^error (.*)\. Try: (.*)$/m.exec(stripVTControlCharacters(this.output))) || [];
+      if (failure) throw new Failure(failure, hint!);
       if (this.over || Date.now() >= deadline) throw new Error(`${this.over ? "ended" : `${ms / 1000} s passed`} without ${pattern}; it said:\n${this.output}`);
       await new Promise<void>((resolve) => {
         const timer = setTimeout(resolve, deadline - Date.now());

@@ -5,6 +5,7 @@ import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "nod
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
+import { Failure } from "../program.ts";
 import { ROOT } from "./lab.ts";
 import { Running } from "./running.ts";
 import { labTest } from "./testing.ts";
@@ -41,16 +42,36 @@ labTest("make walk shows all 19 steps in order, each with its evidence; without 
   assert.match(stdout, /tap +45 00 00 54 .*eth1 → 203\.0\.113\.1 → 8\.8\.8\.8 ICMP echo request/, "the NATed source at 9");
 });
 
-test("an ordinary user sees all but the tracepoints, and is told so", (t) => {
-  if (!asRoot) return t.skip("the test above has shown it");
+/** Runs a program of src/lab/ as nobody, with a /dev/net/tun of this mode. */
+function asNobody(mode: string, program: string) {
   const home = mkdtempSync(join(tmpdir(), "simple-vpn-user-"));
   chmodSync(home, 0o777);
-  const script = `mount -t tmpfs tmpfs /dev/net && mknod -m 666 /dev/net/tun c 10 200 && cp -r package.json src node_modules ${home} && cd ${home} &&
-    exec setpriv --reuid 65534 --regid 65534 --clear-groups env HOME=${home} TMPDIR=${home} ${process.execPath} --import tsx src/lab/walk.ts`;
-  const { status, stdout, stderr } = spawnSync("unshare", ["--mount", "sh", "-c", script], { cwd: ROOT, encoding: "utf8", timeout: 60_000 });
+  const script = `mount -t tmpfs tmpfs /dev/net && mknod -m ${mode} /dev/net/tun c 10 200 && cp -r package.json src node_modules walkthrough.md ${home} && cd ${home} &&
+    exec setpriv --reuid 65534 --regid 65534 --clear-groups env HOME=${home} TMPDIR=${home} ${process.execPath} --import tsx src/lab/${program}.ts`;
+  const done = spawnSync("unshare", ["--mount", "sh", "-c", script], { cwd: ROOT, encoding: "utf8", timeout: 60_000 });
   rmSync(home, { recursive: true, force: true });
+  return done;
+}
+
+test("an ordinary user sees all but the tracepoints, and is told so", (t) => {
+  if (!asRoot) return t.skip("the test above has shown it");
+  const { status, stdout, stderr } = asNobody("666", "walk");
   assert.equal(status, 0, stdout + stderr);
   assert.match(stdout, /16 of 19 steps seen\. Steps 1, 3, R8 need the kernel's tracepoints: tracefs cannot be mounted.*Run as root/);
+});
+
+test("an ordinary user who may not open /dev/net/tun is told so in one line, with what to do", (t) => {
+  if (!asRoot) return t.skip("needs root, to take the device away");
+  for (const program of ["walk", "demo"]) {
+    const { status, stderr } = asNobody("600", program);
+    assert.equal(status, 1);
+    assert.match(stderr, /^error Cannot open \/dev\/net\/tun: EACCES\. Try: .*sudo chmod 666 \/dev\/net\/tun.*\n$/);
+  }
+});
+
+test("what a program in the lab fails with is passed on as it is", async () => {
+  const failing = new Running(spawn(process.execPath, ["--import", "tsx", "src/client.ts", "--port", "0", "192.0.2.1"], { cwd: ROOT }));
+  await assert.rejects(failing.until(/connected/), (error) => error instanceof Failure && /--port 0 is no/.test(error.message) && error.hint !== "");
 });
 
 labTest("two walks at the same time, each with five pings: neither counts the other's packets", async () => {
