@@ -58,6 +58,12 @@ export function fromPrograms(events: TraceEvent[]): Evidence[] {
   return steps.map(({ time, step, host, id, text, hex }) => ({ time, step: step.split(".")[0]!, host, source: "program", text: `${step.split(".")[1] ?? "wake"} ${id}: ${text}`, hex }));
 }
 
+/** The packets inside a frame that a tap saw, in words: the programs know, and know the frame by its bytes. */
+export function inside(frame: Evidence, programs: TraceEvent[]): string[] {
+  const id = programs.find(({ step, hex }) => /^(6|R4)\.write$/.test(step) && hex === frame.hex)?.id;
+  return programs.filter((event) => /^(6|R3)\.read$/.test(event.step) && event.id.startsWith(`${id}.`)).map(({ text }) => text.replace(/^.*?: /, ""));
+}
+
 /** Which step a tap shows follows from where it is, and from which way the packet passes it. */
 const TAP_STEPS: Record<string, string> = {
   "client tun0 out": "4", "client eth0 out": "7", "server eth0 in": "7", "server tun0 in": "9", "server eth1 out": "9",
@@ -82,17 +88,21 @@ export function fromTaps(packets: TapPacket[]): Evidence[] {
   return [...evidence, ...built];
 }
 
+/** Between client and server, where the tunnel's frames go. */
+const isOuter = ({ device, host }: TapPacket) => device === "eth0" && host !== "internet";
+
 /** On the outer link: the TCP payload, the frame. Elsewhere: the packet itself. */
-function payloadAt({ bytes, link, host, device }: TapPacket): number {
-  if (device !== "eth0" || host === "internet") return link;
+function payloadAt(packet: TapPacket): number {
+  const { bytes, link } = packet;
+  if (!isOuter(packet)) return link;
   const tcp = link + (bytes[link]! & 15) * 4;
   return tcp + (bytes[tcp + 12]! >> 4) * 4;
 }
 
 function isOfTheWalk(packet: TapPacket): boolean {
-  const { bytes, link, device, host } = packet;
+  const { bytes, link } = packet;
   if (bytes.length < link + 20 || bytes[link]! >> 4 !== 4) return false;
-  if (device !== "eth0" || host === "internet") return true;
+  if (!isOuter(packet)) return true;
   const payload = payloadAt(packet);
   return bytes[link + 9] === 6 && payload < link + bytes.readUInt16BE(link + 2) && bytes[payload] === FrameType.data;
 }

@@ -146,6 +146,13 @@ test("walk.pcapng opens in tshark: an interface for each tap, a comment with its
   assert.deepEqual(new Set(rows.map(([device]) => device)), new Set(["client tun0", "client eth0", "server eth0", "server tun0", "server eth1", "internet eth0"]));
   for (const [device, comment, , malformed] of rows) assert.ok(/^step R?\d+: /.test(comment!) && !malformed, `${device}: ${comment}`);
   assert.match(rows[0]!.join(" "), /client tun0 step 4: .* Echo \(ping\) request/);
+  for (const step of ["7", "R4", "R5"]) {
+    const inner = `inside: ${step === "7" ? "10.8.0.2 → 8.8.8.8 ICMP echo request" : "8.8.8.8 → 10.8.0.2 ICMP echo reply"}`;
+    assert.ok(rows.find(([, comment]) => comment!.startsWith(`step ${step}: `))![1]!.includes(inner), `${step} ${inner}`);
+  }
+  const leaving = spawnSync("tshark", ["-r", join(folder, "walk.pcapng"), "-Y", "frame.packet_flags_direction == 2"], { encoding: "utf8" }).stdout;
+  assert.match(stdout, /Retransmission/, "the same segment on two taps");
+  assert.doesNotMatch(leaving, /Retransmission/, "the filter of walkthrough.md");
 });
 
 test("walk.html plays in a real browser, by mouse and by keyboard, and loads nothing from elsewhere", (t) => {

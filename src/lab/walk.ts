@@ -14,7 +14,7 @@ import { Running, startProgram } from "./running.ts";
 import { html, svg } from "./page.ts";
 import { pcapng } from "./pcapng.ts";
 import { decodeTap, type TapPacket } from "./taps.ts";
-import { drop, type Evidence, fromPrograms, fromTaps, fromTracepoints, missing, print, WALK } from "./timeline.ts";
+import { drop, type Evidence, fromPrograms, fromTaps, fromTracepoints, inside, missing, print, WALK } from "./timeline.ts";
 import { Tracepoints } from "./tracepoints.ts";
 
 const TAPS: Record<string, string[]> = { client: ["tun0", "eth0"], server: ["eth0", "tun0", "eth1"], internet: ["eth0"] };
@@ -83,8 +83,11 @@ program(async () => {
   console.log(`\n${WALK.length - lacking.size} of ${WALK.length} steps seen.${because}`);
   writeFileSync(join(out, "walk.html"), html(evidence, command.join(" "), lacking));
   writeFileSync(join(out, "walk.svg"), svg(evidence));
-  const steps = new Map(evidence.filter(({ packet, step }) => packet && step !== "2").map(({ packet, step }) => [packet!, step]));
-  const comment = (packet: TapPacket) => steps.has(packet) ? `step ${steps.get(packet)}: ${WALK.find(({ id }) => id === steps.get(packet))!.title}` : undefined;
+  const seen = new Map(evidence.filter(({ packet }) => packet).map((one) => [one.packet!, one]));
+  const comment = (packet: TapPacket) => {
+    const one = seen.get(packet);
+    return one && [`step ${one.step}: ${WALK.find(({ id }) => id === one.step)!.title}`, ...inside(one, programs)].join("; inside: ");
+  };
   writeFileSync(join(out, "walk.pcapng"), pcapng(packets, BigInt(Date.now()) * 1_000_000n - trace.now(), comment));
   console.log("Wrote walk.html (open it in a browser), walk.svg, and walk.pcapng (open it in Wireshark).");
   exit(code === 0 && unseen.length === lacking.size ? 0 : 1);
