@@ -8,7 +8,7 @@ const [LANE, ROW, TOP, LEFT] = [172, 52, 60, 90]; // px
 const escape = (text: string) => text.replace(/[&<>"]/g, (sign) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" })[sign]!);
 const stepsOf = (evidence: Evidence[]) => {
   const start = evidence[0]?.time ?? 0n;
-  const place = (one: Evidence) => ({ micros: Number((one.time - start) / 1000n), host: one.host, source: one.source, text: one.text, hex: one.hex });
+  const place = (one: Evidence) => ({ micros: Number((one.time - start) / 1000n), host: one.host, source: one.source, text: one.text, hex: one.hex, kind: one.kind });
   return WALK.map((step) => ({ ...step, anchor: anchorOf(step.id), evidence: evidence.filter((one) => one.step === step.id).map(place) }));
 };
 

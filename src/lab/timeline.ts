@@ -49,13 +49,20 @@ export interface Evidence {
   source: "program" | "tap" | "tracepoint" | "output";
   text: string;
   hex: string; // the first bytes, where there are some
+  kind?: "plain" | "xor" | "sealed" | "frame"; // what they are: an IP packet, one XORed, noise, or noise behind our header
   packet?: TapPacket; // of a tap
 }
 
 /** A program's steps are finer: "6.seal" belongs to step 6, "R4.write" to R4. */
 export function fromPrograms(events: TraceEvent[]): Evidence[] {
   const steps = events.filter(({ step }) => step !== "note" && step !== "summary" && step !== "drop");
-  return steps.map(({ time, step, host, id, text, hex }) => ({ time, step: step.split(".")[0]!, host, source: "program", text: `${step.split(".")[1] ?? "wake"} ${id}: ${text}`, hex }));
+  return steps.map(({ time, step, host, id, text, hex }) => ({ time, step: step.split(".")[0]!, host, source: "program", text: `${step.split(".")[1] ?? "wake"} ${id}: ${text}`, hex, kind: kindOf(step) }));
+}
+
+function kindOf(step: string): Evidence["kind"] {
+  if (/\.(seal|deframe)$/.test(step)) return "sealed";
+  if (/^(6|R4)\.(frame|write)$|^(8|R5)\.read$/.test(step)) return "frame";
+  return /^(6|R4)\.xor$|\.open$/.test(step) ? "xor" : "plain";
 }
 
 /** The packets inside a frame that a tap saw, in words: the programs know, and know the frame by its bytes. */
@@ -77,7 +84,7 @@ export function fromTaps(packets: TapPacket[]): Evidence[] {
     const { time, host, device, out, link, bytes } = packet;
     const step = TAP_STEPS[`${host} ${device} ${out ? "out" : "in"}`]!;
     const text = `${device} ${out ? "→" : "←"} ${describe(bytes, link, bytes.length - link)}`;
-    return { time, step, host, source: "tap", text, hex: bytes.toString("hex", payloadAt(packet), payloadAt(packet) + 32), packet };
+    return { time, step, host, source: "tap", text, hex: bytes.toString("hex", payloadAt(packet), payloadAt(packet) + 32), kind: isOuter(packet) ? "frame" : "plain", packet };
   });
   // Nobody can watch step 2; its result is what the tap of step 4 sees.
   const built = evidence.filter(({ step }) => step === "4").map(({ packet, ...result }) => {
