@@ -1,11 +1,11 @@
 /** The pictures of a walk: walk.svg, its swim lanes, and walk.html, which plays it. Both are one file each and load nothing. */
 import { readFileSync } from "node:fs";
+import { escape, markdown } from "./markdown.ts";
 import { type Evidence, type Lane, WALK } from "./timeline.ts";
 
 const LANES: Lane[] = ["application", "client kernel", "client tun0", "client program", "wire", "server program", "server kernel", "internet"];
 const [LANE, ROW, TOP, LEFT] = [172, 52, 60, 90]; // px
 
-const escape = (text: string) => text.replace(/[&<>"]/g, (sign) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" })[sign]!);
 const stepsOf = (evidence: Evidence[]) => {
   const start = evidence[0]?.time ?? 0n;
   const place = (one: Evidence) => ({ micros: Number((one.time - start) / 1000n), host: one.host, source: one.source, text: one.text, hex: one.hex, kind: one.kind });
@@ -49,10 +49,17 @@ export function svg(evidence: Evidence[]): string {
   return lanes(evidence).replace("@STYLE@", style);
 }
 
-/** walk.html: the lanes, the packet that moves through them, and the bytes at each step. `lacking`: why a step has no evidence. */
+/** What walkthrough.md says about each step. */
+function sections(): string {
+  const text = readFileSync(new URL("../../walkthrough.md", import.meta.url), "utf8");
+  const section = (anchor: string) => new RegExp(`<a id="${anchor}"></a>\n([^]*?)\n(<a id=|## )`).exec(text)?.[1] ?? "";
+  return WALK.map(({ id }) => `<article id="${anchorOf(id)}">${markdown(section(anchorOf(id)))}</article>`).join("\n");
+}
+
+/** walk.html: the lanes, the packet that moves through them, the bytes at each step, and its story. `lacking`: why a step has no evidence. */
 export function html(evidence: Evidence[], command: string, lacking: Map<string, string>): string {
   const page = readFileSync(new URL("page.html", import.meta.url), "utf8");
   const data = JSON.stringify({ command, lacking: Object.fromEntries(lacking), steps: stepsOf(evidence) }).replace(/</g, "\\u003c");
-  const labels = `<style>svg text { paint-order: stroke; stroke: var(--page); stroke-width: 4 } svg tspan.dim { fill: var(--dim) }</style>`;
-  return page.replace("<!--SVG-->", () => lanes(evidence).replace("@STYLE@", labels)).replace("/*DATA*/null", () => data);
+  const parts: Record<string, string> = { "<!--SVG-->": lanes(evidence).replace("@STYLE@", ""), "<!--SECTIONS-->": sections(), "/*DATA*/null": data };
+  return page.replace(/<!--SVG-->|<!--SECTIONS-->|\/\*DATA\*\/null/g, (place) => parts[place]!);
 }
