@@ -166,11 +166,16 @@ test("walk.html plays in a real browser, by mouse and by keyboard, and loads not
     const { stdout } = spawnSync("chromium", [...args, `--user-data-dir=${mkdtempSync(join(folder, "chromium-"))}`, "--dump-dom", `file://${folder}/tried.html`], { encoding: "utf8", timeout: 60_000 });
     return /<h2>(.*?)<\/h2>/.exec(stdout)?.[1];
   };
-  const key = (name: string) => `document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "${name}", bubbles: true }));`;
+  const key = (name: string, more = "") => `(document.activeElement ?? document.body).dispatchEvent(new KeyboardEvent("keydown", { key: "${name}", ${more} bubbles: true }));`;
   const kinds = [...page.matchAll(/"hex":"(.{8})[^"]*","kind":"(\w+)"/g)].map(([, start, kind]) => `${start} ${kind}`);
   for (const kind of ["45000054 plain", "07424216 xor", "02000068 frame"]) assert.ok(kinds.includes(kind), kind);
   assert.equal(title(""), "1. the application calls sendto()");
   assert.equal(title(key("ArrowRight").repeat(6)), "7. ciphertext crosses the wire");
   assert.equal(title(key("ArrowLeft")), "R9. the application prints it");
+  assert.equal(title(key("ArrowRight") + key("ArrowRight", "ctrlKey: true,") + key("ArrowLeft", "altKey: true,")), "2. the kernel builds the packet");
+  assert.equal(title(`document.querySelectorAll(".step")[4].focus();${key(" ")}document.activeElement.blur();`), "5. the client's loop wakes: tun0 is readable", "Space chooses a step");
+  assert.equal(title(`${key("ArrowLeft")}if (document.activeElement !== steps[18]) show(0);`), "R9. the application prints it", "the arrows move the focus");
+  assert.equal(title(`document.documentElement.style.scrollBehavior = "auto";${key("ArrowRight").repeat(16)}if (scrollY === 0) show(0);`), "R7. the client's kernel injects it", "what is chosen is in view");
+  assert.equal(title(`if (steps.some((_, i) => document.querySelector(walk.steps[i].anchor.replace(/^/, "#") + " > h2") === null)) show(3);`), "1. the application calls sendto()", "each step's story is in the page");
   assert.equal(title(`document.querySelectorAll(".step")[9].dispatchEvent(new MouseEvent("click"));`), "10. the destination receives, and answers");
 });
