@@ -4,7 +4,7 @@ import { escape, markdown } from "./markdown.ts";
 import { type Evidence, type Lane, WALK } from "./timeline.ts";
 
 const LANES: Lane[] = ["application", "client kernel", "client tun0", "client program", "wire", "server program", "server kernel", "internet"];
-const [LANE, ROW, TOP, LEFT] = [172, 52, 60, 90]; // px
+const [LANE, ROW, TOP, LEFT] = [172, 60, 84, 100]; // px
 
 const stepsOf = (evidence: Evidence[]) => {
   const start = evidence[0]?.time ?? 0n;
@@ -21,29 +21,33 @@ function lanes(evidence: Evidence[]): string {
   const x = (lane: Lane) => LEFT + LANE * LANES.indexOf(lane);
   const y = (row: number) => TOP + ROW * row + ROW / 2;
   const steps = stepsOf(evidence);
-  const parts = LANES.map((lane) => `<text x="${x(lane)}" y="30" text-anchor="middle" font-weight="600">${lane}</text><line class="lane" x1="${x(lane)}" y1="42" x2="${x(lane)}" y2="${height}"/>`);
+  const parts = LANES.map((lane) => {
+    const words = lane.split(" ").map((word, i, all) => `<tspan x="${x(lane)}" y="${all.length === 1 ? 44 : 28 + 30 * i}">${word}</tspan>`);
+    return `<text text-anchor="middle" font-weight="600">${words.join("")}</text><line class="lane" x1="${x(lane)}" y1="68" x2="${x(lane)}" y2="${height}"/>`;
+  });
   for (const [i, { id, lane }] of WALK.entries()) {
     const next = WALK[i + 1];
-    if (next) parts.push(`<line class="${id.startsWith("R") || next.id === "R1" ? "down" : "up"}" x1="${x(lane)}" y1="${y(i)}" x2="${x(next.lane)}" y2="${y(i + 1)}" stroke-width="2.5"/>`);
+    if (next) parts.push(`<line class="${id.startsWith("R") || next.id === "R1" ? "down" : "up"}" x1="${x(lane)}" y1="${y(i)}" x2="${x(next.lane)}" y2="${y(i + 1)}" stroke-width="3"/>`);
   }
   for (const [i, { id, lane, title, evidence: seen }] of steps.entries()) {
-    const right = LANES.indexOf(lane) < 4;
+    const [right, back] = [LANES.indexOf(lane) < 4, id.startsWith("R")];
+    const label = y(i) + 9 + (id === "10" ? 0 : right === back ? 12 : -12); // clear of the lines, which come from above and leave below
     const text = `${escape(title)}${seen.length > 0 ? ` <tspan class="dim">+${seen[0]!.micros} µs</tspan>` : ""}`;
     parts.push(
       `<g class="step" tabindex="0" role="button" aria-label="step ${id}: ${escape(title)}" data-x="${x(lane)}" data-y="${y(i)}">` +
-        `<circle class="knob ${id.startsWith("R") ? "down" : "up"}${seen.length > 0 ? "" : " missing"}" cx="${x(lane)}" cy="${y(i)}" r="19" stroke-width="2.5"/>` +
-        `<text x="${x(lane)}" y="${y(i) + 6}" text-anchor="middle" font-weight="600">${id}</text>` +
-        `<text class="label" x="${x(lane) + (right ? 28 : -28)}" y="${y(i) + 6}" text-anchor="${right ? "start" : "end"}">${text}</text></g>`,
+        `<circle class="knob ${back ? "down" : "up"}${seen.length > 0 ? "" : " missing"}" cx="${x(lane)}" cy="${y(i)}" r="25" stroke-width="3"/>` +
+        `<text class="id" x="${x(lane)}" y="${y(i) + 9}" text-anchor="middle" font-weight="600">${id}</text>` +
+        `<text class="label" x="${x(lane) + (right ? 34 : -34)}" y="${label}" text-anchor="${right ? "start" : "end"}">${text}</text></g>`,
     );
   }
-  parts.push(`<g id="packet" style="pointer-events:none"><rect x="-22" y="15" width="44" height="12" rx="3"/></g>`);
-  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${LEFT * 2 + LANE * (LANES.length - 1)} ${height}" font-family="system-ui, sans-serif" font-size="19" stroke-linecap="round">@STYLE@${parts.join("\n")}</svg>`;
+  parts.push(`<g id="packet" style="pointer-events:none"><rect x="-28" y="19" width="56" height="15" rx="4"/></g>`);
+  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${LEFT * 2 + LANE * (LANES.length - 1)} ${height}" font-family="system-ui, sans-serif" font-size="27" stroke-linecap="round">@STYLE@${parts.join("\n")}</svg>`;
 }
 
 /** walk.svg: the lanes alone, with their own colours, for README.md. */
 export function svg(evidence: Evidence[]): string {
   const style = `<style>
-    svg { background: #fff } text { fill: #1a1c20; paint-order: stroke; stroke: #fff; stroke-width: 4 } .dim { fill: #6b7280 } .lane { stroke: #d5d9e0 }
+    svg { background: #fff } text { fill: #1a1c20 } .label { paint-order: stroke; stroke: #fff; stroke-width: 6 } .dim { fill: #6b7280 } .lane { stroke: #d5d9e0 }
     .up { stroke: #1d4ed8 } .down { stroke: #15803d } .knob { fill: #fff } .missing { stroke-dasharray: 3 3 } #packet { display: none }
   </style>`;
   return lanes(evidence).replace("@STYLE@", style);
