@@ -129,6 +129,13 @@ labTest("a ping without an answer: its summary is no answer, R9 is not seen", as
   assert.match(stdout, /the application prints it.*\n +no evidence/);
 });
 
+labTest("an answer that the client's firewall drops: the first missing step says where and why", async () => {
+  if (!asRoot) return; // no tracepoints
+  const { status, stdout } = walk("--follow", "sh", "-c", "iptables -I INPUT -i tun0 -j DROP; ping -c 1 -W 1 8.8.8.8");
+  assert.equal(status, 1);
+  assert.match(stdout, / R8 .*\n +no evidence: dropped in \w+\(\): NETFILTER_DROP\n/);
+});
+
 labTest("--follow: a DNS query", async () => {
   const query = 'const r = new (require("node:dns").Resolver)(); r.setServers(["8.8.8.8"]); r.resolve4("example.org", (e, a) => console.log(e ?? a))';
   const { status, stdout, stderr } = walk("--follow", process.execPath, "-e", query);
