@@ -1,5 +1,6 @@
 /** Much traffic: it must arrive whole, without a stall, while pings are still answered. */
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { Running } from "./running.ts";
 import { labTest, ping, startClient, startServer } from "./testing.ts";
 
@@ -21,6 +22,9 @@ const stream = (role: "send" | "receive", connect: string) => `
   }
   ${connect ? `run(require("node:net").connect(9000, "${connect}"));` : `require("node:net").createServer(run).listen(9000, () => console.log("listening"));`}`;
 
+/** The read() and write() calls that a process has made so far (proc(5), /proc/PID/io). */
+const calls = ({ child }: Running) => [...readFileSync(`/proc/${child.pid}/io`, "utf8").matchAll(/sysc[rw]: (\d+)/g)].reduce((sum, [, count]) => sum + Number(count), 0);
+
 labTest(`${MEGABYTES} MB arrive unchanged, up and down, with pings answered meanwhile; the trace folds and unfolds`, async (lab) => {
   const server = await startServer(lab);
   const client = await startClient(lab);
@@ -28,9 +32,13 @@ labTest(`${MEGABYTES} MB arrive unchanged, up and down, with pings answered mean
     const listener = new Running(lab.spawn("internet", [process.execPath, "-e", stream(from === "internet" ? "send" : "receive", "")]));
     await listener.until(/listening/);
     const connector = new Running(lab.spawn("client", [process.execPath, "-e", stream(from === "client" ? "send" : "receive", "8.8.8.8")]));
+    const before = calls(client);
     ping(lab, "client", "10.8.0.1", 2);
     const [sent, received] = [await connector.until(/hash (\w{64})/, 90_000), await listener.until(/hash (\w{64})/, 90_000)];
     assert.equal(sent[1], received[1], `${from} to ${to}`);
+    // Offload and batching, as counts: packet by packet and call by call, a megabyte would be 750 packets and 1,500 calls.
+    const perMegabyte = (calls(client) - before) / MEGABYTES;
+    assert.ok(perMegabyte < 250, `${perMegabyte.toFixed()} read() and write() calls for each megabyte ${from} to ${to}`);
     await listener.stop("SIGKILL");
   }
   for (const program of [server, client]) await program.until(/more than 20 packets a second/);
@@ -44,4 +52,10 @@ labTest(`${MEGABYTES} MB arrive unchanged, up and down, with pings answered mean
     await new Promise((resolve) => setTimeout(resolve, 1100));
   }
   assert.ok(!/wrong tag|left:/.test(server.output));
+  assert.match(client.output, /6\.read .*TCP payload still to be cut into pieces of \d{3,4}\)/, "the trace says when a packet is a large one");
+
+  assert.equal(await client.stop("SIGINT"), 0);
+  const [, packets, megabytes, frames] = /in all: sent (\d+) packets \(([\d.]+) MB\) in (\d+) frames/.exec(client.output)!.map(Number);
+  const perFrame = (megabytes! * 1e6) / frames!; // ACKs of the way down are in it: small packets
+  assert.ok(perFrame > 20_000 && packets! >= frames!, `${perFrame.toFixed()} bytes in each frame`);
 });

@@ -44,3 +44,14 @@ export function ping(lab: Lab, host: string, target: string, count = 3): void {
   const { status, stdout, stderr } = lab.try(host, `ping -c ${count} -i 0.2 -W 5 ${target}`);
   if (status !== 0 || !stdout.includes(" 0% packet loss")) throw new Error(`${host} cannot ping ${target}:\n${stdout}${stderr}`);
 }
+
+/** Tries until it does not throw, for 20 s. */
+export async function retry(attempt: () => void): Promise<void> {
+  for (const deadline = Date.now() + 20_000; ; await new Promise((resolve) => setTimeout(resolve, 100))) {
+    try {
+      return attempt();
+    } catch (error) {
+      if (Date.now() > deadline) throw error;
+    }
+  }
+}

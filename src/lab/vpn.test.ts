@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { decode, DOWN, STAGES, type Step, UP } from "../trace.ts";
 import { SERVER, TARGET } from "./lab.ts";
 import { Running, startProgram } from "./running.ts";
-import { labTest, ping, SECRET, startClient, startServer } from "./testing.ts";
+import { labTest, ping, retry, SECRET, startClient, startServer } from "./testing.ts";
 
 labTest("ping passes through the tunnel and the NAT, and both traces show each step with the same packet id", async (lab) => {
   const folder = mkdtempSync(join(tmpdir(), "simple-vpn-test-"));
@@ -60,6 +60,19 @@ labTest("ten clients at once, each reached at its own address; those who leave f
   const again = await startClient(lab, "client4");
   assert.match(again.output, /tunnel is 10\.8\.0\.5/, "the lowest free address");
   ping(lab, "server", "10.8.0.5", 2);
+});
+
+labTest("a client that is stuck loses its own packets only: the others are served, and it is, too, when it goes on", async (lab) => {
+  const server = await startServer(lab);
+  await startClient(lab);
+  const stuck = await startClient(lab, lab.addClient(2));
+  stuck.child.kill("SIGSTOP");
+  assert.match(lab.try("server", "ping -q -c 4000 -l 4000 -s 1300 -W 1 10.8.0.3").stdout, /100% packet loss/); // 5 MB at once
+  ping(lab, "client", TARGET, 5);
+  stuck.child.kill("SIGCONT");
+  await retry(() => ping(lab, "client2", TARGET, 2));
+  await server.stop("SIGINT");
+  assert.match(server.output, /dropped \d{3,} \(the socket is full\)/);
 });
 
 labTest("a packet whose source is not the client's own address is dropped, counted and traced; the client's own pass", async (lab) => {
