@@ -20,7 +20,7 @@ import { xor } from "./xor.ts";
 
 const RECORD_SPACE = 4; // in front of the packet in `scratch`, for a record's length
 const scratch = new Memory(RECORD_SPACE + pad(OFFLOAD_HEADER + MAX_PACKET, 4)); // the packet just read from the TUN
-const OUTBOX = 4 * BATCH; // bytes that may wait for one peer's socket; beyond that its packets are dropped
+const OUTBOX = 8 * BATCH; // bytes that may wait for one peer's socket; beyond that its packets are dropped
 
 /** The other end of one connection: its socket, its ciphers, and the bytes on their way to it. */
 export class Peer {

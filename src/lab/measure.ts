@@ -38,9 +38,9 @@ async function startIperf(lab: Lab, port = PORT): Promise<void> {
 }
 
 /** The average of `count` pings, in ms. */
-async function ping(lab: Lab, address: string, count: number, interval: number): Promise<number> {
+async function ping(lab: Lab, address: string, count: number, interval: number, host = "client"): Promise<number> {
   const command = `ping -q -c ${count} -i ${interval} -W 2 ${address}`;
-  const said = await finish(lab, "client", command, count * interval + 20);
+  const said = await finish(lab, host, command, count * interval + 20);
   const average = /= [\d.]+\/([\d.]+)\//.exec(said)?.[1];
   if (average === undefined) throw new Failure(`Cannot measure '${command}': ${said.trim()}`, "run it again");
   return Number(average);
@@ -63,8 +63,8 @@ const sum = (values: number[]) => values.reduce((a, b) => a + b, 0);
 export async function measure(lab: Lab, address: string, programs: Running[], seconds: number, report: (measure: Measure, value: number) => void): Promise<void> {
   await startIperf(lab);
   await retry(() => lab.run("client", `ping -c 1 -W 1 ${address}`));
-  await iperf(lab, address, 1); // a warm-up: the first packets compile code, and find neighbours and routes
-  await ping(lab, address, 100, 0.005);
+  await iperf(lab, address, 1); // a warm-up: the first packets find neighbours and routes …
+  await ping(lab, address, 2000, 0.001); // … and thousands are needed until V8 has compiled all that a lone packet meets
   report("idle", await ping(lab, address, seconds * 100, 0.005));
 
   const used = () => sum(programs.map(cpuSeconds));
@@ -96,7 +96,8 @@ export async function measureClients(lab: Lab, seconds: number, report: Report):
     const runs = hosts.slice(0, count).map((host, i) => iperf(lab, "10.8.0.1", duration, options, host, PORT + i));
     return sum((await Promise.all(runs)).map(gigabits));
   };
-  await together(CLIENTS, 1); // the warm-up
+  await Promise.all(hosts.map((host) => ping(lab, "10.8.0.1", 2000, 0.001, host))); // warm-up, as above
+  await together(CLIENTS, 2);
   for (const [row, count] of [["one", 1], ["clients", CLIENTS]] as const) {
     report(row, "up", await together(count, seconds));
     report(row, "down", await together(count, seconds, " -R"));
