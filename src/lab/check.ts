@@ -152,7 +152,7 @@ function checkDocument(file: string, outputs: Map<string, string[]>): Miss[] {
       const length = lines.slice(start).findIndex((line) => /^ *```$/.test(line));
       const block = lines.slice(start, start + length);
       i = start + length;
-      const listed = /^ts (src\/\S+)/.exec(fence)?.[1];
+      const listed = /^(?:ts|c) ((?:src|refs)\/\S+)/.exec(fence)?.[1];
       const wrong = listed === undefined ? undefined : wrongListing(block, listed);
       if (wrong !== undefined) misses.push({ file, line: start + wrong + 1, what: `not in ${listed}, or not there: ${block[wrong]}` });
       const run = /^output (\S+)/.exec(fence)?.[1];
