@@ -41,8 +41,8 @@ function setOption(fd: number, level: number, name: number, value: number): void
 /** The round trip of a connection as the kernel measured it while connecting, µs. */
 function roundTrip(fd: number): number {
   const info = Buffer.alloc(libc.TCPI_RTT + 4);
-  libc.getsockopt(fd, libc.IPPROTO_TCP, libc.TCP_INFO, info, [info.length]);
-  return info.readUInt32LE(libc.TCPI_RTT) || Infinity; // 0: not measured
+  const result = libc.getsockopt(fd, libc.IPPROTO_TCP, libc.TCP_INFO, info, [info.length]);
+  return (result >= 0 && info.readUInt32LE(libc.TCPI_RTT)) || Infinity; // 0: not measured
 }
 
 function newSocket(): number {
@@ -127,6 +127,6 @@ async function resolve(host: string): Promise<string> {
 /** The error waiting on a socket (getsockopt SO_ERROR), a positive errno or 0. */
 export function socketError(fd: number): number {
   const int = Buffer.alloc(4);
-  libc.getsockopt(fd, libc.SOL_SOCKET, libc.SO_ERROR, int, [int.length]);
-  return int.readInt32LE();
+  const result = libc.getsockopt(fd, libc.SOL_SOCKET, libc.SO_ERROR, int, [int.length]);
+  return result < 0 ? -result : int.readInt32LE();
 }

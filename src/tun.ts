@@ -35,12 +35,13 @@ export function openTun(name: string, offload: Offload): Tun {
   request.write(name, "latin1");
   const header = offload === "none" ? 0 : OFFLOAD_HEADER;
   request.writeUInt16LE(libc.IFF_TUN | libc.IFF_NO_PI | (header ? libc.IFF_VNET_HDR : 0), libc.IFNAMSIZ);
-  let result = libc.ioctl(fd, libc.TUNSETIFF, request);
-  if (result >= 0 && header) result = libc.ioctl(fd, libc.TUNSETOFFLOAD, offload === "on" ? LARGE : 0);
+  const result = libc.ioctl(fd, libc.TUNSETIFF, request);
   if (result < 0) {
     libc.close(fd);
     throw new Failure(`Cannot create the interface ${name}: ${libc.errnoName(result)}`, createHint(-result));
   }
+  // A kernel that refuses goes on giving us packets of the MTU: slower, but all works.
+  if (header) libc.ioctl(fd, libc.TUNSETOFFLOAD, offload === "on" ? LARGE : 0);
   return { fd, name, header };
 }
 
@@ -64,7 +65,7 @@ export function writePacket(tun: Tun, memory: libc.Memory, at: number, length: n
   if (refusal !== undefined) return refusal;
   const result = libc.write(tun.fd, memory, at, length);
   if (result >= 0) return undefined;
-  if (result === -libc.EIO) return `${tun.name} is down (ip link set ${tun.name} up)`;
+  if (result === -libc.EIO) return `${tun.name} is down (the commands printed at the start set it up)`;
   if (result === -libc.EINVAL) return "the kernel says it is no IP packet";
   return `write to ${tun.name}: ${libc.errnoName(result)}`;
 }
