@@ -216,7 +216,7 @@ export function drop(events: KernelEvent[], pids: Pids): string | undefined {
 /** A tracepoint's line without the fields that do not help here. */
 function shorten({ name, text }: KernelEvent): string {
   if (name === "fib_table_lookup") return text.replace(/^.*? ([\d.]+)\/(\d+) -> ([\d.]+)\/\d+ .*==> (dev \w+).*$/, `${name} $1 → $3 ==> $4`);
-  return `${name} ${text.replace(/ ?\b(queue_mapping|vlan|protocol|ip_summed|data_len|network_offset|transport_offset|tx_flags|gso|sk address|buf|uservaddr|addr)\w*(=|: | = )\S+/g, "").slice(0, 90).replace(/,\s*$/, "")}`;
+  return `${name} ${text.replace(/ ?\b(queue_mapping|vlan|protocol|ip_summed|data_len|network_offset|transport_offset|tx_flags|gso|sk address|skbaddr|buf|uservaddr|addr)\w*(=|: | = )\S+/g, "").slice(0, 90).replace(/,\s*$/, "")}`;
 }
 
 const SOURCE = { program: chalk.green("our code  "), tap: chalk.yellow("tap       "), tracepoint: chalk.magenta("tracepoint"), output: chalk.cyan("output    ") };
