@@ -175,7 +175,7 @@ test("walk.html plays in a real browser, by mouse and by keyboard, and loads not
   };
   const key = (name: string, more = "") => `(document.activeElement ?? document.body).dispatchEvent(new KeyboardEvent("keydown", { key: "${name}", ${more} bubbles: true }));`;
   const kinds = [...page.matchAll(/"hex":"(.{8})[^"]*","kind":"(\w+)"/g)].map(([, start, kind]) => `${start} ${kind}`);
-  for (const kind of ["45000054 plain", "07424216 xor", "02000068 frame"]) assert.ok(kinds.includes(kind), kind);
+  for (const kind of ["45000054 plain", "07424216 xor", "02000074 frame"]) assert.ok(kinds.includes(kind), kind);
   assert.equal(title(""), "1. the application calls sendto()");
   assert.equal(title(key("ArrowRight").repeat(6)), "7. ciphertext crosses the wire");
   assert.equal(title(key("ArrowLeft")), "R9. the application prints it");
