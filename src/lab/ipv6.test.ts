@@ -84,10 +84,10 @@ labTest("the tunnel over IPv6: by address with --route ::/0, which spares the se
   const before = state(lab);
   const server = await startServer(lab);
   assert.match(lab.run("server", "sysctl net.ipv6.conf.eth1.accept_ra"), /= 2/, "a router that still hears router advertisements");
-  const client = await connect(lab, `[${SERVER6}]`, "--route", "::/0", "--route", "0.0.0.0/0");
-  assert.match(client.output, /connected to \[2001:db8:1::1\]:5555/);
+  const client = await connect(lab, "[2001:db8:2::1]", "--route", "::/0", "--route", "0.0.0.0/0"); // of its eth1: behind the default route
+  assert.match(client.output, /connected to \[2001:db8:2::1\]:5555/);
   await server.until(/client 10\.8\.0\.2 connected from \[2001:db8:1::100\]:\d+/);
-  assert.match(lab.run("client", `ip route get ${SERVER6}`), /dev eth0/);
+  assert.match(lab.run("client", "ip route get 2001:db8:2::1"), /via 2001:db8:1::1 dev eth0/);
   for (const target of ["2001:db8:2::8", "203.0.113.8"]) {
     assert.match(lab.run("client", `ip route get ${target}`), /dev tun0/);
     ping(lab, "client", target);
@@ -141,6 +141,21 @@ labTest("a client whose kernel has no IPv6, an MTU too small for it, and --subne
   assert.match(without.output, only4);
   assert.doesNotMatch(without.output, /ip6tables|conf\.all\.forwarding/);
   await works();
+});
+
+labTest("--cipher xor carries no IPv6: the client drops it, and so does the server, from an address as from none", async (lab) => {
+  lab.addIPv6();
+  const server = await startServer(lab, "--cipher", "xor");
+  const client = await startClient(lab, "client", "--cipher", "xor");
+  await client.until(/drop 48 bytes: this tunnel carries no IPv6: fe80::\S+ → ff02::2 ICMPv6 router solicitation/);
+  const script = `
+    const [ipv6, ipv4] = [Buffer.alloc(48), Buffer.alloc(28)];
+    [ipv6[0], ipv4[0]] = [0x60, 0x45];
+    const socket = require("node:net").connect(5555, "${SERVER}");
+    for (const packet of [ipv6, ipv4]) socket.write(Buffer.concat([Buffer.from([0, packet.length]), packet.map((byte) => byte ^ 0x42)]));`;
+  lab.spawn("client", [process.execPath, "-e", script]);
+  await server.until(/drop 48 bytes: its source is not the client's own address .*:: → ::/);
+  await server.until(/drop 28 bytes: its source is not the client's own address .*0\.0\.0\.0 → 0\.0\.0\.0/);
 });
 
 labTest("the five terminals with IPV6=1 show the walkthrough's commands, and ping answers", async () => {
