@@ -35,7 +35,7 @@ secret: secret.key ## the shared secret, 32 random bytes in hex, for both ends
 secret.key:
 	@umask 077 && node -p "crypto.randomBytes(32).toString('hex')" > $@ && echo "wrote $@: copy it to the other end"
 
-server: ## terminal 1: brings up the lab, starts the server in it (ARGS="--cipher xor")
+server: ## terminal 1: brings up the lab, starts the server in it (ARGS="--cipher xor"; IPV6=1)
 configure-server: ## terminal 2: addresses, forwarding, NAT on the server
 client: ## terminal 3: starts the client (ARGS="--cipher xor")
 configure-client: ## terminal 4: address and route on the client

@@ -6,10 +6,10 @@ import { Control } from "./frame.ts";
 import { errnoName } from "./libc.ts";
 import { watch } from "./loop.ts";
 import { clientOptions } from "./options.ts";
-import { formatIPv4, ipVersion } from "./packet.ts";
+import { ipVersion } from "./packet.ts";
 import { atExit, fail, Failure, program } from "./program.ts";
 import { startSession } from "./session.ts";
-import { clientChanges, setUp } from "./setup.ts";
+import { canCarryIPv6, clientChanges, innerAddresses, setUp } from "./setup.ts";
 import { connectTcp, socketError } from "./tcp.ts";
 import { DOWN, trace, UP, XOR_WARNING } from "./trace.ts";
 import { openTun } from "./tun.ts";
@@ -24,7 +24,7 @@ program(async () => {
   const socket = await connectTcp(options.server, options.port); // socket() and connect(): the other fd
   const { peer, config } = options.secret
     ? await startSession(socket, options.secret) //              fresh keys, and an inner address
-    : { peer: new Peer(socket, UP, DOWN), config: { ...options.address, mtu: options.mtu } };
+    : { peer: new Peer(socket, UP, DOWN), config: { ...options.address, mtu: options.mtu, subnet6: undefined } };
   peer.onClose = (reason) => {
     const neverAnswered = !options.secret && peer.framesReceived === 0; // without a handshake, two ciphers show only so
     fail(new Failure(`Lost the server ${socket.remote}: ${reason}`, neverAnswered ? "start both ends with --cipher xor, or both without" : "start the server, then this client again"));
@@ -34,12 +34,14 @@ program(async () => {
   atExit(() => sendControl(peer, Control.goodbye));
 
   const mtu = Math.min(config.mtu, options.mtu);
-  const toDo = setUp(clientChanges(options, { ...config, mtu }, socket.address), options.configure);
-  trace.note(`connected to ${socket.remote}: this end of the tunnel is ${formatIPv4(config.address)}/${config.prefix}, MTU ${mtu}${toDo}`);
+  const subnet6 = canCarryIPv6(tun.name, mtu) ? config.subnet6 : undefined;
+  const addresses = innerAddresses(config.address, config.prefix, subnet6).join(" and ");
+  const toDo = setUp(clientChanges(options, { ...config, mtu, subnet6 }, socket.address), options.configure);
+  trace.note(`connected to ${socket.remote}: this end of the tunnel is ${addresses}, MTU ${mtu}${toDo}`);
 
   // The loop: two fds, each with what to do when it is ready. Everything that follows happens in these lines.
   const tunWatch = watch(tun.fd, {
-    readable: () => outbound(tun, (packet, at, length) => (ipVersion(packet, at, length) === 4 ? peer : "this tunnel carries IPv4 only")),
+    readable: () => outbound(tun, (packet, at, length) => (subnet6 || ipVersion(packet, at, length) === 4 ? peer : "this tunnel carries no IPv6")),
     error: () => fail(tunGone(tun)),
   });
   const socketWatch = watch(socket.fd, {

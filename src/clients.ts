@@ -7,7 +7,7 @@ import { HandshakeError } from "./handshake.ts";
 import { close, EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM, errnoName } from "./libc.ts";
 import { type Watch, watch } from "./loop.ts";
 import type { ServerOptions } from "./options.ts";
-import { destinationIPv4, formatIPv4, ipVersion, sourceIPv4 } from "./packet.ts";
+import { formatIPv4, innerDestination, innerSource } from "./packet.ts";
 import { fail, Failure } from "./program.ts";
 import { Router } from "./router.ts";
 import { acceptSession } from "./session.ts";
@@ -42,8 +42,7 @@ export class Clients {
 
   /** Downlink: the client that holds the packet's inner destination address; a sentence if there is none. */
   peerFor(packet: Buffer, at: number, length: number): Peer | string {
-    if (ipVersion(packet, at, length) !== 4) return "this tunnel carries IPv4 only";
-    return this.router.clientAt(destinationIPv4(packet, at)) ?? "no client holds its destination address";
+    return this.router.clientAt(innerDestination(packet, at, length, this.options.subnet6)) ?? "no client holds its destination address";
   }
 
   /** Takes no more clients, and tells those who are connected. */
@@ -96,9 +95,8 @@ export class Clients {
     if (offered === undefined) proven(); // --cipher xor: it can be silent for long, its first packet tells its address
 
     peer.admit = (packet, at, length) => {
-      if (ipVersion(packet, at, length) !== 4) return "it is no IPv4 packet";
-      const source = sourceIPv4(packet, at);
-      if (source === lease.address || (lease.address === 0 && lease.hold(source))) return undefined;
+      const source = innerSource(packet, at, length, this.options.subnet6);
+      if (source !== 0 && (source === lease.address || (lease.address === 0 && lease.hold(source)))) return undefined;
       return "its source is not the client's own address";
     };
     const socketWatch = watch(socket.fd, {
@@ -127,12 +125,12 @@ export class Clients {
 
   /** The handshake. Without a peer it failed, and its reason has been told. */
   private async admit(socket: TcpSocket): Promise<{ peer?: Peer; offered?: number }> {
-    const { secret, subnet, mtu } = this.options;
+    const { secret, subnet, subnet6, mtu } = this.options;
     if (!secret) return { peer: new Peer(socket, DOWN, UP) };
     let offered: number | undefined;
     const reply = () => {
       offered = this.router.offer();
-      return offered === undefined ? { refused: "all inner addresses are taken" } : { address: offered, prefix: subnet.prefix, mtu };
+      return offered === undefined ? { refused: "all inner addresses are taken" } : { address: offered, prefix: subnet.prefix, mtu, subnet6 };
     };
     try {
       const peer = await acceptSession(socket, secret, reply);

@@ -91,6 +91,9 @@ test("two handshakes with one secret give different keys", () => {
 test("decodeReply() gives back what encodeReply() was given", () => {
   const config = { address: 0x0a080002, prefix: 24, mtu: 1400 };
   assert.deepEqual(decodeReply(encodeReply(config)), config);
+  const config6 = { ...config, subnet6: [0xfd56504e, 0, 0] as const };
+  assert.deepEqual(decodeReply(encodeReply(config6)), config6);
+  assert.match(encodeReply(config6).toString(), /"subnet6":"fd56:504e::\/96"/);
   assert.throws(() => decodeReply(encodeReply({ refused: "all inner addresses are taken" })), /all inner addresses are taken/);
 });
 
@@ -99,7 +102,7 @@ test("decodeReply() refuses what makes no sense: these values go into commands",
   const bad: unknown[] = [
     "", "no json", "null", "[]", "5", { ...good, address: "10.8.0.2; reboot" }, { ...good, address: 5 }, { prefix: 24, mtu: 1400 },
     { ...good, prefix: 33 }, { ...good, prefix: "24" }, { ...good, mtu: 67 }, { ...good, mtu: 1e9 }, { ...good, mtu: 1400.5 },
-    { ...good, address: { toString: 1 } },
+    { ...good, address: { toString: 1 } }, { ...good, subnet6: "fd56:504e::/64" }, { ...good, subnet6: "fd56:504e::/96; reboot" }, { ...good, subnet6: 96 },
   ];
   for (const reply of bad) {
     assert.throws(() => decodeReply(Buffer.from(typeof reply === "string" ? reply : JSON.stringify(reply))), HandshakeError, JSON.stringify(reply));

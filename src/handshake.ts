@@ -10,7 +10,7 @@
 import { createCipheriv, createDecipheriv, createHash, createPublicKey } from "node:crypto";
 import { diffieHellman, generateKeyPairSync, hkdfSync, type KeyObject } from "node:crypto";
 import { KEY_LENGTH, TAG_LENGTH } from "./aes.ts";
-import { formatIPv4, parseIPv4 } from "./packet.ts";
+import { embed, formatIPv4, parseIPv4, parsePrefix96, type Prefix96 } from "./packet.ts";
 
 const NAME = "Noise_NNpsk0_25519_AESGCM_SHA256"; // exactly 32 bytes: h starts as the name itself (section 5.2)
 const PROLOGUE = Buffer.from("simple-vpn/1"); // both ends must mean the same protocol and version
@@ -27,6 +27,7 @@ export interface ClientConfig {
   address: number; // the client's inner address
   prefix: number; // of the inner subnet, bits
   mtu: number; // bytes
+  subnet6?: Prefix96 | undefined; // of the inner IPv6 addresses; undefined: this server's tunnel has none
 }
 
 /** The handshake cannot go on: a forged, damaged or foreign message. */
@@ -147,7 +148,8 @@ function publicBytes(privateKey: KeyObject): Buffer {
 /** The payload of message 2: what the client needs, or why it gets no session. */
 export function encodeReply(reply: ClientConfig | { refused: string }): Buffer {
   if ("refused" in reply) return Buffer.from(JSON.stringify(reply));
-  return Buffer.from(JSON.stringify({ ...reply, address: formatIPv4(reply.address) }));
+  const subnet6 = reply.subnet6 && `${embed(reply.subnet6, 0)}/96`;
+  return Buffer.from(JSON.stringify({ ...reply, address: formatIPv4(reply.address), subnet6 }));
 }
 
 /** Reads and checks the payload of message 2: these values go into commands. Throws HandshakeError. */
@@ -160,8 +162,9 @@ export function decodeReply(payload: Buffer): ClientConfig {
   }
   if (typeof reply?.refused === "string") throw new Refused(reply.refused.replace(/[^ -~]/g, "?"));
   const config = { address: parseIPv4(reply?.address), prefix: reply?.prefix, mtu: reply?.mtu };
-  if (config.address !== undefined && isWhole(config.prefix, 8, 30) && isWhole(config.mtu, 68, 65535))
-    return config as ClientConfig;
+  const subnet6 = parsePrefix96(reply?.subnet6);
+  if (config.address !== undefined && isWhole(config.prefix, 8, 30) && isWhole(config.mtu, 68, 65535) && (subnet6 || reply.subnet6 === undefined))
+    return { ...config, ...(subnet6 && { subnet6 }) } as ClientConfig;
   throw new HandshakeError("the server's configuration makes no sense");
 }
 

@@ -29,6 +29,7 @@ export const accept4 = libc("int accept4(int fd, _Out_ void *address, _Inout_ ui
 export const connect = libc("int connect(int fd, void *address, uint32_t length)"); // connect(2)
 export const setsockopt = libc("int setsockopt(int fd, int level, int name, void *value, uint32_t length)"); // setsockopt(2)
 export const getsockopt = libc("int getsockopt(int fd, int level, int name, void *value, _Inout_ uint32_t *length)");
+export const if_nametoindex = libc("uint32_t if_nametoindex(const char *name)"); // if_nametoindex(3): 0 if there is none such
 const cStrerror = thisProcess.func("const char *strerror(int number)"); // strerror(3)
 
 
@@ -83,7 +84,7 @@ export function errnoName(errno: number): string {
 }
 
 // errno.h, by name (numbers differ between machines; Node knows this one's)
-export const { EACCES, EADDRINUSE, EADDRNOTAVAIL, EAGAIN, EBUSY, ECONNREFUSED, EINPROGRESS, EINVAL, EIO } = constants.errno;
+export const { EACCES, EADDRINUSE, EADDRNOTAVAIL, EAFNOSUPPORT, EAGAIN, EBUSY, ECONNREFUSED, EINPROGRESS, EINVAL, EIO } = constants.errno;
 export const { EMFILE, ENFILE, ENOBUFS, ENODEV, ENOENT, ENOMEM, ENXIO, EPERM, ETIMEDOUT } = constants.errno;
 
 // fcntl.h
@@ -109,6 +110,7 @@ export const SIZEOF_IFREQ = 40; // struct ifreq: name at 0, flags (short) at 16
 
 // sys/socket.h, netinet/tcp.h
 export const AF_INET = 2;
+export const AF_INET6 = 10;
 export const SOCK_STREAM = 1;
 export const SOCK_NONBLOCK = O_NONBLOCK;
 export const SOCK_CLOEXEC = O_CLOEXEC;
@@ -118,6 +120,8 @@ export const SO_ERROR = 4;
 export const SO_SNDBUF = 7; // bytes
 export const SO_KEEPALIVE = 9;
 export const IPPROTO_TCP = 6;
+export const IPPROTO_IPV6 = 41;
+export const IPV6_V6ONLY = 26; // linux/in6.h
 export const TCP_NODELAY = 1;
 export const TCP_KEEPIDLE = 4; // s
 export const TCP_KEEPINTVL = 5; // s

@@ -35,8 +35,8 @@ test("the defaults are those of the README", () => {
     server: "192.168.1.1", routes: [], address: { address: 0x0a080002, prefix: 24, network: 0x0a080000, size: 256 },
     port: 5555, tun: "tun0", mtu: 1400, offload: "on", trace: "walk", traceFile: undefined, configure: false,
   });
-  const { listen, subnet, nat } = server();
-  assert.deepEqual([listen, subnet.network, subnet.prefix, nat], ["0.0.0.0", 0x0a080000, 24, undefined]);
+  const { listen, subnet, subnet6, nat } = server();
+  assert.deepEqual([listen, subnet.network, subnet.prefix, subnet6, nat], ["*", 0x0a080000, 24, [0xfd56504e, 0, 0], undefined]);
 });
 
 test("every option is read", () => {
@@ -47,6 +47,9 @@ test("every option is read", () => {
   );
   assert.equal(clientOptions(["s", "--cipher", "xor"]).secret, undefined, "lesson one has no secret");
   assert.equal(server("--nat", "eth1").nat, "eth1");
+  assert.deepEqual([server("--subnet6", "off").subnet6, server("--subnet6", "fd00:1:2::/96").subnet6], [undefined, [0xfd000001, 0x00020000, 0]]);
+  for (const address of ["10.1.2.3", "::", "2001:db8::1"]) assert.equal(server("--listen", address).listen, address);
+  assert.deepEqual(client("--route", "::/0", "--route", "2001:DB8::/32").routes, ["::/0", "2001:db8::/32"]);
 });
 
 test("wrong usage is one line that says what was wrong and what to try, exit code 2", () => {
@@ -65,6 +68,8 @@ test("wrong usage is one line that says what was wrong and what to try, exit cod
   refuses(() => server("--nat", "a/b"), /--nat/);
   refuses(() => client("--route", "8.8.8.8"), /--route/);
   refuses(() => client("--route", "8.8.8.8/24"), /host bits/);
+  for (const route of ["::", "2001:db8::1/32", "::/129", "fe80::%eth0/64"]) refuses(() => client("--route", route), /--route .*is no ADDRESS\/PREFIX/);
+  for (const subnet6 of ["on", "fd00::/64", "fd00::1/96", "10.8.0.0/24"]) refuses(() => server("--subnet6", subnet6), /--subnet6/);
   refuses(() => client("--address", "10.8.0.2"), /--address/);
   refuses(() => client("--cipher", "rot13"), /--cipher/);
   refuses(() => client("--trace", "loud"), /--trace/);

@@ -1,10 +1,10 @@
 /** The command line of both programs: one table of options, from which the help, the parsing and the types follow. */
 import { readFileSync, statSync } from "node:fs";
-import { isIPv4 } from "node:net";
+import { isIP } from "node:net";
 import { parseArgs } from "node:util";
 import { KEY_LENGTH } from "./aes.ts";
 import { IFNAMSIZ } from "./libc.ts";
-import { type Cidr, parseCidr } from "./packet.ts";
+import { type Cidr, parseBlock6, parseCidr, parsePrefix96, type Prefix96 } from "./packet.ts";
 import { Failure } from "./program.ts";
 
 /** One option: how its value is shown in the help, and read; `read` throws what is wrong with the value. */
@@ -33,13 +33,14 @@ const COMMON = {
 };
 export const CLIENT = {
   ...COMMON,
-  route: option("CIDR", undefined, "a block to send into the tunnel; repeatable", (text) => (block(0, 32)(text), text)),
+  route: option("CIDR", undefined, "a block to send into the tunnel; repeatable", route),
   address: option("CIDR", "10.8.0.2/24", "inner address, for --cipher xor only: there, no handshake assigns one", cidr(8, 30)),
 };
 export const SERVER = {
   ...COMMON,
-  listen: option("ADDR", "0.0.0.0", "IPv4 address to listen on", ipv4),
+  listen: option("ADDR", "*", "IPv4 or IPv6 address to listen on; *: all of this machine's", listenAddress),
   subnet: option("CIDR", "10.8.0.0/24", "inner addresses: the server takes the first, clients the next ones", block(8, 30)),
+  subnet6: option("CIDR|off", "fd56:504e::/96", "inner IPv6 addresses: a /96, with the IPv4 ones in the last 32 bits; not with --cipher xor", subnet6),
   nat: option("DEV", undefined, "forward the clients' packets, and masquerade what leaves through DEV", interfaceName),
 };
 
@@ -62,7 +63,7 @@ export function clientOptions(args: string[]) {
 export function serverOptions(args: string[]) {
   const { values, positionals } = parse(args, SERVER, "src/server.ts");
   if (positionals.length !== 0) throw usage(`unexpected argument ${positionals[0]}`, "--help");
-  return { ...common(values), listen: last(values.listen)!, subnet: last(values.subnet)!, nat: last(values.nat) };
+  return { ...common(values), listen: last(values.listen)!, subnet: last(values.subnet)!, subnet6: last(values.subnet6), nat: last(values.nat) };
 }
 
 function common(values: Values<typeof COMMON>) {
@@ -169,8 +170,23 @@ function block(minPrefix: number, maxPrefix: number) {
   };
 }
 
-function ipv4(text: string): string {
-  if (!isIPv4(text)) throw new Error("is no IPv4 address, such as 0.0.0.0 for all of this machine's");
+/** A block of either family, as `ip route` writes it. */
+function route(text: string): string {
+  const block6 = text.includes(":") ? parseBlock6(text) : undefined;
+  if (block6) return block6.text;
+  if (text.includes(":")) throw new Error("is no ADDRESS/PREFIX without host bits, such as 2001:db8::/32");
+  block(0, 32)(text);
+  return text;
+}
+
+function subnet6(text: string): Prefix96 | undefined {
+  const prefix = parsePrefix96(text);
+  if (prefix === undefined && text !== "off") throw new Error("is neither an IPv6 block ADDRESS/96, such as fd56:504e::/96, nor off");
+  return prefix;
+}
+
+function listenAddress(text: string): string {
+  if (text !== "*" && isIP(text) === 0) throw new Error("is no IP address, such as 0.0.0.0 or :: for all of this machine's");
   return text;
 }
 

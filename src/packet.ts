@@ -1,5 +1,5 @@
-/** IPv4 addresses as numbers, CIDR blocks, and one line that describes an IP packet (RFC 791, 792, 768, 793; 8200). */
-import { isIPv4 } from "node:net";
+/** IP addresses, CIDR blocks, and one line that describes an IP packet (RFC 791, 792, 768, 793; IPv6: 8200, 4443, 5952). */
+import { isIPv4, isIPv6 } from "node:net";
 
 /** "10.8.0.2" → 0x0a080002; undefined if it is no IPv4 address in dotted form. */
 export function parseIPv4(text: unknown): number | undefined {
@@ -29,6 +29,48 @@ export function parseCidr(text: string): Cidr | undefined {
   return { address, prefix, network: address - (address % size), size };
 }
 
+/** "fd56:504e::a08:2" → its 16 bytes; undefined if it is no IPv6 address. A scope ("%eth0") is no part of them. */
+export function parseIPv6(text: unknown): Buffer | undefined {
+  if (typeof text !== "string" || !isIPv6(text)) return undefined;
+  const short = new URL(`http://[${text.replace(/%.*/, "")}]`).hostname.slice(1, -1); // no dotted part any more
+  const [left, right] = short.split("::").map((part) => part.split(":").filter(Boolean)) as [string[], string[]?];
+  const groups = right ? [...left, ...Array<string>(8 - left.length - right.length).fill("0"), ...right] : left;
+  return Buffer.from(groups.map((group) => group.padStart(4, "0")).join(""), "hex");
+}
+
+/** The 16 bytes at `at` as RFC 5952 writes them: "fd56:504e::a08:2". */
+export function formatIPv6(bytes: Buffer, at = 0): string {
+  return new URL(`http://[${bytes.toString("hex", at, at + 16).replace(/(....)(?=.)/g, "$1:")}]`).hostname.slice(1, -1);
+}
+
+/** "2001:db8::/32" → the same as RFC 5952 writes it, and its parts; undefined if it is not ADDRESS/PREFIX, or has host bits set. */
+export function parseBlock6(text: string): { text: string; address: Buffer; prefix: number } | undefined {
+  const [, host, bits] = /^([\da-f:.]+)\/(\d{1,3})$/i.exec(text) ?? [];
+  const address = parseIPv6(host);
+  const prefix = Number(bits);
+  if (!address || prefix > 128 || BigInt.asUintN(128 - prefix, BigInt(`0x${address.toString("hex")}`)) !== 0n) return undefined;
+  return { text: `${formatIPv6(address)}/${prefix}`, address, prefix };
+}
+
+/**
+ * The first 96 bits of the tunnel's IPv6 addresses, as three numbers. The last 32 are the inner IPv4 address (as in RFC 6052): so
+ * whoever holds 10.8.0.2 also holds fd56:504e::a08:2, and one number names both.
+ */
+export type Prefix96 = readonly [number, number, number];
+
+/** "fd56:504e::/96" → [0xfd56504e, 0, 0]; undefined if it is no IPv6 block of that size. */
+export function parsePrefix96(text: unknown): Prefix96 | undefined {
+  const block = typeof text === "string" ? parseBlock6(text) : undefined;
+  return block?.prefix === 96 ? [block.address.readUInt32BE(0), block.address.readUInt32BE(4), block.address.readUInt32BE(8)] : undefined;
+}
+
+/** The IPv6 address that goes with the inner IPv4 address 0x0a080002: "fd56:504e::a08:2". With 0, the block's first one. */
+export function embed(prefix: Prefix96, address: number): string {
+  const bytes = Buffer.alloc(16);
+  [...prefix, address].forEach((word, i) => bytes.writeUInt32BE(word, 4 * i));
+  return formatIPv6(bytes);
+}
+
 /** The IP version of the packet at `at`: 4 or 6; 0 if its header is cut short or it is neither. */
 export function ipVersion(bytes: Buffer, at: number, length: number): 4 | 6 | 0 {
   const version = length > 0 ? bytes[at]! >> 4 : 0;
@@ -36,12 +78,28 @@ export function ipVersion(bytes: Buffer, at: number, length: number): 4 | 6 | 0 
   return version === 6 && length >= 40 ? 6 : 0;
 }
 
-/** Source and destination stand at bytes 12 and 16 of an IPv4 header, big-endian. */
-export const sourceIPv4 = (bytes: Buffer, at: number) => bytes.readUInt32BE(at + 12);
-export const destinationIPv4 = (bytes: Buffer, at: number) => bytes.readUInt32BE(at + 16);
+/**
+ * Who sent the packet at `at`, and to whom, as the number of an inner IPv4 address; 0 if that is none of the tunnel's: an IPv6 address
+ * outside `subnet6`, or no IP packet. Source and destination stand at bytes 12 and 16 of an IPv4 header, 8 and 24 of an IPv6 header.
+ */
+export const innerSource = (bytes: Buffer, at: number, length: number, subnet6: Prefix96 | undefined) => innerAddress(bytes, at, length, subnet6, 12, 8);
+export const innerDestination = (bytes: Buffer, at: number, length: number, subnet6: Prefix96 | undefined) => innerAddress(bytes, at, length, subnet6, 16, 24);
+
+function innerAddress(bytes: Buffer, at: number, length: number, subnet6: Prefix96 | undefined, offset4: number, offset6: number): number {
+  const version = ipVersion(bytes, at, length);
+  if (version === 4) return bytes.readUInt32BE(at + offset4);
+  if (version === 0 || subnet6 === undefined) return 0;
+  for (let i = 0; i < 3; i++) if (bytes.readUInt32BE(at + offset6 + 4 * i) !== subnet6[i]) return 0;
+  return bytes.readUInt32BE(at + offset6 + 12);
+}
 
 const ICMP_TYPES: Record<number, string> = { 0: "echo reply", 3: "destination unreachable", 8: "echo request", 11: "time exceeded" };
-const ICMP6_TYPES: Record<number, string> = { 128: "echo request", 129: "echo reply", 133: "router solicitation", 143: "multicast listener report" };
+const ICMP6_TYPES: Record<number, string> = {
+  1: "destination unreachable", 2: "packet too big", 3: "time exceeded", 4: "parameter problem", 128: "echo request", 129: "echo reply",
+  130: "multicast listener query", 131: "multicast listener report", 132: "multicast listener done", 133: "router solicitation", 134: "router advertisement",
+  135: "neighbour solicitation", 136: "neighbour advertisement", 137: "redirect", 143: "multicast listener report",
+};
+const EXTENSIONS: Record<number, string> = { 0: "hop-by-hop options", 43: "routing header", 44: "fragment", 50: "ESP", 51: "AH", 59: "nothing", 60: "destination options" };
 const TCP_FLAGS = ["FIN", "SYN", "RST", "PSH", "ACK"]; // bits 0–4 of byte 13
 
 /**
@@ -52,12 +110,13 @@ export function describe(bytes: Buffer, at: number, length: number): string {
   const version = ipVersion(bytes, at, length);
   if (version === 0) return "not an IP packet";
   if (version === 6) {
-    const address = (from: number) => new URL(`http://[${bytes.toString("hex", from, from + 16).replace(/(....)(?=.)/g, "$1:")}]`).hostname.slice(1, -1);
-    return `${address(at + 8)} → ${address(at + 24)} ${payload(bytes, bytes[at + 6]!, at + 40, at + length)}`;
+    const route = `${formatIPv6(bytes, at + 8)} → ${formatIPv6(bytes, at + 24)}`;
+    const next = bytes[at + 6]!;
+    return `${route} ${EXTENSIONS[next] ?? payload(bytes, next, at + 40, at + length)}`;
   }
   const header = (bytes[at]! & 15) * 4;
   const fragment = bytes.readUInt16BE(at + 6) & 0x1fff;
-  const route = `${formatIPv4(sourceIPv4(bytes, at))} → ${formatIPv4(destinationIPv4(bytes, at))}`;
+  const route = `${formatIPv4(bytes.readUInt32BE(at + 12))} → ${formatIPv4(bytes.readUInt32BE(at + 16))}`;
   if (fragment !== 0) return `${route} fragment at byte ${fragment * 8}`;
   return `${route} ${payload(bytes, bytes[at + 9]!, at + header, at + length)}`;
 }

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { formatIPv4, parseCidr } from "./packet.ts";
+import { formatIPv4, innerDestination, parseCidr, parseIPv6, parsePrefix96 } from "./packet.ts";
 import { Router } from "./router.ts";
 
 const router = (cidr: string) => new Router<string>(parseCidr(cidr)!);
@@ -46,4 +46,15 @@ test("a full subnet offers nothing", () => {
 test("claim() refuses the server's own, the broadcast and foreign addresses", () => {
   const one = router("10.8.0.0/24");
   for (const address of [0x0a080000, 0x0a080001, 0x0a0800ff, 0x0a080102, 0, 0x08080808]) assert.equal(one.claim(address, "eve"), false);
+});
+
+test("one table serves both families: an IPv6 packet finds the client by the IPv4 address in its own", () => {
+  const one = router("10.8.0.0/24");
+  one.claim(0x0a080002, "anna");
+  const clientFor = (destination: string) => {
+    const packet = Buffer.concat([Buffer.from("6000000000003b40", "hex"), parseIPv6("2001:db8::1")!, parseIPv6(destination)!]);
+    return one.clientAt(innerDestination(packet, 0, packet.length, parsePrefix96("fd56:504e::/96")));
+  };
+  assert.equal(clientFor("fd56:504e::10.8.0.2"), "anna");
+  for (const destination of ["fd56:504e::10.8.0.3", "fd56:504e::1:10.8.0.2", "::10.8.0.2", "ff02::1"]) assert.equal(clientFor(destination), undefined, destination);
 });

@@ -5,10 +5,9 @@
 import { Clients } from "./clients.ts";
 import { watch } from "./loop.ts";
 import { serverOptions } from "./options.ts";
-import { formatIPv4 } from "./packet.ts";
 import { atExit, fail, program } from "./program.ts";
-import { checkDevice, serverChanges, setUp } from "./setup.ts";
-import { listenTcp } from "./tcp.ts";
+import { canCarryIPv6, checkDevice, innerAddresses, serverChanges, setUp } from "./setup.ts";
+import { endpoint, listenTcp } from "./tcp.ts";
 import { trace, XOR_WARNING } from "./trace.ts";
 import { openTun } from "./tun.ts";
 import { outbound, tunGone } from "./tunnel.ts";
@@ -19,6 +18,7 @@ program(() => {
   atExit(() => trace.stop());
 
   const tun = openTun(options.tun, options.offload); //          open() and ioctl(): tun0 and its fd
+  if (!options.secret || !canCarryIPv6(tun.name, options.mtu)) options.subnet6 = undefined; // no handshake, no IPv6 addresses
   const listener = listenTcp(options.listen, options.port); //   socket(), bind() and listen(): the other fd
   if (!options.secret) trace.note(XOR_WARNING);
 
@@ -27,7 +27,8 @@ program(() => {
   const { gateway } = clients.router;
   const toDo = setUp(serverChanges(options, gateway), options.configure);
   atExit(() => clients.end()); //                                before the changes are undone
-  trace.note(`listening on ${options.listen}:${options.port}: this end of the tunnel is ${formatIPv4(gateway)}/${options.subnet.prefix}, MTU ${options.mtu}${toDo}`);
+  const addresses = innerAddresses(gateway, options.subnet.prefix, options.subnet6).join(" and ");
+  trace.note(`listening on ${endpoint(options.listen, options.port)}: this end of the tunnel is ${addresses}, MTU ${options.mtu}${toDo}`);
 
   // The loop: this fd, and the listener's and the clients', which clients.ts watches in the same way.
   watch(tun.fd, {

@@ -5,10 +5,11 @@
  */
 import { spawnSync, type SpawnSyncOptionsWithStringEncoding } from "node:child_process";
 import { readFileSync } from "node:fs";
+import { BlockList, isIP, isIPv6 } from "node:net";
 import chalk from "chalk";
 import type { ClientConfig } from "./handshake.ts";
 import type { ClientOptions, ServerOptions } from "./options.ts";
-import { type Cidr, formatIPv4, parseCidr, parseIPv4 } from "./packet.ts";
+import { embed, formatIPv4, parseCidr, type Prefix96 } from "./packet.ts";
 import { atExit, Failure } from "./program.ts";
 
 /** The host of the lab that this program is on, if terminal.ts has started it. There, commands are typed with make, for they are that host's. */
@@ -21,43 +22,93 @@ export interface Change {
   unless?: string; // if this succeeds, an earlier run that was killed has left it: only the undoing is to do
 }
 
-const bringUp = (tun: string, address: number, prefix: number, mtu: number): Change[] => [
-  { run: `ip addr replace ${formatIPv4(address)}/${prefix} dev ${tun}` },
-  { run: `ip link set ${tun} mtu ${mtu} up` },
-];
+/** One end's inner addresses: "10.8.0.2/24", and where the tunnel carries IPv6 "fd56:504e::a08:2/96". */
+export const innerAddresses = (address: number, prefix: number, subnet6: Prefix96 | undefined) => [`${formatIPv4(address)}/${prefix}`, ...(subnet6 ? [`${embed(subnet6, address)}/96`] : [])];
 
-/** The server's commands: its end of the tunnel, and the way on from there, out of `options.nat`. */
-export function serverChanges(options: Pick<ServerOptions, "tun" | "mtu" | "subnet" | "nat">, gateway: number): Change[] {
-  const { tun, mtu, subnet, nat } = options;
-  const changes = bringUp(tun, gateway, subnet.prefix, mtu);
-  if (nat === undefined) return changes;
-  const rule = `POSTROUTING -s ${formatIPv4(subnet.network)}/${subnet.prefix} -o ${nat} -j MASQUERADE`;
-  const before = readFileSync("/proc/sys/net/ipv4/ip_forward", "utf8").trim();
-  const forward: Change = { run: "sysctl -w net.ipv4.ip_forward=1" };
-  if (before === "0") forward.undo = "sysctl -w net.ipv4.ip_forward=0";
-  return [...changes, forward, { run: `iptables -t nat -A ${rule}`, undo: `iptables -t nat -D ${rule}`, unless: `iptables -t nat -C ${rule}` }];
+function bringUp(tun: string, [ipv4, ipv6]: string[], mtu: number): Change[] {
+  const changes = [{ run: `ip addr replace ${ipv4} dev ${tun}` }, { run: `ip link set ${tun} mtu ${mtu} up` }];
+  if (!ipv6) return changes;
+  // First: else the kernel adds a link-local address, and sends router solicitations and multicast listener reports into the tunnel.
+  return [{ run: `ip link set ${tun} addrgenmode none multicast off` }, ...changes, { run: `ip addr replace ${ipv6} dev ${tun}` }];
 }
 
+/**
+ * May `tun`, at this MTU in bytes, have an IPv6 address? Not where the kernel has no IPv6 or was told to leave it out, nor below the
+ * smallest MTU that IPv6 allows (RFC 8200, section 5): there the kernel takes IPv6 away from the interface.
+ */
+export const canCarryIPv6 = (tun: string, mtu: number) => mtu >= 1280 && setting(`ipv6/conf/${tun}/disable_ipv6`) === "0";
+
+/** A value below /proc/sys/net; "" where there is no such file. */
+function setting(path: string): string {
+  try {
+    return readFileSync(`/proc/sys/net/${path}`, "utf8").trim();
+  } catch {
+    return "";
+  }
+}
+
+/** The server's commands: its end of the tunnel, and the way on from there, out of `options.nat`. */
+export function serverChanges(options: Pick<ServerOptions, "tun" | "mtu" | "subnet" | "nat"> & { subnet6?: Prefix96 | undefined }, gateway: number): Change[] {
+  const { tun, mtu, subnet, subnet6, nat } = options;
+  const changes = bringUp(tun, innerAddresses(gateway, subnet.prefix, subnet6), mtu);
+  if (nat === undefined) return changes;
+  changes.push(forward("ipv4/ip_forward"), masquerade("iptables", `${formatIPv4(subnet.network)}/${subnet.prefix}`, nat));
+  if (!subnet6) return changes;
+  // A kernel that forwards ignores router advertisements, and forgets the route that it has from one; 2: not on this interface (ip-sysctl.rst).
+  const accept = `net/ipv6/conf/${nat}/accept_ra`;
+  if (setting(accept.slice(4)) === "1") changes.push({ run: `sysctl -w ${accept}=2`, undo: `sysctl -w ${accept}=1` });
+  return [...changes, forward("ipv6/conf/all/forwarding"), masquerade("ip6tables", `${embed(subnet6, 0)}/96`, nat)];
+}
+
+function forward(path: string): Change {
+  const name = `net.${path.replaceAll("/", ".")}`;
+  const on = { run: `sysctl -w ${name}=1` };
+  return setting(path) === "0" ? { ...on, undo: `sysctl -w ${name}=0` } : on;
+}
+
+function masquerade(iptables: string, source: string, dev: string): Change {
+  const rule = `POSTROUTING -s ${source} -o ${dev} -j MASQUERADE`;
+  return { run: `${iptables} -t nat -A ${rule}`, undo: `${iptables} -t nat -D ${rule}`, unless: `${iptables} -t nat -C ${rule}` };
+}
+
+const HALVES: Record<string, string[]> = { "0.0.0.0/0": ["0.0.0.0/1", "128.0.0.0/1"], "::/0": ["::/1", "8000::/1"] };
+
 /** The client's commands: its end of the tunnel, and what is routed into it. `server`: the server's outer address. */
-export function clientChanges(options: Pick<ClientOptions, "tun" | "routes">, config: Pick<ClientConfig, "address" | "prefix" | "mtu">, server: string): Change[] {
-  const changes = bringUp(options.tun, config.address, config.prefix, config.mtu);
+export function clientChanges(options: Pick<ClientOptions, "tun" | "routes">, config: Pick<ClientConfig, "address" | "prefix" | "mtu" | "subnet6">, server: string): Change[] {
+  const { address, prefix, mtu, subnet6 } = config;
+  const changes = bringUp(options.tun, innerAddresses(address, prefix, subnet6), mtu);
   // Two halves win over a default route that is there already, and leave it untouched.
-  const routes = options.routes.flatMap((route) => (route === "0.0.0.0/0" ? ["0.0.0.0/1", "128.0.0.0/1"] : [route]));
-  const block = parseCidr(`${formatIPv4(config.address)}/${config.prefix}`)!;
-  if (contains(block, parseIPv4(server)!) || routes.includes(`${server}/32`)) {
-    const where = routes.includes(`${server}/32`) ? `--route ${server}/32` : `the inner subnet ${formatIPv4(block.network)}/${block.prefix}`;
+  const routes = options.routes.flatMap((route) => HALVES[route] ?? [route]);
+  const stray = subnet6 ? undefined : options.routes.find((route) => route.includes(":"));
+  if (stray) throw new Failure(`Cannot route ${stray} into the tunnel: it carries no IPv6`, "leave that --route out; IPv6 needs a server that has it, an MTU of 1280 or more, and a kernel with IPv6 here");
+  const self = hostRoute(server);
+  const { network } = parseCidr(`${formatIPv4(address)}/${prefix}`)!;
+  const inner = innerAddresses(network, prefix, subnet6).find((subnet) => contains(subnet, server));
+  if (inner || routes.includes(self)) {
+    const where = inner ? `the inner subnet ${inner}` : `--route ${self}`;
     throw new Failure(`Cannot route the server itself into the tunnel to it: ${where}`, "leave that --route out, or choose another --subnet on the server");
   }
-  if (routes.some((route) => contains(parseCidr(route)!, parseIPv4(server)!))) {
+  if (routes.some((route) => contains(route, server))) {
     // Or the tunnel's own packets would be routed into the tunnel, round and round.
     const hop = /(via \S+ )?dev \S+/.exec(command(`ip -o route get ${server}`))?.[0];
-    const route = `${server}/32 ${hop}`;
+    const route = `${self} ${hop}`;
     changes.push(command(`ip route show ${route}`).trim() ? { run: `ip route replace ${route}` } : { run: `ip route add ${route}`, undo: `ip route del ${route}` });
   }
   return [...changes, ...routes.map((route) => ({ run: `ip route add ${route} dev ${options.tun}` }))];
 }
 
-const contains = (block: Cidr, address: number) => address >= block.network && address < block.network + block.size;
+/** A route to this address alone. */
+export const hostRoute = (address: string) => `${address}/${isIPv6(address) ? 128 : 32}`;
+
+/** Is `address` in the block? A link-local one (fe80::1%eth0) is in none: its interface is part of it, and no route changes that. */
+function contains(block: string, address: string): boolean {
+  const [network = "", prefix] = block.split("/");
+  if (isIP(address) !== isIP(network) || address.includes("%")) return false;
+  const family = isIPv6(network) ? "ipv6" : "ipv4";
+  const list = new BlockList();
+  list.addSubnet(network, Number(prefix), family);
+  return list.check(address, family);
+}
 
 /**
  * Runs the changes and says so; returns "". Or, without `configure`, returns the lines that tell the user to do it.

@@ -3,33 +3,63 @@
  * the TUN fd. TCP carries a stream of bytes and knows nothing of packets; frame.ts finds them again.
  */
 import { promises as dns } from "node:dns";
+import { existsSync } from "node:fs";
 import { isIPv4, isIPv6 } from "node:net";
 import * as libc from "./libc.ts";
 import { ready } from "./loop.ts";
-import { formatIPv4, parseIPv4 } from "./packet.ts";
+import { formatIPv4, formatIPv6, parseIPv4, parseIPv6 } from "./packet.ts";
 import { Failure } from "./program.ts";
 
 export interface TcpSocket {
   readonly fd: number;
-  readonly address: string; // of the other end: "192.168.1.100"
-  readonly remote: string; // the same with its port: "192.168.1.100:40312"
+  readonly address: string; // of the other end: "192.168.1.100", "2001:db8::1", "fe80::1%eth0"
+  readonly remote: string; // the same with its port: "192.168.1.100:40312", "[2001:db8::1]:40312"
 }
 
-const CONNECT_DEADLINE = 10_000; // ms
+const CONNECT_DEADLINE = 10_000; // ms, for all addresses of a name together
 const SIZEOF_SOCKADDR_IN = 16;
+const SIZEOF_SOCKADDR_IN6 = 28;
+const MAPPED = "00000000000000000000ffff"; // ::ffff:0:0/96, then the IPv4 address of an IPv6 socket's IPv4 client (ipv6(7))
 const NEAR = 2_000; // µs there and back: a network of one's own
 const NEAR_BUFFER = 256 * 1024; // bytes
 
-/** struct sockaddr_in (ip(7)): family (host order) at 0, port (big-endian) at 2, address (big-endian) at 4. */
-function sockaddrIn(address: string, port: number): Buffer {
-  const bytes = Buffer.alloc(SIZEOF_SOCKADDR_IN);
-  bytes.writeUInt16LE(libc.AF_INET, 0);
+/**
+ * What connect() and bind() take: an address of either family, "fe80::1%eth0" with its scope, and a port.
+ *
+ *   struct sockaddr_in (ip(7))                      struct sockaddr_in6 (ipv6(7))
+ *   offset size                                     offset size
+ *   0      2    AF_INET, host order                 0      2    AF_INET6, host order
+ *   2      2    port, big-endian                    2      2    port, big-endian
+ *   4      4    address, big-endian                 4      4    flow information: 0
+ *   8      8    zeros                               8      16   address
+ *                                                   24     4    scope, host order: of a link-local address, the interface's index
+ */
+export function sockaddr(address: string, port: number): Buffer {
+  const ipv4 = parseIPv4(address);
+  const bytes = Buffer.alloc(ipv4 === undefined ? SIZEOF_SOCKADDR_IN6 : SIZEOF_SOCKADDR_IN);
+  bytes.writeUInt16LE(ipv4 === undefined ? libc.AF_INET6 : libc.AF_INET, 0);
   bytes.writeUInt16BE(port, 2);
-  const number = parseIPv4(address);
-  if (number === undefined) throw new Error(`Cannot use ${address}: no IPv4 address`);
-  bytes.writeUInt32BE(number, 4);
+  if (ipv4 !== undefined) bytes.writeUInt32BE(ipv4, 4);
+  else {
+    const scope = address.split("%")[1] ?? "";
+    parseIPv6(address)!.copy(bytes, 8);
+    bytes.writeUInt32LE(Number(scope) || libc.if_nametoindex(scope), 24);
+  }
   return bytes;
 }
+
+/** The address and port in a sockaddr that the kernel wrote. */
+export function readSockaddr(bytes: Buffer): [address: string, port: number] {
+  const port = bytes.readUInt16BE(2);
+  if (bytes.readUInt16LE(0) === libc.AF_INET) return [formatIPv4(bytes.readUInt32BE(4)), port];
+  if (bytes.toString("hex", 8, 20) === MAPPED) return [formatIPv4(bytes.readUInt32BE(20)), port];
+  const scope = bytes.readUInt32LE(24);
+  return [`${formatIPv6(bytes, 8)}${scope ? `%${scope}` : ""}`, port];
+}
+
+/** An address as it is written before a ":", "192.168.1.1" or "[2001:db8::1]"; and with its port. */
+export const bracketed = (address: string) => (isIPv6(address) ? `[${address}]` : address);
+export const endpoint = (address: string, port: number) => `${bracketed(address)}:${port}`;
 
 function setOption(fd: number, level: number, name: number, value: number): void {
   const int = Buffer.alloc(4);
@@ -45,10 +75,9 @@ function roundTrip(fd: number): number {
   return (result >= 0 && info.readUInt32LE(libc.TCPI_RTT)) || Infinity; // 0: not measured
 }
 
-function newSocket(): number {
-  const fd = libc.socket(libc.AF_INET, libc.SOCK_STREAM | libc.SOCK_NONBLOCK | libc.SOCK_CLOEXEC, 0);
-  if (fd < 0) throw new Failure(`Cannot make a TCP socket: ${libc.errnoName(fd)}`, "see socket(2) for this error");
-  return fd;
+/** A socket of the address's family; its fd, or a negative errno. */
+function newSocket(address: Buffer): number {
+  return libc.socket(address.readUInt16LE(0), libc.SOCK_STREAM | libc.SOCK_NONBLOCK | libc.SOCK_CLOEXEC, 0);
 }
 
 /**
@@ -68,59 +97,80 @@ function tune(fd: number): void {
   if (roundTrip(fd) < NEAR) setOption(fd, libc.SOL_SOCKET, libc.SO_SNDBUF, NEAR_BUFFER);
 }
 
-/** Listens on `address`:`port`; the listening fd. It becomes readable when a client can be accepted. */
+/** Listens on `address`:`port`, "*" for all addresses; the listening fd. It becomes readable when a client can be accepted. */
 export function listenTcp(address: string, port: number): number {
-  const fd = newSocket();
-  setOption(fd, libc.SOL_SOCKET, libc.SO_REUSEADDR, 1); // or a restart fails while old connections are in TIME_WAIT
-  let result = libc.bind(fd, sockaddrIn(address, port), SIZEOF_SOCKADDR_IN);
+  const any = existsSync("/proc/net/if_inet6") ? "::" : "0.0.0.0"; // proc(5): no such file where the kernel has no IPv6
+  const local = sockaddr(address === "*" ? any : address, port);
+  const fd = newSocket(local);
+  let result = fd;
+  if (result >= 0) {
+    setOption(fd, libc.SOL_SOCKET, libc.SO_REUSEADDR, 1); // or a restart fails while old connections are in TIME_WAIT
+    if (local.length === SIZEOF_SOCKADDR_IN6) setOption(fd, libc.IPPROTO_IPV6, libc.IPV6_V6ONLY, 0); // "::" takes IPv4 clients, too
+    result = libc.bind(fd, local, local.length);
+  }
   if (result >= 0) result = libc.listen(fd, 128);
   if (result >= 0) return fd;
   libc.close(fd);
   const hints: Record<number, string> = {
     [libc.EADDRINUSE]: `another program listens there ('ss -ltnp sport = :${port}' shows it): stop it, or choose another --port`,
     [libc.EADDRNOTAVAIL]: "this machine has no such address ('ip address' lists them): choose another --listen",
+    [libc.EAFNOSUPPORT]: "this machine's kernel has no IPv6: choose an IPv4 address",
     [libc.EACCES]: "ports below 1024 need root: choose a higher --port",
   };
-  throw new Failure(`Cannot listen on ${address}:${port}: ${libc.errnoName(result)}`, hints[-result] ?? "see bind(2)");
+  throw new Failure(`Cannot listen on ${endpoint(address, port)}: ${libc.errnoName(result)}`, hints[-result] ?? "see bind(2)");
 }
 
 /** Takes one waiting client, or a negative errno (-EAGAIN: none is left). */
 export function acceptTcp(listener: number): TcpSocket | number {
-  const address = Buffer.alloc(SIZEOF_SOCKADDR_IN);
-  const fd = libc.accept4(listener, address, [SIZEOF_SOCKADDR_IN], libc.SOCK_NONBLOCK | libc.SOCK_CLOEXEC);
+  const sender = Buffer.alloc(SIZEOF_SOCKADDR_IN6);
+  const fd = libc.accept4(listener, sender, [sender.length], libc.SOCK_NONBLOCK | libc.SOCK_CLOEXEC);
   if (fd < 0) return fd;
   tune(fd);
-  const host = formatIPv4(address.readUInt32BE(4));
-  return { fd, address: host, remote: `${host}:${address.readUInt16BE(2)}` };
+  const [address, port] = readSockaddr(sender);
+  return { fd, address, remote: endpoint(address, port) };
 }
 
-/** Connects to `host` (a name or an IPv4 address). Errors: a Failure that says what to try. */
+/**
+ * Connects to `host`: an IPv4 or IPv6 address, or a name, whose addresses are tried one after the other, in the resolver's order.
+ * Errors: a Failure that says what to try.
+ */
 export async function connectTcp(host: string, port: number): Promise<TcpSocket> {
-  const address = isIPv4(host) ? host : await resolve(host);
-  const fd = newSocket();
-  let result = libc.connect(fd, sockaddrIn(address, port), SIZEOF_SOCKADDR_IN);
-  if (result === -libc.EINPROGRESS) {
-    // A non-blocking connect is finished when the socket is writable; SO_ERROR then tells how (connect(2)).
-    result = (await ready(fd, "writable", CONNECT_DEADLINE)) ? -socketError(fd) : -libc.ETIMEDOUT;
-  }
-  if (result < 0) {
+  const addresses = await resolve(host.replace(/^\[(.*)\]$/, "$1"));
+  const failures: string[] = [];
+  let refused = false;
+  for (const address of addresses) {
+    const remote = sockaddr(address, port);
+    const fd = newSocket(remote);
+    const result = fd < 0 ? fd : await connect(fd, remote, CONNECT_DEADLINE / addresses.length);
+    if (result >= 0) {
+      tune(fd);
+      return { fd, address, remote: endpoint(address, port) };
+    }
     libc.close(fd);
-    const hint =
-      result === -libc.ECONNREFUSED
-        ? "the machine answers, but nothing listens on that port: start the server, or check --port"
-        : "check the address with ping, and that no firewall blocks the port";
-    throw new Failure(`Cannot connect to ${address}:${port}: ${libc.errnoName(result)}`, hint);
+    refused ||= result === -libc.ECONNREFUSED;
+    failures.push(`${endpoint(address, port)}: ${libc.errnoName(result)}`);
   }
-  tune(fd);
-  return { fd, address, remote: `${address}:${port}` };
+  const hint = refused
+    ? "the machine answers, but nothing listens on that port: start the server, or check --port"
+    : "check the address with ping, and that no firewall blocks the port";
+  throw new Failure(`Cannot connect to ${failures.join(", nor to ")}`, hint);
 }
 
-async function resolve(host: string): Promise<string> {
-  if (host === "" || isIPv6(host)) throw new Failure(`Cannot connect to "${host}": no name and no IPv4 address`, "give the server's IPv4 address");
+/** A non-blocking connect() is finished when the socket is writable; SO_ERROR then tells how (connect(2)). 0, or a negative errno. */
+async function connect(fd: number, address: Buffer, ms: number): Promise<number> {
+  const result = libc.connect(fd, address, address.length);
+  if (result !== -libc.EINPROGRESS) return result;
+  return (await ready(fd, "writable", ms)) ? -socketError(fd) : -libc.ETIMEDOUT;
+}
+
+/** The addresses of a name, of both families; an address is its own only one. */
+async function resolve(host: string): Promise<string[]> {
+  if (isIPv4(host) || isIPv6(host)) return [host];
+  if (host === "") throw new Failure(`Cannot connect to "": no name and no address`, "give the server's name or address");
   try {
-    return (await dns.lookup(host, { family: 4 })).address;
+    return (await dns.lookup(host, { all: true })).map(({ address }) => address);
   } catch (error) {
-    throw new Failure(`Cannot find ${host}: ${(error as NodeJS.ErrnoException).code}`, "check the name, or give the server's IPv4 address");
+    throw new Failure(`Cannot find ${host}: ${(error as NodeJS.ErrnoException).code}`, "check the name, or give the server's address");
   }
 }
 

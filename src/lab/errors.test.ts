@@ -61,7 +61,7 @@ labTest("a TUN that cannot be had: no device, no privilege, name in use; a port 
 
   await startServer(lab);
   await endsWith(startProgram(lab, "server", "server", ["--port", "6000"], SECRET), 1, /Cannot create the interface tun0: EBUSY.*--tun/);
-  await endsWith(startProgram(lab, "server", "server", ["--tun", "tun1"], SECRET), 1, /Cannot listen on 0\.0\.0\.0:5555: EADDRINUSE.*--port/);
+  await endsWith(startProgram(lab, "server", "server", ["--tun", "tun1"], SECRET), 1, /Cannot listen on \*:5555: EADDRINUSE.*--port/);
   await endsWith(startProgram(lab, "server", "server", ["--tun", "eth0", "--port", "6000"], SECRET), 1, /Cannot create the interface eth0: EINVAL.*--tun/);
   await endsWith(startProgram(lab, "server", "server", ["--tun", "tun1", "--port", "6000", "--listen", "10.1.2.3"], SECRET), 1, /EADDRNOTAVAIL.*--listen/);
 });
@@ -94,7 +94,7 @@ labTest("routes and subnets that would send the tunnel into itself, and a --nat 
   const server = await startServer(lab);
   const client = (...args: string[]) => startProgram(lab, "client", "client", [...args, "--configure"], SECRET);
   await endsWith(client(SERVER, "--route", `${SERVER}/32`), 1, /Cannot route the server itself into the tunnel to it: --route 192\.168\.1\.1\/32/);
-  await endsWith(client("::1"), 1, /Cannot connect to "::1": no name and no IPv4 address/);
+  await endsWith(client("::1"), 1, /Cannot connect to \[::1\]:5555: ECONNREFUSED.*nothing listens/);
   await server.stop();
   await startServer(lab, "--subnet", "192.168.1.0/24");
   await endsWith(client(SERVER), 1, /Cannot route the server itself into the tunnel to it: the inner subnet 192\.168\.1\.0\/24/);

@@ -9,8 +9,8 @@ import { readSecret } from "../options.ts";
 import { type Cidr, formatIPv4 } from "../packet.ts";
 import type { Failure } from "../program.ts";
 import { startSession } from "../session.ts";
-import { clientChanges, serverChanges } from "../setup.ts";
-import { connectTcp, type TcpSocket } from "../tcp.ts";
+import { clientChanges, hostRoute, serverChanges } from "../setup.ts";
+import { bracketed, connectTcp, type TcpSocket } from "../tcp.ts";
 import { CLONE_DEVICE } from "../tun.ts";
 import { type PingWalk, pingWatched } from "./drops.ts";
 import { ask, connectionsOf, findHolder, findLink, findNat, forwards, nftTables, routeTo, routeWithout, sysctl } from "./inspect.ts";
@@ -69,11 +69,11 @@ export function clientChecks(options: Options): Check[] {
     } },
     { hop: "server", check: async () => {
       const holder = remote === undefined ? findHolder(tun) : undefined;
-      if (holder) remote = connectionsOf(holder.pid)[0]?.split(":")[0];
+      if (holder) remote = connectionsOf(holder.pid)[0]?.replace(/^\[?(.*?)\]?:\d+$/, "$1");
       if (remote === undefined) return unknown("no client is connected: name the server with --server");
       if (routeTo(remote)?.dev === tun) {
         const outside = routeWithout(tun, remote);
-        const fix = `ip route replace ${remote}/32 ${outside?.gateway ? `via ${outside.gateway} ` : ""}dev ${outside?.dev ?? "eth0"}`;
+        const fix = `ip route replace ${hostRoute(remote)} ${outside?.gateway ? `via ${outside.gateway} ` : ""}dev ${outside?.dev ?? "eth0"}`;
         return problem(`${remote} is routed into ${tun} itself: a routing loop`, fix);
       }
       try {
@@ -220,7 +220,7 @@ async function shakeHands({ secret }: Options, socket: TcpSocket, tell: (mtu: nu
   } catch (error) {
     const { message } = error as Error;
     if (!/refused our secret|another secret/.test(message)) return problem(message, "server# npx tsx src/lab/doctor.ts server");
-    return problem("wrong secret: the server has another one", `scp ${socket.address}:simple-vpn/secret.key ${secret ?? "secret.key"}`);
+    return problem("wrong secret: the server has another one", `scp ${bracketed(socket.address)}:simple-vpn/secret.key ${secret ?? "secret.key"}`);
   } finally {
     close(socket.fd);
   }

@@ -54,7 +54,7 @@ export function routeTo(target: string): Route | undefined {
 
 /** The route to `target` that would be chosen if `tun` were not there: the longest prefix wins. */
 export function routeWithout(tun: string, target: string): Route | undefined {
-  const length = ({ dst }: Route) => (dst === "default" ? 0 : Number(dst.split("/")[1] ?? 32));
+  const length = ({ dst }: Route) => (dst === "default" ? 0 : Number(dst.split("/")[1] ?? 128)); // without a prefix, a host's own
   const routes: Route[] = JSON.parse(ask(`ip -json route show match ${target}`));
   return routes.filter(({ dev }) => dev !== tun).sort((a, b) => length(b) - length(a))[0];
 }

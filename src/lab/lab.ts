@@ -16,6 +16,7 @@ export const TOPOLOGY = `
 `;
 export const SERVER = "192.168.1.1"; // the server's outer address
 export const TARGET = "8.8.8.8"; // a host of the lab: nothing is sent outside it
+export const [SERVER6, TARGET6] = ["2001:db8:1::1", "2001:4860:4860::8888"]; // the same two, once addIPv6() was called
 
 const NETNS = "/run/netns"; // ip-netns(8); on a private tmpfs, so also without root
 export const ROOT = new URL("../..", import.meta.url).pathname; // of the project
@@ -112,9 +113,31 @@ export class Lab {
     return host;
   }
 
+  /** IPv6 on the three hosts, beside IPv4, before the programs start. Without it there is none: nothing on the wires but our packets. */
+  addIPv6(): void {
+    for (const host of ["client", "server", "internet"]) this.run(host, "sysctl -qw net.ipv6.conf.default.disable_ipv6=0"); // of a tun0 to come
+    this.address6("client", "eth0", "2001:db8:1::100/64");
+    this.address6("server", "eth0", `${SERVER6}/64`);
+    this.address6("server", "eth1", "2001:db8:2::1/64");
+    this.address6("internet", "eth0", "2001:db8:2::8/64");
+    this.run("internet", `ip addr add ${TARGET6}/128 dev lo`);
+    this.run("client", `ip route add default via ${SERVER6}`);
+    this.run("server", "ip route add default via 2001:db8:2::8");
+  }
+
+  /** Is there IPv6 on this host's interfaces to come? */
+  hasIPv6(host: string): boolean {
+    return this.try(host, "sysctl -n net.ipv6.conf.default.disable_ipv6").stdout.trim() === "0";
+  }
+
+  private address6(host: string, device: string, cidr: string): void {
+    for (const setting of ["accept_ra=0", "accept_dad=0", "disable_ipv6=0"]) this.run(host, `sysctl -qw net.ipv6.conf.${device}.${setting}`); // no router to look for, no address in doubt
+    this.run(host, `ip addr add ${cidr} dev ${device}`);
+  }
+
   private addHost(host: string): void {
     this.run("lab", `ip netns add ${host}`);
-    this.run(host, "sysctl -qw net.ipv6.conf.default.disable_ipv6=1"); // the lab speaks IPv4 only
+    this.run(host, "sysctl -qw net.ipv6.conf.default.disable_ipv6=1"); // until addIPv6()
     this.run(host, "ip link set lo up");
   }
 

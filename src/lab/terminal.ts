@@ -5,17 +5,18 @@
  */
 import { mkdirSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { parseCidr } from "../packet.ts";
+import { parseCidr, parsePrefix96 } from "../packet.ts";
 import { exit, Failure, program } from "../program.ts";
 import { type Change, clientChanges, nextTerminal, serverChanges } from "../setup.ts";
-import { Lab, prompt, ROOT, SERVER, TARGET } from "./lab.ts";
+import { SERVER as DEFAULTS } from "../options.ts";
+import { Lab, prompt, ROOT, SERVER, TARGET, TARGET6 } from "./lab.ts";
 
 const FOLDER = process.env.SIMPLE_VPN_LAB ?? join(ROOT, ".lab"); // tests have a lab of their own
 const HOLDER = join(FOLDER, "holder"); // a file with the lab's name
 const SUBNET = parseCidr("10.8.0.0/24")!;
 const CLIENT = { address: SUBNET.network + 2, prefix: SUBNET.prefix, mtu: 1400 }; // the first client gets the second address
+const SUBNET6 = parsePrefix96(DEFAULTS.subnet6.initial);
 const NAT = "eth1";
-const ROUTE = `${TARGET}/32`;
 
 function find(): Lab | undefined {
   try {
@@ -25,6 +26,8 @@ function find(): Lab | undefined {
   }
 }
 
+const subnet6 = (lab: Lab) => (lab.hasIPv6("client") ? SUBNET6 : undefined);
+const routes = (lab: Lab) => [`${TARGET}/32`, ...(lab.hasIPv6("client") ? [`${TARGET6}/128`] : [])];
 const needed = () => find() ?? fail("the lab is not up", "make server, in another terminal");
 const next = (command: string) => console.log(`\n${nextTerminal(command)}\n`);
 
@@ -36,6 +39,7 @@ async function upOrFind(): Promise<Lab> {
   const found = find();
   if (found) return found;
   const lab = await Lab.up(console.log, true);
+  if (process.env.IPV6) lab.addIPv6(); // make server IPV6=1
   mkdirSync(FOLDER, { recursive: true });
   writeFileSync(HOLDER, lab.name);
   return lab;
@@ -103,14 +107,20 @@ program(async () => {
       start(lab, "server", ["--nat", NAT, ...rest]);
       return void lab.spawn("internet", [process.execPath, "--import", "tsx", "src/lab/internet.ts"], { stdio: "ignore" }); // something to curl
     }
-    case "configure-server":
-      configure(needed(), "server", serverChanges({ tun: "tun0", mtu: CLIENT.mtu, subnet: SUBNET, nat: NAT }, SUBNET.network + 1));
+    case "configure-server": {
+      const lab = needed();
+      configure(lab, "server", serverChanges({ tun: "tun0", mtu: CLIENT.mtu, subnet: SUBNET, subnet6: subnet6(lab), nat: NAT }, SUBNET.network + 1));
       return next("make client");
-    case "client":
-      return start(needed(), "client", [SERVER, "--route", ROUTE, ...rest]);
-    case "configure-client":
-      configure(needed(), "client", clientChanges({ tun: "tun0", routes: [ROUTE] }, CLIENT, SERVER));
+    }
+    case "client": {
+      const lab = needed();
+      return start(lab, "client", [SERVER, ...routes(lab).flatMap((route) => ["--route", route]), ...rest]);
+    }
+    case "configure-client": {
+      const lab = needed();
+      configure(lab, "client", clientChanges({ tun: "tun0", routes: routes(lab) }, { ...CLIENT, subnet6: subnet6(lab) }, SERVER));
       return next("make ping");
+    }
     case "ping":
       return foreground(needed(), "client", ["ping", ...(rest.length > 0 ? rest : [TARGET])]);
     case "on":
