@@ -35,7 +35,9 @@ export class Cipher {
   constructor(key: Buffer, direction: "seal" | "open") {
     this.encrypt = direction === "seal";
     this.nonce.bytes.fill(0);
-    this.context = EVP_CIPHER_CTX_new();
+    const context: unknown = EVP_CIPHER_CTX_new();
+    if (context === null) throw new Error("Cannot make a cipher: out of memory");
+    this.context = context;
     must(EVP_CipherInit_ex(this.context, EVP_aes_256_gcm(), null, key, null, Number(this.encrypt)), "set the key");
   }
 

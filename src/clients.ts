@@ -96,7 +96,7 @@ export class Clients {
 
     peer.admit = (packet, at, length) => {
       const source = innerSource(packet, at, length, this.options.subnet6);
-      if (source !== 0 && (source === lease.address || (lease.address === 0 && lease.hold(source)))) return undefined;
+      if (source !== 0 && (source === (lease.address | 0) || (lease.address === 0 && lease.hold(source >>> 0)))) return undefined;
       return "its source is not the client's own address";
     };
     const socketWatch = watch(socket.fd, {

@@ -99,6 +99,7 @@ const iow = (type: string, number: number, size: number) =>
 // linux/if_tun.h, linux/if.h
 export const TUNSETIFF = iow("T", 202, 4); // 0x400454ca
 export const TUNSETOFFLOAD = iow("T", 208, 4); // 0x400454d0
+export const TUNSETVNETHDRSZ = iow("T", 216, 4); // 0x400454d8
 export const TUN_F_CSUM = 0x01; // the reader can handle a packet whose checksum is still to be computed …
 export const TUN_F_TSO4 = 0x02; // … and TCP segments larger than the MTU, over IPv4 …
 export const TUN_F_TSO6 = 0x04; // … and IPv6

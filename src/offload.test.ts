@@ -13,9 +13,15 @@ function packet(header: { flags?: number; cut?: number; piece?: number; start?: 
   bytes.writeUInt16LE(offset, 8);
   bytes[10] = version === 4 ? 0x45 : 0x60;
   bytes[10 + (version === 4 ? 9 : 6)] = protocol;
+  const tcp = OFFLOAD_HEADER + (version === 4 ? 20 : 40);
+  if (protocol === 6 && bytes.length > tcp + 12) bytes[tcp + 12] = 0x50; // 20 bytes of header
   return bytes;
 }
 const refuse = (bytes: Buffer) => refuseOffload(bytes, 0, bytes.length);
+const changed = (at: number, value: number, bytes: Buffer) => {
+  bytes[at] = value;
+  return bytes;
+};
 
 test("what the kernel sends passes: plain, checksum left over, checksum good, large TCP over IPv4 and IPv6", () => {
   assert.equal(refuse(packet({ flags: 0, cut: 0, piece: 0, start: 0, offset: 0 }, 84, 4, 1)), undefined);
@@ -35,8 +41,18 @@ test("a header that lies about its packet is refused, with a reason", () => {
     ["TCPv4 over IPv6", packet({ cut: 1 }, 3000, 6), /does not fit/],
     ["cut an ICMP packet", packet({}, 3000, 4, 1), /does not fit/],
     ["cut without a checksum", packet({ flags: 0 }), /does not fit/],
-    ["pieces of nothing", packet({ piece: 0 }), /tiny/],
-    ["a flood of pieces", packet({ piece: 8 }), /tiny/],
+    ["pieces of nothing", packet({ piece: 0 }), /no sensible size/],
+    ["a flood of pieces", packet({ piece: 8 }), /no sensible size/],
+    ["the kernel's own sign", packet({ piece: 0xffff }), /no sensible size/],
+    ["TCP's header begins later", packet({ start: 1500 }), /its TCP header/],
+    ["TCP's checksum elsewhere", packet({ offset: 6 }), /its TCP header/],
+    ["no room for a TCP header", packet({}, 38), /its TCP header/],
+    ["nothing to cut", packet({}, 40), /its TCP header/],
+    ["a TCP header of 60 bytes in 79", changed(42, 0xf0, packet({}, 79)), /its TCP header/],
+    ["a TCP header of 16 bytes", changed(42, 0x40, packet({})), /its TCP header/],
+    ["a fragment, more to follow", changed(16, 0x20, packet({})), /does not fit/],
+    ["a fragment, the last", changed(17, 1, packet({})), /does not fit/],
+    ["an IP header of nothing", changed(10, 0x40, packet({ start: 0 })), /IP header is too short/],
     ["checksum over the IP header", packet({ start: 0 }), /checksum/],
     ["checksum behind the end", packet({ start: 2990, offset: 16 }), /checksum/],
     ["checksum far behind the end", packet({ start: 65535, offset: 65535 }), /checksum/],

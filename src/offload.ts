@@ -19,7 +19,9 @@ export const OFFLOAD_HEADER = 10; // bytes
 const [NEEDS_CHECKSUM, CHECKSUM_GOOD] = [1, 2]; // VIRTIO_NET_HDR_F_NEEDS_CSUM, _F_DATA_VALID
 const GSO: Record<number, 4 | 6 | undefined> = { 1: 4, 4: 6 }; // VIRTIO_NET_HDR_GSO_TCPV4, _TCPV6 → IP version
 const MIN_PIECE = 48; // bytes; net/tcp.h, TCP_MIN_SND_MSS: no honest TCP sends smaller pieces, and there would be thousands
+const BY_FRAGMENTS = 0xffff; // linux/skbuff.h, GSO_BY_FRAGS: no size, but a sign among the kernel's own parts
 const TCP = 6;
+const TCP_CHECKSUM = 16; // where it stands in the TCP header (RFC 9293, section 3.1)
 
 /**
  * Why the kernel should not be handed the header at `at` and the packet behind it, `length` bytes in all; undefined if all is
@@ -34,14 +36,19 @@ export function refuseOffload(bytes: Buffer, at: number, length: number): string
   const cut = bytes[at + 1]!;
   if ((flags & ~(NEEDS_CHECKSUM | CHECKSUM_GOOD)) !== 0) return "its offload header has unknown flags";
   const headers = version === 4 ? (bytes[packet]! & 15) * 4 : 40;
-  if (flags & NEEDS_CHECKSUM) {
-    const start = bytes.readUInt16LE(at + 6);
-    if (start < headers || start + bytes.readUInt16LE(at + 8) + 2 > size) return "its offload header puts a checksum where none belongs";
-  }
+  if (headers < 20) return "its IP header is too short";
+  const piece = bytes.readUInt16LE(at + 4);
+  const start = bytes.readUInt16LE(at + 6);
+  const offset = bytes.readUInt16LE(at + 8);
+  if (flags & NEEDS_CHECKSUM && (start < headers || start + offset + 2 > size)) return "its offload header puts a checksum where none belongs";
   if (cut === 0) return undefined;
+  // To be cut: TCP, whole, with its checksum where TCP has it, and with something to cut behind its header.
   const protocol = bytes[packet + (version === 4 ? 9 : 6)];
-  if (GSO[cut] !== version || protocol !== TCP || !(flags & NEEDS_CHECKSUM)) return "its offload header does not fit the packet";
-  return bytes.readUInt16LE(at + 4) < MIN_PIECE ? "its offload header wants tiny pieces" : undefined;
+  const fragment = version === 4 && (bytes.readUInt16BE(packet + 6) & 0x3fff) !== 0; // "more follow", or an offset
+  if (GSO[cut] !== version || protocol !== TCP || fragment || !(flags & NEEDS_CHECKSUM)) return "its offload header does not fit the packet";
+  const tcpHeader = start + 20 <= size ? (bytes[packet + start + 12]! >> 4) * 4 : 0;
+  if (start !== headers || offset !== TCP_CHECKSUM || tcpHeader < 20 || start + tcpHeader >= size) return "its offload header does not fit its TCP header";
+  return piece < MIN_PIECE || piece === BY_FRAGMENTS ? "its offload header wants pieces of no sensible size" : undefined;
 }
 
 /** What the header at `at` asks for, for the trace: ", to be cut into pieces of 1348 bytes"; "" for an ordinary packet. */

@@ -80,17 +80,17 @@ export function ipVersion(bytes: Buffer, at: number, length: number): 4 | 6 | 0 
 
 /**
  * Who sent the packet at `at`, and to whom, as the number of an inner IPv4 address; 0 if that is none of the tunnel's: an IPv6 address
- * outside `subnet6`, or no IP packet. Source and destination stand at bytes 12 and 16 of an IPv4 header, 8 and 24 of an IPv6 header.
+ * outside `subnet6`, or no IP packet. Signed, since V8 allocates for numbers of 2^31 and more (from 128.0.0.0 on). Source and destination stand at bytes 12 and 16 of an IPv4 header, 8 and 24 of an IPv6 header.
  */
 export const innerSource = (bytes: Buffer, at: number, length: number, subnet6: Prefix96 | undefined) => innerAddress(bytes, at, length, subnet6, 12, 8);
 export const innerDestination = (bytes: Buffer, at: number, length: number, subnet6: Prefix96 | undefined) => innerAddress(bytes, at, length, subnet6, 16, 24);
 
 function innerAddress(bytes: Buffer, at: number, length: number, subnet6: Prefix96 | undefined, offset4: number, offset6: number): number {
   const version = ipVersion(bytes, at, length);
-  if (version === 4) return bytes.readUInt32BE(at + offset4);
+  if (version === 4) return bytes.readInt32BE(at + offset4);
   if (version === 0 || subnet6 === undefined) return 0;
-  for (let i = 0; i < 3; i++) if (bytes.readUInt32BE(at + offset6 + 4 * i) !== subnet6[i]) return 0;
-  return bytes.readUInt32BE(at + offset6 + 12);
+  for (let i = 0; i < 3; i++) if (bytes.readInt32BE(at + offset6 + 4 * i) !== (subnet6[i]! | 0)) return 0;
+  return bytes.readInt32BE(at + offset6 + 12);
 }
 
 const ICMP_TYPES: Record<number, string> = { 0: "echo reply", 3: "destination unreachable", 8: "echo request", 11: "time exceeded" };

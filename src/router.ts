@@ -5,7 +5,7 @@ import type { Cidr } from "./packet.ts";
 export class Router<Client> {
   readonly gateway: number;
   private readonly last: number;
-  private readonly holders = new Map<number, Client>();
+  private readonly holders = new Map<number, Client>(); // by address as a signed number, as packet.ts reads it from a packet
   private readonly offers = new Map<number, number>(); // address → open handshakes it was offered in
 
   constructor(subnet: Cidr) {
@@ -20,7 +20,7 @@ export class Router<Client> {
   offer(): number | undefined {
     let free: number | undefined;
     for (let address = this.gateway + 1; address <= this.last; address++) {
-      if (this.holders.has(address)) continue;
+      if (this.holders.has(address | 0)) continue;
       free ??= address;
       if (!this.offers.has(address)) {
         free = address;
@@ -40,19 +40,19 @@ export class Router<Client> {
 
   /** `client` holds `address` from now on; false if it cannot: held by another, or no client's address at all. */
   claim(address: number, client: Client): boolean {
-    if (address <= this.gateway || address > this.last || this.holders.has(address)) return false;
-    this.holders.set(address, client);
+    if (address <= this.gateway || address > this.last || this.holders.has(address | 0)) return false;
+    this.holders.set(address | 0, client);
     return true;
   }
 
   /** Frees `address`, if `client` holds it. */
   release(address: number, client: Client): void {
-    if (this.holders.get(address) === client) this.holders.delete(address);
+    if (this.holders.get(address | 0) === client) this.holders.delete(address | 0);
   }
 
   /** Who holds `address`. */
   clientAt(address: number): Client | undefined {
-    return this.holders.get(address);
+    return this.holders.get(address | 0);
   }
 
   get size(): number {

@@ -21,7 +21,7 @@ const SIZEOF_SOCKADDR_IN = 16;
 const SIZEOF_SOCKADDR_IN6 = 28;
 const MAPPED = "00000000000000000000ffff"; // ::ffff:0:0/96, then the IPv4 address of an IPv6 socket's IPv4 client (ipv6(7))
 const NEAR = 2_000; // µs there and back: a network of one's own
-const NEAR_BUFFER = 256 * 1024; // bytes
+const NEAR_BUFFER = 256 * 1024; // bytes; the kernel doubles it for its own needs, up to net.core.wmem_max (socket(7))
 
 /**
  * What connect() and bind() take: an address of either family, "fe80::1%eth0" with its scope, and a port.

@@ -123,11 +123,11 @@ class Trace {
     this.record({ time: this.now(), host: this.host, step, id, bytes, text, first: copy(memory, from, bytes), packet: true });
   }
 
-  /** Counts a packet that goes no further, and shows it while packets are shown. `reason`: one of few; `peer`: whose. */
-  drop(reason: string, peer: string, memory: Memory, from: number, bytes: number): void {
+  /** Counts a packet that goes no further, and shows it while packets are shown. `reason`: one of few; `remote`: the peer whose it is. */
+  drop(reason: string, remote: string, memory: Memory, from: number, bytes: number): void {
     this.drops.set(reason, (this.drops.get(reason) ?? 0) + 1);
     if (!this.show()) return;
-    const text = peer ? `${reason} (${peer})` : reason;
+    const text = remote ? `${reason} (${remote})` : reason;
     this.record({ time: this.now(), host: this.host, step: "drop", id: "", bytes, text, first: copy(memory, from, bytes), packet: true });
   }
 

@@ -23,7 +23,7 @@ export type Offload = "none" | "off" | "on";
 /**
  * Creates the interface `name`, or attaches to a persistent one, and returns its non-blocking fd. The interface lives as
  * long as the fd: close it and it is gone, with its addresses and routes.
- * Source: linux Documentation/networking/tuntap.rst, ioctls TUNSETIFF and TUNSETOFFLOAD.
+ * Source: linux Documentation/networking/tuntap.rst, ioctls TUNSETIFF, TUNSETVNETHDRSZ and TUNSETOFFLOAD.
  * Errors: a Failure that says what to try.
  */
 export function openTun(name: string, offload: Offload): Tun {
@@ -35,13 +35,15 @@ export function openTun(name: string, offload: Offload): Tun {
   request.write(name, "latin1");
   const header = offload === "none" ? 0 : OFFLOAD_HEADER;
   request.writeUInt16LE(libc.IFF_TUN | libc.IFF_NO_PI | (header ? libc.IFF_VNET_HDR : 0), libc.IFNAMSIZ);
-  const result = libc.ioctl(fd, libc.TUNSETIFF, request);
+  let result = libc.ioctl(fd, libc.TUNSETIFF, request);
+  if (result >= 0 && header) result = libc.ioctl(fd, libc.TUNSETVNETHDRSZ, Buffer.from([header, 0, 0, 0])); // an int
   if (result < 0) {
     libc.close(fd);
     throw new Failure(`Cannot create the interface ${name}: ${libc.errnoName(result)}`, createHint(-result));
   }
-  // A kernel that refuses goes on giving us packets of the MTU: slower, but all works.
-  if (header) libc.ioctl(fd, libc.TUNSETOFFLOAD, offload === "on" ? LARGE : 0);
+  // Always, for a persistent interface remembers what its last owner asked for. A kernel that refuses goes on giving us packets of
+  // the MTU: slower, but all works.
+  libc.ioctl(fd, libc.TUNSETOFFLOAD, offload === "on" ? LARGE : 0);
   return { fd, name, header };
 }
 

@@ -5,6 +5,8 @@ import { test } from "node:test";
 import { Control, FrameType, pad } from "./frame.ts";
 import { close, Memory, read, write } from "./libc.ts";
 import { OFFLOAD_HEADER } from "./offload.ts";
+import { innerDestination, parseCidr } from "./packet.ts";
+import { Router } from "./router.ts";
 import { random, SEED, SOCK_SEQPACKET, socketPair } from "./testing.ts";
 import { DOWN, trace, UP } from "./trace.ts";
 import { flush, inbound, outbound, Peer, sendControl } from "./tunnel.ts";
@@ -223,26 +225,52 @@ test("a full socket: the rest waits, the queue is bounded, drops are counted, an
   it.end();
 });
 
-test("in the steady state, nothing is allocated for a packet", () => {
+test("what one wake-up brings may be more than a frame holds: the rest goes into a second frame", () => {
+  for (const sizes of [[65_525, 65_535], [...Array<number>(10).fill(6541), 65_535]]) {
+    const it = tunnel("xor+aes");
+    const sent = sizes.map(packet);
+    const got: Buffer[] = [];
+    for (const one of sent) it.put(it.clientKernel, one);
+    outbound(it.tuns.client, () => it.client);
+    for (let turns = 0; turns < 5000 && got.length < sent.length; turns++) {
+      flush(it.client);
+      inbound(it.server, it.tuns.server);
+      for (let one = it.take(it.serverKernel); one; one = it.take(it.serverKernel)) got.push(one);
+    }
+    assert.deepEqual(it.reasons, []);
+    assert.equal(got.length, sent.length);
+    assert.ok(got.every((one, i) => one.equals(sent[i]!)));
+    assert.equal(it.client.framesSent, 2);
+    it.end();
+  }
+});
+
+test("in the steady state, nothing is allocated for a packet, be it sent or dropped", () => {
   const it = tunnel("xor+aes");
   const one = Buffer.concat([Buffer.alloc(OFFLOAD_HEADER), packet(100)]);
-  const peerFor = () => it.client;
+  const router = new Router<Peer>(parseCidr("192.168.7.0/24")!); // an address that is more than 2^31
+  const address = router.offer()!;
+  router.claim(address, it.client);
+  let count = 0;
+  one.writeUInt32BE(address, OFFLOAD_HEADER + 16);
+  const peerFor = (bytes: Buffer, at: number, length: number) => (count++ % 2 ? router.clientAt(innerDestination(bytes, at, length, undefined))! : "test");
   const arrived = new Memory(2048);
   const round = () => {
     one.copy(memory.bytes);
     for (let i = 0; i < 8; i++) write(it.clientKernel, memory, 0, one.length);
     outbound(it.tuns.client, peerFor);
     inbound(it.server, it.tuns.server);
-    for (let i = 0; i < 8; i++) assert.equal(read(it.serverKernel, arrived, 0, 2048), one.length);
+    for (let i = 0; i < 4; i++) assert.equal(read(it.serverKernel, arrived, 0, 2048), one.length);
   };
-  // Until the compiler is done with the code, its own work shows. A garbage collection in between makes a figure negative.
+  // Until the compiler is done with the code, its own work shows. A garbage collection makes a figure negative: there must be none.
   const figures: number[] = [];
-  while (!figures.some((figure) => figure >= 0 && figure < 1) && figures.length < 60) {
+  const quiet = () => figures.length >= 5 && figures.slice(-5).every((figure) => figure > -1 && figure < 1);
+  while (!quiet() && figures.length < 60) {
     const before = process.memoryUsage().heapUsed;
     for (let i = 0; i < 2000; i++) round();
     figures.push((process.memoryUsage().heapUsed - before) / (2000 * 8));
   }
-  assert.ok(figures.at(-1)! < 1, `bytes of heap for each packet: ${figures.map((figure) => figure.toFixed(1)).join(", ")}`);
+  assert.ok(quiet(), `bytes of heap for each packet: ${figures.map((figure) => figure.toFixed(1)).join(", ")}`);
   it.end();
 });
 
@@ -260,6 +288,34 @@ test("a TUN that fails in the middle of a drain leaves no open frame behind: not
   inbound(it.server, it.tuns.server);
   assert.deepEqual(it.take(it.serverKernel), secret, "what was read before it failed arrives");
   assert.deepEqual(it.reasons, ["it said goodbye"], "and the stream is whole");
+});
+
+test("an exception in the middle of a drain leaves no open frame behind either", () => {
+  const it = tunnel("xor+aes");
+  const secret = Buffer.concat([packet(20), Buffer.from("SECRET TEXT")]);
+  it.put(it.clientKernel, secret);
+  it.put(it.clientKernel, packet(60));
+  const throwAtSecond = (_bytes: Buffer, _at: number, length: number) => {
+    if (length === 60) throw new Error("test");
+    return it.client;
+  };
+  assert.throws(() => outbound(it.tuns.client, throwAtSecond), /test/);
+  sendControl(it.client, Control.goodbye);
+  inbound(it.server, it.tuns.server);
+  assert.deepEqual(it.take(it.serverKernel), secret);
+  assert.deepEqual(it.reasons, ["it said goodbye"]);
+  it.end();
+});
+
+test("a frame that cannot be sealed is never sent", () => {
+  const it = tunnel("xor+aes");
+  it.put(it.clientKernel, packet(60));
+  it.client.sealer!.free();
+  assert.throws(() => outbound(it.tuns.client, () => it.client), /Cannot use a cipher: it was freed/);
+  assert.throws(() => sendControl(it.client, Control.goodbye), /Cannot use a cipher: it was freed/);
+  flush(it.client);
+  assert.ok(read(it.serverFd, memory, 0, 100) < 0, "nothing is on the wire");
+  it.end();
 });
 
 test("a closed or reset socket is told once", () => {

@@ -82,17 +82,20 @@ const touched: Peer[] = []; // peers that got a frame in this wake-up
 export function outbound(tun: Tun, peerFor: (packet: Buffer, at: number, length: number) => Peer | string): void {
   const wokenAt = trace.clock(); // WALK 5 R3.wake
   let length = 0;
-  for (let drained = 0; drained < BATCH; drained += length) {
-    length = read(tun.fd, scratch, RECORD_SPACE, tun.header + MAX_PACKET); // WALK 6.read R3.read
-    if (length < 0) break;
-    const packet = RECORD_SPACE + tun.header;
-    const peer = peerFor(scratch.bytes, packet, length - tun.header);
-    if (typeof peer === "string") trace.drop(peer, "", scratch, packet, length - tun.header);
-    else enqueue(peer, tun, length, wokenAt);
-  }
-  for (let peer = touched.pop(); peer; peer = touched.pop()) {
-    closeFrame(peer, FrameType.data); // whatever the last read() said: no frame is ever left open
-    flush(peer);
+  try {
+    for (let drained = 0; drained < BATCH; drained += length) {
+      length = read(tun.fd, scratch, RECORD_SPACE, tun.header + MAX_PACKET); // WALK 6.read R3.read
+      if (length < 0) break;
+      const packet = RECORD_SPACE + tun.header;
+      const peer = peerFor(scratch.bytes, packet, length - tun.header);
+      if (typeof peer === "string") trace.drop(peer, "", scratch, packet, length - tun.header);
+      else enqueue(peer, tun, length, wokenAt);
+    }
+  } finally {
+    for (let peer = touched.pop(); peer; peer = touched.pop()) {
+      closeFrame(peer, FrameType.data); // whatever ended the drain: no frame is left open
+      flush(peer);
+    }
   }
   if (length < 0 && length !== -EAGAIN) throw tunGone(tun, length);
 }
@@ -103,8 +106,13 @@ function enqueue(peer: Peer, tun: Tun, length: number, wokenAt: bigint): void {
   const record = framing.record + pad(length, framing.align);
   const packet = RECORD_SPACE + tun.header;
   const size = length - tun.header; // of the packet alone
-  if (!makeRoom(peer, framing.header + record + framing.tag)) return trace.drop("the socket is full", `to ${peer.socket.remote}`, scratch, packet, size);
-  if (peer.frameAt < 0) openFrame(peer);
+  // A drain of many small packets, then a large one, can be more than a frame holds: a second frame takes what does not fit.
+  if (peer.frameAt >= 0 && peer.tail + record + framing.tag > peer.frameAt + framing.header + framing.maxBody) closeFrame(peer, FrameType.data);
+  if (!makeRoom(peer, framing.header + record + framing.tag)) return trace.drop("the socket is full", peer.socket.remote, scratch, packet, size);
+  if (peer.frameAt < 0) {
+    openFrame(peer);
+    if (touched.at(-1) !== peer) touched.push(peer);
+  }
 
   const frame = trace.show() ? `${out.name}${peer.framesSent}` : "";
   const id = frame && `${frame}.${peer.packets}`;
@@ -128,17 +136,20 @@ function enqueue(peer: Peer, tun: Tun, length: number, wokenAt: bigint): void {
 function openFrame(peer: Peer): void {
   peer.frameAt = peer.tail;
   peer.tail += peer.framing.header;
-  if (touched.at(-1) !== peer) touched.push(peer);
 }
 
-/** Is there room for `size` bytes more? The outbox rewinds whenever the socket has taken all; else it moves up the rest. */
+/**
+ * Is there room for `size` bytes more? The outbox rewinds whenever the socket has taken all. Else the rest moves up, but only
+ * when the socket has taken a quarter: so no byte is moved more than a few times.
+ */
 function makeRoom(peer: Peer, size: number): boolean {
   if (peer.tail + size <= OUTBOX) return true;
-  if (peer.frameAt >= 0 || peer.head < OUTBOX / 2) return false;
+  if (peer.head < OUTBOX / 4) return false;
   const shift = peer.head & ~3; // frames stay at multiples of 4
   peer.outbox.bytes.copyWithin(0, shift, peer.tail);
   peer.head -= shift;
   peer.tail -= shift;
+  if (peer.frameAt >= 0) peer.frameAt -= shift;
   return peer.tail + size <= OUTBOX;
 }
 
@@ -148,9 +159,9 @@ function closeFrame(peer: Peer, type: FrameType): void {
   const { framing, outbox, out, frameAt } = peer;
   const body = frameAt + framing.header;
   const length = peer.tail - body;
-  framing.putHeader(outbox.bytes, frameAt, type, length + framing.tag); // first: the seal covers it
+  framing.putHeader(outbox.bytes, frameAt, type, length + framing.tag); // WALK 6.frame R4.frame: before the seal, which covers it, too
   peer.sealer?.seal(outbox, body, length, framing.header); // WALK 6.seal R4.seal
-  peer.tail += framing.tag; // WALK 6.frame R4.frame
+  peer.tail += framing.tag;
   if (peer.shown) {
     const total = peer.tail - frameAt;
     if (peer.sealer) trace.step(out.seal, peer.shown, total - framing.header, `AES-256-GCM, nonce ${peer.framesSent}, tag of 16 bytes appended`, outbox, body + framing.packet);
@@ -165,9 +176,10 @@ function closeFrame(peer: Peer, type: FrameType): void {
 /** Writes what waits in the outbox, as much as the socket takes. Called again when the socket is writable. */
 export function flush(peer: Peer): void {
   if (peer.closed) return;
-  while (peer.head < peer.tail) {
+  const end = peer.frameAt < 0 ? peer.tail : peer.frameAt; // an open frame is not sealed yet: nothing of it may leave
+  while (peer.head < end) {
     const writtenAt = trace.clock(); // before the call: the other end may be faster than our return from it
-    const count = write(peer.socket.fd, peer.outbox, peer.head, peer.tail - peer.head); // WALK 6.write R4.write
+    const count = write(peer.socket.fd, peer.outbox, peer.head, end - peer.head); // WALK 6.write R4.write
     if (count === -EAGAIN) break;
     if (count < 0) return peer.close(`write: ${errnoName(count)}`);
     peer.head += count;
@@ -180,9 +192,10 @@ export function flush(peer: Peer): void {
 
 /** Sends a control frame: one of the Control words, XORed and sealed like data. There is none in --cipher xor. */
 export function sendControl(peer: Peer, word: number): void {
-  if (!peer.sealer || peer.closed || !makeRoom(peer, peer.framing.header + 4 + peer.framing.tag)) return;
+  if (!peer.sealer || peer.closed) return;
+  closeFrame(peer, FrameType.data);
+  if (!makeRoom(peer, peer.framing.header + 4 + peer.framing.tag)) return;
   openFrame(peer);
-  touched.pop();
   scratch.bytes.writeUInt32BE(word, 0);
   xor(scratch, 0, peer.outbox, peer.tail, 4);
   peer.tail += 4;
@@ -258,7 +271,7 @@ function inject(peer: Peer, tun: Tun, from: number, length: number, id: string):
   if (id) trace.packet(walk.unxor, id, size, `${size} bytes ^ 0x42${large(tun, memory, from)}`, memory, packet);
   const writtenAt = trace.clock();
   const refusal = peer.admit(memory.bytes, packet, size) ?? writePacket(tun, memory, from, length); // WALK 8.write R6.write
-  if (refusal !== undefined) trace.drop(refusal, `from ${peer.socket.remote}`, memory, packet, size);
+  if (refusal !== undefined) trace.drop(refusal, peer.socket.remote, memory, packet, size);
   else if (id) trace.step(walk.inject, id, size, `wrote ${size} bytes to ${tun.name}: the kernel takes over`, memory, packet, writtenAt);
 }
 

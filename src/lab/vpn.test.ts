@@ -4,7 +4,7 @@ import { mkdtempSync, readFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { decode, DOWN, STAGES, type Step, UP } from "../trace.ts";
-import { SERVER, TARGET } from "./lab.ts";
+import { ROOT, SERVER, TARGET } from "./lab.ts";
 import { Running, startProgram } from "./running.ts";
 import { labTest, ping, retry, SECRET, startClient, startServer } from "./testing.ts";
 
@@ -117,6 +117,30 @@ labTest("an interface deleted under the running program ends it with one clear l
     assert.match(victim.output, /error Cannot read from tun0: .*Try: someone deleted the interface/);
     if (host === "client") await server.until(/client 10\.8\.0\.2 .*left: it said goodbye/);
     await other.stop();
+  }
+});
+
+/** Sets what a persistent TUN remembers of its last owner (tuntap.rst): a header of 12 bytes, and large packets without checksums. */
+const SPOIL = `
+  const libc = await import("${ROOT}src/libc.ts"), { openTun } = await import("${ROOT}src/tun.ts");
+  const { fd } = openTun("tun0", "on");
+  if (libc.ioctl(fd, libc.TUNSETVNETHDRSZ, Buffer.from([12, 0, 0, 0])) < 0) throw new Error("TUNSETVNETHDRSZ");`;
+
+labTest("a persistent tun0 that remembers another owner's settings works all the same, with both ciphers", async (lab) => {
+  lab.run("client", "ip tuntap add dev tun0 mode tun");
+  for (const args of [[], ["--cipher", "xor"]]) {
+    lab.run("client", "ip route flush dev tun0"); // it keeps its routes, too
+    const spoiled = new Running(lab.spawn("client", [process.execPath, "--import", "tsx", "--input-type=module", "-e", SPOIL]));
+    assert.equal(await spoiled.ended, 0, spoiled.output);
+    const server = await startServer(lab, ...args);
+    const client = await startClient(lab, "client", ...args);
+    ping(lab, "client", TARGET);
+    const listener = new Running(lab.spawn("server", [process.execPath, "-e", 'require("net").createServer((s) => s.end("hello")).listen(9000, () => console.log("ready"))']));
+    await listener.until(/ready/);
+    const caller = new Running(lab.spawn("client", [process.execPath, "-e", 'require("net").connect(9000, "10.8.0.1").pipe(process.stdout)']));
+    await caller.until(/hello/);
+    await listener.stop("SIGKILL");
+    for (const program of [client, server]) await program.stop("SIGINT");
   }
 });
 
