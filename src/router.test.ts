@@ -47,3 +47,15 @@ test("claim() refuses the server's own, the broadcast and foreign addresses", ()
   const one = router("10.8.0.0/24");
   for (const address of [0x0a080000, 0x0a080001, 0x0a0800ff, 0x0a080102, 0, 0x08080808]) assert.equal(one.claim(address, "eve"), false);
 });
+
+test("offer() gives the wished address if it is free, or if its holder may be replaced; else another", () => {
+  const one = router("10.8.0.0/24");
+  const wish = 0x0a080007;
+  assert.equal(one.offer(wish), wish);
+  assert.equal(one.offer(wish), wish, "an open handshake, perhaps a replayed one, does not keep it from its owner");
+  assert.ok(one.claim(wish, "anna"));
+  assert.equal(formatIPv4(one.offer(wish)!), "10.8.0.2");
+  assert.equal(one.offer(wish, (holder) => holder === "anna"), wish);
+  assert.equal(one.clientAt(wish), "anna", "an offer takes nothing away");
+  for (const wrong of [0, 0x0a080000, 0x0a080001, 0x0a0800ff, 0x08080808]) assert.notEqual(one.offer(wrong), wrong);
+});
