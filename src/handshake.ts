@@ -15,6 +15,7 @@ import { formatIPv4, parseIPv4 } from "./packet.ts";
 
 const NAME = "Noise_NNpsk0_25519_AESGCM_SHA256"; // exactly 32 bytes: h starts as the name itself (section 5.2)
 const PROLOGUE = Buffer.from("simple-vpn/1"); // both ends must mean the same protocol and version
+export const REKEY_PROLOGUE = Buffer.from("simple-vpn/1 rekey"); // inside a session: no message of one kind passes for the other
 const DH_LENGTH = 32;
 
 /** The two keys of a session, 32 bytes each, named from this end's point of view. */

@@ -7,6 +7,7 @@ import { type ClientConfig, decodeReply, decodeWish, encodeReply, encodeWish, Ha
 import { EAGAIN, errnoName, Memory, write } from "./libc.ts";
 import { ready } from "./loop.ts";
 import { Failure } from "./program.ts";
+import { answerRekeys } from "./rekey.ts";
 import type { TcpSocket } from "./tcp.ts";
 import { DOWN, UP } from "./trace.ts";
 import { Peer } from "./tunnel.ts";
@@ -52,7 +53,9 @@ export async function acceptSession(socket: TcpSocket, secret: Buffer, makeReply
   const reply = makeReply(decodeWish(wish));
   sendMessage(socket, handshake.write(encodeReply(reply)));
   if ("refused" in reply) throw new HandshakeError(reply.refused);
-  return new Peer(socket, DOWN, UP, handshake.split());
+  const peer = new Peer(socket, DOWN, UP, handshake.split());
+  answerRekeys(peer, secret);
+  return peer;
 }
 
 /** A message is at most a few hundred bytes, and the first thing on its socket: it always fits. */
