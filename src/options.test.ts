@@ -33,7 +33,7 @@ test("the defaults are those of the README", () => {
   assert.equal(secret?.toString("hex"), "0123456789abcdef".repeat(4));
   assert.deepEqual(rest, {
     server: "192.168.1.1", routes: [], address: { address: 0x0a080002, prefix: 24, network: 0x0a080000, size: 256 },
-    port: 5555, tun: "tun0", mtu: 1400, offload: "on", trace: "walk", traceFile: undefined, configure: false,
+    port: 5555, tun: "tun0", mtu: 1400, offload: "on", trace: "walk", traceFile: undefined, configure: false, once: false, rekey: 120,
   });
   const { listen, subnet, nat } = server();
   assert.deepEqual([listen, subnet.network, subnet.prefix, nat], ["0.0.0.0", 0x0a080000, 24, undefined]);
@@ -47,6 +47,7 @@ test("every option is read", () => {
   );
   assert.equal(clientOptions(["s", "--cipher", "xor"]).secret, undefined, "lesson one has no secret");
   assert.equal(server("--nat", "eth1").nat, "eth1");
+  assert.deepEqual([client("--once").once, client("--rekey", "1").rekey], [true, 1]);
 });
 
 test("wrong usage is one line that says what was wrong and what to try, exit code 2", () => {
@@ -67,6 +68,7 @@ test("wrong usage is one line that says what was wrong and what to try, exit cod
   refuses(() => client("--route", "8.8.8.8/24"), /host bits/);
   refuses(() => client("--address", "10.8.0.2"), /--address/);
   refuses(() => client("--cipher", "rot13"), /--cipher/);
+  for (const seconds of ["0", "86401", "often"]) refuses(() => client("--rekey", seconds), /--rekey/);
   refuses(() => client("--trace", "loud"), /--trace/);
 });
 

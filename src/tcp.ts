@@ -94,9 +94,9 @@ export function acceptTcp(listener: number): TcpSocket | number {
   return { fd, address: host, remote: `${host}:${address.readUInt16BE(2)}` };
 }
 
-/** Connects to `host` (a name or an IPv4 address). Errors: a Failure that says what to try. */
-export async function connectTcp(host: string, port: number): Promise<TcpSocket> {
-  const address = isIPv4(host) ? host : await resolve(host);
+/** Connects to `host` (a name or an IPv4 address); `known`: its address, should nobody answer for its name. Errors: a Failure that says what to try. */
+export async function connectTcp(host: string, port: number, known?: string): Promise<TcpSocket> {
+  const address = isIPv4(host) ? host : await resolve(host, known);
   const fd = newSocket();
   let result = libc.connect(fd, sockaddrIn(address, port), SIZEOF_SOCKADDR_IN);
   if (result === -libc.EINPROGRESS) {
@@ -115,11 +115,12 @@ export async function connectTcp(host: string, port: number): Promise<TcpSocket>
   return { fd, address, remote: `${address}:${port}` };
 }
 
-async function resolve(host: string): Promise<string> {
+async function resolve(host: string, known?: string): Promise<string> {
   if (host === "" || isIPv6(host)) throw new Failure(`Cannot connect to "${host}": no name and no IPv4 address`, "give the server's IPv4 address");
   try {
     return (await dns.lookup(host, { family: 4 })).address;
   } catch (error) {
+    if (known !== undefined) return known; // the way to the name server may go through the tunnel
     throw new Failure(`Cannot find ${host}: ${(error as NodeJS.ErrnoException).code}`, "check the name, or give the server's IPv4 address");
   }
 }
