@@ -1,8 +1,11 @@
 /** The tunnel outlives the server and the wire: connecting again, the same address, fresh keys under way. */
 import assert from "node:assert/strict";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { type Lab, TARGET } from "./lab.ts";
 import { Running, startProgram } from "./running.ts";
-import { labTest, ping, SECRET, startClient, startServer } from "./testing.ts";
+import { labTest, ping, retry, SECRET, startClient, startServer } from "./testing.ts";
 
 const PIECES = 40; // of 256 KB, each way
 
@@ -97,6 +100,30 @@ labTest("while waiting for the server: a signal ends the client at once with 0, 
   second.child.kill("SIGCONT");
   assert.equal(await second.ended, 1);
   assert.match(second.output, /error Cannot start a session with .*: it refused our secret\. Try: copy the secret/);
+});
+
+labTest("while no name server answers: the address of before is tried again, and a signal does not wait for the lookup", async (lab) => {
+  const folder = mkdtempSync(join(tmpdir(), "simple-vpn-test-"));
+  const [hosts, resolver] = [join(folder, "hosts"), join(folder, "resolv.conf")];
+  writeFileSync(hosts, "192.168.1.1 vpn.test\n");
+  writeFileSync(resolver, "nameserver 192.168.1.77\n"); // nobody's
+  lab.run("lab", `mount --bind ${hosts} /etc/hosts`); // in the lab's own mount namespace
+  lab.run("lab", `mount --bind ${resolver} /etc/resolv.conf`);
+  const start = (name: string, tun: string, patience: string) => startProgram(lab, "client", "client", [name, "--tun", tun], { env: { ...SECRET.env, RES_OPTIONS: patience } });
+  const server = await startServer(lab);
+  const client = start("vpn.test", "tun0", "timeout:1 attempts:1");
+  await client.until(/connected to 192\.168\.1\.1/);
+  writeFileSync(hosts, "");
+  await server.stop();
+  await startServer(lab);
+  await client.until(/connected again/);
+
+  const waiting = start("slow.test", "tun1", "timeout:10 attempts:3");
+  await retry(() => lab.run("client", "ip link show tun1"));
+  const since = Date.now();
+  assert.equal(await waiting.stop("SIGINT"), 0);
+  assert.ok(Date.now() - since < 5000);
+  rmSync(folder, { recursive: true });
 });
 
 labTest("a server that has no address left is asked again", async (lab) => {
