@@ -103,7 +103,7 @@ labTest("routes and subnets that would send the tunnel into itself, and a --nat 
 labTest("a full disk under the trace file, and nobody reading what is printed, end nothing", async (lab) => {
   const server = await startServer(lab, "--trace-file", "/dev/full");
   await server.until(/the trace file cannot be written any more: ENOSPC/);
-  const command = `${process.execPath} --import tsx src/client.ts ${SERVER} --configure --route 8.8.8.8/32 | head -n 1`;
+  const command = `${process.execPath} --import tsx src/client.ts ${SERVER} --once --configure --route 8.8.8.8/32 | head -n 1`;
   lab.spawn("client", ["sh", "-c", command], SECRET);
   await server.until(/client 10\.8\.0\.2 connected/);
   for (let i = 0; i < 3; i++) ping(lab, "client", "10.8.0.1", 3);
