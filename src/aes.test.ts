@@ -86,6 +86,20 @@ test("open() refuses a replayed, a skipped and a foreign message", () => {
   assert.equal(messages[1]!.open(new Cipher(randomBytes(32), "open")), false, "another key");
 });
 
+test("a counter at its end seals and opens nothing more: it can never wrap, and no nonce is used twice", () => {
+  const key = randomBytes(32);
+  const [sealer, opener] = [new Cipher(key, "seal"), new Cipher(key, "open")];
+  sealer.counter = opener.counter = 2 ** 32 - 1;
+  const message = new Message(Buffer.alloc(4), randomBytes(20));
+  message.seal(sealer);
+  assert.ok(message.open(opener), "the last one");
+  assert.deepEqual([sealer.usedUp, opener.usedUp, sealer.bytes], [true, true, 20]);
+  const sealed = Buffer.from(message.memory.bytes);
+  assert.throws(() => message.seal(sealer), /used up/);
+  assert.throws(() => message.open(opener), /used up/);
+  assert.deepEqual(message.memory.bytes, sealed, "untouched");
+});
+
 test("a freed Cipher throws instead of touching freed memory", () => {
   const cipher = new Cipher(randomBytes(32), "seal");
   cipher.free();

@@ -7,7 +7,7 @@ import { Memory, thisProcess } from "./libc.ts";
 
 export const KEY_LENGTH = 32;
 export const TAG_LENGTH = 16;
-const MAX_COUNTER = 2 ** 48 - 1; // what writeUIntBE can write; at a million frames a second: nine years
+const LIMIT = 2 ** 32; // messages under one key; rekey.ts brings a fresh one long before
 
 // openssl/evp.h, EVP_EncryptInit(3ssl). EVP_CTRL_AEAD_GET_TAG = 0x10, EVP_CTRL_AEAD_SET_TAG = 0x11
 const EVP_CIPHER_CTX_new = thisProcess.func("void *EVP_CIPHER_CTX_new()");
@@ -26,6 +26,8 @@ const [GET_TAG, SET_TAG] = [0x10, 0x11];
 export class Cipher {
   /** Messages sealed or opened so far = the next nonce's counter. */
   counter = 0;
+  /** Their bytes. */
+  bytes = 0;
   private context: unknown;
   private readonly encrypt: boolean;
   private readonly nonce = new Memory(12);
@@ -58,6 +60,11 @@ export class Cipher {
     return EVP_CipherFinal_ex(this.context, address, this.outLength.address) === 1;
   }
 
+  /** This key has done its work: it seals and opens nothing more, rather than meet a nonce again. */
+  get usedUp(): boolean {
+    return this.counter >= LIMIT;
+  }
+
   /** Lets go of the key. */
   free(): void {
     EVP_CIPHER_CTX_free(this.context); // wipes the key schedule, too
@@ -68,7 +75,8 @@ export class Cipher {
     memory.check(at - ad, ad + length + TAG_LENGTH);
     const address = memory.address + at;
     if (this.context === null) throw new Error("Cannot use a cipher: it was freed");
-    if (this.counter > MAX_COUNTER) throw new Error("Cannot encrypt: the nonce counter is used up");
+    if (this.usedUp) throw new Error("Cannot use a cipher: its nonce counter is used up");
+    this.bytes += length;
     this.nonce.bytes.writeUIntBE(this.counter++, 6, 6);
     must(EVP_CipherInit_ex(this.context, null, null, null, this.nonce.address, Number(this.encrypt)), "set the nonce");
     must(EVP_CipherUpdate(this.context, null, this.outLength.address, address - ad, ad), "add the header");

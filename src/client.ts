@@ -2,18 +2,17 @@
  * The client: TUN on one side, the TCP connection to the server on the other, one loop between them. Compare with
  * server.ts, of the same shape: it listens where the client connects, and has many peers where the client has one.
  */
+import { configure, connect, reconnect } from "./connect.ts";
 import { Control } from "./frame.ts";
-import { errnoName } from "./libc.ts";
+import { close, errnoName } from "./libc.ts";
 import { watch } from "./loop.ts";
 import { clientOptions } from "./options.ts";
 import { ipVersion } from "./packet.ts";
-import { atExit, fail, Failure, program } from "./program.ts";
-import { startSession } from "./session.ts";
-import { canCarryIPv6, clientChanges, innerAddresses, setUp } from "./setup.ts";
-import { connectTcp, socketError } from "./tcp.ts";
-import { DOWN, trace, UP, XOR_WARNING } from "./trace.ts";
+import { atExit, fail, program } from "./program.ts";
+import { socketError } from "./tcp.ts";
+import { trace, XOR_WARNING } from "./trace.ts";
 import { openTun } from "./tun.ts";
-import { flush, inbound, outbound, Peer, sendControl, tunGone } from "./tunnel.ts";
+import { flush, inbound, outbound, sendControl, tunGone } from "./tunnel.ts";
 
 program(async () => {
   const options = clientOptions(process.argv.slice(2)); //       flags, or exit 2
@@ -21,36 +20,36 @@ program(async () => {
   atExit(() => trace.stop());
 
   const tun = openTun(options.tun, options.offload); //          open() and ioctl(): tun0 and its fd
-  const socket = await connectTcp(options.server, options.port); // socket() and connect(): the other fd
-  const { peer, config } = options.secret
-    ? await startSession(socket, options.secret) //              fresh keys, and an inner address
-    : { peer: new Peer(socket, UP, DOWN), config: { ...options.address, mtu: options.mtu, subnet6: undefined } };
-  peer.onClose = (reason) => {
-    const neverAnswered = !options.secret && peer.framesReceived === 0; // without a handshake, two ciphers show only so
-    fail(new Failure(`Lost the server ${socket.remote}: ${reason}`, neverAnswered ? "start both ends with --cipher xor, or both without" : "start the server, then this client again"));
-  };
+  let session = await connect(options); //                       socket() and connect(): the other fd; fresh keys, an inner address
   if (!options.secret) trace.note(XOR_WARNING);
-  sendControl(peer, Control.keepalive); //                       our first sealed frame proves us to the server
-  atExit(() => sendControl(peer, Control.goodbye));
+  atExit(() => sendControl(session.peer, Control.goodbye));
+  configure(options, session);
 
-  const mtu = Math.min(config.mtu, options.mtu);
-  const subnet6 = canCarryIPv6(tun.name, mtu) ? config.subnet6 : undefined;
-  const addresses = innerAddresses(config.address, config.prefix, subnet6).join(" and ");
-  const toDo = setUp(clientChanges(options, { ...config, mtu, subnet6 }, socket.address), options.configure);
-  trace.note(`connected to ${socket.remote}: this end of the tunnel is ${addresses}, MTU ${mtu}${toDo}`);
-
-  // The loop: two fds, each with what to do when it is ready. Everything that follows happens in these lines.
-  const tunWatch = watch(tun.fd, {
-    readable: () => outbound(tun, (packet, at, length) => (subnet6 || ipVersion(packet, at, length) === 4 ? peer : "this tunnel carries no IPv6")),
-    error: () => fail(tunGone(tun)),
-  });
-  const socketWatch = watch(socket.fd, {
-    readable: () => inbound(peer, tun),
-    writable: () => flush(peer),
-    error: () => peer.close(errnoName(socketError(socket.fd))),
-  });
-  peer.onBacklog = (waiting) => {
-    tunWatch.want(!waiting, false); // a full socket: let packets wait in the TUN's queue, where the kernel counts drops
-    socketWatch.want(true, waiting);
-  };
+  for (;;) {
+    const { peer, config } = session;
+    const { socket } = peer;
+    // The loop: two fds, each with what to do when it is ready. Everything that follows happens in these lines.
+    const tunWatch = watch(tun.fd, {
+      readable: () => outbound(tun, (packet, at, length) => (config.subnet6 || ipVersion(packet, at, length) === 4 ? peer : "this tunnel carries no IPv6")),
+      error: () => fail(tunGone(tun)),
+    });
+    const socketWatch = watch(socket.fd, {
+      readable: () => inbound(peer, tun),
+      writable: () => flush(peer),
+      error: () => peer.close(errnoName(socketError(socket.fd))),
+    });
+    peer.onBacklog = (waiting) => {
+      tunWatch.want(!waiting, false); // a full socket: let packets wait in the TUN's queue, where the kernel counts drops
+      socketWatch.want(true, waiting);
+    };
+    const reason = await new Promise<string>((lost) => {
+      peer.onClose = (reason) => {
+        for (const watched of [tunWatch, socketWatch]) watched.stop(); // tun0 stays open, and its queue waits
+        close(socket.fd);
+        lost(reason);
+      };
+      sendControl(peer, Control.keepalive); //                   our first sealed frame proves us to the server
+    });
+    session = await reconnect(options, session, reason); //      the next one, or the end
+  }
 });

@@ -2,8 +2,9 @@
  * Server only: the clients, from accept() to their end. Each is one more fd in the loop; what one of them does wrong costs it
  * its connection, and the others nothing.
  */
+import { randomBytes } from "node:crypto";
 import { BrokenStream, Control } from "./frame.ts";
-import { HandshakeError } from "./handshake.ts";
+import type { Wish } from "./handshake.ts";
 import { close, EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM, errnoName } from "./libc.ts";
 import { type Watch, watch } from "./loop.ts";
 import type { ServerOptions } from "./options.ts";
@@ -21,7 +22,7 @@ const PROOF_DEADLINE = 10_000; // ms from the handshake to the client's first se
 const ACCEPT_PAUSE = 1_000; // ms without accept() when fds or memory have run out: those who are connected go on
 
 export class Clients {
-  readonly router: Router<Peer>;
+  readonly router: Router<Lease>;
   private readonly options: ServerOptions;
   private readonly tun: Tun;
   private readonly listener: number;
@@ -42,7 +43,7 @@ export class Clients {
 
   /** Downlink: the client that holds the packet's inner destination address; a sentence if there is none. */
   peerFor(packet: Buffer, at: number, length: number): Peer | string {
-    return this.router.clientAt(innerDestination(packet, at, length, this.options.subnet6)) ?? "no client holds its destination address";
+    return this.router.clientAt(innerDestination(packet, at, length, this.options.subnet6))?.peer ?? "no client holds its destination address";
   }
 
   /** Takes no more clients, and tells those who are connected. */
@@ -77,22 +78,22 @@ export class Clients {
       return;
     }
     this.unproven++;
-    const { peer, offered } = await this.admit(socket);
+    const { peer, grant } = await this.admit(socket);
     if (!peer) {
       this.unproven--;
       close(socket.fd);
       return;
     }
-    const lease = new Lease(this.router, peer, offered);
+    const lease = new Lease(this.router, peer, grant);
     const proven = () => {
       this.unproven--;
       clearTimeout(deadline);
       peer.onProven = () => {};
-      if (offered !== undefined && !lease.hold(offered)) this.sendAway(peer, "its address was taken by another client meanwhile");
+      if (grant && !lease.hold(grant.address)) this.sendAway(peer, "its address was taken by another client meanwhile");
     };
     peer.onProven = proven;
     const deadline = setTimeout(() => this.sendAway(peer, `no sealed frame within ${PROOF_DEADLINE / 1000} s`), PROOF_DEADLINE);
-    if (offered === undefined) proven(); // --cipher xor: it can be silent for long, its first packet tells its address
+    if (!grant) proven(); // --cipher xor: it can be silent for long, its first packet tells its address
 
     peer.admit = (packet, at, length) => {
       const source = innerSource(packet, at, length, this.options.subnet6);
@@ -124,43 +125,61 @@ export class Clients {
   }
 
   /** The handshake. Without a peer it failed, and its reason has been told. */
-  private async admit(socket: TcpSocket): Promise<{ peer?: Peer; offered?: number }> {
+  private async admit(socket: TcpSocket): Promise<{ peer?: Peer; grant?: Grant }> {
     const { secret, subnet, subnet6, mtu } = this.options;
     if (!secret) return { peer: new Peer(socket, DOWN, UP) };
-    let offered: number | undefined;
-    const reply = () => {
-      offered = this.router.offer();
-      return offered === undefined ? { refused: "all inner addresses are taken" } : { address: offered, prefix: subnet.prefix, mtu, subnet6 };
+    let grant: Grant | undefined;
+    const reply = (wish: Wish) => {
+      const address = this.router.offer(wish.address, (holder) => holder.isFor(wish.token));
+      if (address === undefined) return { refused: "all inner addresses are taken" };
+      grant = { address, token: randomBytes(16).toString("hex"), former: wish.token };
+      return { address, prefix: subnet.prefix, mtu, subnet6, token: grant.token };
     };
     try {
       const peer = await acceptSession(socket, secret, reply);
-      return { peer, offered: offered! };
+      return { peer, grant: grant! };
     } catch (error) {
-      if (!(error instanceof HandshakeError || error instanceof BrokenStream)) throw error;
+      if (!(error instanceof BrokenStream)) throw error;
       trace.note(`refused ${socket.remote}: ${error.message}`);
-      if (offered !== undefined) this.router.withdraw(offered);
+      if (grant) this.router.withdraw(grant.address);
       return {};
     }
   }
 }
 
+/** What the handshake gave a client. */
+interface Grant {
+  address: number;
+  token: string; // of this session: with it, the same client may take the address over from a connection that died unnoticed
+  former: string | undefined; // the token of its session before
+}
+
 /** A client's address: offered in the handshake, held once it has proven itself, free again when it ends. */
 class Lease {
   address = 0; // 0: none is held
-  private readonly router: Router<Peer>;
-  private readonly peer: Peer;
+  readonly peer: Peer;
+  private readonly router: Router<Lease>;
+  private readonly grant: Grant | undefined; // undefined: --cipher xor
   private offered: number | undefined;
 
-  constructor(router: Router<Peer>, peer: Peer, offered: number | undefined) {
+  constructor(router: Router<Lease>, peer: Peer, grant: Grant | undefined) {
     this.router = router;
     this.peer = peer;
-    this.offered = offered;
+    this.grant = grant;
+    this.offered = grant?.address;
+  }
+
+  /** Is this the session whose token that is? */
+  isFor(token: string | undefined): boolean {
+    return token !== undefined && token === this.grant?.token;
   }
 
   hold(address: number): boolean {
-    const learned = this.offered === undefined; // --cipher xor: from a packet, whose steps are shown first
+    const learned = !this.grant; // --cipher xor: from a packet, whose steps are shown first
     this.withdraw();
-    if (!this.router.claim(address, this.peer)) return false;
+    const holder = this.router.clientAt(address);
+    if (holder?.isFor(this.grant?.former)) holder.peer.close(`it connected again, from ${this.peer.socket.remote}`);
+    if (!this.router.claim(address, this)) return false;
     this.address = address;
     const text = `client ${formatIPv4(address)} connected from ${this.peer.socket.remote} (${this.router.size} connected)`;
     if (learned) queueMicrotask(() => trace.note(text));
@@ -170,7 +189,7 @@ class Lease {
 
   end(): void {
     this.withdraw();
-    this.router.release(this.address, this.peer);
+    this.router.release(this.address, this);
   }
 
   private withdraw(): void {

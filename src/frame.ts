@@ -22,8 +22,8 @@ import { MAX_PACKET } from "./tun.ts";
 export const FrameType = { handshake: 1, data: 2, control: 3 } as const;
 export type FrameType = (typeof FrameType)[keyof typeof FrameType];
 
-/** The words of a control frame: its plaintext is one of these as u32 big-endian. */
-export const Control = { keepalive: 1, goodbye: 2 } as const;
+/** The words of a control frame: its plaintext is one of these as u32 big-endian. Behind `rekey` follows a handshake message. */
+export const Control = { keepalive: 1, goodbye: 2, rekey: 3, switch: 4 } as const;
 
 /** A wake-up stops draining the TUN at this many bytes; the last packet may go over it. */
 export const BATCH = 64 * 1024;

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { createPrivateKey, randomBytes } from "node:crypto";
 import { test } from "node:test";
 import { Cipher } from "./aes.ts";
-import { decodeReply, encodeReply, Handshake, HandshakeError } from "./handshake.ts";
+import { decodeReply, decodeWish, encodeReply, encodeWish, Handshake, HandshakeError } from "./handshake.ts";
 import { Memory } from "./libc.ts";
 
 // Noise_NNpsk0_25519_AESGCM_SHA256, one of the published Noise test vectors (in cacophony's format)
@@ -94,6 +94,8 @@ test("decodeReply() gives back what encodeReply() was given", () => {
   const config6 = { ...config, subnet6: [0xfd56504e, 0, 0] as const };
   assert.deepEqual(decodeReply(encodeReply(config6)), config6);
   assert.match(encodeReply(config6).toString(), /"subnet6":"fd56:504e::\/96"/);
+  const withToken = { ...config, token: "0123456789abcdef".repeat(2) };
+  assert.deepEqual(decodeReply(encodeReply(withToken)), withToken);
   assert.throws(() => decodeReply(encodeReply({ refused: "all inner addresses are taken" })), /all inner addresses are taken/);
 });
 
@@ -102,9 +104,23 @@ test("decodeReply() refuses what makes no sense: these values go into commands",
   const bad: unknown[] = [
     "", "no json", "null", "[]", "5", { ...good, address: "10.8.0.2; reboot" }, { ...good, address: 5 }, { prefix: 24, mtu: 1400 },
     { ...good, prefix: 33 }, { ...good, prefix: "24" }, { ...good, mtu: 67 }, { ...good, mtu: 1e9 }, { ...good, mtu: 1400.5 },
-    { ...good, address: { toString: 1 } }, { ...good, subnet6: "fd56:504e::/64" }, { ...good, subnet6: "fd56:504e::/96; reboot" }, { ...good, subnet6: 96 },
+    { ...good, address: { toString: 1 } }, { ...good, subnet6: "fd56:504e::/64" }, { ...good, subnet6: "fd56:504e::/96; reboot" }, { ...good, subnet6: 96 }, { ...good, token: 5 }, { ...good, token: "AB".repeat(16) }, { ...good, token: "ab".repeat(17) },
   ];
   for (const reply of bad) {
     assert.throws(() => decodeReply(Buffer.from(typeof reply === "string" ? reply : JSON.stringify(reply))), HandshakeError, JSON.stringify(reply));
   }
+});
+
+test("decodeWish() gives back what encodeWish() was given; nothing, from a client without a wish", () => {
+  const wish = { address: 0x0a080002, token: "0123456789abcdef".repeat(2) };
+  assert.deepEqual(decodeWish(encodeWish(wish)), wish);
+  assert.deepEqual(decodeWish(encodeWish({ address: 0x0a080002 })), { address: 0x0a080002, token: undefined });
+  assert.equal(encodeWish({}).length, 0, "as clients of before sent it");
+  assert.deepEqual(decodeWish(Buffer.alloc(0)), {});
+});
+
+test("decodeWish() refuses what makes no sense", () => {
+  const good = { address: "10.8.0.2", token: "ab".repeat(16) };
+  const bad: unknown[] = ["no json", "null", "[]", "5", {}, { token: good.token }, { ...good, address: "10.8.0.300" }, { ...good, address: 5 }, { ...good, token: "" }, { ...good, token: null }, { ...good, token: ["ab"] }];
+  for (const wish of bad) assert.throws(() => decodeWish(Buffer.from(typeof wish === "string" ? wish : JSON.stringify(wish))), HandshakeError, JSON.stringify(wish));
 });

@@ -2,7 +2,7 @@
  * The handshake: Noise_NNpsk0_25519_AESGCM_SHA256 (noiseprotocol.org, rev 34). Both ends prove that they hold the shared
  * secret, and get two fresh keys that nobody can compute later, not even with the secret (the ephemeral keys are gone).
  *
- *   client → server   psk, e     message 1: 32 bytes of public key, then the sealed payload
+ *   client → server   psk, e     message 1: 32 bytes of public key, then the sealed payload: a Wish, or nothing
  *   server → client   e, ee      message 2: the same; its payload is what the client needs: a ClientConfig
  *
  * Names (h, ck, MixKey, MixHash) are those of the specification's section 5.2.
@@ -10,10 +10,12 @@
 import { createCipheriv, createDecipheriv, createHash, createPublicKey } from "node:crypto";
 import { diffieHellman, generateKeyPairSync, hkdfSync, type KeyObject } from "node:crypto";
 import { KEY_LENGTH, TAG_LENGTH } from "./aes.ts";
+import { BrokenStream } from "./frame.ts";
 import { embed, formatIPv4, parseIPv4, parsePrefix96, type Prefix96 } from "./packet.ts";
 
 const NAME = "Noise_NNpsk0_25519_AESGCM_SHA256"; // exactly 32 bytes: h starts as the name itself (section 5.2)
 const PROLOGUE = Buffer.from("simple-vpn/1"); // both ends must mean the same protocol and version
+export const REKEY_PROLOGUE = Buffer.from("simple-vpn/1 rekey"); // inside a session: no message of one kind passes for the other
 const DH_LENGTH = 32;
 
 /** The two keys of a session, 32 bytes each, named from this end's point of view. */
@@ -28,10 +30,17 @@ export interface ClientConfig {
   prefix: number; // of the inner subnet, bits
   mtu: number; // bytes
   subnet6?: Prefix96 | undefined; // of the inner IPv6 addresses; undefined: this server's tunnel has none
+  token?: string; // who knows it may take this session over
+}
+
+/** What a client that had a session asks for: JSON in message 1's payload. */
+export interface Wish {
+  address?: number; // its inner address
+  token?: string; // of that session, 32 hex digits
 }
 
 /** The handshake cannot go on: a forged, damaged or foreign message. */
-export class HandshakeError extends Error {}
+export class HandshakeError extends BrokenStream {}
 /** The server knows us, and has a reason to say no. */
 export class Refused extends HandshakeError {}
 
@@ -45,8 +54,8 @@ export class Handshake {
   private readonly initiator: boolean;
   private ephemeral: KeyObject | undefined; // made when it is needed: a message that is refused costs no key
 
-  /** @param secret the shared secret, 32 bytes; prologue and ephemeral are given by tests only */
-  constructor(side: "client" | "server", secret: Buffer, prologue = PROLOGUE, ephemeral?: KeyObject) {
+  /** @param secret the shared secret, 32 bytes; ephemeral is given by tests only */
+  constructor(side: "client" | "server", secret: Buffer, prologue: Buffer = PROLOGUE, ephemeral?: KeyObject) {
     this.initiator = side === "client";
     this.ephemeral = ephemeral;
     this.mixHash(prologue);
@@ -145,6 +154,20 @@ function publicBytes(privateKey: KeyObject): Buffer {
   return Buffer.from(createPublicKey(privateKey).export({ format: "jwk" }).x!, "base64url");
 }
 
+/** The payload of message 1. */
+export function encodeWish({ address, token }: Wish): Buffer {
+  return address === undefined ? Buffer.alloc(0) : Buffer.from(JSON.stringify({ address: formatIPv4(address), token }));
+}
+
+/** Reads and checks the payload of message 1; empty: no wish. Throws HandshakeError. */
+export function decodeWish(payload: Buffer): Wish {
+  if (payload.length === 0) return {};
+  const wish = parseObject(payload);
+  const address = parseIPv4(wish.address);
+  if (address !== undefined && (wish.token === undefined || isToken(wish.token))) return { address, token: wish.token };
+  throw new HandshakeError("the client's wish makes no sense");
+}
+
 /** The payload of message 2: what the client needs, or why it gets no session. */
 export function encodeReply(reply: ClientConfig | { refused: string }): Buffer {
   if ("refused" in reply) return Buffer.from(JSON.stringify(reply));
@@ -154,18 +177,23 @@ export function encodeReply(reply: ClientConfig | { refused: string }): Buffer {
 
 /** Reads and checks the payload of message 2: these values go into commands. Throws HandshakeError. */
 export function decodeReply(payload: Buffer): ClientConfig {
-  let reply;
-  try {
-    reply = JSON.parse(payload.toString());
-  } catch {
-    reply = {};
-  }
-  if (typeof reply?.refused === "string") throw new Refused(reply.refused.replace(/[^ -~]/g, "?"));
-  const config = { address: parseIPv4(reply?.address), prefix: reply?.prefix, mtu: reply?.mtu };
-  const subnet6 = parsePrefix96(reply?.subnet6);
-  if (config.address !== undefined && isWhole(config.prefix, 8, 30) && isWhole(config.mtu, 68, 65535) && (subnet6 || reply.subnet6 === undefined))
-    return { ...config, ...(subnet6 && { subnet6 }) } as ClientConfig;
+  const { refused, address: text, prefix, mtu, token, subnet6: text6 } = parseObject(payload);
+  if (typeof refused === "string") throw new Refused(refused.replace(/[^ -~]/g, "?"));
+  const address = parseIPv4(text);
+  const subnet6 = parsePrefix96(text6);
+  if (address !== undefined && isWhole(prefix, 8, 30) && isWhole(mtu, 68, 65535) && (token === undefined || isToken(token)) && (text6 === undefined || subnet6))
+    return { address, prefix, mtu, ...(token !== undefined && { token }), ...(subnet6 && { subnet6 }) };
   throw new HandshakeError("the server's configuration makes no sense");
 }
 
-const isWhole = (value: unknown, min: number, max: number) => Number.isInteger(value) && (value as number) >= min && (value as number) <= max;
+/** JSON from the wire; {} for anything but an object. */
+function parseObject(payload: Buffer): Record<string, unknown> {
+  try {
+    return JSON.parse(payload.toString()) ?? {};
+  } catch {
+    return {};
+  }
+}
+
+const isToken = (value: unknown): value is string => typeof value === "string" && /^[0-9a-f]{32}$/.test(value);
+const isWhole = (value: unknown, min: number, max: number): value is number => Number.isInteger(value) && (value as number) >= min && (value as number) <= max;

@@ -28,6 +28,7 @@ export const listen = libc("int listen(int fd, int backlog)"); // listen(2)
 export const accept4 = libc("int accept4(int fd, _Out_ void *address, _Inout_ uint32_t *length, int flags)"); // accept(2)
 export const connect = libc("int connect(int fd, void *address, uint32_t length)"); // connect(2)
 export const setsockopt = libc("int setsockopt(int fd, int level, int name, void *value, uint32_t length)"); // setsockopt(2)
+export const exitNow = libc("void _exit(int status)"); // _exit(2)
 export const getsockopt = libc("int getsockopt(int fd, int level, int name, void *value, _Inout_ uint32_t *length)");
 export const if_nametoindex = libc("uint32_t if_nametoindex(const char *name)"); // if_nametoindex(3): 0 if there is none such
 const cStrerror = thisProcess.func("const char *strerror(int number)"); // strerror(3)

@@ -33,7 +33,7 @@ test("the defaults are those of the README", () => {
   assert.equal(secret?.toString("hex"), "0123456789abcdef".repeat(4));
   assert.deepEqual(rest, {
     server: "192.168.1.1", routes: [], address: { address: 0x0a080002, prefix: 24, network: 0x0a080000, size: 256 },
-    port: 5555, tun: "tun0", mtu: 1400, offload: "on", trace: "walk", traceFile: undefined, configure: false,
+    port: 5555, tun: "tun0", mtu: 1400, offload: "on", trace: "walk", traceFile: undefined, configure: false, once: false, rekey: 120,
   });
   const { listen, subnet, subnet6, nat } = server();
   assert.deepEqual([listen, subnet.network, subnet.prefix, subnet6, nat], ["*", 0x0a080000, 24, [0xfd56504e, 0, 0], undefined]);
@@ -50,6 +50,7 @@ test("every option is read", () => {
   assert.deepEqual([server("--subnet6", "off").subnet6, server("--subnet6", "fd00:1:2::/96").subnet6], [undefined, [0xfd000001, 0x00020000, 0]]);
   for (const address of ["10.1.2.3", "::", "2001:db8::1"]) assert.equal(server("--listen", address).listen, address);
   assert.deepEqual(client("--route", "::/0", "--route", "2001:DB8::/32").routes, ["::/0", "2001:db8::/32"]);
+  assert.deepEqual([client("--once").once, client("--rekey", "1").rekey], [true, 1]);
 });
 
 test("wrong usage is one line that says what was wrong and what to try, exit code 2", () => {
@@ -72,6 +73,7 @@ test("wrong usage is one line that says what was wrong and what to try, exit cod
   for (const subnet6 of ["on", "fd00::/64", "fd00::1/96", "10.8.0.0/24"]) refuses(() => server("--subnet6", subnet6), /--subnet6/);
   refuses(() => client("--address", "10.8.0.2"), /--address/);
   refuses(() => client("--cipher", "rot13"), /--cipher/);
+  for (const seconds of ["0", "86401", "often"]) refuses(() => client("--rekey", seconds), /--rekey/);
   refuses(() => client("--trace", "loud"), /--trace/);
 });
 

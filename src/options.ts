@@ -34,6 +34,8 @@ const COMMON = {
 export const CLIENT = {
   ...COMMON,
   route: option("CIDR", undefined, "a block to send into the tunnel; repeatable", route),
+  once: flag("end when the server is lost, instead of connecting again"),
+  rekey: option("SECONDS", "120", "ask for fresh keys so often, 1 to 86400", whole(1, 86_400)),
   address: option("CIDR", "10.8.0.2/24", "inner address, for --cipher xor only: there, no handshake assigns one", cidr(8, 30)),
 };
 export const SERVER = {
@@ -56,7 +58,7 @@ export type ServerOptions = ReturnType<typeof serverOptions>;
 export function clientOptions(args: string[]) {
   const { values, positionals } = parse(args, CLIENT, "src/client.ts <server>");
   if (positionals.length !== 1) throw usage(`expected one server, got ${positionals.length}`, "npx tsx src/client.ts 192.168.1.1");
-  return { ...common(values), server: positionals[0]!, routes: values.route ?? [], address: last(values.address)! };
+  return { ...common(values), server: positionals[0]!, routes: values.route ?? [], address: last(values.address)!, once: values.once !== undefined, rekey: last(values.rekey)! };
 }
 
 /** The server's options, likewise. */

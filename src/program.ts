@@ -3,6 +3,7 @@
  * peer's goodbye) goes through exit(), which undoes in reverse order what atExit() was given.
  */
 import chalk from "chalk";
+import { exitNow } from "./libc.ts";
 
 /** A failure that the user can mend: what happened ("Cannot <action>: <state>"), and what to try. */
 export class Failure extends Error {
@@ -37,7 +38,7 @@ export function exit(code: number): void {
       exitCode = 1;
     }
   }
-  process.exit(exitCode);
+  exitNow(exitCode); // process.exit() would wait, up to 10 s, for a thread of libuv that looks a name up
 }
 
 /** Prints an error in one line, then ends the program with its exit code. */

@@ -58,3 +58,15 @@ test("one table serves both families: an IPv6 packet finds the client by the IPv
   assert.equal(clientFor("fd56:504e::10.8.0.2"), "anna");
   for (const destination of ["fd56:504e::10.8.0.3", "fd56:504e::1:10.8.0.2", "::10.8.0.2", "ff02::1"]) assert.equal(clientFor(destination), undefined, destination);
 });
+
+test("offer() gives the wished address if it is free, or if its holder may be replaced; else another", () => {
+  const one = router("10.8.0.0/24");
+  const wish = 0x0a080007;
+  assert.equal(one.offer(wish), wish);
+  assert.equal(one.offer(wish), wish, "an open handshake, perhaps a replayed one, does not keep it from its owner");
+  assert.ok(one.claim(wish, "anna"));
+  assert.equal(formatIPv4(one.offer(wish)!), "10.8.0.2");
+  assert.equal(one.offer(wish, (holder) => holder === "anna"), wish);
+  assert.equal(one.clientAt(wish), "anna", "an offer takes nothing away");
+  for (const wrong of [0, 0x0a080000, 0x0a080001, 0x0a0800ff, 0x08080808]) assert.notEqual(one.offer(wrong), wrong);
+});

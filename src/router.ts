@@ -14,10 +14,13 @@ export class Router<Client> {
   }
 
   /**
-   * The lowest address that nobody holds, for a handshake; undefined if all are taken. An offer is no lease: a replayed
-   * handshake must cost nothing. It only steers other handshakes to other addresses while there are any.
+   * An address for a handshake: the one it wishes for, if nobody holds it or `mayTakeOver` says yes to its holder; else the lowest
+   * that is free; undefined if all are taken. An offer is no lease: a replayed handshake must cost nothing. It only steers other
+   * handshakes to other addresses while there are any.
    */
-  offer(): number | undefined {
+  offer(wish = 0, mayTakeOver = (_holder: Client) => false): number | undefined {
+    const holder = this.holders.get(wish | 0);
+    if (this.isClients(wish) && (holder === undefined || mayTakeOver(holder))) return this.noteOffer(wish);
     let free: number | undefined;
     for (let address = this.gateway + 1; address <= this.last; address++) {
       if (this.holders.has(address | 0)) continue;
@@ -27,8 +30,12 @@ export class Router<Client> {
         break;
       }
     }
-    if (free !== undefined) this.offers.set(free, (this.offers.get(free) ?? 0) + 1);
-    return free;
+    return free === undefined ? undefined : this.noteOffer(free);
+  }
+
+  private noteOffer(address: number): number {
+    this.offers.set(address, (this.offers.get(address) ?? 0) + 1);
+    return address;
   }
 
   /** A handshake that was offered `address` is over, either way. */
@@ -40,9 +47,13 @@ export class Router<Client> {
 
   /** `client` holds `address` from now on; false if it cannot: held by another, or no client's address at all. */
   claim(address: number, client: Client): boolean {
-    if (address <= this.gateway || address > this.last || this.holders.has(address | 0)) return false;
+    if (!this.isClients(address) || this.holders.has(address | 0)) return false;
     this.holders.set(address | 0, client);
     return true;
+  }
+
+  private isClients(address: number): boolean {
+    return address > this.gateway && address <= this.last;
   }
 
   /** Frees `address`, if `client` holds it. */

@@ -3,10 +3,11 @@
  * handshake frame from the server says "refused"; it is not authenticated, and only decides which error the client prints.
  */
 import { type FrameType as Type, aesFraming, BrokenStream, FrameReader, FrameType, handshakeFraming } from "./frame.ts";
-import { type ClientConfig, decodeReply, encodeReply, Handshake, HandshakeError, Refused } from "./handshake.ts";
+import { type ClientConfig, decodeReply, decodeWish, encodeReply, encodeWish, Handshake, HandshakeError, Refused, type Wish } from "./handshake.ts";
 import { EAGAIN, errnoName, Memory, write } from "./libc.ts";
 import { ready } from "./loop.ts";
 import { Failure } from "./program.ts";
+import { answerRekeys } from "./rekey.ts";
 import type { TcpSocket } from "./tcp.ts";
 import { DOWN, UP } from "./trace.ts";
 import { Peer } from "./tunnel.ts";
@@ -14,14 +15,17 @@ import { Peer } from "./tunnel.ts";
 const DEADLINE = 10_000; // ms, for the other end's message
 const frame = new Memory(aesFraming.header + handshakeFraming.maxBody); // of the message being sent
 
-/** The client's side. Errors: a Failure that says what to try. */
-export async function startSession(socket: TcpSocket, secret: Buffer): Promise<{ peer: Peer; config: ClientConfig }> {
+/** The server has another secret: to try again is in vain. */
+export class WrongSecret extends Failure {}
+
+/** The client's side; `wish`: what it had before. Errors: a Failure that says what to try. */
+export async function startSession(socket: TcpSocket, secret: Buffer, wish: Wish = {}): Promise<{ peer: Peer; config: ClientConfig }> {
   const handshake = new Handshake("client", secret);
   const because = (reason: string, hint: string) => new Failure(`Cannot start a session with ${socket.remote}: ${reason}`, hint);
   try {
-    sendMessage(socket, handshake.write(Buffer.alloc(0)));
+    sendMessage(socket, handshake.write(encodeWish(wish)));
     const reply = await receiveMessage(socket);
-    if (reply.length === 0) throw because("it refused our secret", "copy the secret file from the server, and check --secret on both ends");
+    if (reply.length === 0) throw new WrongSecret(`Cannot start a session with ${socket.remote}: it refused our secret`, "copy the secret file from the server, and check --secret on both ends");
     const config = decodeReply(handshake.read(reply));
     return { peer: new Peer(socket, UP, DOWN, handshake.split()), config };
   } catch (error) {
@@ -33,22 +37,25 @@ export async function startSession(socket: TcpSocket, secret: Buffer): Promise<{
 }
 
 /**
- * The server's side. Once message 1 proved good, `makeReply` decides what the client is told. Throws HandshakeError or
- * BrokenStream. The client is proven only by its first sealed frame: message 1 may be a replay.
+ * The server's side. Once message 1 proved good, `makeReply` decides what the client is told. Throws BrokenStream.
+ * The client is proven only by its first sealed frame: message 1 may be a replay.
  */
-export async function acceptSession(socket: TcpSocket, secret: Buffer, makeReply: () => ClientConfig | { refused: string }): Promise<Peer> {
+export async function acceptSession(socket: TcpSocket, secret: Buffer, makeReply: (wish: Wish) => ClientConfig | { refused: string }): Promise<Peer> {
   const handshake = new Handshake("server", secret);
   const message = await receiveMessage(socket);
+  let wish: Buffer;
   try {
-    handshake.read(message);
+    wish = handshake.read(message);
   } catch (error) {
     sendMessage(socket, Buffer.alloc(0));
     throw error;
   }
-  const reply = makeReply();
+  const reply = makeReply(decodeWish(wish));
   sendMessage(socket, handshake.write(encodeReply(reply)));
   if ("refused" in reply) throw new HandshakeError(reply.refused);
-  return new Peer(socket, DOWN, UP, handshake.split());
+  const peer = new Peer(socket, DOWN, UP, handshake.split());
+  answerRekeys(peer, secret);
+  return peer;
 }
 
 /** A message is at most a few hundred bytes, and the first thing on its socket: it always fits. */

@@ -132,10 +132,11 @@ export function acceptTcp(listener: number): TcpSocket | number {
 
 /**
  * Connects to `host`: an IPv4 or IPv6 address, or a name, whose addresses are tried one after the other, in the resolver's order.
+ * `known`: its address, should nobody answer for its name.
  * Errors: a Failure that says what to try.
  */
-export async function connectTcp(host: string, port: number): Promise<TcpSocket> {
-  const addresses = await resolve(host.replace(/^\[(.*)\]$/, "$1"));
+export async function connectTcp(host: string, port: number, known?: string): Promise<TcpSocket> {
+  const addresses = await resolve(host.replace(/^\[(.*)\]$/, "$1"), known);
   const failures: string[] = [];
   let refused = false;
   for (const address of addresses) {
@@ -164,12 +165,13 @@ async function connect(fd: number, address: Buffer, ms: number): Promise<number>
 }
 
 /** The addresses of a name, of both families; an address is its own only one. */
-async function resolve(host: string): Promise<string[]> {
+async function resolve(host: string, known?: string): Promise<string[]> {
   if (isIPv4(host) || isIPv6(host)) return [host];
   if (host === "") throw new Failure(`Cannot connect to "": no name and no address`, "give the server's name or address");
   try {
     return (await dns.lookup(host, { all: true })).map(({ address }) => address);
   } catch (error) {
+    if (known !== undefined) return [known]; // the way to the name server may go through the tunnel
     throw new Failure(`Cannot find ${host}: ${(error as NodeJS.ErrnoException).code}`, "check the name, or give the server's address");
   }
 }

@@ -20,7 +20,9 @@ import { xor } from "./xor.ts";
 
 const RECORD_SPACE = 4; // in front of the packet in `scratch`, for a record's length
 const scratch = new Memory(RECORD_SPACE + pad(OFFLOAD_HEADER + MAX_PACKET, 4)); // the packet just read from the TUN
-const OUTBOX = 8 * BATCH; // bytes that may wait for one peer's socket; beyond that its packets are dropped
+const OUTBOX = 8 * BATCH; // bytes that may wait for one peer's socket; beyond that its packets are dropped …
+const CONTROL_ROOM = 256; // … but a goodbye and fresh keys still fit
+const NOTHING = Buffer.alloc(0);
 
 /** The other end of one connection: its socket, its ciphers, and the bytes on their way to it. */
 export class Peer {
@@ -29,15 +31,15 @@ export class Peer {
   readonly in: Direction; // … and of what we receive from it
   readonly framing: Framing;
   readonly reader: FrameReader;
-  readonly sealer: Cipher | undefined; // undefined: --cipher xor
-  readonly opener: Cipher | undefined;
+  sealer: Cipher | undefined; // undefined: --cipher xor
+  opener: Cipher | undefined;
   readonly outbox = new Memory(OUTBOX);
   head = 0; // outbox: first byte that the socket has not taken
   tail = 0; // outbox: end of what is in it
   frameAt = -1; // outbox: where the open frame starts; -1: none is open
   packets = 0; // in the open frame
   shown = ""; // id of the latest frame in the outbox, if the trace shows it
-  framesSent = 0; // = the sealer's counter, so that both ends name a frame alike
+  framesSent = 0; // both ends count alike, and so name a frame alike; the sealer's counter begins anew with each key
   framesReceived = 0;
   closed = false;
 
@@ -45,6 +47,8 @@ export class Peer {
   onBacklog: (waiting: boolean) => void = () => {};
   /** Called at the first frame that proves the peer has the session's keys. */
   onProven: () => void = () => {};
+  /** A control frame about fresh keys: `rekey` and the peer's handshake message, or `switch`. Throws BrokenStream. */
+  onRekey: (word: number, message: Buffer) => void = () => {};
   /** May this packet of the peer's go into our TUN? A sentence says why not. */
   admit: (packet: Buffer, at: number, length: number) => string | undefined = () => undefined;
   /** Called once, when the connection is over. */
@@ -59,6 +63,20 @@ export class Peer {
     this.reader = new FrameReader(this.framing);
     this.sealer = keys && new Cipher(keys.send, "seal");
     this.opener = keys && new Cipher(keys.receive, "open");
+  }
+
+  /** From the next frame on, this key seals what we send. */
+  sendWith(key: Buffer): void {
+    if (this.closed) return;
+    this.sealer?.free();
+    this.sealer = new Cipher(key, "seal");
+  }
+
+  /** From the next frame on, this key opens what we receive. */
+  receiveWith(key: Buffer): void {
+    if (this.closed) return;
+    this.opener?.free();
+    this.opener = new Cipher(key, "open");
   }
 
   /** The connection is over. The fd is its owner's to close, in onClose. */
@@ -108,7 +126,7 @@ function enqueue(peer: Peer, tun: Tun, length: number, wokenAt: bigint): void {
   const size = length - tun.header; // of the packet alone
   // A drain of many small packets, then a large one, can be more than a frame holds: a second frame takes what does not fit.
   if (peer.frameAt >= 0 && peer.tail + record + framing.tag > peer.frameAt + framing.header + framing.maxBody) closeFrame(peer, FrameType.data);
-  if (!makeRoom(peer, framing.header + record + framing.tag)) return trace.drop("the socket is full", peer.socket.remote, scratch, packet, size);
+  if (!makeRoom(peer, framing.header + record + framing.tag + CONTROL_ROOM)) return trace.drop("the socket is full", peer.socket.remote, scratch, packet, size);
   if (peer.frameAt < 0) {
     openFrame(peer);
     if (touched.at(-1) !== peer) touched.push(peer);
@@ -156,6 +174,7 @@ function makeRoom(peer: Peer, size: number): boolean {
 /** Seals the open frame's body in place, and finishes its header. */
 function closeFrame(peer: Peer, type: FrameType): void {
   if (peer.frameAt < 0) return;
+  if (peer.sealer?.usedUp) return peer.close("its key is used up, and it made no fresh one");
   const { framing, outbox, out, frameAt } = peer;
   const body = frameAt + framing.header;
   const length = peer.tail - body;
@@ -164,7 +183,7 @@ function closeFrame(peer: Peer, type: FrameType): void {
   peer.tail += framing.tag;
   if (peer.shown) {
     const total = peer.tail - frameAt;
-    if (peer.sealer) trace.step(out.seal, peer.shown, total - framing.header, `AES-256-GCM, nonce ${peer.framesSent}, tag of 16 bytes appended`, outbox, body + framing.packet);
+    if (peer.sealer) trace.step(out.seal, peer.shown, total - framing.header, `AES-256-GCM, nonce ${peer.sealer.counter - 1}, tag of 16 bytes appended`, outbox, body + framing.packet);
     trace.step(out.frame, peer.shown, total, `header of ${framing.header} bytes in front: ${total} bytes`, outbox, frameAt);
   }
   peer.framesSent++;
@@ -190,17 +209,23 @@ export function flush(peer: Peer): void {
   peer.onBacklog(peer.tail > 0);
 }
 
-/** Sends a control frame: one of the Control words, XORed and sealed like data. There is none in --cipher xor. */
-export function sendControl(peer: Peer, word: number): void {
-  if (!peer.sealer || peer.closed) return;
+/**
+ * Sends a control frame: one of the Control words, and what belongs to it (a multiple of 4 bytes), XORed and sealed like data.
+ * There is none in --cipher xor. False if it cannot be sent.
+ */
+export function sendControl(peer: Peer, word: number, message: Buffer = NOTHING): boolean {
+  const length = 4 + message.length;
+  if (!peer.sealer || peer.closed) return false;
   closeFrame(peer, FrameType.data);
-  if (!makeRoom(peer, peer.framing.header + 4 + peer.framing.tag)) return;
+  if (!makeRoom(peer, peer.framing.header + length + peer.framing.tag)) return false;
   openFrame(peer);
   scratch.bytes.writeUInt32BE(word, 0);
-  xor(scratch, 0, peer.outbox, peer.tail, 4);
-  peer.tail += 4;
+  message.copy(scratch.bytes, 4);
+  xor(scratch, 0, peer.outbox, peer.tail, length);
+  peer.tail += length;
   closeFrame(peer, FrameType.control);
   flush(peer);
+  return true;
 }
 
 // ---- inbound: socket → TUN ----
@@ -240,6 +265,7 @@ function receiveFrame(peer: Peer, tun: Tun, fresh: number, readAt: bigint): void
   const end = reader.end - framing.tag;
   if (opener) {
     if (end < start) throw new BrokenStream("a frame without room for its tag");
+    if (opener.usedUp) throw new BrokenStream("its key is used up, and it made no fresh one");
     if (!opener.open(memory, start, end - start, framing.header)) // WALK 8.open R6.open
       throw new BrokenStream(`frame ${peer.framesReceived} has a wrong tag: forged or damaged, or out of order`);
     if (id) trace.step(walk.open, id, end - start, "AES-256-GCM: tag good, decrypted", memory, start + framing.packet);
@@ -281,6 +307,7 @@ const large = (tun: Tun, memory: Memory, at: number) => (tun.header ? describeOf
 function receiveControl(peer: Peer, bytes: Buffer, start: number, end: number): void {
   const word = end - start >= 4 ? bytes.readUInt32BE(start) : 0;
   if (word === Control.goodbye) peer.close("it said goodbye");
+  else if (word === Control.rekey || word === Control.switch) peer.onRekey(word, Buffer.from(bytes.subarray(start + 4, end)));
   else if (word !== Control.keepalive) trace.note(`${peer.socket.remote} sent an unknown control word ${word}: ignored`);
 }
 

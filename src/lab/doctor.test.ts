@@ -175,7 +175,7 @@ labTest("a wrong secret, no device, no privilege, the server stopped, a foreign 
   assert.match(powerless.output, /fix +client# sudo npx tsx src\/lab\/doctor\.ts client/);
 
   await server.stop();
-  await client.ended;
+  await client.stop();
   const alone = await doctor(lab, "client", "--server", SERVER);
   assert.deepEqual([alone.code, alone.broken], [1, ["interface", "server"]], alone.output);
   assert.match(alone.output, /ECONNREFUSED\n +fix +server# npx tsx src\/lab\/doctor\.ts server/);

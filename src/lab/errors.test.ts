@@ -73,7 +73,7 @@ labTest("a --configure that fails says which command failed and why, and undoes 
   assert.equal(lab.try("client", "ip link show tun0").status, 1);
 });
 
-labTest("a server that breaks off right after the handshake is lost, not waited for", async (lab) => {
+labTest("a server that breaks off right after the handshake is lost, not waited for: --once", async (lab) => {
   const script = `
     import { acceptSession } from "./src/session.ts"; import { acceptTcp, listenTcp } from "./src/tcp.ts"; import { watch } from "./src/loop.ts"; import { close } from "./src/libc.ts";
     const listener = listenTcp("0.0.0.0", 5555);
@@ -86,7 +86,7 @@ labTest("a server that breaks off right after the handshake is lost, not waited 
     console.log("listening");`;
   const server = new Running(lab.spawn("server", [process.execPath, "--import", "tsx", "--input-type=module", "-e", script]));
   await server.until(/listening/);
-  await endsWith(startProgram(lab, "client", "client", [SERVER, "--configure"], SECRET), 1, /Lost the server 192\.168\.1\.1:5555/);
+  await endsWith(startProgram(lab, "client", "client", [SERVER, "--configure", "--once"], SECRET), 1, /Lost the server 192\.168\.1\.1:5555/);
 });
 
 labTest("routes and subnets that would send the tunnel into itself, and a --nat that does not exist, are refused", async (lab) => {
@@ -103,7 +103,7 @@ labTest("routes and subnets that would send the tunnel into itself, and a --nat 
 labTest("a full disk under the trace file, and nobody reading what is printed, end nothing", async (lab) => {
   const server = await startServer(lab, "--trace-file", "/dev/full");
   await server.until(/the trace file cannot be written any more: ENOSPC/);
-  const command = `${process.execPath} --import tsx src/client.ts ${SERVER} --configure --route 8.8.8.8/32 | head -n 1`;
+  const command = `${process.execPath} --import tsx src/client.ts ${SERVER} --once --configure --route 8.8.8.8/32 | head -n 1`;
   lab.spawn("client", ["sh", "-c", command], SECRET);
   await server.until(/client 10\.8\.0\.2 connected/);
   for (let i = 0; i < 3; i++) ping(lab, "client", "10.8.0.1", 3);

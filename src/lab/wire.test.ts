@@ -83,7 +83,10 @@ labTest("our own client and server talk --cipher xor, and the address is learned
   ping(lab, "client", "8.8.8.8");
   await server.until(/8\.write[^]*client 10\.8\.0\.33 connected/); // not between two steps of that packet
   assert.equal(await server.stop(), 0);
-  await client.until(/Lost the server .* Try: start the server, then this client again/);
+  await client.until(/Lost the server .*; trying again in/);
+  await startProgram(lab, "server", "server", ["--configure", "--nat", "eth1", "--cipher", "xor"]).until(/listening on/);
+  await client.until(/connected again after .*: this end of the tunnel is still 10\.8\.0\.33\/24/);
+  ping(lab, "client", "8.8.8.8");
 });
 
 labTest("two ends with different --cipher say so, and the server goes on", async (lab) => {

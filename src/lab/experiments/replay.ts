@@ -36,7 +36,7 @@ export async function run(): Promise<string> {
   await type(lab, "client", `ping -c 1 -W 1 ${TARGET}`);
   const [, reason] = await server.until(/10\.8\.0\.2 .*left: (.*) \(0 connected\)/);
   measured(/wrong tag/.test(reason!), `the server closed the connection: ${reason}`);
-  await victim.ended;
+  await victim.stop(); // or it would connect again
 
   heading(`3. The recorded first message of the handshake, ${COPIES} times`);
   const message = relay.frames.find(({ way, bytes }) => way === "up" && bytes[0] === FrameType.handshake)!.bytes;

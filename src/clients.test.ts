@@ -1,0 +1,118 @@
+/** Who gets which inner address: the server's clients on loopback, without root; a SOCK_SEQPACKET pair stands in for the TUN. */
+import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
+import { after, type TestContext, test } from "node:test";
+import { Clients } from "./clients.ts";
+import { aesFraming, Control, FrameType } from "./frame.ts";
+import { encodeWish, Handshake, type Wish } from "./handshake.ts";
+import { Memory, read, write } from "./libc.ts";
+import { ready } from "./loop.ts";
+import type { ServerOptions } from "./options.ts";
+import { formatIPv4, parseCidr, parseIPv4 } from "./packet.ts";
+import { startSession } from "./session.ts";
+import { connectTcp, listenTcp } from "./tcp.ts";
+import { SOCK_SEQPACKET, socketPair, until } from "./testing.ts";
+import { trace } from "./trace.ts";
+import { sendControl } from "./tunnel.ts";
+
+const SECRET = randomBytes(32);
+const PORT = 5552;
+const options = { secret: SECRET, subnet: parseCidr("10.8.0.0/29")!, mtu: 1400 } as ServerOptions;
+const clients = new Clients(options, { fd: socketPair(SOCK_SEQPACKET)[0], name: "tun0", header: 10 }, listenTcp("127.0.0.1", PORT));
+after(() => clients.end());
+
+const holder = (address: string) => clients.router.clientAt(parseIPv4(address)!);
+
+/** A session whose client has not sent a sealed frame yet. */
+async function shakeHands(wish?: Wish) {
+  const socket = await connectTcp("127.0.0.1", PORT);
+  const { peer, config } = await startSession(socket, SECRET, wish);
+  return { ...config, peer, text: formatIPv4(config.address), leave: () => sendControl(peer, Control.goodbye) };
+}
+
+/** A client that is connected, and holds its address. */
+async function join(wish?: Wish) {
+  const client = await shakeHands(wish);
+  const before = holder(client.text);
+  sendControl(client.peer, Control.keepalive);
+  await until(() => holder(client.text) !== before);
+  return client;
+}
+
+/** Keeps what is noted from the screen; the function gives it back. */
+function notes(t: TestContext): () => string {
+  const { mock } = t.mock.method(trace, "note", () => {});
+  return () => mock.calls.map((call) => call.arguments[0]).join("\n");
+}
+
+test("a client without a wish gets the lowest address; one that had another gets that, if it is free", async (t) => {
+  notes(t);
+  const [first, second] = [await join(), await join({ address: parseIPv4("10.8.0.5")!, token: "ab".repeat(16) })];
+  assert.deepEqual([first.text, second.text], ["10.8.0.2", "10.8.0.5"]);
+  assert.match(first.token!, /^[0-9a-f]{32}$/);
+  assert.notEqual(first.token, second.token);
+  for (const one of [first, second]) one.leave();
+  await until(() => clients.router.size === 0);
+});
+
+test("with its token, a client takes its address over from a connection that is dead but unnoticed, from its first sealed frame on", async (t) => {
+  const said = notes(t);
+  const old = await join();
+  const held = holder(old.text)!;
+  const again = await shakeHands(old);
+  assert.equal(again.text, old.text);
+  assert.equal(holder(old.text), held, "not before it has proven itself");
+  sendControl(again.peer, Control.keepalive);
+  await until(() => holder(old.text) !== held);
+  assert.ok(held.peer.closed);
+  assert.match(said(), /client 10\.8\.0\.2 from .* left: it connected again, from 127\.0\.0\.1:\d+ \(0 connected\)\nclient 10\.8\.0\.2 connected .* \(1 connected\)/);
+  const once = await join(old);
+  assert.equal(once.text, "10.8.0.3", "a token is good for one session");
+  for (const one of [again, once]) one.leave();
+  await until(() => clients.router.size === 0);
+});
+
+test("without the token, or with a wrong one, an address in use stays where it is", async (t) => {
+  notes(t);
+  const old = await join();
+  for (const token of [undefined, "ab".repeat(16)]) {
+    const other = await join({ address: old.address, token });
+    assert.equal(other.text, "10.8.0.3");
+    assert.ok(!holder(old.text)!.peer.closed);
+    other.leave();
+    await until(() => clients.router.size === 1);
+  }
+  old.leave();
+  await until(() => clients.router.size === 0);
+});
+
+test("a replayed message 1, with a wish and the right token, takes nothing and disturbs nobody", async (t) => {
+  notes(t);
+  const old = await join();
+  const held = holder(old.text);
+  const message = new Handshake("client", SECRET).write(encodeWish(old));
+  const frame = new Memory(256);
+  aesFraming.putHeader(frame.bytes, 0, FrameType.handshake, message.length);
+  message.copy(frame.bytes, 4);
+  for (let i = 0; i < 3; i++) {
+    const { fd } = await connectTcp("127.0.0.1", PORT);
+    write(fd, frame, 0, 4 + message.length);
+    assert.ok(await ready(fd, "readable", 5000), "it is answered");
+    frame.bytes.writeUInt32BE(0x03000014, 200); // a control frame, sealed with a key that nobody has
+    write(fd, frame, 200, 24);
+    await ready(fd, "readable", 5000);
+    read(fd, new Memory(1024), 0, 1024);
+  }
+  assert.equal(holder(old.text), held);
+  assert.ok(!held!.peer.closed);
+  const again = await join(old);
+  assert.equal(again.text, old.text, "its owner can still have it");
+  again.leave();
+  await until(() => clients.router.size === 0);
+});
+
+test("a wish that makes no sense is refused", async (t) => {
+  const said = notes(t);
+  await assert.rejects(shakeHands({ address: 1, token: "no token" }), /closed the connection during the handshake/);
+  assert.match(said(), /refused 127\.0\.0\.1:\d+: the client's wish makes no sense/);
+});

@@ -1,0 +1,93 @@
+/**
+ * Client only: a session with the server, and the next one when it is lost. tun0 stays as it is meanwhile, with its address and
+ * its routes: what is inside the tunnel notices a pause, and goes on. Nobody reads tun0 then; its queue holds about 500 packets,
+ * and the kernel counts what does not fit (ip -s link: TX dropped).
+ */
+import { setTimeout as sleep } from "node:timers/promises";
+import type { ClientConfig } from "./handshake.ts";
+import { close } from "./libc.ts";
+import type { ClientOptions } from "./options.ts";
+import { Failure } from "./program.ts";
+import { keepFresh } from "./rekey.ts";
+import { startSession, WrongSecret } from "./session.ts";
+import { canCarryIPv6, clientChanges, innerAddresses, setUp } from "./setup.ts";
+import { connectTcp } from "./tcp.ts";
+import { DOWN, trace, UP } from "./trace.ts";
+import { Peer } from "./tunnel.ts";
+
+const FIRST_PAUSE = 500; // ms, at most, before the first try …
+const LONGEST_PAUSE = 30_000; // … and before each of the later ones
+
+export interface Session {
+  peer: Peer;
+  config: ClientConfig;
+  answered: boolean; // has the server ever sent a frame, in this session or one before it?
+}
+
+/** One try: a TCP connection, fresh keys, and an inner address, that of the session `before` if the server still has it. Errors: a Failure. */
+export async function connect(options: ClientOptions, before?: Session): Promise<Session> {
+  const socket = await connectTcp(options.server, options.port, before?.peer.socket.address);
+  const answered = before !== undefined && (before.answered || before.peer.framesReceived > 0);
+  if (!options.secret) return { peer: new Peer(socket, UP, DOWN), config: { ...options.address, mtu: options.mtu }, answered };
+  try {
+    const { peer, config } = await startSession(socket, options.secret, before?.config);
+    keepFresh(peer, options.secret, options.rekey);
+    const mtu = Math.min(config.mtu, options.mtu);
+    return { peer, config: { ...config, mtu, subnet6: canCarryIPv6(options.tun, mtu) ? config.subnet6 : undefined }, answered };
+  } catch (error) {
+    close(socket.fd);
+    throw error;
+  }
+}
+
+/** Makes this machine's end of the tunnel what the session says, or tells the user how; says that we are connected. */
+export function configure(options: ClientOptions, { peer, config }: Session, before?: Session): void {
+  const changes = clientChanges(options, config, peer.socket.address);
+  if (before) changes.unshift({ run: `ip addr flush dev ${options.tun}` }); // the routes go with the last address
+  const toDo = setUp(changes, options.configure);
+  trace.note(`connected to ${peer.socket.remote}: this end of the tunnel is ${before ? "now " : ""}${describe(config)}${toDo}`);
+}
+
+/**
+ * Connects again, as often as it takes. Errors: a Failure with --once, where a new try is in vain, or where it was connected but
+ * never heard.
+ */
+export async function reconnect(options: ClientOptions, before: Session, reason: string): Promise<Session> {
+  const lostAt = performance.now();
+  const lost = `Lost the server ${before.peer.socket.remote}: ${reason}`;
+  // Without a handshake, two different ciphers show only so.
+  if (!options.secret && !before.answered && before.peer.framesReceived === 0) throw new Failure(lost, "start both ends with --cipher xor, or both without");
+  if (options.once) throw new Failure(lost, "start the server, then this client again");
+
+  let problem = lost;
+  let session: Session | undefined;
+  for (let failures = 0; !session; failures++) {
+    const pause = backOff(failures);
+    trace.note(`${problem}; trying again in ${seconds(pause)} s`);
+    await sleep(pause);
+    try {
+      session = await connect(options, before);
+    } catch (error) {
+      if (!(error instanceof Failure) || error instanceof WrongSecret) throw error;
+      problem = error.message;
+    }
+  }
+  const same = describe(session.config) === describe(before.config);
+  const again = `connected again after ${seconds(performance.now() - lostAt)} s`;
+  trace.note(same ? `${again}: this end of the tunnel is still ${describe(session.config)}` : `${again}, but with another address or MTU`);
+  if (!same) configure(options, session, before);
+  return session;
+}
+
+/**
+ * How long to wait after so many failed tries, ms: twice as long each time, up to half a minute, and a random part of it less, so that
+ * thirty clients of a server that restarts do not come all at once ("equal jitter" in M. Brooker, Exponential Backoff And Jitter,
+ * AWS Architecture Blog, 2015). `random`: 0 to 1.
+ */
+export function backOff(failures: number, random = Math.random()): number {
+  const longest = Math.min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** failures);
+  return longest / 2 + (random * longest) / 2;
+}
+
+const seconds = (ms: number) => (ms / 1000).toFixed(1);
+const describe = ({ address, prefix, mtu, subnet6 }: ClientConfig) => `${innerAddresses(address, prefix, subnet6).join(" and ")}, MTU ${mtu}`;

@@ -1,0 +1,75 @@
+/**
+ * Fresh keys while a session lasts: a second handshake, inside the sealed frames of the first. Whoever gets hold of a key can read
+ * two minutes with it, and no nonce counter comes near its end. TCP keeps frames in order, so each end changes a key between two
+ * frames: none is lost, and none could be meant for either key.
+ *
+ *   client                                                server
+ *   rekey, message 1  ──────────────────────────────────▶
+ *                     ◀──────────────────────────────────  rekey, message 2: its last frame under the old key
+ *   switch: our last frame under the old key  ──────────▶
+ */
+import { BrokenStream, Control } from "./frame.ts";
+import { Handshake, REKEY_PROLOGUE } from "./handshake.ts";
+import { trace } from "./trace.ts";
+import { type Peer, sendControl } from "./tunnel.ts";
+
+/**
+ * A key seals no more than about 64 GiB. TLS 1.3 counts 2^24.5 records of 16 KiB, six times as much, as safe for AES-GCM (RFC 8446,
+ * section 5.5); at 6 Gbit/s the two minutes are over first.
+ */
+const BYTES = 2 ** 36;
+const PAUSE = 900; // ms between two rekeys that the server answers: a client waits at least a second after each
+const NOTHING = Buffer.alloc(0);
+
+/** The client's side: asks for fresh keys when the session's are `seconds` old, or have sealed enough. */
+export function keepFresh(peer: Peer, secret: Buffer, seconds: number): void {
+  let age = 0; // of the keys, s
+  let handshake: Handshake | undefined; // its message 1 is on its way
+  const clock = setInterval(() => {
+    if (peer.closed) return clearInterval(clock);
+    const due = ++age >= seconds || Math.max(peer.sealer!.bytes, peer.opener!.bytes) >= BYTES;
+    if (!due || handshake) return;
+    const next = new Handshake("client", secret, REKEY_PROLOGUE);
+    if (sendControl(peer, Control.rekey, next.write(NOTHING))) handshake = next;
+  }, 1000).unref();
+
+  peer.onRekey = (word, message) => {
+    if (word !== Control.rekey || !handshake) throw new BrokenStream("a rekey that we did not ask for");
+    handshake.read(message);
+    const { send, receive } = handshake.split();
+    peer.receiveWith(receive);
+    must(sendControl(peer, Control.switch));
+    peer.sendWith(send);
+    handshake = undefined;
+    age = 0;
+    clock.refresh();
+    trace.note(`fresh keys with ${peer.socket.remote}: nonces count from 0 again`);
+  };
+}
+
+/** The server's side. A peer that asks too often, or out of turn, breaks its stream. */
+export function answerRekeys(peer: Peer, secret: Buffer): void {
+  let next: Buffer | undefined; // the client's key from its `switch` on
+  let earliest = 0; // performance.now()
+
+  peer.onRekey = (word, message) => {
+    if (word === Control.switch && next) {
+      peer.receiveWith(next);
+      next = undefined;
+      return trace.note(`fresh keys with ${peer.socket.remote}: nonces count from 0 again`);
+    }
+    if (word === Control.switch || next) throw new BrokenStream("a rekey out of turn");
+    if (performance.now() < earliest) throw new BrokenStream("it asks for fresh keys more than once a second");
+    earliest = performance.now() + PAUSE;
+    const handshake = new Handshake("server", secret, REKEY_PROLOGUE);
+    handshake.read(message);
+    must(sendControl(peer, Control.rekey, handshake.write(NOTHING)));
+    const { send, receive } = handshake.split();
+    peer.sendWith(send);
+    next = receive;
+  };
+}
+
+function must(sent: boolean): void {
+  if (!sent) throw new BrokenStream("no room for a rekey: it takes no bytes from us");
+}
