@@ -31,10 +31,10 @@ program(async () => {
   };
   if (!options.secret) trace.note(XOR_WARNING);
   sendControl(peer, Control.keepalive); //                       our first sealed frame proves us to the server
-  atExit(() => sendControl(peer, Control.goodbye));
 
   const mtu = Math.min(config.mtu, options.mtu);
   const toDo = setUp(clientChanges(options, { ...config, mtu }, socket.address), options.configure);
+  atExit(() => sendControl(peer, Control.goodbye)); //           before the changes are undone
   trace.note(`connected to ${socket.remote}: this end of the tunnel is ${formatIPv4(config.address)}/${config.prefix}, MTU ${mtu}${toDo}`);
 
   // The loop: two fds, each with what to do when it is ready. Everything that follows happens in these lines.

@@ -29,6 +29,8 @@ export const accept4 = libc("int accept4(int fd, _Out_ void *address, _Inout_ ui
 export const connect = libc("int connect(int fd, void *address, uint32_t length)"); // connect(2)
 export const setsockopt = libc("int setsockopt(int fd, int level, int name, void *value, uint32_t length)"); // setsockopt(2)
 export const getsockopt = libc("int getsockopt(int fd, int level, int name, void *value, _Inout_ uint32_t *length)");
+export const pipe2 = libc("int pipe2(_Out_ int *ends, int flags)"); // pipe(2)
+export const waitpid = libc("int waitpid(int pid, _Out_ int *status, int options)"); // waitpid(2)
 const cStrerror = thisProcess.func("const char *strerror(int number)"); // strerror(3)
 
 

@@ -1,12 +1,13 @@
 /**
  * What the kernel must be told so that packets find the tunnel: addresses, routes, forwarding, NAT. The same commands are
- * printed for the next terminal, or run with --configure and undone at exit. The address and the routes of a TUN need no
- * undoing: they go when the program that created it closes it.
+ * printed for the next terminal, or run with --configure and undone at the end, whatever that is: keeper.ts. The address and the
+ * routes of a TUN need no undoing: they go when the program that created it closes it.
  */
 import { spawnSync, type SpawnSyncOptionsWithStringEncoding } from "node:child_process";
 import { readFileSync } from "node:fs";
 import chalk from "chalk";
 import type { ClientConfig } from "./handshake.ts";
+import { Keeper } from "./keeper.ts";
 import type { ClientOptions, ServerOptions } from "./options.ts";
 import { type Cidr, formatIPv4, parseCidr, parseIPv4 } from "./packet.ts";
 import { atExit, Failure } from "./program.ts";
@@ -18,8 +19,18 @@ export const LAB_HOST = process.env.SIMPLE_VPN_HOST;
 export interface Change {
   run: string;
   undo?: string;
-  unless?: string; // if this succeeds, an earlier run that was killed has left it: only the undoing is to do
+  unless?: string; // if this succeeds, an earlier run has left it, one that was killed together with its keeper: only the undoing is to do
 }
+
+/**
+ * What we add to the rules that we make: a name, to tell them from the user's own, and patience (-w) with others who change rules
+ * meanwhile. What is printed to be typed does without: those rules are the user's own, and short.
+ */
+const MARK = " -m comment --comment simple-vpn -w";
+const marked = (line: string) => (/^ip6?tables /.test(line) ? line + MARK : line);
+
+/** One rule of iptables or ip6tables. */
+const rule = (line: string): Change => ({ run: line, undo: line.replace(/ -[AI] /, " -D "), unless: line.replace(/ -[AI] /, " -C ") });
 
 const bringUp = (tun: string, address: number, prefix: number, mtu: number): Change[] => [
   { run: `ip addr replace ${formatIPv4(address)}/${prefix} dev ${tun}` },
@@ -31,11 +42,11 @@ export function serverChanges(options: Pick<ServerOptions, "tun" | "mtu" | "subn
   const { tun, mtu, subnet, nat } = options;
   const changes = bringUp(tun, gateway, subnet.prefix, mtu);
   if (nat === undefined) return changes;
-  const rule = `POSTROUTING -s ${formatIPv4(subnet.network)}/${subnet.prefix} -o ${nat} -j MASQUERADE`;
+  const masquerade = rule(`iptables -t nat -A POSTROUTING -s ${formatIPv4(subnet.network)}/${subnet.prefix} -o ${nat} -j MASQUERADE`);
   const before = readFileSync("/proc/sys/net/ipv4/ip_forward", "utf8").trim();
   const forward: Change = { run: "sysctl -w net.ipv4.ip_forward=1" };
   if (before === "0") forward.undo = "sysctl -w net.ipv4.ip_forward=0";
-  return [...changes, forward, { run: `iptables -t nat -A ${rule}`, undo: `iptables -t nat -D ${rule}`, unless: `iptables -t nat -C ${rule}` }];
+  return [...changes, forward, masquerade];
 }
 
 /** The client's commands: its end of the tunnel, and what is routed into it. `server`: the server's outer address. */
@@ -59,6 +70,8 @@ export function clientChanges(options: Pick<ClientOptions, "tun" | "routes">, co
 
 const contains = (block: Cidr, address: number) => address >= block.network && address < block.network + block.size;
 
+let keeper: Keeper | undefined; // from the first change on
+
 /**
  * Runs the changes and says so; returns "". Or, without `configure`, returns the lines that tell the user to do it.
  * Errors: a Failure with the command's own words.
@@ -66,14 +79,19 @@ const contains = (block: Cidr, address: number) => address >= block.network && a
 export function setUp(changes: Change[], configure: boolean): string {
   const what = LAB_HOST ? `${nextTerminal(`make configure-${LAB_HOST}`)}, which runs on the ${LAB_HOST}:` : "Type in the next terminal, as root:";
   if (!configure) return ["", what, ...changes.map(({ run }) => `  ${run}`)].join("\n");
+  if (!keeper) {
+    keeper = new Keeper();
+    atExit(() => keeper!.finish());
+  }
   for (const { run, undo, unless } of changes) {
-    console.log(`# ${run}`);
-    if (unless === undefined || execute(unless).status !== 0) command(run);
-    if (undo !== undefined) {
-      atExit(() => {
-        console.log(`# ${undo}`);
-        command(undo);
-      });
+    console.log(`# ${marked(run)}`);
+    if (undo !== undefined) keeper.keep(marked(undo));
+    if (unless !== undefined && execute(marked(unless)).status === 0) continue;
+    try {
+      command(marked(run));
+    } catch (error) {
+      if (undo !== undefined) keeper.forget();
+      throw error;
     }
   }
   return "";
@@ -86,10 +104,14 @@ export function checkDevice(device: string | undefined): void {
   if (device !== undefined && execute(`ip link show dev ${device}`).status !== 0) throw new Failure(`Cannot use --nat ${device}: there is no such interface`, "'ip -br link' lists them");
 }
 
-/** In a session of its own: Ctrl-C is for us, not for the command that undoes things. */
+/**
+ * In a session of its own: Ctrl-C is for us, not for the command. It holds the keeper's pipe, so that the undoing of a command does
+ * not begin before the command has ended, even if we are killed meanwhile.
+ */
 function execute(line: string) {
   const [program, ...args] = line.split(" ");
-  return spawnSync(program!, args, { encoding: "utf8", detached: true } as SpawnSyncOptionsWithStringEncoding);
+  const stdio = ["ignore", "pipe", "pipe", ...(keeper ? [keeper.pipe] : [])];
+  return spawnSync(program!, args, { encoding: "utf8", detached: true, stdio } as SpawnSyncOptionsWithStringEncoding);
 }
 
 function command(line: string): string {
