@@ -9,7 +9,7 @@ import { clientOptions } from "./options.ts";
 import { formatIPv4, ipVersion } from "./packet.ts";
 import { atExit, fail, Failure, program } from "./program.ts";
 import { startSession } from "./session.ts";
-import { clientChanges, setUp } from "./setup.ts";
+import { clientChanges, dropRoot, setUp } from "./setup.ts";
 import { connectTcp, socketError } from "./tcp.ts";
 import { DOWN, trace, UP, XOR_WARNING } from "./trace.ts";
 import { openTun } from "./tun.ts";
@@ -35,6 +35,7 @@ program(async () => {
   const mtu = Math.min(config.mtu, options.mtu);
   const toDo = setUp(clientChanges(options, { ...config, mtu }, socket.address), options.configure);
   atExit(() => sendControl(peer, Control.goodbye)); //           before the changes are undone
+  dropRoot(options.user);
   trace.note(`connected to ${socket.remote}: this end of the tunnel is ${formatIPv4(config.address)}/${config.prefix}, MTU ${mtu}${toDo}`);
 
   // The loop: two fds, each with what to do when it is ready. Everything that follows happens in these lines.

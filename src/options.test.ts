@@ -33,7 +33,7 @@ test("the defaults are those of the README", () => {
   assert.equal(secret?.toString("hex"), "0123456789abcdef".repeat(4));
   assert.deepEqual(rest, {
     server: "192.168.1.1", routes: [], address: { address: 0x0a080002, prefix: 24, network: 0x0a080000, size: 256 },
-    port: 5555, tun: "tun0", mtu: 1400, offload: "on", trace: "walk", traceFile: undefined, configure: false,
+    port: 5555, tun: "tun0", mtu: 1400, offload: "on", trace: "walk", traceFile: undefined, configure: false, user: undefined,
   });
   const { listen, subnet, nat } = server();
   assert.deepEqual([listen, subnet.network, subnet.prefix, nat], ["0.0.0.0", 0x0a080000, 24, undefined]);
@@ -68,6 +68,7 @@ test("wrong usage is one line that says what was wrong and what to try, exit cod
   refuses(() => client("--address", "10.8.0.2"), /--address/);
   refuses(() => client("--cipher", "rot13"), /--cipher/);
   refuses(() => client("--trace", "loud"), /--trace/);
+  for (const user of ["nosuch", "", "-G", "root", "0"]) refuses(() => client("--user", user), /--user/);
 });
 
 test("a secret that is missing, malformed or readable by others is refused", () => {

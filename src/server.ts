@@ -7,7 +7,7 @@ import { watch } from "./loop.ts";
 import { serverOptions } from "./options.ts";
 import { formatIPv4 } from "./packet.ts";
 import { atExit, fail, program } from "./program.ts";
-import { checkDevice, serverChanges, setUp } from "./setup.ts";
+import { checkDevice, dropRoot, serverChanges, setUp } from "./setup.ts";
 import { listenTcp } from "./tcp.ts";
 import { trace, XOR_WARNING } from "./trace.ts";
 import { openTun } from "./tun.ts";
@@ -27,6 +27,7 @@ program(() => {
   const { gateway } = clients.router;
   const toDo = setUp(serverChanges(options, gateway), options.configure);
   atExit(() => clients.end()); //                                before the changes are undone
+  dropRoot(options.user);
   trace.note(`listening on ${options.listen}:${options.port}: this end of the tunnel is ${formatIPv4(gateway)}/${options.subnet.prefix}, MTU ${options.mtu}${toDo}`);
 
   // The loop: this fd, and the listener's and the clients', which clients.ts watches in the same way.

@@ -8,7 +8,7 @@ import { readFileSync } from "node:fs";
 import chalk from "chalk";
 import type { ClientConfig } from "./handshake.ts";
 import { Keeper } from "./keeper.ts";
-import type { ClientOptions, ServerOptions } from "./options.ts";
+import type { Account, ClientOptions, ServerOptions } from "./options.ts";
 import { type Cidr, formatIPv4, parseCidr, parseIPv4 } from "./packet.ts";
 import { atExit, Failure } from "./program.ts";
 
@@ -102,6 +102,28 @@ export const nextTerminal = (command: string) => `${chalk.bold.inverse(" next te
 /** A device that does not exist would be accepted by iptables, and never match. */
 export function checkDevice(device: string | undefined): void {
   if (device !== undefined && execute(`ip link show dev ${device}`).status !== 0) throw new Failure(`Cannot use --nat ${device}: there is no such interface`, "'ip -br link' lists them");
+}
+
+/**
+ * From here on open fds are enough: root was for making the TUN and for the commands. Undoing these needs root again, and is done
+ * by the keeper, which stays root. Throws a Failure if root could be had back.
+ */
+export function dropRoot(user: Account | undefined): void {
+  if (user === undefined) return;
+  keeper?.enough();
+  try {
+    process.setgroups!([]); // in this order: each of them takes root
+    process.setgid!(user.gid);
+    process.setuid!(user.uid); // for root: all its user ids, and its capabilities with them (capabilities(7))
+  } catch (error) {
+    throw new Failure(`Cannot become ${user.name}: ${(error as Error).message}`, "start as root (sudo), or leave --user out");
+  }
+  try {
+    process.seteuid!(0);
+  } catch {
+    return; // as it should be
+  }
+  throw new Failure(`Cannot drop root: as ${user.name}, this process can still have it back`, "name another user with --user");
 }
 
 /**

@@ -1,11 +1,11 @@
 /** Nothing is left behind, however the programs end; and they can end, and begin again, without root. */
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type Lab, ROOT, TARGET } from "./lab.ts";
-import { type Running, startProgram } from "./running.ts";
+import { type Lab, ROOT, SERVER, TARGET } from "./lab.ts";
+import { Running, startProgram } from "./running.ts";
 import { labTest, ping, retry, SECRET, snapshot, startClient, startServer } from "./testing.ts";
 
 const state = (lab: Lab) => [snapshot(lab, "server"), snapshot(lab, "client"), ...readdirSync(ROOT)];
@@ -94,4 +94,31 @@ labTest("what a killed program left whose keeper was killed, too, is known by it
   process.kill(keeper(lab, third), "SIGKILL");
   assert.equal(await third.stop(), 1);
   assert.match(third.output, /error Cannot undo everything that --configure did\. Try: what is left of it, by hand: iptables -t nat -D/);
+});
+
+labTest("--user drops root once all is set up: the tunnel goes on, --configure is undone, by SIGKILL too", async (lab, t) => {
+  if (process.getuid!() !== 0) return assert.ok(!process.env.CI), t.skip("no other user than root is mapped into this user namespace");
+  furnish(lab);
+  lab.run("server", "sysctl -w net.ipv4.ip_forward=0");
+  const before = state(lab);
+  const folder = mkdtempSync(join(tmpdir(), "simple-vpn-user-")); // for root only: what is opened there was opened before
+  for (const signal of ["SIGTERM", "SIGKILL"] as const) {
+    const programs = await startBoth(lab, "--user", "nobody", "--trace-file", join(folder, signal));
+    for (const { child } of programs) {
+      const status = readFileSync(`/proc/${child.pid}/status`, "utf8");
+      assert.match(status, /^Uid:(\s+65534){4}\nGid:(\s+65534){4}$/m);
+      assert.match(status, /^Groups:\s*$/m);
+      for (const set of ["CapInh", "CapPrm", "CapEff", "CapAmb"]) assert.match(status, new RegExp(`^${set}:\\s+0+$`, "m"));
+    }
+    ping(lab, "client", TARGET);
+    for (const program of programs) assert.equal(await program.stop(signal), signal === "SIGTERM" ? 0 : "SIGKILL", program.output);
+    await retry(() => assert.deepEqual(state(lab), before, signal));
+  }
+  rmSync(folder, { recursive: true });
+  const nobody = ["setpriv", "--reuid", "65534", "--clear-groups", "--inh-caps", "+net_admin", "--ambient-caps", "+net_admin"];
+  for (const [command, user, words] of [[[], "nosuch", "is no user of this system"], [[], "root", "is root itself"], [nobody, "nobody", "is for root"]] as const) {
+    const running = new Running(lab.spawn("client", [...command, process.execPath, "--import", "tsx", "src/client.ts", SERVER, "--user", user], SECRET));
+    assert.equal(await running.ended, 2, running.output);
+    assert.match(running.output, new RegExp(`^error Cannot start: --user ${user} ${words}.*\\. Try: .*\n$`));
+  }
 });
