@@ -37,16 +37,27 @@ const bringUp = (tun: string, address: number, prefix: number, mtu: number): Cha
   { run: `ip link set ${tun} mtu ${mtu} up` },
 ];
 
-/** The server's commands: its end of the tunnel, and the way on from there, out of `options.nat`. */
-export function serverChanges(options: Pick<ServerOptions, "tun" | "mtu" | "subnet" | "nat">, gateway: number): Change[] {
-  const { tun, mtu, subnet, nat } = options;
+/**
+ * The server's commands: its end of the tunnel, and the way on from there, out of `options.nat`. With `configure` also what a ping on
+ * a fresh machine can do without, and nobody would like to type.
+ */
+export function serverChanges(options: Pick<ServerOptions, "tun" | "mtu" | "subnet" | "nat"> & { configure?: boolean }, gateway: number): Change[] {
+  const { tun, mtu, subnet, nat, configure } = options;
   const changes = bringUp(tun, gateway, subnet.prefix, mtu);
   if (nat === undefined) return changes;
   const masquerade = rule(`iptables -t nat -A POSTROUTING -s ${formatIPv4(subnet.network)}/${subnet.prefix} -o ${nat} -j MASQUERADE`);
   const before = readFileSync("/proc/sys/net/ipv4/ip_forward", "utf8").trim();
   const forward: Change = { run: "sysctl -w net.ipv4.ip_forward=1" };
   if (before === "0") forward.undo = "sysctl -w net.ipv4.ip_forward=0";
-  return [...changes, forward, masquerade];
+  const more = [
+    // Docker and many firewalls drop what is forwarded, unless a rule before theirs accepts it: clients' packets, and what answers them.
+    `iptables -I FORWARD -i ${tun} -j ACCEPT`,
+    `iptables -I FORWARD -o ${tun} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT`,
+    // TCP's SYN names the largest segment that its sender takes (MSS). It knows its own link only; we lower it to what the next one takes.
+    `iptables -t mangle -A FORWARD -i ${tun} -p tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu`,
+    `iptables -t mangle -A FORWARD -o ${tun} -p tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu`,
+  ];
+  return [...changes, forward, masquerade, ...(configure ? more.map(rule) : [])];
 }
 
 /** The client's commands: its end of the tunnel, and what is routed into it. `server`: the server's outer address. */

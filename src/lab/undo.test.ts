@@ -81,11 +81,11 @@ labTest("what a killed program left whose keeper was killed, too, is known by it
   const server = await startServer(lab);
   process.kill(keeper(lab, server), "SIGKILL");
   await server.stop("SIGKILL");
-  assert.equal(rules(), 1);
+  assert.equal(rules(), 5);
   const again = await startServer(lab);
   await startClient(lab);
   ping(lab, "client", TARGET, 1);
-  assert.equal(rules(), 1, "not twice");
+  assert.equal(rules(), 5, "not twice");
   assert.equal(await again.stop(), 0);
   assert.equal(rules(), 0);
   assert.equal(state(lab)[0], before[0], "the user's own rules are as they were");
@@ -93,7 +93,7 @@ labTest("what a killed program left whose keeper was killed, too, is known by it
   const third = await startServer(lab);
   process.kill(keeper(lab, third), "SIGKILL");
   assert.equal(await third.stop(), 1);
-  assert.match(third.output, /error Cannot undo everything that --configure did\. Try: what is left of it, by hand: iptables -t nat -D/);
+  assert.match(third.output, /error Cannot undo everything that --configure did\. Try: what is left of it, by hand: iptables -t mangle -D FORWARD -o tun0 .*; iptables -t nat -D/);
 });
 
 labTest("--user drops root once all is set up: the tunnel goes on, --configure is undone, by SIGKILL too", async (lab, t) => {
@@ -121,4 +121,14 @@ labTest("--user drops root once all is set up: the tunnel goes on, --configure i
     assert.equal(await running.ended, 2, running.output);
     assert.match(running.output, new RegExp(`^error Cannot start: --user ${user} ${words}.*\\. Try: .*\n$`));
   }
+});
+
+labTest("a firewall that drops what is forwarded, as Docker's, lets the clients' packets through, and the answers only", async (lab) => {
+  lab.run("server", "iptables -P FORWARD DROP");
+  lab.run("server", "iptables -A FORWARD -j DROP");
+  lab.run("internet", "ip route add 10.8.0.0/24 via 203.0.113.1");
+  await startServer(lab);
+  await startClient(lab);
+  ping(lab, "client", TARGET);
+  assert.match(lab.try("internet", `ping -c 1 -W 1 -I ${TARGET} 10.8.0.2`).stdout, /100% packet loss/);
 });
