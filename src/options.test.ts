@@ -71,6 +71,14 @@ test("wrong usage is one line that says what was wrong and what to try, exit cod
   for (const user of ["nosuch", "", "-G", "root", "0"]) refuses(() => client("--user", user), /--user/);
 });
 
+test("--user is for root: whoever is not cannot become another", (t) => {
+  const run = (uid: number) => t.mock.method(process as { getuid(): number }, "getuid", () => uid);
+  run(1000);
+  refuses(() => client("--user", "nobody"), /--user nobody is for root/);
+  run(0);
+  assert.deepEqual(Object.keys(client("--user", "nobody").user!), ["name", "uid", "gid"]);
+});
+
 test("a secret that is missing, malformed or readable by others is refused", () => {
   refuses(() => client("--secret", join(folder, "none")), /ENOENT/, 1);
   refuses(() => client("--secret", folder), /EISDIR|other users/, 1);
