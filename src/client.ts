@@ -9,6 +9,7 @@ import { watch } from "./loop.ts";
 import { clientOptions } from "./options.ts";
 import { ipVersion } from "./packet.ts";
 import { atExit, fail, program } from "./program.ts";
+import { dropRoot } from "./setup.ts";
 import { socketError } from "./tcp.ts";
 import { trace, XOR_WARNING } from "./trace.ts";
 import { openTun } from "./tun.ts";
@@ -22,8 +23,9 @@ program(async () => {
   const tun = openTun(options.tun, options.offload); //          open() and ioctl(): tun0 and its fd
   let session = await connect(options); //                       socket() and connect(): the other fd; fresh keys, an inner address
   if (!options.secret) trace.note(XOR_WARNING);
-  atExit(() => sendControl(session.peer, Control.goodbye));
   configure(options, session);
+  atExit(() => sendControl(session.peer, Control.goodbye)); //   before the changes are undone
+  dropRoot(options.user);
 
   for (;;) {
     const { peer, config } = session;

@@ -31,6 +31,8 @@ export const setsockopt = libc("int setsockopt(int fd, int level, int name, void
 export const exitNow = libc("void _exit(int status)"); // _exit(2)
 export const getsockopt = libc("int getsockopt(int fd, int level, int name, void *value, _Inout_ uint32_t *length)");
 export const if_nametoindex = libc("uint32_t if_nametoindex(const char *name)"); // if_nametoindex(3): 0 if there is none such
+export const pipe2 = libc("int pipe2(_Out_ int *ends, int flags)"); // pipe(2)
+export const waitpid = libc("int waitpid(int pid, _Out_ int *status, int options)"); // waitpid(2)
 const cStrerror = thisProcess.func("const char *strerror(int number)"); // strerror(3)
 
 

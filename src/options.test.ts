@@ -33,7 +33,7 @@ test("the defaults are those of the README", () => {
   assert.equal(secret?.toString("hex"), "0123456789abcdef".repeat(4));
   assert.deepEqual(rest, {
     server: "192.168.1.1", routes: [], address: { address: 0x0a080002, prefix: 24, network: 0x0a080000, size: 256 },
-    port: 5555, tun: "tun0", mtu: 1400, offload: "on", trace: "walk", traceFile: undefined, configure: false, once: false, rekey: 120,
+    port: 5555, tun: "tun0", mtu: 1400, offload: "on", trace: "walk", traceFile: undefined, configure: false, user: undefined, once: false, rekey: 120,
   });
   const { listen, subnet, subnet6, nat } = server();
   assert.deepEqual([listen, subnet.network, subnet.prefix, subnet6, nat], ["*", 0x0a080000, 24, [0xfd56504e, 0, 0], undefined]);
@@ -75,6 +75,15 @@ test("wrong usage is one line that says what was wrong and what to try, exit cod
   refuses(() => client("--cipher", "rot13"), /--cipher/);
   for (const seconds of ["0", "86401", "often"]) refuses(() => client("--rekey", seconds), /--rekey/);
   refuses(() => client("--trace", "loud"), /--trace/);
+  for (const user of ["nosuch", "", "-G", "root", "0"]) refuses(() => client("--user", user), /--user/);
+});
+
+test("--user is for root: whoever is not cannot become another", (t) => {
+  const run = (uid: number) => t.mock.method(process as { getuid(): number }, "getuid", () => uid);
+  run(1000);
+  refuses(() => client("--user", "nobody"), /--user nobody is for root/);
+  run(0);
+  assert.deepEqual(Object.keys(client("--user", "nobody").user!), ["name", "uid", "gid"]);
 });
 
 test("a secret that is missing, malformed or readable by others is refused", () => {

@@ -1,4 +1,5 @@
 /** The command line of both programs: one table of options, from which the help, the parsing and the types follow. */
+import { spawnSync } from "node:child_process";
 import { readFileSync, statSync } from "node:fs";
 import { isIP } from "node:net";
 import { parseArgs } from "node:util";
@@ -28,6 +29,7 @@ const COMMON = {
   trace: option("MODE", "walk", "walk: every step, folded under load; summary: a line a second; off", choice("walk", "summary", "off")),
   "trace-file": option("FILE", undefined, "the trace as JSON, one object a line", String),
   configure: flag("run the ip, sysctl and iptables commands instead of printing them; undo them at exit"),
+  user: option("NAME", undefined, "once all is set up, go on as this user, without root", account),
   help: flag("print this"),
   version: flag("print the version"),
 };
@@ -78,6 +80,7 @@ function common(values: Values<typeof COMMON>) {
     trace: last(values.trace)!,
     traceFile: last(values["trace-file"]),
     configure: values.configure !== undefined,
+    user: last(values.user), // undefined: stay who we are
   };
 }
 
@@ -197,4 +200,20 @@ function interfaceName(text: string): string {
   if (length === 0 || length >= IFNAMSIZ) throw new Error(`has ${length} bytes, expected 1 to ${IFNAMSIZ - 1}`);
   if (!/^[!-~]+$/.test(text) || /[/:%]|^\.\.?$/.test(text)) throw new Error("has a character that an interface name cannot have");
   return text;
+}
+
+/** A user of this system to go on as. */
+export interface Account {
+  name: string;
+  uid: number;
+  gid: number;
+}
+
+/** As id(1) knows it: /etc/passwd is not the only place where users are kept. */
+function account(name: string): Account {
+  const [uid, gid] = ["-u", "-g"].map((which) => Number(spawnSync("id", [which, "--", name], { encoding: "utf8" }).stdout?.trim() || NaN));
+  if (!Number.isInteger(uid) || !Number.isInteger(gid)) throw new Error("is no user of this system, such as nobody");
+  if (uid === 0) throw new Error("is root itself: name another user, such as nobody");
+  if (process.getuid!() !== 0) throw new Error("is for root, which can become another user: start with sudo, or leave it out");
+  return { name, uid: uid!, gid: gid! };
 }

@@ -6,7 +6,7 @@ import { Clients } from "./clients.ts";
 import { watch } from "./loop.ts";
 import { serverOptions } from "./options.ts";
 import { atExit, fail, program } from "./program.ts";
-import { canCarryIPv6, checkDevice, innerAddresses, serverChanges, setUp } from "./setup.ts";
+import { canCarryIPv6, checkDevice, dropRoot, innerAddresses, serverChanges, setUp } from "./setup.ts";
 import { endpoint, listenTcp } from "./tcp.ts";
 import { trace, XOR_WARNING } from "./trace.ts";
 import { openTun } from "./tun.ts";
@@ -27,6 +27,7 @@ program(() => {
   const { gateway } = clients.router;
   const toDo = setUp(serverChanges(options, gateway), options.configure);
   atExit(() => clients.end()); //                                before the changes are undone
+  dropRoot(options.user);
   const addresses = innerAddresses(gateway, options.subnet.prefix, options.subnet6).join(" and ");
   trace.note(`listening on ${endpoint(options.listen, options.port)}: this end of the tunnel is ${addresses}, MTU ${options.mtu}${toDo}`);
 

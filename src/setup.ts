@@ -1,14 +1,15 @@
 /**
  * What the kernel must be told so that packets find the tunnel: addresses, routes, forwarding, NAT. The same commands are
- * printed for the next terminal, or run with --configure and undone at exit. The address and the routes of a TUN need no
- * undoing: they go when the program that created it closes it.
+ * printed for the next terminal, or run with --configure and undone at the end, whatever that is: keeper.ts. The address and the
+ * routes of a TUN need no undoing: they go when the program that created it closes it.
  */
 import { spawnSync, type SpawnSyncOptionsWithStringEncoding } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { BlockList, isIP, isIPv6 } from "node:net";
 import chalk from "chalk";
 import type { ClientConfig } from "./handshake.ts";
-import type { ClientOptions, ServerOptions } from "./options.ts";
+import { Keeper } from "./keeper.ts";
+import type { Account, ClientOptions, ServerOptions } from "./options.ts";
 import { embed, formatIPv4, parseCidr, type Prefix96 } from "./packet.ts";
 import { atExit, Failure } from "./program.ts";
 
@@ -19,7 +20,7 @@ export const LAB_HOST = process.env.SIMPLE_VPN_HOST;
 export interface Change {
   run: string;
   undo?: string;
-  unless?: string; // if this succeeds, an earlier run that was killed has left it: only the undoing is to do
+  unless?: string; // if this succeeds, an earlier run has left it, one that was killed together with its keeper: only the undoing is to do
 }
 
 /** One end's inner addresses: "10.8.0.2/24", and where the tunnel carries IPv6 "fd56:504e::a08:2/96". */
@@ -31,6 +32,16 @@ function bringUp(tun: string, [ipv4, ipv6]: string[], mtu: number): Change[] {
   // First: else the kernel adds a link-local address, and sends router solicitations and multicast listener reports into the tunnel.
   return [{ run: `ip link set ${tun} addrgenmode none multicast off` }, ...changes, { run: `ip addr replace ${ipv6} dev ${tun}` }];
 }
+
+/**
+ * What we add to the rules that we make: a name, to tell them from the user's own, and patience (-w) with others who change rules
+ * meanwhile. What is printed to be typed does without: those rules are the user's own, and short.
+ */
+const MARK = " -m comment --comment simple-vpn -w";
+const marked = (line: string) => (/^ip6?tables /.test(line) ? line + MARK : line);
+
+/** One rule of iptables or ip6tables. */
+const rule = (line: string): Change => ({ run: line, undo: line.replace(/ -[AI] /, " -D "), unless: line.replace(/ -[AI] /, " -C ") });
 
 /**
  * May `tun`, at this MTU in bytes, have an IPv6 address? Not where the kernel has no IPv6 or was told to leave it out, nor below the
@@ -47,17 +58,24 @@ function setting(path: string): string {
   }
 }
 
-/** The server's commands: its end of the tunnel, and the way on from there, out of `options.nat`. */
-export function serverChanges(options: Pick<ServerOptions, "tun" | "mtu" | "subnet" | "nat"> & { subnet6?: Prefix96 | undefined }, gateway: number): Change[] {
-  const { tun, mtu, subnet, subnet6, nat } = options;
+/**
+ * The server's commands: its end of the tunnel, and the way on from there, out of `options.nat`. With `configure` also what a ping on
+ * a fresh machine can do without, and nobody would like to type.
+ */
+export function serverChanges(options: Pick<ServerOptions, "tun" | "mtu" | "subnet" | "nat"> & { subnet6?: Prefix96 | undefined; configure?: boolean }, gateway: number): Change[] {
+  const { tun, mtu, subnet, subnet6, nat, configure } = options;
   const changes = bringUp(tun, innerAddresses(gateway, subnet.prefix, subnet6), mtu);
   if (nat === undefined) return changes;
-  changes.push(forward("ipv4/ip_forward"), masquerade("iptables", `${formatIPv4(subnet.network)}/${subnet.prefix}`, nat));
+  const rules = (iptables: string, source: string) => [
+    rule(`${iptables} -t nat -A POSTROUTING -s ${source} -o ${nat} -j MASQUERADE`),
+    ...(configure ? forwardingRules(tun).map((line) => rule(`${iptables} ${line}`)) : []),
+  ];
+  changes.push(forward("ipv4/ip_forward"), ...rules("iptables", `${formatIPv4(subnet.network)}/${subnet.prefix}`));
   if (!subnet6) return changes;
   // A kernel that forwards ignores router advertisements, and forgets the route that it has from one; 2: not on this interface (ip-sysctl.rst).
   const accept = `net/ipv6/conf/${nat}/accept_ra`;
   if (setting(accept.slice(4)) === "1") changes.push({ run: `sysctl -w ${accept}=2`, undo: `sysctl -w ${accept}=1` });
-  return [...changes, forward("ipv6/conf/all/forwarding"), masquerade("ip6tables", `${embed(subnet6, 0)}/96`, nat)];
+  return [...changes, forward("ipv6/conf/all/forwarding"), ...rules("ip6tables", `${embed(subnet6, 0)}/96`)];
 }
 
 function forward(path: string): Change {
@@ -66,10 +84,14 @@ function forward(path: string): Change {
   return setting(path) === "0" ? { ...on, undo: `sysctl -w ${name}=0` } : on;
 }
 
-function masquerade(iptables: string, source: string, dev: string): Change {
-  const rule = `POSTROUTING -s ${source} -o ${dev} -j MASQUERADE`;
-  return { run: `${iptables} -t nat -A ${rule}`, undo: `${iptables} -t nat -D ${rule}`, unless: `${iptables} -t nat -C ${rule}` };
-}
+const forwardingRules = (tun: string) => [
+  // Docker and many firewalls drop what is forwarded, unless a rule before theirs accepts it: clients' packets, and what answers them.
+  `-I FORWARD -i ${tun} -j ACCEPT`,
+  `-I FORWARD -o ${tun} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT`,
+  // TCP's SYN names the largest segment that its sender takes (MSS). It knows its own link only; we lower it to what the next one takes.
+  `-t mangle -A FORWARD -i ${tun} -p tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu`,
+  `-t mangle -A FORWARD -o ${tun} -p tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu`,
+];
 
 const HALVES: Record<string, string[]> = { "0.0.0.0/0": ["0.0.0.0/1", "128.0.0.0/1"], "::/0": ["::/1", "8000::/1"] };
 
@@ -110,6 +132,8 @@ function contains(block: string, address: string): boolean {
   return list.check(address, family);
 }
 
+let keeper: Keeper | undefined; // from the first change on
+
 /**
  * Runs the changes and says so; returns "". Or, without `configure`, returns the lines that tell the user to do it.
  * Errors: a Failure with the command's own words.
@@ -117,14 +141,19 @@ function contains(block: string, address: string): boolean {
 export function setUp(changes: Change[], configure: boolean): string {
   const what = LAB_HOST ? `${nextTerminal(`make configure-${LAB_HOST}`)}, which runs on the ${LAB_HOST}:` : "Type in the next terminal, as root:";
   if (!configure) return ["", what, ...changes.map(({ run }) => `  ${run}`)].join("\n");
+  if (!keeper) {
+    keeper = new Keeper();
+    atExit(() => keeper!.finish());
+  }
   for (const { run, undo, unless } of changes) {
-    console.log(`# ${run}`);
-    if (unless === undefined || execute(unless).status !== 0) command(run);
-    if (undo !== undefined) {
-      atExit(() => {
-        console.log(`# ${undo}`);
-        command(undo);
-      });
+    console.log(`# ${marked(run)}`);
+    if (undo !== undefined) keeper.keep(marked(undo));
+    if (unless !== undefined && execute(marked(unless)).status === 0) continue;
+    try {
+      command(marked(run));
+    } catch (error) {
+      if (undo !== undefined) keeper.forget();
+      throw error;
     }
   }
   return "";
@@ -137,10 +166,36 @@ export function checkDevice(device: string | undefined): void {
   if (device !== undefined && execute(`ip link show dev ${device}`).status !== 0) throw new Failure(`Cannot use --nat ${device}: there is no such interface`, "'ip -br link' lists them");
 }
 
-/** In a session of its own: Ctrl-C is for us, not for the command that undoes things. */
+/**
+ * From here on open fds are enough: root was for making the TUN and for the commands. Undoing these needs root again, and is done
+ * by the keeper, which stays root. Throws a Failure if root could be had back.
+ */
+export function dropRoot(user: Account | undefined): void {
+  if (user === undefined) return;
+  keeper?.enough();
+  try {
+    process.setgroups!([]); // in this order: each of them takes root
+    process.setgid!(user.gid);
+    process.setuid!(user.uid); // for root: all its user ids, and its capabilities with them (capabilities(7))
+  } catch (error) {
+    throw new Failure(`Cannot become ${user.name}: ${(error as Error).message}`, "start as root (sudo), or leave --user out");
+  }
+  try {
+    process.seteuid!(0);
+  } catch {
+    return; // as it should be
+  }
+  throw new Failure(`Cannot drop root: as ${user.name}, this process can still have it back`, "name another user with --user");
+}
+
+/**
+ * In a session of its own: Ctrl-C is for us, not for the command. It holds the keeper's pipe, so that the undoing of a command does
+ * not begin before the command has ended, even if we are killed meanwhile.
+ */
 function execute(line: string) {
   const [program, ...args] = line.split(" ");
-  return spawnSync(program!, args, { encoding: "utf8", detached: true } as SpawnSyncOptionsWithStringEncoding);
+  const stdio = ["ignore", "pipe", "pipe", ...(keeper ? [keeper.pipe] : [])];
+  return spawnSync(program!, args, { encoding: "utf8", detached: true, stdio } as SpawnSyncOptionsWithStringEncoding);
 }
 
 function command(line: string): string {

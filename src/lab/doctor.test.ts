@@ -91,7 +91,9 @@ labTest("on the server: interface, address, way back, forwarding, firewall, NAT"
   await mend(["ip route add 10.8.0.2/32 dev eth0"], "way back", /^server# ip route replace 10\.8\.0\.2\/32 dev tun0$/);
   await mend(["sysctl -w net.ipv4.ip_forward=0"], "forwarding", /^server# sysctl -w net\.ipv4\.ip_forward=1$/);
   await mend(["sysctl -w net.ipv4.conf.tun0.forwarding=0"], "forwarding", /^server# sysctl -w net\.ipv4\.conf\.tun0\.forwarding=1$/);
-  await mend(["iptables -P FORWARD DROP"], "firewall", /^server# iptables -I FORWARD -i tun0 -j ACCEPT\nserver# iptables -I FORWARD -o tun0 -j ACCEPT$/);
+  lab.run("server", "iptables -P FORWARD DROP");
+  allWell(await doctor(lab, "server")); // the rules of --nat let the tunnel through
+  await mend(["iptables -F FORWARD"], "firewall", /^server# iptables -I FORWARD -i tun0 -j ACCEPT\nserver# iptables -I FORWARD -o tun0 -j ACCEPT$/);
   lab.run("server", "iptables -F FORWARD");
   lab.run("server", "iptables -P FORWARD ACCEPT");
   await mend(["iptables -A FORWARD -o tun0 -j REJECT"], "firewall", /^server# iptables -I FORWARD -o tun0 -j ACCEPT$/);
@@ -133,9 +135,9 @@ labTest("what is beyond the tunnel, the client sees from ping and from the kerne
   await seen("✗", /out tun0, in tun0; then dropped it in ip_error\(\): IP_\w+/);
   assert.equal(lab.try("lab", `test -e ${INSTANCES}/simple-vpn-999999999`).status, 1, "the next doctor removes what a killed one left");
   lab.run("server", "sysctl -w net.ipv4.ip_forward=1");
-  lab.run("server", "iptables -P FORWARD DROP");
+  lab.run("server", "iptables -I FORWARD -i tun0 -j DROP");
   await seen("✗", /out tun0, in tun0; then dropped it in \w+\(\): NETFILTER_DROP/);
-  lab.run("server", "iptables -P FORWARD ACCEPT");
+  lab.run("server", "iptables -D FORWARD -i tun0 -j DROP");
 
   // Two ways to the internet: out by eth2, back by eth1, where the strict filter expects nothing from 8.8.8.8.
   lab.run("lab", "ip link add eth2 netns server type veth peer name eth1 netns internet");

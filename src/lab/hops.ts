@@ -131,7 +131,8 @@ export function serverChecks(options: Options): Check[] {
     } },
     { hop: "firewall", check: () => {
       const chain = ask("iptables -S FORWARD");
-      const ways = [{ ...forwards(chain, tun, dev), flag: "-i" }, { ...forwards(chain, dev, tun), flag: "-o" }];
+      const ofAnswers = chain.replaceAll(" -m conntrack --ctstate RELATED,ESTABLISHED", ""); // which any answer is
+      const ways = [{ ...forwards(chain, tun, dev), flag: "-i" }, { ...forwards(ofAnswers, dev, tun), flag: "-o" }];
       const closed = ways.filter(({ drops }) => drops !== undefined);
       const fixes = closed.map(({ flag }) => `iptables -I FORWARD ${flag} ${tun} -j ACCEPT`);
       const maybe = closed.find((way) => way.maybe.length > 0)?.maybe[0];

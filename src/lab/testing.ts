@@ -1,11 +1,11 @@
 /** What the lab's tests share: a fresh lab for each test, and the two programs in it. */
-import { test } from "node:test";
+import { test, type TestContext } from "node:test";
 import { Failure } from "../program.ts";
 import { Lab, SERVER, TARGET } from "./lab.ts";
-import { type Running, startProgram } from "./running.ts";
+import { Running, startProgram } from "./running.ts";
 
 /** A test with a lab of its own. Where this machine allows no lab it is skipped, and says why; in CI that is a failure. */
-export function labTest(name: string, run: (lab: Lab) => Promise<void>): void {
+export function labTest(name: string, run: (lab: Lab, t: TestContext) => Promise<void>): void {
   test(name, { timeout: 120_000 }, async (t) => {
     let lab: Lab;
     try {
@@ -16,7 +16,7 @@ export function labTest(name: string, run: (lab: Lab) => Promise<void>): void {
       return t.skip(`${error.message}. Try: ${error.hint}`);
     }
     try {
-      await run(lab);
+      await run(lab, t);
     } finally {
       await lab.down();
     }
@@ -54,4 +54,44 @@ export async function retry(attempt: () => void): Promise<void> {
       if (Date.now() > deadline) throw error;
     }
   }
+}
+
+/** What a host has that our programs may change, as text: two of them are equal if nothing was left behind. */
+export function snapshot(lab: Lab, host: string): string {
+  const commands = ["ip addr", "ip route show table all", "ip rule", "iptables-save", "sysctl net.ipv4.ip_forward"];
+  const text = commands.map((command) => lab.run(host, command)).join("");
+  const empty = /\*\w+\n(:\w+ ACCEPT.*\n)*COMMIT\n/g; // a table that was looked at once
+  return text.replace(/^#.*\n|\[\d+:\d+\]|NO-CARRIER,|,LOWER_UP|state \w+/gm, "").replace(empty, ""); // without times, counters, carriers
+}
+
+/** Sends random `megabytes` over TCP, with a pause until it is told to go on, and prints their hash; the other end prints the hash of what arrived. For node -e. */
+const stream = (role: "send" | "receive", connect: string, megabytes: number) => `
+  const crypto = require("node:crypto"), hash = crypto.createHash("sha256");
+  const done = () => console.log("hash " + hash.digest("hex"));
+  const piece = (i) => crypto.createHash("shake256", { outputLength: 1 << 20 }).update("piece " + i).digest();
+  async function run(socket) {
+    if ("${role}" === "receive") return socket.on("data", (data) => hash.update(data)).on("end", () => { done(); process.exit(0); });
+    for (let i = 0; i < ${megabytes}; i++) {
+      if (i === ${megabytes >> 2}) console.log("pause"), await new Promise((resolve) => process.stdin.once("data", resolve).unref());
+      hash.update(piece(i));
+      if (!socket.write(piece(i))) await new Promise((resolve) => socket.once("drain", resolve));
+    }
+    socket.end();
+    done();
+  }
+  ${connect ? `run(require("node:net").connect(9000, "${connect}"));` : `require("node:net").createServer(run).listen(9000, () => console.log("listening"));`}`;
+
+/** Sends `megabytes` between the client and the host that has 8.8.8.8; throws unless they arrive unchanged. `between`: run after a quarter of them. */
+export async function transfer(lab: Lab, from: string, to: string, megabytes: number, between = () => {}): Promise<void> {
+  const node = (host: string, connect: string) => new Running(lab.spawn(host, [process.execPath, "-e", stream(from === host ? "send" : "receive", connect, megabytes)]));
+  const listener = node(from === "client" ? to : from, "");
+  await listener.until(/listening/);
+  const connector = node("client", TARGET);
+  const sender = from === "client" ? connector : listener;
+  await sender.until(/pause/);
+  between();
+  sender.child.stdin!.write("\n");
+  const [sent, received] = [await connector.until(/hash (\w{64})/, 90_000), await listener.until(/hash (\w{64})/, 90_000)];
+  if (sent[1] !== received[1]) throw new Error(`${megabytes} MB from ${from} to ${to} did not arrive unchanged`);
+  await listener.stop("SIGKILL");
 }

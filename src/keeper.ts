@@ -1,0 +1,70 @@
+/**
+ * The keeper: a small child process that undoes what --configure did, whatever ends us. It is handed the undoing of each change
+ * through a pipe. When nobody holds the other end any more, because we have ended or were killed, read(2) tells it the end of the
+ * file, and it undoes the newest change first. It has a session of its own (setsid(2)), for Ctrl-C and a closed terminal are our
+ * business. It stays root when we do not (--user): it is started before, and takes no more commands once we have dropped root.
+ */
+import { spawn } from "node:child_process";
+import { writeSync } from "node:fs";
+import { close, errnoName, O_CLOEXEC, pipe2, waitpid } from "./libc.ts";
+import { Failure } from "./program.ts";
+
+/** Its arguments, "$@", are the undoing that it was handed, the newest first; `set -f`: none of it is a pattern of file names. */
+const SCRIPT = `
+exec >&3 2>&4
+trap '' HUP INT QUIT PIPE TERM
+set -f
+while IFS= read -r line; do
+  case $line in forget) shift ;; enough) break ;; *) set -- "$line" "$@" ;; esac
+done
+while read -r line; do :; done
+failed=0
+for line; do
+  echo "# $line" 2> /dev/null
+  $line > /dev/null || failed=1
+done
+exit $failed`;
+
+export class Keeper {
+  readonly pipe: number; // the end that we write to; whoever has it open holds the undoing up
+  private readonly pid: number;
+  private readonly kept: string[] = [];
+
+  constructor() {
+    const ends: [number, number] = [0, 0];
+    const result = pipe2(ends, O_CLOEXEC);
+    if (result < 0) throw new Failure(`Cannot make a pipe: ${errnoName(result)}`, "see pipe(2) for this error");
+    this.pipe = ends[1];
+    // Our stdout and stderr are its 3 and 4: libuv makes a child's 0, 1 and 2 blocking, and with them ours, the same open files; then
+    // whoever is slow to read what we print would stop the tunnel.
+    const shell = spawn("sh", ["-c", SCRIPT, "simple-vpn-keeper"], { stdio: [ends[0], "ignore", "ignore", 1, 2], detached: true });
+    shell.unref(); // it waits for us, not we for it
+    this.pid = shell.pid!;
+    close(ends[0]);
+  }
+
+  /** `undo`, one command, will be run at our end. Say so before what it undoes is done: we may be killed in between. */
+  keep(undo: string): void {
+    this.kept.unshift(undo);
+    writeSync(this.pipe, `${undo}\n`);
+  }
+
+  /** The latest one is not needed: what it would undo has failed. */
+  forget(): void {
+    this.kept.shift();
+    writeSync(this.pipe, "forget\n");
+  }
+
+  /** No more commands from us: whoever breaks into this program, without root by now, must not find a root shell at a pipe. */
+  enough(): void {
+    writeSync(this.pipe, "enough\n");
+  }
+
+  /** Lets it undo everything, and waits until it has. Throws a Failure if it could not. */
+  finish(): void {
+    close(this.pipe);
+    const status: [number] = [0];
+    if (waitpid(this.pid, status, 0) >= 0 && status[0] === 0) return;
+    throw new Failure("Cannot undo everything that --configure did", `what is left of it, by hand: ${this.kept.join("; ")}`);
+  }
+}

@@ -1,0 +1,133 @@
+/** Nothing is left behind, however the programs end; and they can end, and begin again, without root. */
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type Lab, ROOT, SERVER, TARGET } from "./lab.ts";
+import { type Running, startProgram } from "./running.ts";
+import { labTest, ping, retry, SECRET, snapshot, startClient, startServer } from "./testing.ts";
+
+const state = (lab: Lab) => [snapshot(lab, "server"), snapshot(lab, "client"), ...readdirSync(ROOT)];
+const FAR = "203.0.113.1"; // the server by an address that the client reaches through its default route only
+
+/** A host whose rules are not a fresh one's, with one that differs from ours in the comment only. */
+function furnish(lab: Lab): void {
+  for (const rule of ["-t nat -A POSTROUTING -s 10.8.0.0/24 -o eth1 -j MASQUERADE", "-A FORWARD -i tun0 -j ACCEPT"]) lab.run("server", `iptables ${rule}`);
+}
+
+/** Both programs, each with a process group of its own, as a terminal gives it: a signal to the group is Ctrl-C there. */
+async function startBoth(lab: Lab, ...args: string[]): Promise<Running[]> {
+  const options = { ...SECRET, detached: true };
+  const server = startProgram(lab, "server", "server", ["--configure", "--nat", "eth1", ...args], options);
+  await server.until(/listening on/);
+  const client = startProgram(lab, "client", "client", [FAR, "--configure", "--route", "0.0.0.0/0", ...args], options);
+  await client.until(/connected to/);
+  return [client, server];
+}
+
+/** The pid of a program's keeper: of its children the shell (tsx may have one, too). */
+const keeper = (lab: Lab, { child }: Running) => Number(lab.run("lab", `pgrep -x -P ${child.pid} sh`));
+
+labTest("--configure is undone by the time that the programs have ended: by each signal, and by an exception", async (lab) => {
+  furnish(lab);
+  for (const forwarding of [0, 1]) {
+    lab.run("server", `sysctl -w net.ipv4.ip_forward=${forwarding}`);
+    const before = state(lab);
+    for (const ending of forwarding ? ["SIGTERM" as const] : (["SIGINT", "SIGTERM", "SIGQUIT", "SIGHUP", "exception"] as const)) {
+      const programs = await startBoth(lab);
+      for (const host of [0, 1]) assert.notEqual(state(lab)[host], before[host]);
+      for (const [i, { child }] of programs.entries()) {
+        const exit = once(child, "exit"); // not its "close", which would wait for the keeper, too
+        if (ending === "exception") lab.run(["client", "server"][i]!, "ip link del tun0");
+        else process.kill(-child.pid!, ending);
+        assert.deepEqual(await exit, [ending === "exception" ? 1 : 0, null], programs[i]!.output);
+      }
+      assert.deepEqual(state(lab), before, ending);
+      assert.match(programs[1]!.output, /client 10\.8\.0\.2 .*left: it said goodbye/, "said while the way to the server was still there");
+      assert.match(programs[1]!.output, /# iptables -t nat -D POSTROUTING.*simple-vpn/, "and it says what it undoes");
+    }
+  }
+});
+
+labTest("after SIGKILL, too, without a next start", async (lab) => {
+  furnish(lab);
+  lab.run("server", "sysctl -w net.ipv4.ip_forward=0");
+  const before = state(lab);
+  for (const { child } of await startBoth(lab)) process.kill(-child.pid!, "SIGKILL");
+  await retry(() => assert.deepEqual(state(lab), before));
+});
+
+labTest("after SIGKILL in the middle of a command of the set-up", async (lab) => {
+  furnish(lab);
+  lab.run("server", "sysctl -w net.ipv4.ip_forward=0");
+  const before = state(lab);
+  const folder = mkdtempSync(join(tmpdir(), "simple-vpn-slow-"));
+  writeFileSync(join(folder, "iptables"), `#!/bin/sh\nPATH="$OLD_PATH"\ncase "$*" in *-A*) touch ${folder}/adding; sleep 0.5; iptables "$@"; touch ${folder}/added ;; *) exec iptables "$@" ;; esac\n`, { mode: 0o755 });
+  const env = { ...SECRET.env, OLD_PATH: process.env.PATH, PATH: `${folder}:${process.env.PATH}` };
+  const server = startProgram(lab, "server", "server", ["--configure", "--nat", "eth1"], { env });
+  await retry(() => assert.ok(existsSync(join(folder, "adding"))));
+  assert.equal(await server.stop("SIGKILL"), "SIGKILL");
+  await retry(() => assert.ok(existsSync(join(folder, "added")), "the command goes on without its parent"));
+  await retry(() => assert.deepEqual(state(lab), before));
+  rmSync(folder, { recursive: true });
+});
+
+labTest("what a killed program left whose keeper was killed, too, is known by its name, used again, and removed at the next end", async (lab) => {
+  furnish(lab);
+  lab.run("server", "sysctl -w net.ipv4.ip_forward=1"); // a setting bears no name: it would stay
+  const before = state(lab);
+  const rules = () => lab.run("server", "iptables-save").split("--comment simple-vpn").length - 1;
+  const server = await startServer(lab);
+  process.kill(keeper(lab, server), "SIGKILL");
+  await server.stop("SIGKILL");
+  assert.equal(rules(), 5);
+  const again = await startServer(lab);
+  await startClient(lab);
+  ping(lab, "client", TARGET, 1);
+  assert.equal(rules(), 5, "not twice");
+  assert.equal(await again.stop(), 0);
+  assert.equal(rules(), 0);
+  assert.equal(state(lab)[0], before[0], "the user's own rules are as they were");
+
+  const third = await startServer(lab);
+  process.kill(keeper(lab, third), "SIGKILL");
+  assert.equal(await third.stop(), 1);
+  assert.match(third.output, /error Cannot undo everything that --configure did\. Try: what is left of it, by hand: iptables -t mangle -D FORWARD -o tun0 .*; iptables -t nat -D/);
+});
+
+labTest("--user drops root once all is set up: the tunnel goes on, --configure is undone, by SIGKILL too", async (lab, t) => {
+  if (process.getuid!() !== 0) return assert.ok(!process.env.CI), t.skip("no other user than root is mapped into this user namespace");
+  furnish(lab);
+  lab.run("server", "sysctl -w net.ipv4.ip_forward=0");
+  const before = state(lab);
+  const folder = mkdtempSync(join(tmpdir(), "simple-vpn-user-")); // for root only: what is opened there was opened before
+  for (const signal of ["SIGTERM", "SIGKILL"] as const) {
+    const programs = await startBoth(lab, "--user", "nobody", "--trace-file", join(folder, signal));
+    for (const { child } of programs) {
+      const status = readFileSync(`/proc/${child.pid}/status`, "utf8");
+      assert.match(status, /^Uid:(\s+65534){4}\nGid:(\s+65534){4}$/m);
+      assert.match(status, /^Groups:\s*$/m);
+      for (const set of ["CapInh", "CapPrm", "CapEff", "CapAmb"]) assert.match(status, new RegExp(`^${set}:\\s+0+$`, "m"));
+    }
+    ping(lab, "client", TARGET);
+    for (const program of programs) assert.equal(await program.stop(signal), signal === "SIGTERM" ? 0 : "SIGKILL", program.output);
+    await retry(() => assert.deepEqual(state(lab), before, signal));
+  }
+  rmSync(folder, { recursive: true });
+  for (const [user, words] of [["nosuch", "is no user of this system"], ["root", "is root itself"]] as const) {
+    const running = startProgram(lab, "client", "client", [SERVER, "--user", user], SECRET);
+    assert.equal(await running.ended, 2, running.output);
+    assert.match(running.output, new RegExp(`^error Cannot start: --user ${user} ${words}.*\\. Try: .*\n$`));
+  }
+});
+
+labTest("a firewall that drops what is forwarded, as Docker's, lets the clients' packets through, and the answers only", async (lab) => {
+  lab.run("server", "iptables -P FORWARD DROP");
+  lab.run("server", "iptables -A FORWARD -j DROP");
+  lab.run("internet", "ip route add 10.8.0.0/24 via 203.0.113.1");
+  await startServer(lab);
+  await startClient(lab);
+  ping(lab, "client", TARGET);
+  assert.match(lab.try("internet", `ping -c 1 -W 1 -I ${TARGET} 10.8.0.2`).stdout, /100% packet loss/);
+});
