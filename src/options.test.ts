@@ -35,8 +35,8 @@ test("the defaults are those of the README", () => {
     server: "192.168.1.1", routes: [], address: { address: 0x0a080002, prefix: 24, network: 0x0a080000, size: 256 },
     port: 5555, tun: "tun0", mtu: 1400, offload: "on", trace: "walk", traceFile: undefined, configure: false,
   });
-  const { listen, subnet, nat } = server();
-  assert.deepEqual([listen, subnet.network, subnet.prefix, nat], ["0.0.0.0", 0x0a080000, 24, undefined]);
+  const { listen, subnet, nat, maxClients } = server();
+  assert.deepEqual([listen, subnet.network, subnet.prefix, nat, maxClients], ["0.0.0.0", 0x0a080000, 24, undefined, 253]);
 });
 
 test("every option is read", () => {
@@ -63,6 +63,7 @@ test("wrong usage is one line that says what was wrong and what to try, exit cod
   refuses(() => server("--subnet", "10.8.0.5/24"), /host bits/);
   refuses(() => server("--listen", "localhost"), /--listen/);
   refuses(() => server("--nat", "a/b"), /--nat/);
+  for (const most of ["0", "x", "65535"]) refuses(() => server("--max-clients", most), /--max-clients/);
   refuses(() => client("--route", "8.8.8.8"), /--route/);
   refuses(() => client("--route", "8.8.8.8/24"), /host bits/);
   refuses(() => client("--address", "10.8.0.2"), /--address/);

@@ -40,6 +40,7 @@ export const SERVER = {
   ...COMMON,
   listen: option("ADDR", "0.0.0.0", "IPv4 address to listen on", ipv4),
   subnet: option("CIDR", "10.8.0.0/24", "inner addresses: the server takes the first, clients the next ones", block(8, 30)),
+  "max-clients": option("N", "253", "connected clients, at most; the subnet may have room for fewer", whole(1, 65534)),
   nat: option("DEV", undefined, "forward the clients' packets, and masquerade what leaves through DEV", interfaceName),
 };
 
@@ -62,7 +63,7 @@ export function clientOptions(args: string[]) {
 export function serverOptions(args: string[]) {
   const { values, positionals } = parse(args, SERVER, "src/server.ts");
   if (positionals.length !== 0) throw usage(`unexpected argument ${positionals[0]}`, "--help");
-  return { ...common(values), listen: last(values.listen)!, subnet: last(values.subnet)!, nat: last(values.nat) };
+  return { ...common(values), listen: last(values.listen)!, subnet: last(values.subnet)!, maxClients: last(values["max-clients"])!, nat: last(values.nat) };
 }
 
 function common(values: Values<typeof COMMON>) {
@@ -138,7 +139,7 @@ function parseSecret(source: string, text: string): Buffer {
 
 // ---- readers: text → value, or what is wrong with the text ----
 
-function whole(min: number, max: number) {
+export function whole(min: number, max: number) {
   return (text: string) => {
     if (!/^\d+$/.test(text) || Number(text) < min || Number(text) > max) throw new Error(`is no whole number from ${min} to ${max}`);
     return Number(text);

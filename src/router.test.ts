@@ -47,3 +47,12 @@ test("claim() refuses the server's own, the broadcast and foreign addresses", ()
   const one = router("10.8.0.0/24");
   for (const address of [0x0a080000, 0x0a080001, 0x0a0800ff, 0x0a080102, 0, 0x08080808]) assert.equal(one.claim(address, "eve"), false);
 });
+
+test("with max leases held, offer() and claim() refuse one more, until one is released", () => {
+  const one = new Router<string>(parseCidr("10.8.0.0/24")!, 2);
+  assert.ok(one.claim(0x0a080002, "anna") && one.claim(0x0a080003, "ben"));
+  assert.deepEqual([one.offer(), one.claim(0x0a080004, "cleo"), one.size], [undefined, false, 2]);
+  one.release(0x0a080002, "anna");
+  assert.equal(offered(one), "10.8.0.2");
+  assert.ok(one.claim(0x0a080002, "cleo"));
+});

@@ -5,12 +5,15 @@ import type { Cidr } from "./packet.ts";
 export class Router<Client> {
   readonly gateway: number;
   private readonly last: number;
+  private readonly max: number;
   private readonly holders = new Map<number, Client>();
   private readonly offers = new Map<number, number>(); // address → open handshakes it was offered in
 
-  constructor(subnet: Cidr) {
+  /** @param max leases at once; the subnet may have room for fewer */
+  constructor(subnet: Cidr, max = Infinity) {
     this.gateway = subnet.network + 1;
     this.last = subnet.network + subnet.size - 2;
+    this.max = max;
   }
 
   /**
@@ -19,6 +22,7 @@ export class Router<Client> {
    */
   offer(): number | undefined {
     let free: number | undefined;
+    if (this.size >= this.max) return undefined;
     for (let address = this.gateway + 1; address <= this.last; address++) {
       if (this.holders.has(address)) continue;
       free ??= address;
@@ -40,7 +44,7 @@ export class Router<Client> {
 
   /** `client` holds `address` from now on; false if it cannot: held by another, or no client's address at all. */
   claim(address: number, client: Client): boolean {
-    if (address <= this.gateway || address > this.last || this.holders.has(address)) return false;
+    if (address <= this.gateway || address > this.last || this.holders.has(address) || this.size >= this.max) return false;
     this.holders.set(address, client);
     return true;
   }
