@@ -102,7 +102,7 @@ export class Clients {
     peer.admit = (packet, at, length) => {
       if (ipVersion(packet, at, length) !== 4) return "it is no IPv4 packet";
       const source = sourceIPv4(packet, at);
-      if (source === lease.address || (lease.address === 0 && lease.hold(source))) return undefined;
+      if (lease.address === 0 ? lease.hold(source) : source === lease.address) return undefined; // 0.0.0.0 itself is nobody's
       return "its source is not the client's own address";
     };
     const socketWatch = watch(socket.fd, {
