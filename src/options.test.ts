@@ -71,6 +71,11 @@ test("wrong usage is one line that says what was wrong and what to try, exit cod
   refuses(() => client("--trace", "loud"), /--trace/);
 });
 
+test("what was typed is repeated in one line, without control characters that a terminal would obey", () => {
+  refuses(() => client("--tun", "a\nb"), /--tun a\?b has a character/);
+  refuses(() => client("--tun", "\u001b[2J\u009b2J"), /--tun \?\[2J\?2J has/);
+});
+
 test("a secret that is missing, malformed or readable by others is refused", () => {
   refuses(() => client("--secret", join(folder, "none")), /ENOENT/, 1);
   refuses(() => client("--secret", folder), /EISDIR|other users/, 1);
