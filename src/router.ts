@@ -18,21 +18,20 @@ export class Router<Client> {
 
   /**
    * The lowest address that nobody holds, for a handshake; undefined if all are taken. An offer is no lease: a replayed
-   * handshake must cost nothing. It only steers other handshakes to other addresses while there are any.
+   * handshake must cost nothing. It only steers other handshakes to other addresses: to those with the fewest offers.
    */
   offer(): number | undefined {
-    let free: number | undefined;
+    let best: number | undefined;
+    let fewest = Infinity;
     if (this.size >= this.max) return undefined;
-    for (let address = this.gateway + 1; address <= this.last; address++) {
-      if (this.holders.has(address)) continue;
-      free ??= address;
-      if (!this.offers.has(address)) {
-        free = address;
-        break;
-      }
+    for (let address = this.gateway + 1; address <= this.last && fewest > 0; address++) {
+      const offers = this.offers.get(address) ?? 0;
+      if (this.holders.has(address) || offers >= fewest) continue;
+      best = address;
+      fewest = offers;
     }
-    if (free !== undefined) this.offers.set(free, (this.offers.get(free) ?? 0) + 1);
-    return free;
+    if (best !== undefined) this.offers.set(best, fewest + 1);
+    return best;
   }
 
   /** A handshake that was offered `address` is over, either way. */
