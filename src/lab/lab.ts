@@ -17,7 +17,7 @@ export const TOPOLOGY = `
 export const SERVER = "192.168.1.1"; // the server's outer address
 export const TARGET = "8.8.8.8"; // a host of the lab: nothing is sent outside it
 
-const NETNS = "/run/netns"; // ip-netns(8); on a private tmpfs, so also without root
+export const NETNS = "/run/netns"; // ip-netns(8); on a private tmpfs, so also without root
 export const ROOT = new URL("../..", import.meta.url).pathname; // of the project
 
 export type Say = (line: string) => void;
