@@ -1,6 +1,7 @@
 /**
  * For fuzz.ts: each parser of the VPN, how input for it is made, and what must hold whatever the input. Where it is simple
- * enough, the parser is written here a second time, from its description, and both must say the same.
+ * enough, the parser is written here a second time, from its description, and both must say the same. Each assert.ok() has its
+ * message: without one, Node reads this file to make it, and never ends where tsx has moved the lines (Node 20).
  */
 import assert from "node:assert/strict";
 import { createPrivateKey } from "node:crypto";
@@ -417,10 +418,10 @@ function runOptions(any: Random): void {
   try {
     const isClient = any.below(2) === 0;
     const options = isClient ? clientOptions(["server", ...args]) : serverOptions(args);
-    assert.ok(options.port >= 1 && options.port <= 65535 && options.mtu >= 68 && options.mtu <= 65535);
+    assert.ok(options.port >= 1 && options.port <= 65535 && options.mtu >= 68 && options.mtu <= 65535, JSON.stringify(options));
     assert.match(options.tun, /^[!-~]{1,15}$/);
     if ("routes" in options) for (const route of options.routes) assert.match(route, /^[\d.]+\/\d+$/);
-    if ("subnet" in options) assert.ok(isIPv4(options.listen) && parseCidr(`${formatIPv4(options.subnet.network)}/${options.subnet.prefix}`)!.size >= 4 && options.maxClients >= 1);
+    if ("subnet" in options) assert.ok(isIPv4(options.listen) && parseCidr(`${formatIPv4(options.subnet.network)}/${options.subnet.prefix}`)!.size >= 4 && options.maxClients >= 1, JSON.stringify(options));
   } catch (error) {
     checkFailure(error, 2);
   } finally {
@@ -433,7 +434,7 @@ function checkFailure(error: unknown, exitCode = 1): void {
   assert.ok(error instanceof Failure, String(error));
   assert.equal(error.exitCode, exitCode);
   assert.match(error.message, /^Cannot [^\x00-\x1f\x7f-\x9f]+$/, "one line, and nothing that a terminal would obey");
-  assert.ok(error.hint.length > 0);
+  assert.ok(error.hint.length > 0, "something to try");
 }
 
 let folder: string | undefined;
@@ -449,7 +450,7 @@ function runSecret(any: Random): void {
   const good = /^[0-9a-fA-F]{64}$/.test(digits) && mode % 0o100 === 0;
   try {
     const { secret } = clientOptions(["server", "--secret", path]);
-    assert.ok(good && secret!.toString("hex") === digits.toLowerCase());
+    assert.ok(good && secret!.toString("hex") === digits.toLowerCase(), `taken: ${digits}, mode ${mode.toString(8)}`);
   } catch (error) {
     checkFailure(error);
     assert.ok(!good, "a good secret is taken");
