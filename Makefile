@@ -1,5 +1,5 @@
 # make demo and make test do everything. The other targets are the same things one by one, in the order you need them.
-.PHONY: help demo walk test experiments experiment bench secret server configure-server client configure-client ping terminals doctor check on down ready
+.PHONY: help demo walk test experiments experiment bench fuzz secret server configure-server client configure-client ping terminals doctor check on down ready
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 TSX := node --import tsx
@@ -27,6 +27,9 @@ experiment: ready ## one of them, in a lab of its own: make experiment NAME=brea
 
 bench: ready ## this VPN, OpenVPN, wireguard-go, a C program and no tunnel, side by side: 13 minutes (ARGS="--only ours,openvpn")
 	@$(TSX) src/lab/bench.ts $(ARGS)
+
+fuzz: ready ## a million hostile inputs for every parser: about two minutes (ARGS="--seed N --cases N")
+	@$(TSX) src/lab/fuzz.ts $(ARGS)
 
 check: ready ## what README.md, walkthrough.md, draft/ and refs/ say, against the source and a fresh run
 	@$(TSX) src/lab/check.ts

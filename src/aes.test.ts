@@ -105,3 +105,8 @@ test("a freed Cipher throws instead of touching freed memory", () => {
   cipher.free();
   assert.throws(() => new Message(Buffer.alloc(0), randomBytes(4)).seal(cipher), /freed/);
 });
+
+test("a length below zero throws before OpenSSL sees it: there it would be a crash", () => {
+  const memory = new Memory(64);
+  for (const length of [-1, -4, -16]) assert.throws(() => new Cipher(randomBytes(32), "open").open(memory, 32, length, 16), RangeError, `${length}`);
+});

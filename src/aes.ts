@@ -73,6 +73,7 @@ export class Cipher {
 
   private transform(memory: Memory, at: number, length: number, ad: number): number {
     memory.check(at - ad, ad + length + TAG_LENGTH);
+    memory.check(at, length); // below zero it could hide in the sum
     const address = memory.address + at;
     if (this.context === null) throw new Error("Cannot use a cipher: it was freed");
     if (this.usedUp) throw new Error("Cannot use a cipher: its nonce counter is used up");

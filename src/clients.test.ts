@@ -5,19 +5,19 @@ import { after, type TestContext, test } from "node:test";
 import { Clients } from "./clients.ts";
 import { aesFraming, Control, FrameType } from "./frame.ts";
 import { encodeWish, Handshake, type Wish } from "./handshake.ts";
-import { Memory, read, write } from "./libc.ts";
+import { close, Memory, read, write } from "./libc.ts";
 import { ready } from "./loop.ts";
-import type { ServerOptions } from "./options.ts";
+import { type ServerOptions, serverOptions } from "./options.ts";
 import { formatIPv4, parseCidr, parseIPv4 } from "./packet.ts";
 import { startSession } from "./session.ts";
 import { connectTcp, listenTcp } from "./tcp.ts";
-import { SOCK_SEQPACKET, socketPair, until } from "./testing.ts";
-import { trace } from "./trace.ts";
-import { sendControl } from "./tunnel.ts";
+import { seal, SOCK_SEQPACKET, socketPair, until } from "./testing.ts";
+import { DOWN, trace, UP } from "./trace.ts";
+import { inbound, Peer, sendControl } from "./tunnel.ts";
 
 const SECRET = randomBytes(32);
 const PORT = 5552;
-const options = { secret: SECRET, subnet: parseCidr("10.8.0.0/29")!, mtu: 1400 } as ServerOptions;
+const options = { secret: SECRET, subnet: parseCidr("10.8.0.0/29")!, mtu: 1400, maxClients: 253 } as ServerOptions;
 const clients = new Clients(options, { fd: socketPair(SOCK_SEQPACKET)[0], name: "tun0", header: 10 }, listenTcp("127.0.0.1", PORT));
 after(() => clients.end());
 
@@ -115,4 +115,28 @@ test("a wish that makes no sense is refused", async (t) => {
   const said = notes(t);
   await assert.rejects(shakeHands({ address: 1, token: "no token" }), /closed the connection during the handshake/);
   assert.match(said(), /refused 127\.0\.0\.1:\d+: the client's wish makes no sense/);
+});
+
+test("--cipher xor: the first packet from a client's address makes it the client's own; 0.0.0.0 is nobody's, before and after", async (t) => {
+  const [tunFd, kernel] = socketPair(SOCK_SEQPACKET);
+  const [near, far] = socketPair();
+  const tun = { fd: tunFd, name: "tun0", header: 0 };
+  const clients = new Clients(serverOptions(["--cipher", "xor"]), tun, socketPair()[0]);
+  t.after(() => {
+    clients.end();
+    for (const fd of [tunFd, kernel, far]) close(fd);
+  });
+  await clients["serve"]({ fd: near, address: "192.168.1.100", remote: "192.168.1.100:40000" });
+  const peer = [...clients["peers"]][0]!;
+  const sender = new Peer({ fd: far, address: "", remote: "" }, UP, DOWN);
+  const passes = (source: string) => {
+    const frame = seal(sender, FrameType.data, Buffer.from(`450000144000400040010000${source}08080808`, "hex"));
+    const memory = new Memory(64);
+    frame.copy(memory.bytes);
+    write(far, memory, 0, frame.length);
+    inbound(peer, tun);
+    return read(kernel, memory, 0, 64) > 0;
+  };
+  assert.deepEqual(["00000000", "0a080001", "0a080007", "0a080002", "00000000", "0a080007"].map(passes), [false, false, true, false, false, true]);
+  assert.equal(clients.router.clientAt(0x0a080007)?.peer, peer);
 });

@@ -6,6 +6,7 @@ import { randomBytes } from "node:crypto";
 import { BrokenStream, Control } from "./frame.ts";
 import type { Wish } from "./handshake.ts";
 import { close, EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM, errnoName } from "./libc.ts";
+import { BURST, HandshakeRate, MAX_UNPROVEN, RATE, Refusals } from "./limits.ts";
 import { type Watch, watch } from "./loop.ts";
 import type { ServerOptions } from "./options.ts";
 import { formatIPv4, innerDestination, innerSource } from "./packet.ts";
@@ -17,7 +18,7 @@ import { DOWN, trace, UP } from "./trace.ts";
 import type { Tun } from "./tun.ts";
 import { flush, inbound, Peer, sendControl } from "./tunnel.ts";
 
-const MAX_UNPROVEN = 128; // connections that have not yet sent a sealed frame; more are closed at once
+const ACCEPTS = 16; // in one turn of the loop: a flood of connections must not hold up the packets
 const PROOF_DEADLINE = 10_000; // ms from the handshake to the client's first sealed frame
 const ACCEPT_PAUSE = 1_000; // ms without accept() when fds or memory have run out: those who are connected go on
 
@@ -28,15 +29,17 @@ export class Clients {
   private readonly listener: number;
   private readonly listenerWatch: Watch;
   private readonly peers = new Set<Peer>();
+  private readonly rate = new HandshakeRate();
+  private readonly refusals = new Refusals((text) => trace.note(text));
   private unproven = 0;
 
   constructor(options: ServerOptions, tun: Tun, listener: number) {
     this.options = options;
     this.tun = tun;
     this.listener = listener;
-    this.router = new Router(options.subnet);
+    this.router = new Router(options.subnet, options.maxClients);
     this.listenerWatch = watch(listener, {
-      readable: () => this.acceptAll(),
+      readable: () => this.acceptSome(),
       error: () => fail(new Failure(`Cannot accept clients any more: ${errnoName(socketError(listener))}`, "start the server again")),
     });
   }
@@ -56,8 +59,8 @@ export class Clients {
     }
   }
 
-  private acceptAll(): void {
-    for (;;) {
+  private acceptSome(): void {
+    for (let i = 0; i < ACCEPTS; i++) {
       const socket = acceptTcp(this.listener);
       if (socket === -EAGAIN) return;
       if (typeof socket !== "number") this.serve(socket).catch(fail);
@@ -72,8 +75,9 @@ export class Clients {
 
   /** One client: the handshake, and then what happens when its socket is ready. */
   private async serve(socket: TcpSocket): Promise<void> {
-    if (this.unproven >= MAX_UNPROVEN) {
-      trace.note(`refused ${socket.remote}: ${MAX_UNPROVEN} others have not proven themselves yet`);
+    const refusal = this.tooMany(socket.address);
+    if (refusal !== undefined) {
+      this.refusals.tell(socket.remote, refusal);
       close(socket.fd);
       return;
     }
@@ -89,7 +93,7 @@ export class Clients {
       this.unproven--;
       clearTimeout(deadline);
       peer.onProven = () => {};
-      if (grant && !lease.hold(grant.address)) this.sendAway(peer, "its address was taken by another client meanwhile");
+      if (grant && !lease.hold(grant.address)) this.sendAway(peer, "its place was taken by another client meanwhile");
     };
     peer.onProven = proven;
     const deadline = setTimeout(() => this.sendAway(peer, `no sealed frame within ${PROOF_DEADLINE / 1000} s`), PROOF_DEADLINE);
@@ -97,7 +101,7 @@ export class Clients {
 
     peer.admit = (packet, at, length) => {
       const source = innerSource(packet, at, length, this.options.subnet6);
-      if (source !== 0 && (source === (lease.address | 0) || (lease.address === 0 && lease.hold(source >>> 0)))) return undefined;
+      if (lease.address === 0 ? lease.hold(source >>> 0) : source === (lease.address | 0)) return undefined; // 0.0.0.0 itself is nobody's
       return "its source is not the client's own address";
     };
     const socketWatch = watch(socket.fd, {
@@ -119,6 +123,14 @@ export class Clients {
     this.peers.add(peer);
   }
 
+  /** Why a connection from `address` gets no handshake at all; undefined if it does. */
+  private tooMany(address: string): string | undefined {
+    const { secret, maxClients } = this.options;
+    if (this.unproven >= MAX_UNPROVEN) return `${MAX_UNPROVEN} others have not proven themselves yet`;
+    if (!secret && this.peers.size >= maxClients) return `${maxClients} clients are connected (--max-clients)`;
+    return this.rate.allows(address) ? undefined : `more than ${BURST} connections at once from its address, or ${RATE} a second`;
+  }
+
   private sendAway(peer: Peer, reason: string): void {
     sendControl(peer, Control.goodbye);
     peer.close(reason);
@@ -126,12 +138,12 @@ export class Clients {
 
   /** The handshake. Without a peer it failed, and its reason has been told. */
   private async admit(socket: TcpSocket): Promise<{ peer?: Peer; grant?: Grant }> {
-    const { secret, subnet, subnet6, mtu } = this.options;
+    const { secret, subnet, subnet6, mtu, maxClients } = this.options;
     if (!secret) return { peer: new Peer(socket, DOWN, UP) };
     let grant: Grant | undefined;
     const reply = (wish: Wish) => {
       const address = this.router.offer(wish.address, (holder) => holder.isFor(wish.token));
-      if (address === undefined) return { refused: "all inner addresses are taken" };
+      if (address === undefined) return { refused: this.router.size < maxClients ? "all inner addresses are taken" : `it has its ${maxClients} clients already (--max-clients)` };
       grant = { address, token: randomBytes(16).toString("hex"), former: wish.token };
       return { address, prefix: subnet.prefix, mtu, subnet6, token: grant.token };
     };
@@ -140,7 +152,7 @@ export class Clients {
       return { peer, grant: grant! };
     } catch (error) {
       if (!(error instanceof BrokenStream)) throw error;
-      trace.note(`refused ${socket.remote}: ${error.message}`);
+      this.refusals.tell(socket.remote, error.message);
       if (grant) this.router.withdraw(grant.address);
       return {};
     }

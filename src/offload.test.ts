@@ -52,10 +52,12 @@ test("a header that lies about its packet is refused, with a reason", () => {
     ["a TCP header of 16 bytes", changed(42, 0x40, packet({})), /its TCP header/],
     ["a fragment, more to follow", changed(16, 0x20, packet({})), /does not fit/],
     ["a fragment, the last", changed(17, 1, packet({})), /does not fit/],
-    ["an IP header of nothing", changed(10, 0x40, packet({ start: 0 })), /IP header is too short/],
+    ["an IP header of nothing", changed(10, 0x40, packet({ start: 0 })), /IP header has an impossible length/],
     ["checksum over the IP header", packet({ start: 0 }), /checksum/],
     ["checksum behind the end", packet({ start: 2990, offset: 16 }), /checksum/],
     ["checksum far behind the end", packet({ start: 65535, offset: 65535 }), /checksum/],
+    ["IP header of 16 bytes", Buffer.concat([Buffer.alloc(10), Buffer.alloc(60, 0x44)]), /impossible length/],
+    ["IP header longer than the packet", Buffer.concat([Buffer.alloc(10), Buffer.alloc(40, 0x4f)]), /impossible length/],
     ["no packet at all", Buffer.alloc(OFFLOAD_HEADER + 1), /no IP packet/],
     ["IP version 9", Buffer.concat([Buffer.alloc(10), Buffer.alloc(60, 0x95)]), /no IP packet/],
   ];

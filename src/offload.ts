@@ -32,11 +32,11 @@ export function refuseOffload(bytes: Buffer, at: number, length: number): string
   const size = length - OFFLOAD_HEADER;
   const version = ipVersion(bytes, packet, size);
   if (version === 0) return "it is no IP packet";
+  const headers = version === 4 ? (bytes[packet]! & 15) * 4 : 40;
+  if (headers < 20 || headers > size) return "its IP header has an impossible length";
   const flags = bytes[at]!;
   const cut = bytes[at + 1]!;
   if ((flags & ~(NEEDS_CHECKSUM | CHECKSUM_GOOD)) !== 0) return "its offload header has unknown flags";
-  const headers = version === 4 ? (bytes[packet]! & 15) * 4 : 40;
-  if (headers < 20) return "its IP header is too short";
   const piece = bytes.readUInt16LE(at + 4);
   const start = bytes.readUInt16LE(at + 6);
   const offset = bytes.readUInt16LE(at + 8);

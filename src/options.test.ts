@@ -35,8 +35,8 @@ test("the defaults are those of the README", () => {
     server: "192.168.1.1", routes: [], address: { address: 0x0a080002, prefix: 24, network: 0x0a080000, size: 256 },
     port: 5555, tun: "tun0", mtu: 1400, offload: "on", trace: "walk", traceFile: undefined, configure: false, user: undefined, once: false, rekey: 120,
   });
-  const { listen, subnet, subnet6, nat } = server();
-  assert.deepEqual([listen, subnet.network, subnet.prefix, subnet6, nat], ["*", 0x0a080000, 24, [0xfd56504e, 0, 0], undefined]);
+  const { listen, subnet, subnet6, nat, maxClients } = server();
+  assert.deepEqual([listen, subnet.network, subnet.prefix, subnet6, nat, maxClients], ["*", 0x0a080000, 24, [0xfd56504e, 0, 0], undefined, 253]);
 });
 
 test("every option is read", () => {
@@ -67,6 +67,7 @@ test("wrong usage is one line that says what was wrong and what to try, exit cod
   refuses(() => server("--subnet", "10.8.0.5/24"), /host bits/);
   refuses(() => server("--listen", "localhost"), /--listen/);
   refuses(() => server("--nat", "a/b"), /--nat/);
+  for (const most of ["0", "x", "65535"]) refuses(() => server("--max-clients", most), /--max-clients/);
   refuses(() => client("--route", "8.8.8.8"), /--route/);
   refuses(() => client("--route", "8.8.8.8/24"), /host bits/);
   for (const route of ["::", "2001:db8::1/32", "::/129", "fe80::%eth0/64"]) refuses(() => client("--route", route), /--route .*is no ADDRESS\/PREFIX/);
@@ -84,6 +85,11 @@ test("--user is for root: whoever is not cannot become another", (t) => {
   refuses(() => client("--user", "nobody"), /--user nobody is for root/);
   run(0);
   assert.deepEqual(Object.keys(client("--user", "nobody").user!), ["name", "uid", "gid"]);
+});
+
+test("what was typed is repeated in one line, without control characters that a terminal would obey", () => {
+  refuses(() => client("--tun", "a\nb"), /--tun a\?b has a character/);
+  refuses(() => client("--tun", "\u001b[2J\u009b2J"), /--tun \?\[2J\?2J has/);
 });
 
 test("a secret that is missing, malformed or readable by others is refused", () => {

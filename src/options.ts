@@ -45,6 +45,7 @@ export const SERVER = {
   listen: option("ADDR", "*", "IPv4 or IPv6 address to listen on; *: all of this machine's", listenAddress),
   subnet: option("CIDR", "10.8.0.0/24", "inner addresses: the server takes the first, clients the next ones", block(8, 30)),
   subnet6: option("CIDR|off", "fd56:504e::/96", "inner IPv6 addresses: a /96, with the IPv4 ones in the last 32 bits; not with --cipher xor", subnet6),
+  "max-clients": option("N", "253", "connected clients, at most; the subnet may have room for fewer", whole(1, 65534)),
   nat: option("DEV", undefined, "forward the clients' packets, and masquerade what leaves through DEV", interfaceName),
 };
 
@@ -67,7 +68,9 @@ export function clientOptions(args: string[]) {
 export function serverOptions(args: string[]) {
   const { values, positionals } = parse(args, SERVER, "src/server.ts");
   if (positionals.length !== 0) throw usage(`unexpected argument ${positionals[0]}`, "--help");
-  return { ...common(values), listen: last(values.listen)!, subnet: last(values.subnet)!, subnet6: last(values.subnet6), nat: last(values.nat) };
+  return {
+    ...common(values), listen: last(values.listen)!, subnet: last(values.subnet)!, subnet6: last(values.subnet6), maxClients: last(values["max-clients"])!, nat: last(values.nat),
+  };
 }
 
 function common(values: Values<typeof COMMON>) {
@@ -144,7 +147,7 @@ function parseSecret(source: string, text: string): Buffer {
 
 // ---- readers: text → value, or what is wrong with the text ----
 
-function whole(min: number, max: number) {
+export function whole(min: number, max: number) {
   return (text: string) => {
     if (!/^\d+$/.test(text) || Number(text) < min || Number(text) > max) throw new Error(`is no whole number from ${min} to ${max}`);
     return Number(text);

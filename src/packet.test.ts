@@ -86,6 +86,7 @@ test("describe() says what a packet is, in one line", () => {
   assert.equal(line(`${IP("11")} 00350050 000c0000 61626364`), "10.8.0.2 → 8.8.8.8 UDP 53 → 80 4 bytes");
   assert.equal(line(`${IP("11", "00b9")} 61626364`), "10.8.0.2 → 8.8.8.8 fragment at byte 1480");
   assert.equal(line(`60000000 00083aff fe800000000000000000000000000001 ff020000000000000000000000000002 85000000 00000000`), "fe80::1 → ff02::2 ICMPv6 router solicitation");
+  assert.equal(line(`${IP("06")} d4310050 00000000 00000000 f002faf0 00000000`), "10.8.0.2 → 8.8.8.8 TCP 54321 → 80 SYN 0 bytes", "a header said to be longer than the packet");
   assert.equal(line("45"), "not an IP packet");
   assert.equal(line(""), "not an IP packet");
 });

@@ -132,7 +132,7 @@ function payload(bytes: Buffer, protocol: number, at: number, end: number): stri
   }
   if (protocol === 6 && has(20)) {
     const flags = TCP_FLAGS.filter((_, bit) => (bytes[at + 13]! >> bit) & 1).join(" ");
-    return `TCP ${ports()} ${flags} ${end - at - (bytes[at + 12]! >> 4) * 4} bytes`;
+    return `TCP ${ports()} ${flags} ${Math.max(0, end - at - (bytes[at + 12]! >> 4) * 4)} bytes`;
   }
   if (protocol === 17 && has(8)) return `UDP ${ports()} ${end - at - 8} bytes`;
   return `IP protocol ${protocol}`;

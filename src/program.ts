@@ -12,7 +12,7 @@ export class Failure extends Error {
 
   /** @param exitCode 2 for wrong usage, 1 for the rest */
   constructor(message: string, hint: string, exitCode = 1) {
-    super(message);
+    super(message.replace(/[\x00-\x1f\x7f-\x9f]/g, "?")); // it may repeat what was typed or received: one line, and no orders to the terminal
     this.hint = hint;
     this.exitCode = exitCode;
   }

@@ -32,7 +32,7 @@ test("an address that was released is offered again", () => {
 test("offers do not use up addresses: replayed handshakes cost no lease", () => {
   const one = router("10.8.0.0/29"); // clients: .2 to .6
   assert.deepEqual([1, 2, 3, 4, 5].map(() => offered(one)), ["10.8.0.2", "10.8.0.3", "10.8.0.4", "10.8.0.5", "10.8.0.6"]);
-  assert.equal(offered(one), "10.8.0.2", "all are offered, none is held");
+  assert.deepEqual([offered(one), offered(one)], ["10.8.0.2", "10.8.0.3"], "all are offered, none is held: the one with the fewest offers");
   assert.ok(one.claim(0x0a080002, "anna"));
   assert.equal(one.claim(0x0a080002, "ben"), false, "the first one to prove itself holds it");
 });
@@ -69,4 +69,13 @@ test("offer() gives the wished address if it is free, or if its holder may be re
   assert.equal(one.offer(wish, (holder) => holder === "anna"), wish);
   assert.equal(one.clientAt(wish), "anna", "an offer takes nothing away");
   for (const wrong of [0, 0x0a080000, 0x0a080001, 0x0a0800ff, 0x08080808]) assert.notEqual(one.offer(wrong), wrong);
+});
+
+test("with max leases held, offer() and claim() refuse one more, until one is released", () => {
+  const one = new Router<string>(parseCidr("10.8.0.0/24")!, 2);
+  assert.ok(one.claim(0x0a080002, "anna") && one.claim(0x0a080003, "ben"));
+  assert.deepEqual([one.offer(), one.claim(0x0a080004, "cleo"), one.size], [undefined, false, 2]);
+  one.release(0x0a080002, "anna");
+  assert.equal(offered(one), "10.8.0.2");
+  assert.ok(one.claim(0x0a080002, "cleo"));
 });

@@ -5,37 +5,36 @@ import type { Cidr } from "./packet.ts";
 export class Router<Client> {
   readonly gateway: number;
   private readonly last: number;
+  private readonly max: number;
   private readonly holders = new Map<number, Client>(); // by address as a signed number, as packet.ts reads it from a packet
   private readonly offers = new Map<number, number>(); // address → open handshakes it was offered in
 
-  constructor(subnet: Cidr) {
+  /** @param max leases at once; the subnet may have room for fewer */
+  constructor(subnet: Cidr, max = Infinity) {
     this.gateway = subnet.network + 1;
     this.last = subnet.network + subnet.size - 2;
+    this.max = max;
   }
 
   /**
    * An address for a handshake: the one it wishes for, if nobody holds it or `mayTakeOver` says yes to its holder; else the lowest
    * that is free; undefined if all are taken. An offer is no lease: a replayed handshake must cost nothing. It only steers other
-   * handshakes to other addresses while there are any.
+   * handshakes to other addresses: to those with the fewest offers.
    */
   offer(wish = 0, mayTakeOver = (_holder: Client) => false): number | undefined {
     const holder = this.holders.get(wish | 0);
-    if (this.isClients(wish) && (holder === undefined || mayTakeOver(holder))) return this.noteOffer(wish);
-    let free: number | undefined;
-    for (let address = this.gateway + 1; address <= this.last; address++) {
-      if (this.holders.has(address | 0)) continue;
-      free ??= address;
-      if (!this.offers.has(address)) {
-        free = address;
-        break;
-      }
+    const full = this.size >= this.max;
+    let best = this.isClients(wish) && (holder === undefined ? !full : mayTakeOver(holder)) ? wish : undefined;
+    if (best === undefined && full) return undefined;
+    let fewest = best === undefined ? Infinity : 0;
+    for (let address = this.gateway + 1; address <= this.last && fewest > 0; address++) {
+      const offers = this.offers.get(address) ?? 0;
+      if (this.holders.has(address | 0) || offers >= fewest) continue;
+      best = address;
+      fewest = offers;
     }
-    return free === undefined ? undefined : this.noteOffer(free);
-  }
-
-  private noteOffer(address: number): number {
-    this.offers.set(address, (this.offers.get(address) ?? 0) + 1);
-    return address;
+    if (best !== undefined) this.offers.set(best, (this.offers.get(best) ?? 0) + 1);
+    return best;
   }
 
   /** A handshake that was offered `address` is over, either way. */
@@ -47,7 +46,7 @@ export class Router<Client> {
 
   /** `client` holds `address` from now on; false if it cannot: held by another, or no client's address at all. */
   claim(address: number, client: Client): boolean {
-    if (!this.isClients(address) || this.holders.has(address | 0)) return false;
+    if (!this.isClients(address) || this.holders.has(address | 0) || this.size >= this.max) return false;
     this.holders.set(address | 0, client);
     return true;
   }

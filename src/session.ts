@@ -31,7 +31,7 @@ export async function startSession(socket: TcpSocket, secret: Buffer, wish: Wish
   } catch (error) {
     if (error instanceof Refused) throw because(error.message, "try again later, or ask whoever runs the server");
     if (error instanceof HandshakeError) throw because(error.message, "ask whoever runs the server; are the secret and the version the same there?");
-    if (error instanceof BrokenStream) throw because(error.message, "check that it is a Simple VPN server, with the same --cipher");
+    if (error instanceof BrokenStream) throw because(error.message, "wait a little, if many start at once; check that it is a Simple VPN server, with the same --cipher");
     throw error;
   }
 }

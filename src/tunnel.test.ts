@@ -2,12 +2,12 @@
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { test } from "node:test";
-import { Control, FrameType, pad } from "./frame.ts";
+import { Control, FrameType } from "./frame.ts";
 import { close, Memory, read, write } from "./libc.ts";
 import { OFFLOAD_HEADER } from "./offload.ts";
 import { innerDestination, parseCidr } from "./packet.ts";
 import { Router } from "./router.ts";
-import { random, SEED, SOCK_SEQPACKET, socketPair } from "./testing.ts";
+import { random, seal, SEED, SOCK_SEQPACKET, socketPair } from "./testing.ts";
 import { DOWN, trace, UP } from "./trace.ts";
 import { flush, inbound, outbound, Peer, sendControl } from "./tunnel.ts";
 
@@ -155,22 +155,13 @@ test("a frame sent again, or left out, ends the connection: its tag is good for 
 test("a record that does not fit its frame ends the connection of even an authenticated peer", () => {
   for (const lie of [0, 41, 65_536, 0xffffffff]) {
     const it = tunnel("xor+aes");
-    sendRaw(it.client, FrameType.data, Buffer.concat([Buffer.from(lie.toString(16).padStart(8, "0"), "hex"), Buffer.alloc(40)]));
+    put(it.clientFd, seal(it.client, FrameType.data, Buffer.concat([Buffer.from(lie.toString(16).padStart(8, "0"), "hex"), Buffer.alloc(40)])));
     inbound(it.server, it.tuns.server);
     assert.match(it.reasons[0]!, /record of/);
     assert.equal(it.take(it.serverKernel), undefined);
     it.end();
   }
 });
-
-/** Seals and sends any plaintext at all, as a hostile peer with the right keys could. */
-function sendRaw(peer: Peer, type: number, plaintext: Buffer): void {
-  const frame = new Memory(pad(plaintext.length, 4) + 20);
-  plaintext.forEach((byte, i) => (frame.bytes[4 + i] = byte ^ 0x42));
-  peer.framing.putHeader(frame.bytes, 0, type as FrameType, plaintext.length + 16);
-  peer.sealer!.seal(frame, 4, plaintext.length, 4);
-  put(peer.socket.fd, Buffer.from(frame.bytes.subarray(0, plaintext.length + 20)));
-}
 
 test("frames that a session must not see end the connection: a handshake, no room for a tag", () => {
   for (const [wire, reason] of [["010000040000000000", /handshake frame/], ["0200000800000000000000", /room for its tag/], ["02000000", /room for its tag/]] as const) {
@@ -191,6 +182,7 @@ test("keepalive proves the peer and says nothing more; goodbye ends the connecti
   sendControl(it.client, 77);
   inbound(it.server, it.tuns.server);
   assert.deepEqual([proven, it.reasons], [1, []]);
+  assert.equal(trace.drops.get("an unknown control word"), 1, "counted, and shown as seldom as packets: a flood of them fills no terminal");
   sendControl(it.client, Control.goodbye);
   inbound(it.server, it.tuns.server);
   assert.deepEqual([proven, it.reasons], [1, ["it said goodbye"]]);

@@ -273,7 +273,7 @@ function receiveFrame(peer: Peer, tun: Tun, fresh: number, readAt: bigint): void
   xor(memory, start, memory, start, end - start); // WALK 8.xor R6.xor
   if (peer.framesReceived++ === 0) peer.onProven();
   trace.received.frames++;
-  if (type === FrameType.control) return receiveControl(peer, memory.bytes, start, end);
+  if (type === FrameType.control) return receiveControl(peer, start, end);
 
   let place = 0; // of the packet in the frame
   for (let at = start; at < end && !peer.closed; place++) {
@@ -304,11 +304,12 @@ function inject(peer: Peer, tun: Tun, from: number, length: number, id: string):
 /** For the trace: says when a packet is larger than the MTU, and why. */
 const large = (tun: Tun, memory: Memory, at: number) => (tun.header ? describeOffload(memory.bytes, at) : "");
 
-function receiveControl(peer: Peer, bytes: Buffer, start: number, end: number): void {
-  const word = end - start >= 4 ? bytes.readUInt32BE(start) : 0;
+function receiveControl(peer: Peer, start: number, end: number): void {
+  const { memory } = peer.reader;
+  const word = end - start >= 4 ? memory.bytes.readUInt32BE(start) : 0;
   if (word === Control.goodbye) peer.close("it said goodbye");
-  else if (word === Control.rekey || word === Control.switch) peer.onRekey(word, Buffer.from(bytes.subarray(start + 4, end)));
-  else if (word !== Control.keepalive) trace.note(`${peer.socket.remote} sent an unknown control word ${word}: ignored`);
+  else if (word === Control.rekey || word === Control.switch) peer.onRekey(word, Buffer.from(memory.bytes.subarray(start + 4, end)));
+  else if (word !== Control.keepalive) trace.drop("an unknown control word", peer.socket.remote, memory, start, end - start);
 }
 
 /** The fd of an interface that was deleted: read() says EBADFD. */

@@ -18,7 +18,7 @@ export const SERVER = "192.168.1.1"; // the server's outer address
 export const TARGET = "8.8.8.8"; // a host of the lab: nothing is sent outside it
 export const [SERVER6, TARGET6] = ["2001:db8:1::1", "2001:4860:4860::8888"]; // the same two, once addIPv6() was called
 
-const NETNS = "/run/netns"; // ip-netns(8); on a private tmpfs, so also without root
+export const NETNS = "/run/netns"; // ip-netns(8); on a private tmpfs, so also without root
 export const ROOT = new URL("../..", import.meta.url).pathname; // of the project
 
 export type Say = (line: string) => void;

@@ -1,0 +1,46 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { BURST, HandshakeRate, MAX_UNPROVEN, RATE, Refusals } from "./limits.ts";
+
+test("allows() lets an address begin BURST handshakes at once, then RATE a second; a second address has its own", () => {
+  const rate = new HandshakeRate();
+  const begin = (address: string, now: number, attempts = 200) => Array.from({ length: attempts }, () => rate.allows(address, now)).filter(Boolean).length;
+  assert.equal(begin("10.0.0.1", 5000), BURST);
+  assert.equal(begin("10.0.0.1", 5000), 0);
+  assert.equal(begin("10.0.0.1", 6000), RATE, "attempts that were refused cost nothing more");
+  assert.equal(begin("10.0.0.2", 6000), BURST);
+  assert.equal(begin("10.0.0.1", 600_000), BURST, "full again, and no more than full");
+});
+
+test("a class of 30 behind one address begins at once, and one address never takes all places for 20 s", () => {
+  assert.ok(BURST >= 30);
+  const rate = new HandshakeRate();
+  let begun = 0;
+  for (let now = 0; now < 20_000; now += 10) begun += Number(rate.allows("10.0.0.1", now));
+  assert.ok(begun < MAX_UNPROVEN, `${begun} handshakes in 20 s`);
+});
+
+test("however many addresses come, the memory for them is bounded, and the one that goes on trying is not forgotten", () => {
+  const rate = new HandshakeRate();
+  for (let i = 0; i < BURST; i++) assert.ok(rate.allows("10.0.0.1", 0));
+  for (let i = 0; i < 20_000; i++) {
+    rate.allows(`source ${i}`, i);
+    if (i % 250 === 0) rate.allows("10.0.0.1", i);
+  }
+  assert.ok(rate.size <= 4096, `${rate.size} addresses`);
+  assert.equal(rate.allows("10.0.0.1", 20_000) && rate.allows("10.0.0.1", 20_000), false);
+});
+
+test("few refusals are told one by one, a flood of them as a number once a second", (t) => {
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  const said: string[] = [];
+  const refusals = new Refusals((text) => said.push(text));
+  for (let i = 0; i < 3; i++) refusals.tell(`10.0.0.${i}:1`, "why");
+  assert.deepEqual(said, ["refused 10.0.0.0:1: why", "refused 10.0.0.1:1: why", "refused 10.0.0.2:1: why"]);
+  t.mock.timers.tick(1000);
+  assert.equal(said.length, 3);
+  for (let i = 0; i < 5000; i++) refusals.tell("10.0.0.9:1", "too many");
+  t.mock.timers.tick(1000);
+  assert.equal(said.length, 14);
+  assert.equal(said.at(-1), "refused 4990 more in this second, the latest 10.0.0.9:1: too many");
+});
