@@ -57,8 +57,8 @@ async function replay(server: string, count: number): Promise<void> {
 }
 
 const opened = (server: string) =>
-  new Promise<Socket>((resolve) => {
-    const socket = connect(PORT, server, () => resolve(socket)).on("error", () => resolve(socket)).resume();
+  new Promise<Socket>((resolve, reject) => {
+    const socket = connect(PORT, server, () => resolve(socket)).on("error", reject).resume(); // once it is open: a reset, which is no news
   });
 
 /** Waits for a line on standard input: the test has looked. */
