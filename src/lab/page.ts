@@ -8,7 +8,7 @@ const [LANE, ROW, TOP, LEFT] = [172, 60, 84, 100]; // px
 
 const stepsOf = (evidence: Evidence[]) => {
   const start = evidence[0]?.time ?? 0n;
-  const place = (one: Evidence) => ({ micros: Number((one.time - start) / 1000n), host: one.host, source: one.source, text: one.text, hex: one.hex, kind: one.kind });
+  const place = (one: Evidence) => ({ micros: Number((one.time - start) / 1000n), host: one.host, source: one.source, text: one.text, hex: one.hex, kind: one.kind, atMost: one.atMost });
   return WALK.map((step) => ({ ...step, anchor: anchorOf(step.id), evidence: evidence.filter((one) => one.step === step.id).map(place) }));
 };
 
@@ -32,7 +32,7 @@ function lanes(evidence: Evidence[]): string {
   for (const [i, { id, lane, title, evidence: seen }] of steps.entries()) {
     const [right, back] = [LANES.indexOf(lane) < 4, id.startsWith("R")];
     const label = y(i) + 9 + (id === "10" ? 0 : right === back ? 12 : -12); // clear of the lines, which come from above and leave below
-    const text = `${escape(title)}${seen.length > 0 ? ` <tspan class="dim">+${seen[0]!.micros} µs</tspan>` : ""}`;
+    const text = `${escape(title)}${seen.length > 0 ? ` <tspan class="dim">${seen[0]!.atMost ? "≤ " : ""}+${seen[0]!.micros} µs</tspan>` : ""}`;
     parts.push(
       `<g class="step" tabindex="0" role="button" aria-label="step ${id}: ${escape(title)}" data-x="${x(lane)}" data-y="${y(i)}">` +
         `<circle class="knob ${back ? "down" : "up"}${seen.length > 0 ? "" : " missing"}" cx="${x(lane)}" cy="${y(i)}" r="25" stroke-width="3"/>` +
