@@ -177,10 +177,10 @@ test("walk.html plays in a real browser, by mouse and by keyboard, and loads not
   assert.equal(walk().status, 0);
   const page = readFileSync(join(folder, "walk.html"), "utf8");
   assert.doesNotMatch(page, /(src|href)="?https?:|url\(|@import/);
-  const title = (script: string) => {
+  const title = (script: string, size = "1280,720") => {
     writeFileSync(join(folder, "tried.html"), page.replace("</html>", `<script>${script}</script></html>`));
     const args = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
-    const { stdout } = spawnSync("chromium", [...args, `--user-data-dir=${mkdtempSync(join(folder, "chromium-"))}`, "--dump-dom", `file://${folder}/tried.html`], { encoding: "utf8", timeout: 60_000 });
+    const { stdout } = spawnSync("chromium", [...args, `--window-size=${size}`, `--user-data-dir=${mkdtempSync(join(folder, "chromium-"))}`, "--dump-dom", `file://${folder}/tried.html`], { encoding: "utf8", timeout: 60_000 });
     return /<h2>(.*?)<\/h2>/.exec(stdout)?.[1];
   };
   const key = (name: string, more = "") => `(document.activeElement ?? document.body).dispatchEvent(new KeyboardEvent("keydown", { key: "${name}", ${more} bubbles: true }));`;
@@ -194,5 +194,13 @@ test("walk.html plays in a real browser, by mouse and by keyboard, and loads not
   assert.equal(title(`${key("ArrowLeft")}if (document.activeElement !== steps[18]) show(0);`), "R9. the application prints it", "the arrows move the focus");
   assert.equal(title(`document.documentElement.style.scrollBehavior = "auto";${key("ArrowRight").repeat(16)}if (scrollY === 0) show(0);`), "R7. the client's kernel injects it", "what is chosen is in view");
   assert.equal(title(`if (steps.some((_, i) => document.querySelector(walk.steps[i].anchor.replace(/^/, "#") + " > h2") === null)) show(3);`), "1. the application asks the kernel to send", "each step's story is in the page");
+  const ownLink = `steps[18].focus(); const link = document.querySelector("#panel a"); link.focus(); if (document.activeElement !== link || !link.hash.endsWith("-r9")) show(0);`;
+  assert.equal(title(ownLink), "R9. the application prints it", "Tab goes on from a step to its own story");
+  assert.equal(title(`show(4);${key("s")}if (location.hash !== "#step-5") show(0);`), "5. the client's loop wakes: tun0 is readable", "s opens the story");
+  const inView = `const inView = (one, top = 0, box = one.getBoundingClientRect()) => box.top >= top && box.bottom <= innerHeight;`;
+  const core = `document.documentElement.style.scrollBehavior = "auto"; show(5);${inView}const panel = document.getElementById("panel"), rows = [...document.querySelectorAll("#panel li")], names = document.getElementById("lanes");
+    if (![5, 6].includes(rows.length) || !/frame/.test(rows.at(-2).textContent) || !rows.slice(0, innerWidth < 1500 ? 6 : -1).every((row) => inView(row) && row.getBoundingClientRect().bottom <= panel.getBoundingClientRect().bottom) || !inView(names) || !inView(steps[5], names.getBoundingClientRect().bottom)) show(0);`;
+  for (const size of ["1280,720", "1920,1080"]) assert.equal(title(core, size), "6. read, XOR, seal, frame, write", `${size}: the lanes' names, the step, and all that happens to the bytes in it are in view together`);
+  assert.equal(title(`show(18);${inView}scrollTo(0, 0);if (!inView(steps[0]) || !inView(steps[18])) show(0);`, "1920,1080"), "R9. the application prints it", "the whole picture fits");
   assert.equal(title(`document.querySelectorAll(".step")[9].dispatchEvent(new MouseEvent("click"));`), "10. the destination receives, and answers");
 });
