@@ -46,11 +46,14 @@ labTest("expected output must come from a real run: times, ids, ports and cipher
     " +999 µs client 6.frame    up1     02 00 00 74 00 00 00 00  header of 4 bytes in front: 120 bytes", // 9: it was earlier
     "```", "```output ping",
     "64 bytes from 8.8.8.8: icmp_seq=1 ttl=63 time=12.5 ms", "64 bytes from 8.8.8.8: icmp_seq=2 ttl=64 time=12.5 ms", "```", // 13
+    "```output walk", "   +5 µs  client   tap        45 00 00 54 00 00 40 00 tun0 → 10.8.0.2 → 8.8.8.8 ICMP echo request id 1 seq 1",
+    "   +9 µs  internet tap        45 00 00 54 00 00 40 00 eth0 ← 203.0.113.1 → 8.8.8.8 ICMP echo request id 1 seq 1",
+    "   +8 µs  internet tap        45 00 00 54 00 00 00 00 eth0 → 8.8.8.8 → 203.0.113.1 ICMP echo reply id 1 seq 1", "```", // 18
     "```output nothing", "```",
   );
   assert.equal(status, 1, stderr);
   assert.deepEqual(misses.map((miss) => miss.replace(/^(\d+: [^:]*).*/, "$1")), [
     "4: make demo does not print", "5: make demo does not print", "7: make demo does not print", "9: make demo prints this, but not after the line above",
-    "13: make ping does not print", "15: no run is called nothing",
+    "13: make ping does not print", "18: +8 µs is earlier than the line above", "20: no run is called nothing",
   ], misses.join("\n"));
 });

@@ -106,10 +106,13 @@ function maskBytes(hex: string): string {
 /** What is wrong with a block of expected output, as [line of the block, sentence]. */
 function wrongOutput(block: string[], run: string, printed: string[]): [number, string][] {
   const wrong: [number, string][] = [];
-  let after = 0;
+  let [after, micros] = [0, 0];
   block.forEach((line, i) => {
     const masked = mask(line);
     if (masked === "" || masked === "…") return;
+    const before = micros;
+    if (run === "walk") micros = Number(/\+(\d+) µs/.exec(line)?.[1] ?? 0); // of a step's evidence; a step's title begins anew
+    if (micros > 0 && micros < before) wrong.push([i, `+${micros} µs is earlier than the line above`]);
     const at = printed.indexOf(masked, after);
     if (at < 0) wrong.push([i, `make ${run} ${printed.includes(masked) ? "prints this, but not after the line above" : "does not print"}: ${line.trim()}`]);
     else if (run !== "walk" || !line.includes("µs")) after = at + 1; // a step's evidence comes from several clocks

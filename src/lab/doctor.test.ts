@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { parseCidr } from "../packet.ts";
 import { readTrace } from "./drops.ts";
-import { findNat, forwards } from "./inspect.ts";
+import { filter, findNat } from "./inspect.ts";
 import { type Lab, SERVER } from "./lab.ts";
 import { Running } from "./running.ts";
 import { labTest, ping, SECRET, startClient, startServer } from "./testing.ts";
@@ -55,7 +55,7 @@ labTest("on a healthy tunnel, every hop of both ends is ok, and the exit code is
   await startClient(lab);
   const client = await doctor(lab, "client");
   allWell(client);
-  assert.deepEqual([...client.hops.keys()], ["device", "privilege", "interface", "address", "program", "route", "server", "handshake", "ping", "kernel", "mtu"]);
+  assert.deepEqual([...client.hops.keys()], ["device", "privilege", "interface", "address", "program", "route", "server", "handshake", "firewall", "ping", "kernel", "mtu"]);
   assert.match(client.hops.get("mtu")!.text, /^1400 bytes, not to be cut, get there; the answer may be cut$/);
   const other = await doctor(lab, "server");
   allWell(other);
@@ -63,6 +63,35 @@ labTest("on a healthy tunnel, every hop of both ends is ok, and the exit code is
   assert.doesNotMatch(server.output, /10\.8\.0\.3 connected/, "the doctor's handshake claims no address");
   await server.until(/a probe from 192\.168\.1\.100:\d+ left/);
   assert.doesNotMatch(server.output, /refused|client from/, "one connection, and it is called what it is");
+});
+
+labTest("what the running programs were started with, the doctor need not be told", async (lab) => {
+  const options = ["--cipher", "xor", "--port=5556", "--tun", "vpn9"];
+  await startServer(lab, ...options);
+  await startClient(lab, "client", ...options);
+  const client = await doctor(lab, "client");
+  allWell(client);
+  assert.equal(client.hops.get("handshake")!.text, "none with --cipher xor");
+  allWell(await doctor(lab, "server"));
+  assert.deepEqual((await doctor(lab, "client", "--port", "5557")).broken, ["server"], "what it is told counts more");
+});
+
+labTest("firewalls: on the client INPUT and OUTPUT, on the server the VPN's port", async (lab) => {
+  await startServer(lab);
+  await startClient(lab);
+  await breakAndMend(lab, "client", ["iptables -A INPUT -i tun0 -j DROP"], "firewall", /^client# iptables -I INPUT -i tun0 -j ACCEPT(\nclient# iptables -S INPUT)?$/);
+  await breakAndMend(lab, "client", ["iptables -A OUTPUT -o tun0 -j DROP"], "firewall", /^client# iptables -I OUTPUT -o tun0 -j ACCEPT(\nclient# iptables -S OUTPUT)?$/);
+  await breakAndMend(lab, "server", ["iptables -A INPUT -p tcp --dport 5555 -j DROP"], "firewall", /^server# iptables -I INPUT -p tcp --dport 5555 -j ACCEPT$/);
+  if (!hasTracefs(lab)) return;
+  for (const [chain, rule, way] of [["INPUT", "-s 8.8.8.8", "client out tun0, server in tun0, .*, client in tun0"], ["OUTPUT", "-d 8.8.8.8", "nowhere"]] as const) {
+    lab.run("client", `iptables -I ${chain} ${rule} -j DROP`); // with a condition: the firewall hop cannot say that it hits our ping
+    const sick = await doctor(lab, "client");
+    assert.deepEqual(sick.broken, ["ping", "kernel"], sick.output);
+    assert.equal(sick.hops.get("ping")!.text, "8.8.8.8 does not answer; this host's kernel dropped the packet itself: see below");
+    assert.match(sick.hops.get("kernel")!.text, new RegExp(`saw it go: ${way}; then the client dropped it in \\w+\\(\\): NETFILTER_DROP`));
+    assert.deepEqual(sick.fixes, [["client", `iptables -S ${chain}`]], sick.output);
+    lab.run("client", `iptables -D ${chain} ${rule} -j DROP`);
+  }
 });
 
 labTest("on the client: interface, address, program, route, routing loop, MTU", async (lab) => {
@@ -108,7 +137,7 @@ labTest("on the server: where nftables has rules of its own, iptables' firewall 
   lab.run("server", "nft add table inet firewalld");
   const well = await doctor(lab, "server");
   assert.equal(well.code, 0, well.output);
-  assert.deepEqual(well.hops.get("firewall"), { state: "?", text: "iptables' FORWARD lets tun0 ↔ eth1 pass; not read: nftables' inet firewalld ('nft list ruleset')" });
+  assert.deepEqual(well.hops.get("firewall"), { state: "?", text: "iptables lets the tunnel's packets pass; not read: nftables' inet firewalld ('nft list ruleset')" });
   assert.equal(well.hops.get("nat")!.state, "ok");
   lab.run("server", "iptables -t nat -F POSTROUTING");
   const without = await doctor(lab, "server");
@@ -132,11 +161,11 @@ labTest("what is beyond the tunnel, the client sees from ping and from the kerne
     return sick;
   };
   lab.run("server", "sysctl -w net.ipv4.ip_forward=0");
-  await seen("✗", /out tun0, in tun0; then dropped it in ip_error\(\): IP_\w+/);
+  await seen("✗", /client out tun0, server in tun0; then the server dropped it in ip_error\(\): IP_\w+/);
   assert.equal(lab.try("lab", `test -e ${INSTANCES}/simple-vpn-999999999`).status, 1, "the next doctor removes what a killed one left");
   lab.run("server", "sysctl -w net.ipv4.ip_forward=1");
   lab.run("server", "iptables -I FORWARD -i tun0 -j DROP");
-  await seen("✗", /out tun0, in tun0; then dropped it in \w+\(\): NETFILTER_DROP/);
+  await seen("✗", /client out tun0, server in tun0; then the server dropped it in \w+\(\): NETFILTER_DROP/);
   lab.run("server", "iptables -D FORWARD -i tun0 -j DROP");
 
   // Two ways to the internet: out by eth2, back by eth1, where the strict filter expects nothing from 8.8.8.8.
@@ -145,14 +174,14 @@ labTest("what is beyond the tunnel, the client sees from ping and from the kerne
   lab.run("internet", "ip link set eth1 up");
   for (const line of ["ip addr add 198.51.100.1/24 dev eth2", "ip link set eth2 up", "ip route add 8.8.8.8/32 via 198.51.100.8", "iptables -t nat -A POSTROUTING -s 10.8.0.0/24 -o eth2 -j SNAT --to-source 203.0.113.1", "sysctl -w net.ipv4.conf.eth1.rp_filter=1"]) lab.run("server", line);
   ping(lab, "internet", "203.0.113.1", 1); // or the filter would drop the ARP request already: it asks as 8.8.8.8
-  const strict = await seen("✗", /in eth1; then dropped it in \w+\(\): IP_RPFILTER/);
+  const strict = await seen("✗", /internet out \w+, server in eth1; then the server dropped it in \w+\(\): IP_RPFILTER/);
   if (strict) assert.deepEqual(strict.fixes.at(-1), ["server", "sysctl -w net.ipv4.conf.eth1.rp_filter=2"]);
   lab.run("server", "sysctl -w net.ipv4.conf.eth1.rp_filter=2");
   allWell(await doctor(lab, "client"));
   lab.run("server", "ip link del eth2");
 
   lab.run("internet", `ip addr del 8.8.8.8/32 dev lo`);
-  await seen("✗", /in eth0; then dropped it in ip_error\(\)/);
+  await seen("✗", /server out eth1, internet in eth0; then the internet dropped it in ip_error\(\)/);
   const server = await doctor(lab, "server");
   assert.deepEqual(server.broken, ["target"], server.output);
 });
@@ -203,15 +232,22 @@ labTest("a wrong secret, no device, no privilege, the server stopped, a foreign 
   }
 });
 
-test("forwards() walks the chain: the first certain rule decides, what may decide is told", () => {
+test("filter() walks the chain: the first certain rule decides, what may decide is told", () => {
   const chain = (policy: string, ...rules: string[]) => [`-P FORWARD ${policy}`, ...rules.map((rule) => `-A FORWARD ${rule}`)].join("\n");
-  assert.deepEqual(forwards(chain("ACCEPT"), "tun0", "eth1"), { maybe: [] });
-  assert.deepEqual(forwards(chain("DROP"), "tun0", "eth1"), { drops: "-P FORWARD DROP", maybe: [] });
-  assert.deepEqual(forwards(chain("DROP", "-i tun0 -j ACCEPT"), "tun0", "eth1"), { maybe: [] });
-  assert.equal(forwards(chain("DROP", "-i tun0 -j ACCEPT"), "eth1", "tun0").drops, "-P FORWARD DROP");
-  assert.equal(forwards(chain("ACCEPT", "-o tun0 -j REJECT --reject-with icmp-port-unreachable"), "eth1", "tun0").drops, "-A FORWARD -o tun0 -j REJECT --reject-with icmp-port-unreachable");
-  assert.deepEqual(forwards(chain("DROP", "-j DOCKER-USER"), "tun0", "eth1"), { drops: "-P FORWARD DROP", maybe: ["-A FORWARD -j DOCKER-USER"] });
-  assert.equal(forwards(chain("DROP", "-i docker0 ! -o docker0 -j ACCEPT"), "tun0", "eth1").maybe.length, 0, "another device's rule");
+  const [there, back] = ["-i tun0 -o eth1", "-i eth1 -o tun0"];
+  assert.deepEqual(filter(chain("ACCEPT"), there), { maybe: [] });
+  assert.deepEqual(filter(chain("DROP"), there), { drops: "-P FORWARD DROP", maybe: [] });
+  assert.deepEqual(filter(chain("DROP", "-i tun0 -j ACCEPT"), there), { maybe: [] });
+  assert.equal(filter(chain("DROP", "-i tun0 -j ACCEPT"), back).drops, "-P FORWARD DROP");
+  assert.deepEqual(filter(chain("DROP", "-o tun0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"), `${back} --ctstate RELATED,ESTABLISHED`), { maybe: [] });
+  assert.equal(filter(chain("ACCEPT", "-o tun0 -j REJECT --reject-with icmp-port-unreachable"), back).drops, "-A FORWARD -o tun0 -j REJECT --reject-with icmp-port-unreachable");
+  assert.deepEqual(filter(chain("DROP", "-j DOCKER-USER"), there), { drops: "-P FORWARD DROP", maybe: ["-A FORWARD -j DOCKER-USER"] });
+  assert.equal(filter(chain("DROP", "-i docker0 ! -o docker0 -j ACCEPT"), there).maybe.length, 0, "another device's rule");
+  const input = (...rules: string[]) => filter(["-P INPUT ACCEPT", ...rules.map((rule) => `-A INPUT ${rule}`)].join("\n"), "-p tcp --dport 5555");
+  assert.equal(input("-p tcp -m tcp --dport 5555 -j DROP").drops, "-A INPUT -p tcp -m tcp --dport 5555 -j DROP");
+  assert.deepEqual(input("-p tcp -m tcp --dport 22 -j DROP", "-p udp -j DROP", "-p tcp -m tcp --dport 55 -j DROP"), { maybe: [] });
+  assert.deepEqual(input("-p tcp -m tcp ! --dport 5555 -j DROP"), { maybe: ["-A INPUT -p tcp -m tcp ! --dport 5555 -j DROP"] });
+  assert.deepEqual(input("-i eth7 -j DROP"), { maybe: ["-A INPUT -i eth7 -j DROP"] }, "by which device it comes is not known");
 });
 
 test("findNat() finds the rule that covers the subnet and the device, and no other", () => {
@@ -225,18 +261,21 @@ test("findNat() finds the rule that covers the subnet and the device, and no oth
 test("readTrace() follows our packet only, and skips what is normal", () => {
   const line = (who: string, rest: string) => `            ${who} [001] b....  6387.531696: ${rest}`;
   const healthy = [
+    line("ping-77", "kfree_skb: skbaddr=0000000022222222 rx_sk=0000000000000000 protocol=0 location=skb_queue_purge_reason+0x9c/0x140 reason: QUEUE_PURGE"),
     line("ping-77", "net_dev_queue: dev=tun0 skbaddr=000000008b715cec len=361"),
     line("node-75", "netif_receive_skb: dev=tun0 skbaddr=00000000e06a6978 len=361"),
     line("node-75", "net_dev_queue: dev=eth1 skbaddr=00000000e06a6978 len=375"),
     line("<idle>-0", "kfree_skb: skbaddr=0000000011111111 rx_sk=0000000000000000 protocol=2054 location=__dev_queue_xmit+0xd01/0xf30 reason: QDISC_DROP"),
     line("node-75", "kfree_skb: skbaddr=00000000e06a6978 rx_sk=0000000000000000 protocol=2048 location=ping_rcv+0xab/0xd0 reason: NO_SOCKET"),
   ];
-  const steps = ["out tun0", "in tun0", "out eth1"];
-  assert.deepEqual(readTrace(healthy.join("\n"), 361, 77), { steps });
+  const steps = ["client out tun0", "server in tun0", "server out eth1"];
+  assert.deepEqual(readTrace(healthy.join("\n"), 361, 77, 99), { steps });
   const drop = line("node-75", "kfree_skb: skbaddr=000000008b715cec rx_sk=0000000000000000 protocol=2048 location=ip_error+0x94/0x210 reason: IP_INADDRERRORS");
-  assert.deepEqual(readTrace([...healthy, drop].join("\n"), 361, 77), { steps, drop: { reason: "IP_INADDRERRORS", where: "ip_error", device: "eth1" } });
+  assert.deepEqual(readTrace([...healthy, drop].join("\n"), 361, 77, 99), { steps, drop: { reason: "IP_INADDRERRORS", where: "ip_error", device: "eth1", host: "server" } });
   const reused = line("node-75", "netif_receive_skb: dev=eth0 skbaddr=000000008b715cec len=52");
-  assert.deepEqual(readTrace([...healthy, reused, drop].join("\n"), 361, 77), { steps }, "the same address, but another packet by now");
+  assert.deepEqual(readTrace([...healthy, reused, drop].join("\n"), 361, 77, 99), { steps }, "the same address, but another packet by now");
   const output = line("ping-77", "kfree_skb: skbaddr=000000004872a570 rx_sk=0000000000000000 protocol=2048 location=nft_do_chain+0x3e8/0x610 reason: NETFILTER_DROP");
-  assert.deepEqual(readTrace(output, 361, 77), { steps: [], drop: { reason: "NETFILTER_DROP", where: "nft_do_chain", device: "" } });
+  assert.deepEqual(readTrace(output, 361, 77, 99), { steps: [], drop: { reason: "NETFILTER_DROP", where: "nft_do_chain", device: "", host: "client" } });
+  const alone = [line("ping-77", "net_dev_queue: dev=tun0 skbaddr=000000008b715cec len=361"), line("node-99", "netif_receive_skb: dev=tun0 skbaddr=00000000e06a6978 len=361")];
+  assert.deepEqual(readTrace(alone.join("\n"), 361, 77, 99).steps, ["client out tun0", "client in tun0"], "the server is another machine: what comes in was written by our own client, process 99");
 });

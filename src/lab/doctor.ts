@@ -3,12 +3,15 @@
  * Goes along the packet's walk, hop by hop, and prints for each whether it is well, and for what is not the commands that
  * mend it. Changes nothing itself: it pings, makes a TCP connection with a handshake, and watches the kernel meanwhile.
  */
+import { readlinkSync } from "node:fs";
+import { resolve } from "node:path";
 import chalk from "chalk";
 import { CLIENT, option, parse, SERVER } from "../options.ts";
 import { parseIPv4 } from "../packet.ts";
 import { exit, Failure, program } from "../program.ts";
 import { LAB_HOST } from "../setup.ts";
 import { type Check, clientChecks, type Finding, type Options, serverChecks, unknown } from "./hops.ts";
+import { findHolder } from "./inspect.ts";
 import { prompt } from "./lab.ts";
 
 const { tun, mtu, port, cipher, secret, help } = CLIENT;
@@ -36,8 +39,15 @@ program(async () => {
   exit(broken.length === 0 ? 0 : 1);
 });
 
+/** The doctor's own arguments; and before them, so that they count less, what the running program was started with. */
 function readOptions(): Options {
-  const { values, positionals } = parse(process.argv.slice(2), OPTIONS, "src/lab/doctor.ts [client|server]");
+  const args = process.argv.slice(2);
+  const holder = findHolder(given(args, "tun"), args.includes("server") ? "server.ts" : "client.ts");
+  const started = Object.keys(OPTIONS).flatMap((name) => {
+    const value = given(holder?.words ?? [], name);
+    return value === undefined ? [] : [`--${name}`, name === "secret" ? resolve(readlinkSync(`/proc/${holder!.pid}/cwd`), value) : value];
+  });
+  const { values, positionals } = parse([...started, ...args], OPTIONS, "src/lab/doctor.ts [client|server]");
   const [role = "client", ...rest] = positionals;
   if ((role !== "client" && role !== "server") || rest.length > 0)
     throw new Failure(`Cannot start: expected client or server, got ${positionals.join(" ")}`, "npx tsx src/lab/doctor.ts client", 2);
@@ -48,6 +58,9 @@ function readOptions(): Options {
     cipher: last(values.cipher)!, secret: last(values.secret), server: last(values.server), nat: last(values.nat),
   };
 }
+
+/** The last value of an option among the words of a command line: "--tun", "vpn9", or "--tun=vpn9". */
+const given = (words: string[], name: string) => [...words.join("\0").matchAll(new RegExp(`(?<=^|\0)--${name}[\0=]([^\0]+)`, "g"))].at(-1)?.[1];
 
 function ipv4(text: string): string {
   if (parseIPv4(text) === undefined) throw new Error("is no IPv4 address");

@@ -9,20 +9,20 @@ import { TraceInstance } from "./tracefs.ts";
 
 const PLACES = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 const EVENTS = ["net/net_dev_queue", "net/netif_receive_skb", "skb/kfree_skb"];
-const NORMAL = ["NO_SOCKET", "CONSUMED", "SKB_CONSUMED"]; // NO_SOCKET: ping_rcv() of every reply, which goes to ping's raw socket
+const NORMAL = ["NO_SOCKET", "CONSUMED", "SKB_CONSUMED", "QUEUE_PURGE"]; // of a socket that is closed; NO_SOCKET: ping_rcv() of every reply, which goes to ping's raw socket
 const HEADERS = 28; // bytes that ping puts before its -s: IPv4 and ICMP
 const ETHERNET = 14; // bytes: on an eth device, net_dev_queue counts its header
 
 /** One pinged packet: was it answered, and what the kernel did with it; without evidence, why not. */
 export interface PingWalk {
   answered: boolean;
-  steps: string[]; // "out tun0", "in tun0", …
-  drop?: { reason: string; where: string; device: string }; // where: kernel function; device: the last it came in by
+  steps: string[]; // "client out tun0", "server in tun0", …
+  drop?: { reason: string; where: string; device: string; host: string }; // where: kernel function; device: the last it came in by
   missing?: string;
 }
 
-/** Pings `target` once, with the kernel watched where this process may; waits 1 s. */
-export function pingWatched(target: string): PingWalk {
+/** Pings `target` once, with the kernel watched where this process may; waits 1 s. `client`: the pid of this host's VPN program. */
+export function pingWatched(target: string, client: number | undefined): PingWalk {
   const size = 600 + Math.floor(Math.random() * 500); // so that no other ping has it
   const ping = () => spawnSync("ping", ["-n", "-c", "1", "-W", "1", "-s", `${size}`, target]);
   let answered: boolean | undefined;
@@ -34,7 +34,7 @@ export function pingWatched(target: string): PingWalk {
     for (const event of EVENTS) instance.enable(event);
     const { pid, status } = ping();
     answered = status === 0;
-    return { answered, ...readTrace(instance.stop(), size + HEADERS, pid) };
+    return { answered, ...readTrace(instance.stop(), size + HEADERS, pid, client) };
   } catch (error) {
     return { answered: answered ?? ping().status === 0, steps: [], missing: `no tracefs to ask: ${(error as NodeJS.ErrnoException).code ?? (error as Error).message}` };
   } finally {
@@ -46,8 +46,11 @@ export function pingWatched(target: string): PingWalk {
  * The first packet of `length` in a trace:  "ping-77 [001] b.... 63.53: net_dev_queue: dev=tun0 skbaddr=…8b len=361",
  * and "node-75 [001] b.... 63.54: kfree_skb: skbaddr=…8b … location=ip_error+0x94/0x210 reason: IP_INADDRERRORS".
  * @param pid of ping: a packet that was dropped before it had an interface is known by the process that sent it
+ * @param client the VPN program that writes the answer into this host's TUN
  */
-export function readTrace(trace: string, length: number, pid: number): Pick<PingWalk, "steps" | "drop"> {
+export function readTrace(trace: string, length: number, pid: number, client: number | undefined): Pick<PingWalk, "steps" | "drop"> {
+  const hosts = ["server", "internet", "server", "client"]; // each "in" is one host further
+  let host = "client";
   const steps: string[] = [];
   const ours = new Set<string>(); // skbaddr of our packet: the kernel's name for it, until it is freed and used again
   let device = "";
@@ -58,7 +61,7 @@ export function readTrace(trace: string, length: number, pid: number): Pick<Ping
     if (event === "kfree_skb") {
       const reason = field("reason");
       if ((!ours.delete(skb) && Number(process) !== pid) || NORMAL.includes(reason) || reason === "") continue;
-      return { steps, drop: { reason, where: field("location"), device } };
+      return { steps, drop: { reason, where: field("location"), device, host } };
     } else if (event) {
       if (![length, length + ETHERNET].includes(Number(field("len")))) {
         ours.delete(skb);
@@ -66,7 +69,8 @@ export function readTrace(trace: string, length: number, pid: number): Pick<Ping
       }
       ours.add(skb);
       device = field("dev");
-      steps.push(`${event === "net_dev_queue" ? "out" : "in"} ${device}`);
+      if (event === "netif_receive_skb") host = Number(process) === client ? "client" : (hosts.shift() ?? host);
+      steps.push(`${host} ${event === "net_dev_queue" ? "out" : "in"} ${device}`);
     }
   }
   return { steps };

@@ -13,7 +13,7 @@ import { clientChanges, hostRoute, serverChanges } from "../setup.ts";
 import { bracketed, connectTcp, type TcpSocket } from "../tcp.ts";
 import { CLONE_DEVICE } from "../tun.ts";
 import { type PingWalk, pingWatched } from "./drops.ts";
-import { ask, connectionsOf, findHolder, findLink, findNat, forwards, nftTables, routeTo, routeWithout, sysctl } from "./inspect.ts";
+import { ask, connectionsOf, filter, findHolder, findLink, findNat, nftTables, routeTo, routeWithout, sysctl } from "./inspect.ts";
 
 /** What the doctor was told; addresses that are numbers are in host order. */
 export interface Options {
@@ -84,15 +84,17 @@ export function clientChecks(options: Options): Check[] {
       }
     } },
     { hop: "handshake", needs: ["server"], check: () => (cipher === "xor" ? ok("none with --cipher xor") : shakeHands(options, socket!, (mtu) => (tunnelMtu = mtu))) },
+    { hop: "firewall", check: () => firewall(["OUTPUT", `-o ${tun}`], ["INPUT", `-i ${tun}`]) },
     { hop: "ping", needs: ["route"], check: () => {
-      walk = pingWatched(target);
+      walk = pingWatched(target, findHolder(tun)?.pid);
       walk.answered ||= !walk.drop && ping(target, "-c", "3", "-i", "0.2", "-W", "1") === ""; // one packet may be lost on any path
       if (walk.answered) return ok(`${target} answers through the tunnel`);
+      if (walk.drop?.host === "client") return problem(`${target} does not answer; this host's kernel dropped the packet itself: see below`);
       const inside = formatIPv4(gateway);
       const where = ping(inside, "-W", "1") === "" ? `${inside}, the server's end of the tunnel, does: look beyond it` : `neither does ${inside}, the server's end of the tunnel: look there first`;
       return problem(`${target} does not answer; ${where}`, doctorThere);
     } },
-    { hop: "kernel", needs: ["route"], check: () => judge(walk!, tun, doctorThere) },
+    { hop: "kernel", needs: ["route"], check: () => judge(walk!, doctorThere) },
     { hop: "mtu", needs: ["ping"], check: () => tryMtu(tun, target, tunnelMtu) },
   ];
 }
@@ -129,18 +131,7 @@ export function serverChecks(options: Options): Check[] {
       if (!closed) return ok("net.ipv4.ip_forward is 1");
       return problem(`net.ipv4.conf.${closed}.forwarding is 0`, `sysctl -w net.ipv4.conf.${closed}.forwarding=1`);
     } },
-    { hop: "firewall", check: () => {
-      const chain = ask("iptables -S FORWARD");
-      const ofAnswers = chain.replaceAll(" -m conntrack --ctstate RELATED,ESTABLISHED", ""); // which any answer is
-      const ways = [{ ...forwards(chain, tun, dev), flag: "-i" }, { ...forwards(ofAnswers, dev, tun), flag: "-o" }];
-      const closed = ways.filter(({ drops }) => drops !== undefined);
-      const fixes = closed.map(({ flag }) => `iptables -I FORWARD ${flag} ${tun} -j ACCEPT`);
-      const maybe = closed.find((way) => way.maybe.length > 0)?.maybe[0];
-      if (maybe) return unknown(`FORWARD ends in ${closed[0]!.drops}, unless an earlier rule lets ${tun} pass: ${maybe}`, ...fixes);
-      if (closed[0]) return problem(`FORWARD does not let ${tun} ↔ ${dev} pass: ${closed[0].drops}`, ...fixes);
-      const unread = notRead();
-      return (unread ? unknown : ok)(`iptables' FORWARD lets ${tun} ↔ ${dev} pass${unread}`);
-    } },
+    { hop: "firewall", check: () => firewall(["FORWARD", `-i ${tun}`, `-o ${dev}`], ["FORWARD", `-o ${tun}`, `-i ${dev} --ctstate RELATED,ESTABLISHED`], ["INPUT", `-p tcp --dport ${port}`]) },
     { hop: "nat", check: () => {
       const rule = findNat(ask("iptables -t nat -S POSTROUTING"), subnet, dev);
       if (rule) return ok(rule);
@@ -198,6 +189,21 @@ function notRead(): string {
   return tables.length > 0 ? `; not read: nftables' ${tables.join(", ")} ('nft list ruleset')` : "";
 }
 
+/**
+ * Do these packets of ours pass iptables? Each is a chain, what a rule that accepts it would name it by, and what else is known of it.
+ * A rule that drops only some of them, by address say, is not seen.
+ */
+function firewall(...packets: [chain: string, flags: string, more?: string][]): Finding {
+  const ways = packets.map(([chain, flags, more = ""]) => ({ flags, fix: `iptables -I ${chain} ${flags} -j ACCEPT`, ...filter(ask(`iptables -S ${chain}`), `${flags} ${more}`) }));
+  const closed = ways.filter(({ drops }) => drops !== undefined);
+  const fixes = closed.map(({ fix }) => fix);
+  const maybe = closed.find((way) => way.maybe.length > 0);
+  if (maybe) return unknown(`${maybe.drops} drops ${maybe.flags}, unless an earlier rule lets it pass: ${maybe.maybe[0]}`, ...fixes);
+  if (closed[0]) return problem(`iptables drops ${closed[0].flags}: ${closed[0].drops}`, ...fixes);
+  const unread = notRead();
+  return (unread ? unknown : ok)(`iptables lets the tunnel's packets pass${unread}`);
+}
+
 /** A ping; "" if it was answered, else ping's own words. */
 function ping(target: string, ...args: string[]): string {
   const { status, stdout, stderr } = spawnSync("ping", ["-n", "-c", "1", ...args, target], { encoding: "utf8" });
@@ -228,15 +234,15 @@ async function shakeHands({ secret }: Options, socket: TcpSocket, tell: (mtu: nu
 }
 
 /** The kernel's own words on the pinged packet. */
-function judge({ answered, steps, drop, missing }: PingWalk, tun: string, elsewhere: string): Finding {
+function judge({ answered, steps, drop, missing }: PingWalk, elsewhere: string): Finding {
   if (answered) return ok("not asked: the ping was answered");
   if (missing) return unknown(missing);
   const way = steps.join(", ") || "nowhere";
   if (!drop) return unknown(`saw it go: ${way}; and dropped nothing (tracefs sees this machine's kernel only)`);
-  const text = `saw it go: ${way}; then dropped it in ${drop.where}(): ${drop.reason}`;
-  if (drop.reason === "IP_RPFILTER") return problem(text, `${strictAbout(drop.device) ? "" : "server# "}sysctl -w net.ipv4.conf.${drop.device}.rp_filter=2`);
-  const sent = steps.some((step) => step === `out ${tun}`);
-  return problem(text, drop.reason === "NETFILTER_DROP" && !sent ? "iptables -S OUTPUT" : elsewhere);
+  const text = `saw it go: ${way}; then the ${drop.host} dropped it in ${drop.where}(): ${drop.reason}`;
+  const here = drop.host === "client";
+  if (drop.reason === "IP_RPFILTER") return problem(text, `${here ? "" : "server# "}sysctl -w net.ipv4.conf.${drop.device}.rp_filter=2`);
+  return problem(text, here && drop.reason === "NETFILTER_DROP" ? `iptables -S ${steps.length > 0 ? "INPUT" : "OUTPUT"}` : elsewhere);
 }
 
 /**

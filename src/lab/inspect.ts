@@ -59,16 +59,28 @@ export function routeWithout(tun: string, target: string): Route | undefined {
   return routes.filter(({ dev }) => dev !== tun).sort((a, b) => length(b) - length(a))[0];
 }
 
-/** The process in this network namespace that has the TUN `name` open (proc(5): fdinfo of a TUN fd has a line "iff: tun0"). */
-export function findHolder(name: string): { pid: number; command: string; stopped: boolean } | undefined {
+/** A program that has a TUN open. */
+export interface Holder {
+  pid: number;
+  command: string; // "client.ts"
+  words: string[]; // its whole command line
+  stopped: boolean;
+}
+
+/**
+ * The process in this network namespace that has the TUN `name` open (proc(5): fdinfo of a TUN fd has a line "iff: tun0"); or any
+ * TUN, if it is the program `command`.
+ */
+export function findHolder(name: string | undefined, command?: string): Holder | undefined {
   const here = readlinkSync("/proc/self/ns/net");
   for (const pid of readdirSync("/proc").filter((entry) => /^\d+$/.test(entry))) {
     try {
       if (readlinkSync(`/proc/${pid}/ns/net`) !== here) continue;
       const fds = readdirSync(`/proc/${pid}/fdinfo`).map((fd) => readFileSync(`/proc/${pid}/fdinfo/${fd}`, "utf8"));
-      if (!fds.some((info) => info.split("\n").includes(`iff:\t${name}`))) continue;
-      const command = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0").find((word) => /\.[jt]s$/.test(word)) ?? readFileSync(`/proc/${pid}/comm`, "utf8").trim();
-      return { pid: Number(pid), command: command.replace(/.*\//, ""), stopped: /^State:\s+T/m.test(readFileSync(`/proc/${pid}/status`, "utf8")) };
+      if (!fds.some((info) => (name === undefined ? /^iff:/m.test(info) : info.split("\n").includes(`iff:\t${name}`)))) continue;
+      const words = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
+      const program = (words.find((word) => /\.[jt]s$/.test(word)) ?? readFileSync(`/proc/${pid}/comm`, "utf8").trim()).replace(/.*\//, "");
+      if (program === (command ?? program)) return { pid: Number(pid), command: program, words, stopped: /^State:\s+T/m.test(readFileSync(`/proc/${pid}/status`, "utf8")) };
     } catch {
       // it has ended, or is another user's
     }
@@ -82,21 +94,23 @@ export function connectionsOf(pid: number): string[] {
 }
 
 /**
- * What the FORWARD chain (`iptables -S FORWARD`) does with a packet from `from` to `to`: "accept"; the rule that drops it;
- * or, as `maybe`, the rules before it that may decide otherwise: with conditions, or chains of their own.
+ * What a chain (`iptables -S FORWARD`) does with a packet of which this is known: "-i tun0 -o eth1". `drops`: the rule that drops it,
+ * if one does; `maybe`: the rules before that may decide otherwise: with conditions, or chains of their own.
  */
-export function forwards(chain: string, from: string, to: string): { drops?: string; maybe: string[] } {
+export function filter(chain: string, packet: string): { drops?: string; maybe: string[] } {
   const maybe: string[] = [];
+  const known = [...packet.matchAll(/(-\S+) (\S+)/g)].map(([, flag, value]) => ({ flag: new RegExp(`(?<!! |\\S)${flag} (\\S+)`), value }));
   for (const rule of chain.split("\n").filter((line) => line.startsWith("-A"))) {
-    const device = (flag: string) => new RegExp(`(?<!! )${flag} (\\S+)`).exec(rule)?.[1];
-    if ((device("-i") ?? from) !== from || (device("-o") ?? to) !== to) continue;
+    if (known.some(({ flag, value }) => (flag.exec(rule)?.[1] ?? value) !== value)) continue;
+    const conditions = known.reduce((rest, { flag }) => rest.replace(flag, ""), rule);
     const verdict = /-j (\S+)/.exec(rule)?.[1] ?? "";
-    const certain = rule.replace(/-A FORWARD|-[ioj] \S+|--reject-with \S+|-m comment|--comment ("[^"]*"|\S+)/g, "").trim() === "";
+    const certain = conditions.replace(/-A \S+|-j \S+|--reject-with \S+|-m (tcp|comment|conntrack)|--comment ("[^"]*"|\S+)/g, "").trim() === "";
     if (certain && verdict === "ACCEPT") return { maybe };
     if (certain && /^(DROP|REJECT)$/.test(verdict)) return { drops: rule, maybe };
     maybe.push(rule);
   }
-  return chain.includes("-P FORWARD ACCEPT") ? { maybe } : { drops: "-P FORWARD DROP", maybe };
+  const policy = /^-P .*/m.exec(chain)?.[0] ?? "";
+  return policy.endsWith(" DROP") ? { drops: policy, maybe } : { maybe };
 }
 
 /** The rule of `iptables -t nat -S POSTROUTING` that rewrites the source of `subnet`'s packets when they leave by `dev`. */

@@ -5,26 +5,31 @@ import { type Evidence, type Lane, WALK } from "./timeline.ts";
 
 const LANES: Lane[] = ["application", "client kernel", "client tun0", "client program", "wire", "server program", "server kernel", "internet"];
 const [LANE, ROW, TOP, LEFT] = [172, 60, 84, 100]; // px
+const [WIDTH, HEIGHT] = [LEFT * 2 + LANE * (LANES.length - 1), TOP + ROW * WALK.length + 10]; // px
+const HEAD = 68; // px: the lanes' names are above it
 
 const stepsOf = (evidence: Evidence[]) => {
   const start = evidence[0]?.time ?? 0n;
-  const place = (one: Evidence) => ({ micros: Number((one.time - start) / 1000n), host: one.host, source: one.source, text: one.text, hex: one.hex, kind: one.kind });
+  const place = (one: Evidence) => ({ micros: Number((one.time - start) / 1000n), host: one.host, source: one.source, text: one.text, hex: one.hex, kind: one.kind, atMost: one.atMost });
   return WALK.map((step) => ({ ...step, anchor: anchorOf(step.id), evidence: evidence.filter((one) => one.step === step.id).map(place) }));
 };
 
 /** The section of walkthrough.md about a step. */
 export const anchorOf = (id: string) => `step-${id.toLowerCase()}`;
 
+const x = (lane: Lane) => LEFT + LANE * LANES.indexOf(lane);
+
+/** The lanes' names. */
+function names(): string {
+  const name = (lane: Lane) => lane.split(" ").map((word, i, all) => `<tspan x="${x(lane)}" y="${all.length === 1 ? 44 : 28 + 30 * i}">${word}</tspan>`);
+  return LANES.map((lane) => `<text text-anchor="middle" font-weight="600">${name(lane).join("")}</text>`).join("\n");
+}
+
 /** The swim lanes, one row a step, with the microsecond of its first evidence. */
 function lanes(evidence: Evidence[]): string {
-  const height = TOP + ROW * WALK.length + 10;
-  const x = (lane: Lane) => LEFT + LANE * LANES.indexOf(lane);
   const y = (row: number) => TOP + ROW * row + ROW / 2;
   const steps = stepsOf(evidence);
-  const parts = LANES.map((lane) => {
-    const words = lane.split(" ").map((word, i, all) => `<tspan x="${x(lane)}" y="${all.length === 1 ? 44 : 28 + 30 * i}">${word}</tspan>`);
-    return `<text text-anchor="middle" font-weight="600">${words.join("")}</text><line class="lane" x1="${x(lane)}" y1="68" x2="${x(lane)}" y2="${height}"/>`;
-  });
+  const parts = LANES.map((lane) => `<line class="lane" x1="${x(lane)}" y1="${HEAD}" x2="${x(lane)}" y2="${HEIGHT}"/>`);
   for (const [i, { id, lane }] of WALK.entries()) {
     const next = WALK[i + 1];
     if (next) parts.push(`<line class="${id.startsWith("R") || next.id === "R1" ? "down" : "up"}" x1="${x(lane)}" y1="${y(i)}" x2="${x(next.lane)}" y2="${y(i + 1)}" stroke-width="3"/>`);
@@ -32,7 +37,7 @@ function lanes(evidence: Evidence[]): string {
   for (const [i, { id, lane, title, evidence: seen }] of steps.entries()) {
     const [right, back] = [LANES.indexOf(lane) < 4, id.startsWith("R")];
     const label = y(i) + 9 + (id === "10" ? 0 : right === back ? 12 : -12); // clear of the lines, which come from above and leave below
-    const text = `${escape(title)}${seen.length > 0 ? ` <tspan class="dim">+${seen[0]!.micros} µs</tspan>` : ""}`;
+    const text = `${escape(title)}${seen.length > 0 ? ` <tspan class="dim">${seen[0]!.atMost ? "≤ " : ""}+${seen[0]!.micros} µs</tspan>` : ""}`;
     parts.push(
       `<g class="step" tabindex="0" role="button" aria-label="step ${id}: ${escape(title)}" data-x="${x(lane)}" data-y="${y(i)}">` +
         `<circle class="knob ${back ? "down" : "up"}${seen.length > 0 ? "" : " missing"}" cx="${x(lane)}" cy="${y(i)}" r="25" stroke-width="3"/>` +
@@ -41,8 +46,12 @@ function lanes(evidence: Evidence[]): string {
     );
   }
   parts.push(`<g id="packet" style="pointer-events:none"><rect x="-28" y="19" width="56" height="15" rx="4"/></g>`);
-  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${LEFT * 2 + LANE * (LANES.length - 1)} ${height}" font-family="system-ui, sans-serif" font-size="27" stroke-linecap="round">@STYLE@${parts.join("\n")}</svg>`;
+  return parts.join("\n");
 }
+
+/** An svg element that shows the rows of the drawing from `top` to `bottom`. */
+const drawing = (attributes: string, top: number, bottom: number, parts: string) =>
+  `<svg ${attributes} viewBox="0 ${top} ${WIDTH} ${bottom - top}" font-family="system-ui, sans-serif" font-size="27" stroke-linecap="round">${parts}</svg>`;
 
 /** walk.svg: the lanes alone, with their own colours, for README.md. */
 export function svg(evidence: Evidence[]): string {
@@ -50,7 +59,7 @@ export function svg(evidence: Evidence[]): string {
     svg { background: #fff } text { fill: #1a1c20 } .label { paint-order: stroke; stroke: #fff; stroke-width: 6 } .dim { fill: #6b7280 } .lane { stroke: #d5d9e0 }
     .up { stroke: #1d4ed8 } .down { stroke: #15803d } .knob { fill: #fff } .missing { stroke-dasharray: 3 3 } #packet { display: none }
   </style>`;
-  return lanes(evidence).replace("@STYLE@", style);
+  return drawing('xmlns="http://www.w3.org/2000/svg"', 0, HEIGHT, `${style}${names()}\n${lanes(evidence)}`);
 }
 
 /** What walkthrough.md says about each step. */
@@ -64,6 +73,7 @@ function sections(): string {
 export function html(evidence: Evidence[], command: string, lacking: Map<string, string>): string {
   const page = readFileSync(new URL("page.html", import.meta.url), "utf8");
   const data = JSON.stringify({ command, lacking: Object.fromEntries(lacking), steps: stepsOf(evidence) }).replace(/</g, "\\u003c");
-  const parts: Record<string, string> = { "<!--SVG-->": lanes(evidence).replace("@STYLE@", ""), "<!--SECTIONS-->": sections(), "/*DATA*/null": data };
+  const picture = `<div id="picture" style="--shape: ${WIDTH} / ${HEIGHT}">${drawing('id="lanes"', 0, HEAD, names())}${drawing("", HEAD, HEIGHT, lanes(evidence))}</div>`; // the names stay when the rest scrolls
+  const parts: Record<string, string> = { "<!--SVG-->": picture, "<!--SECTIONS-->": sections(), "/*DATA*/null": data };
   return page.replace(/<!--SVG-->|<!--SECTIONS-->|\/\*DATA\*\/null/g, (place) => parts[place]!);
 }

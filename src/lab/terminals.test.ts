@@ -32,6 +32,8 @@ test("make terminals types each of the five commands into a pane of its own, and
       assert.doesNotMatch(panes[i]!, /make$/, "nothing runs yet");
       await until(() => tmux("capture-pane", "-p", "-t", id!).trim() === `ready$ ${command}`); // once, behind the prompt
     }
+    assert.match(run({ SIMPLE_VPN_TMUX: session }).stdout, /ready: tmux -L \S+ attach/);
+    assert.equal(tmux("list-panes", "-a").trim().split("\n").length, 5, "a second make terminals shows the same five");
     assert.doesNotMatch(tmux("show-environment", "-g"), /^MAKE/m, "make in a pane is no part of the make that opened it");
   } finally {
     tmux("kill-server");

@@ -22,12 +22,7 @@ async function prompted(pane: string): Promise<void> {
   for (const end = Date.now() + PROMPT_DEADLINE; tmux("capture-pane", "-p", "-t", pane) === "" && Date.now() < end; ) await sleep(50);
 }
 
-program(async () => {
-  if (!has("tmux")) {
-    console.log(`tmux is not installed ('apt-get install tmux'). Open five terminals in this folder, and type in them, in order:\n`);
-    COMMANDS.forEach((command, i) => console.log(`  ${i + 1}  ${chalk.bold(command)}`));
-    return;
-  }
+async function openPanes(): Promise<void> {
   const panes = [tmux("new-session", "-d", "-P", "-F", "#{pane_id}", "-c", ROOT, "-x", "200", "-y", "50")];
   while (panes.length < COMMANDS.length) {
     panes.push(tmux("split-window", "-P", "-F", "#{pane_id}", "-c", ROOT));
@@ -42,6 +37,15 @@ program(async () => {
     tmux("send-keys", "-t", pane, "-l", COMMANDS[i]!); // -l: as it is, and no Enter
   }
   tmux("select-pane", "-t", panes[0]!);
+}
+
+program(async () => {
+  if (!has("tmux")) {
+    console.log(`tmux is not installed ('apt-get install tmux'). Open five terminals in this folder, and type in them, in order:\n`);
+    COMMANDS.forEach((command, i) => console.log(`  ${i + 1}  ${chalk.bold(command)}`));
+    return;
+  }
+  if (spawnSync("tmux", ["-L", SESSION, "has-session"]).status !== 0) await openPanes();
   if (!process.stdout.isTTY) return console.log(`ready: tmux -L ${SESSION} attach`);
   const { status } = spawnSync("tmux", ["-L", SESSION, "attach"], { stdio: "inherit" });
   console.log(`The panes go on in the background: 'tmux -L ${SESSION} attach' shows them, 'tmux -L ${SESSION} kill-server' and 'make down' end them.`);

@@ -65,7 +65,11 @@ test("fromTracepoints() takes no other VPN's packets for evidence, on whatever d
 test("fromTracepoints() shows a packet as far as it came; drop() says where the kernel dropped it", () => {
   const refused = PING.slice(0, PING.indexOf("\n1985")) + "\n1985 7252 kfree_skb: skbaddr=00000000790fc118 rx_sk=0000000000000000 protocol=2048 location=ip_error+0x94/0x210 reason: IP_INADDRERRORS";
   assert.equal(stepsOf(refused), "1 3 4 6 7 7 8 9");
-  assert.equal(drop(trace(refused), PIDS), "dropped in ip_error(): IP_INADDRERRORS");
+  assert.deepEqual(drop(trace(refused), PIDS), { after: "9", text: "dropped in ip_error(): IP_INADDRERRORS" });
+  const redirect = "\n1980 7252 kfree_skb: skbaddr=00000000c4e46bdb rx_sk=0000000000000000 protocol=2048 location=nf_hook_slow+0xb6/0x110 reason: NETFILTER_DROP";
+  assert.deepEqual(drop(trace(refused.replace("\n1985", `${redirect}\n1985`)), PIDS), { after: "9", text: "dropped in ip_error(): IP_INADDRERRORS" }, "no packet of the walk");
+  const output = PING.slice(0, PING.indexOf("\n774")) + "\n774 7504 kfree_skb: skbaddr=00000000790fc118 rx_sk=0000000000000000 protocol=2048 location=nf_hook_slow+0xb6/0x110 reason: NETFILTER_DROP";
+  assert.deepEqual(drop(trace(output), PIDS), { after: "3", text: "dropped in nf_hook_slow(): NETFILTER_DROP" }, "it has been on no device yet");
   assert.equal(drop(trace(PING), PIDS), undefined, "ping_rcv() says NO_SOCKET of every answer: the raw socket has its own copy by then");
   assert.equal(drop(trace(PING + refused.replace(/ 7/g, " 97")), PIDS), undefined, "another's");
 });

@@ -4,7 +4,7 @@
  */
 import chalk from "chalk";
 import { FrameType } from "../frame.ts";
-import { describe } from "../packet.ts";
+import { describe, formatIPv4 } from "../packet.ts";
 import type { TraceEvent } from "../trace.ts";
 import type { TapPacket } from "./taps.ts";
 import type { KernelEvent } from "./tracepoints.ts";
@@ -21,7 +21,7 @@ export interface WalkStep {
 }
 
 export const WALK: WalkStep[] = [
-  { id: "1", lane: "application", title: "the application calls sendto()", where: "sendto(2)", tracepointsOnly: true },
+  { id: "1", lane: "application", title: "the application asks the kernel to send", where: "sendto(2) for a ping", tracepointsOnly: true },
   { id: "2", lane: "client kernel", title: "the kernel builds the packet", where: "net/ipv4/ip_output.c" },
   { id: "3", lane: "client kernel", title: "routing decision: dev tun0", where: "fib_table_lookup()", tracepointsOnly: true },
   { id: "4", lane: "client tun0", title: "tun0 transmits: the packet is queued for us", where: "tun_net_xmit()" },
@@ -30,7 +30,7 @@ export const WALK: WalkStep[] = [
   { id: "7", lane: "wire", title: "ciphertext crosses the wire", where: "eth0 to eth0" },
   { id: "8", lane: "server program", title: "read, deframe, open, XOR, write", where: "inbound()" },
   { id: "9", lane: "server kernel", title: "the server's kernel injects, routes and NATs", where: "tun_get_user(), ip_forward()" },
-  { id: "10", lane: "internet", title: "the destination receives, and answers", where: "icmp_echo()" },
+  { id: "10", lane: "internet", title: "the destination receives, and answers", where: "icmp_echo() for a ping" },
   { id: "R1", lane: "server kernel", title: "the answer arrives at the server", where: "netif_receive_skb()" },
   { id: "R2", lane: "server kernel", title: "un-NATed, and routed to tun0", where: "fib_table_lookup(), tun_net_xmit()" },
   { id: "R3", lane: "server program", title: "the server's loop wakes and reads it", where: "outbound()" },
@@ -51,12 +51,23 @@ export interface Evidence {
   hex: string; // the first bytes, where there are some
   kind?: "plain" | "xor" | "sealed" | "frame"; // what they are: an IP packet, one XORed, noise, or noise behind our header
   packet?: TapPacket; // of a tap
+  atMost?: true; // it happened before `time`
 }
 
-/** A program's steps are finer: "6.seal" belongs to step 6, "R4.write" to R4. */
+/** A program's steps are finer: "6.seal" belongs to step 6, "R4.write" to R4. A drop is shown where it happens. */
 export function fromPrograms(events: TraceEvent[]): Evidence[] {
-  const steps = events.filter(({ step }) => step !== "note" && step !== "summary" && step !== "drop");
-  return steps.map(({ time, step, host, id, text, hex }) => ({ time, step: step.split(".")[0]!, host, source: "program", text: `${step.split(".")[1] ?? "wake"} ${id}: ${text}`, hex, kind: kindOf(step) }));
+  const steps = events.filter(({ step }) => step !== "note" && step !== "summary");
+  return steps.map((event) => {
+    const { time, step, host, id, text, hex } = event;
+    const [whole, part = "wake"] = step === "drop" ? [dropStep(event), "drop"] : step.split(".");
+    return { time, step: whole!, host, source: "program", text: `${part}${id && ` ${id}`}: ${text}`, hex, kind: kindOf(step) };
+  });
+}
+
+/** What came "(from …)" a peer, inbound() drops; the rest, outbound(). */
+function dropStep({ host, text }: TraceEvent): string {
+  if (/ \(from \S+\)(: |$)/.test(text)) return host === "server" ? "8" : "R6";
+  return host === "server" ? "R3" : "6";
 }
 
 function kindOf(step: string): Evidence["kind"] {
@@ -90,10 +101,21 @@ export function fromTaps(packets: TapPacket[]): Evidence[] {
   const built = evidence.filter(({ step }) => step === "4").map(({ packet, ...result }) => {
     const { bytes, link } = packet!;
     const header = (bytes[link]! & 15) * 4;
-    return { ...result, step: "2", text: `an IPv4 header of ${header} bytes in front of ${bytes.length - link - header}, ttl ${bytes[link + 8]}, protocol ${bytes[link + 9]}: as seen at 4` };
+    return { ...result, step: "2", atMost: true as const, text: `an IPv4 header of ${header} bytes in front of ${bytes.length - link - header}, ttl ${bytes[link + 8]}, protocol ${bytes[link + 9]}: as seen at 4` };
   });
   return [...evidence, ...built];
 }
+
+/** Where the first packet of the command went, if none of its packets entered the tunnel. */
+export function outside(packets: TapPacket[]): string | undefined {
+  if (packets.some(({ host, device, out }) => host === "client" && device === "tun0" && out)) return undefined;
+  const isTunnel = ({ bytes, link }: TapPacket) => bytes[link + 9] === 6 && bytes.readUInt16BE(link + (bytes[link]! & 15) * 4 + 2) === PORT;
+  const packet = packets.find((one) => one.host === "client" && one.out && one.bytes[one.link]! >> 4 === 4 && !isTunnel(one));
+  if (!packet) return undefined;
+  const to = formatIPv4(packet.bytes.readUInt32BE(packet.link + 16));
+  return `the route to ${to} is dev ${packet.device}, not tun0: this packet never entered the tunnel ('ip route get ${to}')`;
+}
+const PORT = 5555; // the server's
 
 /** Between client and server, where the tunnel's frames go. */
 const isOuter = ({ device, host }: TapPacket) => device === "eth0" && host !== "internet";
@@ -205,12 +227,26 @@ function kernelStep({ name, text }: KernelEvent, received: string | undefined): 
   return name === "sk_data_ready" && text.startsWith("family=2 ") && received === "R7 client" ? "R8 client" : undefined;
 }
 
-/** Where and why the kernel dropped an IPv4 packet that our programs or the application had in hand. */
-export function drop(events: KernelEvent[], pids: Pids): string | undefined {
+export interface Drop {
+  after: string; // the last step that the packet was seen at
+  text: string;
+}
+
+/** Where and why the kernel dropped a packet of the walk; or one of the application's, before it was on any device: after step 3. */
+export function drop(events: KernelEvent[], pids: Pids): Drop | undefined {
   const by = who(events, pids);
-  // ping_rcv() says NO_SOCKET of every answer to a raw socket, which has its own copy by then
-  const dropped = events.find((event) => event.name === "kfree_skb" && by(event) && field(event, "protocol") === "2048" && field(event, "location") !== "ping_rcv");
-  return dropped && `dropped in ${field(dropped, "location")}(): ${field(dropped, "reason")}`;
+  const steps = packetSteps(events, by);
+  const latest = new Map<string, string | undefined>(); // skbaddr → the latest step of the packet that has it
+  for (const event of events) {
+    const skb = field(event, "skbaddr");
+    if (stageOf(event, "")) latest.set(skb, event.name === "skb_copy_datagram_iovec" ? undefined : steps.get(event)); // once read, it is gone
+    // ping_rcv() says NO_SOCKET of every answer to a raw socket, which has its own copy by then
+    if (event.name !== "kfree_skb" || field(event, "protocol") !== "2048" || field(event, "location") === "ping_rcv") continue;
+    const after = latest.get(skb) ?? (by(event) === "application" ? "3 client" : undefined);
+    if (after) return { after: after.split(" ")[0]!, text: `dropped in ${field(event, "location")}(): ${field(event, "reason")}` };
+    latest.delete(skb);
+  }
+  return undefined;
 }
 
 /** A tracepoint's line without the fields that do not help here. */
@@ -221,21 +257,26 @@ function shorten({ name, text }: KernelEvent): string {
 
 const SOURCE = { program: chalk.green("our code  "), tap: chalk.yellow("tap       "), tracepoint: chalk.magenta("tracepoint"), output: chalk.cyan("output    ") };
 
-/** The steps for which there is no evidence, and why: no tracepoints, or, at the first that should be there, a packet dropped on its way. */
-export function missing(evidence: Evidence[], withoutTracepoints: string | undefined, dropped: string | undefined): Map<string, string> {
+/**
+ * The steps for which there is no evidence, and why: no tracepoints, or, at the next one that should be there, a packet dropped on its
+ * way; "": `around`, another way that the packets went, is said at step 3 for all.
+ */
+export function missing(evidence: Evidence[], withoutTracepoints: string | undefined, dropped: Drop | undefined, around: string | undefined): Map<string, string> {
   const steps = WALK.filter(({ id }) => !evidence.some(({ step }) => step === id));
-  const first = steps.find(({ tracepointsOnly }) => !(tracepointsOnly && withoutTracepoints));
-  return new Map(steps.map((step) => [step.id, step.tracepointsOnly && withoutTracepoints ? withoutTracepoints : step === first && dropped ? dropped : "it was not seen"]));
+  if (around) return new Map(steps.map(({ id }) => [id, id === "3" ? around : ""]));
+  const last = WALK.findIndex(({ id }) => id === dropped?.after);
+  const next = steps.find((step) => WALK.indexOf(step) > last && !(step.tracepointsOnly && withoutTracepoints));
+  return new Map(steps.map((step) => [step.id, step.tracepointsOnly && withoutTracepoints ? withoutTracepoints : step === next && dropped ? dropped.text : "it was not seen"]));
 }
 
 /** Prints the timeline, step by step. */
 export function print(evidence: Evidence[], lacking: Map<string, string>): void {
   const start = evidence[0]?.time ?? 0n;
-  for (const step of WALK) {
+  for (const step of WALK.filter(({ id }) => lacking.get(id) !== "")) {
     console.log(`\n${chalk.bold.inverse(` ${step.id.padStart(2)} `)} ${chalk.bold(step.title)} ${chalk.dim(`${step.lane}, ${step.where}`)}`);
-    for (const { time, host, source, text, hex } of evidence.filter((one) => one.step === step.id)) {
+    for (const { time, host, source, text, hex, atMost } of evidence.filter((one) => one.step === step.id)) {
       const bytes = (hex.slice(0, 16).match(/../g) ?? []).join(" ");
-      console.log(`${`+${(time - start) / 1000n}`.padStart(8)} µs  ${host.padEnd(8)} ${SOURCE[source]} ${bytes ? `${bytes.padEnd(23)} ` : ""}${text}`);
+      console.log(`${`${atMost ? "≤ " : ""}+${(time - start) / 1000n}`.padStart(8)} µs  ${host.padEnd(8)} ${SOURCE[source]} ${bytes ? `${bytes.padEnd(23)} ` : ""}${text}`);
     }
     if (lacking.has(step.id)) console.log(chalk.red(`          no evidence: ${lacking.get(step.id)}`));
   }

@@ -28,7 +28,7 @@ export class Tracepoints {
   static start(lab: Lab, pids: number[]): Tracepoints | string {
     // tracefs is mounted in the lab's private mount namespace, so that this machine's mounts stay as they are.
     const { status, stderr } = lab.try("lab", `mount -t tracefs tracefs ${TRACING}`);
-    if (status !== 0) return `tracefs cannot be mounted: ${stderr.trim().split("\n")[0]}`;
+    if (status !== 0) return `tracefs cannot be mounted: ${stderr.trim().split("\n")[0]!.replace(/\.$/, "")}`;
     try {
       const instance = new TraceInstance(`/proc/${lab.holder}/root${TRACING}`);
       atExit(() => instance.remove());

@@ -38,6 +38,7 @@ labTest("make walk shows all 19 steps in order, each with its evidence; without 
     assert.doesNotMatch(stdout, /no evidence/);
     assert.match(stdout, /fib_table_lookup 0\.0\.0\.0 → 8\.8\.8\.8 ==> dev tun0/);
   } else assert.match(stdout, /16 of 19 steps seen\. Steps 1, 3, R8 need the kernel's tracepoints/);
+  assert.match(stdout, /≤ \+\d+ µs .* as seen at 4/);
   assert.match(stdout, /tap +02 00 00 \w\w .*eth0 → 192\.168\.1\.100 → 192\.168\.1\.1 TCP \d+ → 5555/, "ciphertext at 7");
   assert.match(stdout, /tap +45 00 00 54 .*eth1 → 203\.0\.113\.1 → 8\.8\.8\.8 ICMP echo request/, "the NATed source at 9");
 });
@@ -57,7 +58,7 @@ test("an ordinary user sees all but the tracepoints, and is told so", (t) => {
   if (!asRoot) return t.skip("the test above has shown it");
   const { status, stdout, stderr } = asNobody("666", "walk");
   assert.equal(status, 0, stdout + stderr);
-  assert.match(stdout, /16 of 19 steps seen\. Steps 1, 3, R8 need the kernel's tracepoints: tracefs cannot be mounted.*Run as root/);
+  assert.match(stdout, /16 of 19 steps seen\. Steps 1, 3, R8 need the kernel's tracepoints: tracefs cannot be mounted.*[^.]\. Run as root/);
 });
 
 test("an ordinary user who may not open /dev/net/tun is told so in one line, with what to do", (t) => {
@@ -123,10 +124,19 @@ labTest("--follow: a command that cannot be run is told at once, and leaves the 
   assert.equal(readFileSync(join(folder, "walk.svg"), "utf8"), "the last walk's");
 });
 
-labTest("a ping without an answer: its summary is no answer, R9 is not seen", async () => {
-  const { status, stdout } = walk("--follow", "ping", "-c", "1", "-W", "1", "8.8.4.4");
+labTest("a packet that the server drops: its own words, at the step where it does; a ping's summary is no answer, R9 is not seen", async () => {
+  const { status, stdout } = walk("--follow", "ping", "-c", "1", "-W", "1", "10.8.0.77");
   assert.equal(status, 1);
+  assert.match(stdout, / R3 .*\n.* server +our code +45 00 00 54 .* drop: no client holds its destination address: 10\.8\.0\.2 → 10\.8\.0\.77 ICMP echo request/);
+  assert.doesNotMatch(stdout, /nf_hook_slow/, "the redirect that the server's kernel makes, and drops, is no packet of the walk");
   assert.match(stdout, /the application prints it.*\n +no evidence/);
+});
+
+labTest("a packet that never entered the tunnel: where its route goes, once", async () => {
+  const { status, stdout } = walk("--follow", "ping", "-c", "1", "-W", "1", "203.0.113.8");
+  assert.equal(status, 1);
+  assert.deepEqual(stdout.match(/no evidence.*/g), ["no evidence: the route to 203.0.113.8 is dev eth0, not tun0: this packet never entered the tunnel ('ip route get 203.0.113.8')"]);
+  assert.doesNotMatch(stdout, /need the kernel's tracepoints/);
 });
 
 labTest("an answer that the client's firewall drops: the first missing step says where and why", async () => {
@@ -167,22 +177,30 @@ test("walk.html plays in a real browser, by mouse and by keyboard, and loads not
   assert.equal(walk().status, 0);
   const page = readFileSync(join(folder, "walk.html"), "utf8");
   assert.doesNotMatch(page, /(src|href)="?https?:|url\(|@import/);
-  const title = (script: string) => {
+  const title = (script: string, size = "1280,720") => {
     writeFileSync(join(folder, "tried.html"), page.replace("</html>", `<script>${script}</script></html>`));
     const args = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
-    const { stdout } = spawnSync("chromium", [...args, `--user-data-dir=${mkdtempSync(join(folder, "chromium-"))}`, "--dump-dom", `file://${folder}/tried.html`], { encoding: "utf8", timeout: 60_000 });
+    const { stdout } = spawnSync("chromium", [...args, `--window-size=${size}`, `--user-data-dir=${mkdtempSync(join(folder, "chromium-"))}`, "--dump-dom", `file://${folder}/tried.html`], { encoding: "utf8", timeout: 60_000 });
     return /<h2>(.*?)<\/h2>/.exec(stdout)?.[1];
   };
   const key = (name: string, more = "") => `(document.activeElement ?? document.body).dispatchEvent(new KeyboardEvent("keydown", { key: "${name}", ${more} bubbles: true }));`;
   const kinds = [...page.matchAll(/"hex":"(.{8})[^"]*","kind":"(\w+)"/g)].map(([, start, kind]) => `${start} ${kind}`);
   for (const kind of ["45000054 plain", "07424216 xor", "02000074 frame"]) assert.ok(kinds.includes(kind), kind);
-  assert.equal(title(""), "1. the application calls sendto()");
+  assert.equal(title(""), "1. the application asks the kernel to send");
   assert.equal(title(key("ArrowRight").repeat(6)), "7. ciphertext crosses the wire");
   assert.equal(title(key("ArrowLeft")), "R9. the application prints it");
   assert.equal(title(key("ArrowRight") + key("ArrowRight", "ctrlKey: true,") + key("ArrowLeft", "altKey: true,")), "2. the kernel builds the packet");
   assert.equal(title(`document.querySelectorAll(".step")[4].focus();${key(" ")}document.activeElement.blur();`), "5. the client's loop wakes: tun0 is readable", "Space chooses a step");
   assert.equal(title(`${key("ArrowLeft")}if (document.activeElement !== steps[18]) show(0);`), "R9. the application prints it", "the arrows move the focus");
   assert.equal(title(`document.documentElement.style.scrollBehavior = "auto";${key("ArrowRight").repeat(16)}if (scrollY === 0) show(0);`), "R7. the client's kernel injects it", "what is chosen is in view");
-  assert.equal(title(`if (steps.some((_, i) => document.querySelector(walk.steps[i].anchor.replace(/^/, "#") + " > h2") === null)) show(3);`), "1. the application calls sendto()", "each step's story is in the page");
+  assert.equal(title(`if (steps.some((_, i) => document.querySelector(walk.steps[i].anchor.replace(/^/, "#") + " > h2") === null)) show(3);`), "1. the application asks the kernel to send", "each step's story is in the page");
+  const ownLink = `steps[18].focus(); const link = document.querySelector("#panel a"); link.focus(); if (document.activeElement !== link || !link.hash.endsWith("-r9")) show(0);`;
+  assert.equal(title(ownLink), "R9. the application prints it", "Tab goes on from a step to its own story");
+  assert.equal(title(`show(4);${key("s")}if (location.hash !== "#step-5") show(0);`), "5. the client's loop wakes: tun0 is readable", "s opens the story");
+  const inView = `const inView = (one, top = 0, box = one.getBoundingClientRect()) => box.top >= top && box.bottom <= innerHeight;`;
+  const core = `document.documentElement.style.scrollBehavior = "auto"; show(5);${inView}const panel = document.getElementById("panel"), rows = [...document.querySelectorAll("#panel li")], names = document.getElementById("lanes");
+    if (![5, 6].includes(rows.length) || !/frame/.test(rows.at(-2).textContent) || !rows.slice(0, innerWidth < 1500 ? 6 : -1).every((row) => inView(row) && row.getBoundingClientRect().bottom <= panel.getBoundingClientRect().bottom) || !inView(names) || !inView(steps[5], names.getBoundingClientRect().bottom)) show(0);`;
+  for (const size of ["1280,720", "1920,1080"]) assert.equal(title(core, size), "6. read, XOR, seal, frame, write", `${size}: the lanes' names, the step, and all that happens to the bytes in it are in view together`);
+  assert.equal(title(`show(18);${inView}scrollTo(0, 0);if (!inView(steps[0]) || !inView(steps[18])) show(0);`, "1920,1080"), "R9. the application prints it", "the whole picture fits");
   assert.equal(title(`document.querySelectorAll(".step")[9].dispatchEvent(new MouseEvent("click"));`), "10. the destination receives, and answers");
 });

@@ -14,7 +14,7 @@ import { Running, startProgram } from "./running.ts";
 import { html, svg } from "./page.ts";
 import { pcapng } from "./pcapng.ts";
 import { decodeTap, type TapPacket } from "./taps.ts";
-import { drop, type Evidence, fromPrograms, fromTaps, fromTracepoints, inside, missing, print, WALK } from "./timeline.ts";
+import { drop, type Evidence, fromPrograms, fromTaps, fromTracepoints, inside, missing, outside, print, WALK } from "./timeline.ts";
 import { Tracepoints } from "./tracepoints.ts";
 
 const TAPS: Record<string, string[]> = { client: ["tun0", "eth0"], server: ["eth0", "tun0", "eth1"], internet: ["eth0"] };
@@ -76,10 +76,10 @@ program(async () => {
   ].sort((a, b) => (a.time < b.time ? -1 : 1));
 
   console.log(`${prompt("client", command.join(" "))}\n${application.output.trim()}`);
-  const lacking = missing(evidence, withoutTracepoints, drop(kernel, pids));
+  const lacking = missing(evidence, withoutTracepoints, drop(kernel, pids), outside(packets));
   print(evidence, lacking);
   const unseen = [...lacking.keys()].filter((id) => lacking.get(id) === withoutTracepoints);
-  const because = withoutTracepoints ? ` Steps ${unseen.join(", ")} need the kernel's tracepoints: ${withoutTracepoints}. Run as root.` : "";
+  const because = unseen.length > 0 ? ` Steps ${unseen.join(", ")} need the kernel's tracepoints: ${withoutTracepoints}. Run as root.` : "";
   console.log(`\n${WALK.length - lacking.size} of ${WALK.length} steps seen.${because}`);
   writeFileSync(join(out, "walk.html"), html(evidence, command.join(" "), lacking));
   writeFileSync(join(out, "walk.svg"), svg(evidence));
