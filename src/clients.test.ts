@@ -72,6 +72,22 @@ test("with its token, a client takes its address over from a connection that is 
   await until(() => clients.router.size === 0);
 });
 
+test("the address of a connection that died goes to another client only when no other is left: its own may come back", async (t) => {
+  const said = notes(t);
+  const [lost, other] = [await join(), await join()];
+  sendControl(holder(lost.text)!.peer, Control.keepalive);
+  assert.ok(await ready(lost.peer.socket.fd, "readable", 5000));
+  close(lost.peer.socket.fd); // with a frame unread, so with a reset
+  await until(() => clients.router.size === 1);
+  assert.match(said(), /client 10\.8\.0\.2 from .* left: ECONNRESET/);
+  const newcomers = [await join(), await join()];
+  assert.deepEqual(newcomers.map(({ text }) => text), ["10.8.0.4", "10.8.0.5"]);
+  const back = await join(lost);
+  assert.equal(back.text, lost.text);
+  for (const one of [other, ...newcomers, back]) one.leave();
+  await until(() => clients.router.size === 0);
+});
+
 test("without the token, or with a wrong one, an address in use stays where it is", async (t) => {
   notes(t);
   const old = await join();

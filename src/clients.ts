@@ -107,7 +107,10 @@ export class Clients {
     const socketWatch = watch(socket.fd, {
       readable: () => inbound(peer, this.tun),
       writable: () => flush(peer),
-      error: () => peer.close(errnoName(socketError(socket.fd))),
+      error: () => {
+        lease.missed = true; // not ended: the client may come back, and wish for its address
+        peer.close(errnoName(socketError(socket.fd)));
+      },
     });
     peer.onBacklog = (waiting) => socketWatch.want(true, waiting);
     peer.onClose = (reason) => {
@@ -169,6 +172,7 @@ interface Grant {
 /** A client's address: offered in the handshake, held once it has proven itself, free again when it ends. */
 class Lease {
   address = 0; // 0: none is held
+  missed = false; // does it end because its connection died?
   readonly peer: Peer;
   private readonly router: Router<Lease>;
   private readonly grant: Grant | undefined; // undefined: --cipher xor
@@ -201,7 +205,7 @@ class Lease {
 
   end(): void {
     this.withdraw();
-    this.router.release(this.address, this);
+    this.router.release(this.address, this, this.missed);
   }
 
   private withdraw(): void {

@@ -29,6 +29,20 @@ test("an address that was released is offered again", () => {
   assert.equal(offered(one), "10.8.0.2");
 });
 
+test("an address whose client may come back is offered to others last, and to that client at once", () => {
+  const one = router("10.8.0.0/29"); // clients: .2 to .6
+  for (const address of [2, 3, 4]) one.claim(0x0a080000 + address, "anna");
+  one.release(0x0a080002, "anna", true);
+  one.release(0x0a080003, "anna", true);
+  assert.equal(one.offer(0x0a080003), 0x0a080003);
+  one.withdraw(0x0a080003);
+  assert.deepEqual([1, 2, 3, 4].map(() => offered(one)), ["10.8.0.5", "10.8.0.6", "10.8.0.2", "10.8.0.3"]);
+  assert.ok(one.claim(0x0a080002, "ben"));
+  one.release(0x0a080002, "ben");
+  for (const address of [2, 5, 6]) one.withdraw(0x0a080000 + address);
+  assert.equal(offered(one), "10.8.0.2", "ben said goodbye");
+});
+
 test("offers do not use up addresses: replayed handshakes cost no lease", () => {
   const one = router("10.8.0.0/29"); // clients: .2 to .6
   assert.deepEqual([1, 2, 3, 4, 5].map(() => offered(one)), ["10.8.0.2", "10.8.0.3", "10.8.0.4", "10.8.0.5", "10.8.0.6"]);

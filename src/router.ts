@@ -8,6 +8,7 @@ export class Router<Client> {
   private readonly max: number;
   private readonly holders = new Map<number, Client>(); // by address as a signed number, as packet.ts reads it from a packet
   private readonly offers = new Map<number, number>(); // address → open handshakes it was offered in
+  private readonly missed = new Set<number>(); // addresses, signed: the connection died, and the client may come back
 
   /** @param max leases at once; the subnet may have room for fewer */
   constructor(subnet: Cidr, max = Infinity) {
@@ -19,7 +20,7 @@ export class Router<Client> {
   /**
    * An address for a handshake: the one it wishes for, if nobody holds it or `mayTakeOver` says yes to its holder; else the lowest
    * that is free; undefined if all are taken. An offer is no lease: a replayed handshake must cost nothing. It only steers other
-   * handshakes to other addresses: to those with the fewest offers.
+   * handshakes to other addresses: to those with the fewest offers. One that is missed counts as if it were offered to its client.
    */
   offer(wish = 0, mayTakeOver = (_holder: Client) => false): number | undefined {
     const holder = this.holders.get(wish | 0);
@@ -28,7 +29,7 @@ export class Router<Client> {
     if (best === undefined && full) return undefined;
     let fewest = best === undefined ? Infinity : 0;
     for (let address = this.gateway + 1; address <= this.last && fewest > 0; address++) {
-      const offers = this.offers.get(address) ?? 0;
+      const offers = (this.offers.get(address) ?? 0) + Number(this.missed.has(address | 0));
       if (this.holders.has(address | 0) || offers >= fewest) continue;
       best = address;
       fewest = offers;
@@ -48,6 +49,7 @@ export class Router<Client> {
   claim(address: number, client: Client): boolean {
     if (!this.isClients(address) || this.holders.has(address | 0) || this.size >= this.max) return false;
     this.holders.set(address | 0, client);
+    this.missed.delete(address | 0);
     return true;
   }
 
@@ -55,9 +57,11 @@ export class Router<Client> {
     return address > this.gateway && address <= this.last;
   }
 
-  /** Frees `address`, if `client` holds it. */
-  release(address: number, client: Client): void {
-    if (this.holders.get(address | 0) === client) this.holders.delete(address | 0);
+  /** Frees `address`, if `client` holds it. `missed`: as long as there are others, it is for this client only, which may come back. */
+  release(address: number, client: Client, missed = false): void {
+    if (this.holders.get(address | 0) !== client) return;
+    this.holders.delete(address | 0);
+    if (missed) this.missed.add(address | 0);
   }
 
   /** Who holds `address`. */

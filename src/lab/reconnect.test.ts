@@ -78,6 +78,20 @@ labTest("a client whose connection died unnoticed by the server takes its addres
   ping(lab, "client", TARGET);
 });
 
+labTest("a client in another network, with another outer address, keeps its inner one, though the server gave it up and others came", async (lab) => {
+  const server = await startServer(lab);
+  const client = await startClient(lab);
+  const complete = await startExchange(lab);
+  lab.run("client", "ip addr del 192.168.1.100/24 dev eth0");
+  await server.until(/client 10\.8\.0\.2 .*left: ETIMEDOUT \(0 connected\)/, 30_000);
+  const other = await startClient(lab, lab.addClient(2));
+  assert.match(other.output, /tunnel is 10\.8\.0\.3/);
+  lab.run("client", "ip addr add 192.168.1.101/24 dev eth0");
+  await client.until(/connected again after \d+\.\d s: this end of the tunnel is still 10\.8\.0\.2\/24/, 60_000);
+  await server.until(/client 10\.8\.0\.2 connected from 192\.168\.1\.101/);
+  await complete();
+});
+
 labTest("another subnet after the restart: the client's end is configured anew, or the commands are printed anew", async (lab) => {
   const server = await startServer(lab);
   const host = lab.addClient(2);
