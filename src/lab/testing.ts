@@ -23,7 +23,7 @@ export function labTest(name: string, run: (lab: Lab, t: TestContext) => Promise
   });
 }
 
-export const SECRET = { env: { ...process.env, SIMPLE_VPN_SECRET: "5e".repeat(32) } };
+export const SECRET: { env: NodeJS.ProcessEnv } = { env: { ...process.env, SIMPLE_VPN_SECRET: "5e".repeat(32) } };
 
 /** A configured server that forwards and masquerades. */
 export async function startServer(lab: Lab, ...args: string[]): Promise<Running> {
@@ -58,14 +58,14 @@ export async function retry(attempt: () => void): Promise<void> {
 
 /** What a host has that our programs may change, as text: two of them are equal if nothing was left behind. */
 export function snapshot(lab: Lab, host: string): string {
-  const commands = ["ip addr", "ip route show table all", "ip rule", "iptables-save", "sysctl net.ipv4.ip_forward"];
+  const commands = ["ip addr", "ip route show table all", "ip rule", "iptables-save", "ip6tables-save", "sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding"];
   const text = commands.map((command) => lab.run(host, command)).join("");
   const empty = /\*\w+\n(:\w+ ACCEPT.*\n)*COMMIT\n/g; // a table that was looked at once
   return text.replace(/^#.*\n|\[\d+:\d+\]|NO-CARRIER,|,LOWER_UP|state \w+/gm, "").replace(empty, ""); // without times, counters, carriers
 }
 
 /** Sends random `megabytes` over TCP, with a pause until it is told to go on, and prints their hash; the other end prints the hash of what arrived. For node -e. */
-const stream = (role: "send" | "receive", connect: string, megabytes: number) => `
+const stream = (role: "send" | "receive", port: string | undefined, megabytes: number) => `
   const crypto = require("node:crypto"), hash = crypto.createHash("sha256");
   const done = () => console.log("hash " + hash.digest("hex"));
   const piece = (i) => crypto.createHash("shake256", { outputLength: 1 << 20 }).update("piece " + i).digest();
@@ -79,19 +79,28 @@ const stream = (role: "send" | "receive", connect: string, megabytes: number) =>
     socket.end();
     done();
   }
-  ${connect ? `run(require("node:net").connect(9000, "${connect}"));` : `require("node:net").createServer(run).listen(9000, () => console.log("listening"));`}`;
+  ${port ? `run(require("node:net").connect(${port}, "${TARGET}"));` : `const server = require("node:net").createServer(run).listen(0, () => console.log("port " + server.address().port));`}`;
 
-/** Sends `megabytes` between the client and the host that has 8.8.8.8; throws unless they arrive unchanged. `between`: run after a quarter of them. */
-export async function transfer(lab: Lab, from: string, to: string, megabytes: number, between = () => {}): Promise<void> {
-  const node = (host: string, connect: string) => new Running(lab.spawn(host, [process.execPath, "-e", stream(from === host ? "send" : "receive", connect, megabytes)]));
-  const listener = node(from === "client" ? to : from, "");
-  await listener.until(/listening/);
-  const connector = node("client", TARGET);
-  const sender = from === "client" ? connector : listener;
+/** Sends a quarter of `megabytes` between a client host and the one that has 8.8.8.8; what sends the rest, and throws unless all arrived unchanged. */
+export async function startTransfer(lab: Lab, from: string, to: string, megabytes: number): Promise<() => Promise<void>> {
+  const node = (host: string, port?: string) => new Running(lab.spawn(host, [process.execPath, "-e", stream(from === host ? "send" : "receive", port, megabytes)]));
+  const [near, far] = from.startsWith("client") ? [from, to] : [to, from];
+  const listener = node(far);
+  const [, port] = await listener.until(/port (\d+)/);
+  const connector = node(near, port);
+  const sender = from === near ? connector : listener;
   await sender.until(/pause/);
+  return async () => {
+    sender.child.stdin!.write("\n");
+    const [sent, received] = [await connector.until(/hash (\w{64})/, 90_000), await listener.until(/hash (\w{64})/, 90_000)];
+    if (sent[1] !== received[1]) throw new Error(`${megabytes} MB from ${from} to ${to} did not arrive unchanged`);
+    for (const end of [connector, listener]) await end.stop("SIGKILL");
+  };
+}
+
+/** A whole transfer. `between`: done after a quarter of it. */
+export async function transfer(lab: Lab, from: string, to: string, megabytes: number, between = () => {}): Promise<void> {
+  const rest = await startTransfer(lab, from, to, megabytes);
   between();
-  sender.child.stdin!.write("\n");
-  const [sent, received] = [await connector.until(/hash (\w{64})/, 90_000), await listener.until(/hash (\w{64})/, 90_000)];
-  if (sent[1] !== received[1]) throw new Error(`${megabytes} MB from ${from} to ${to} did not arrive unchanged`);
-  await listener.stop("SIGKILL");
+  await rest();
 }
