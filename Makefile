@@ -1,5 +1,5 @@
 # make demo and make test do everything. The other targets are the same things one by one, in the order you need them.
-.PHONY: help demo walk test experiments experiment bench fuzz secret server configure-server client configure-client ping terminals doctor check on down ready
+.PHONY: help demo walk test experiments experiment bench soak fuzz secret server configure-server client configure-client ping terminals doctor check on down ready
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 TSX := node --import tsx
@@ -30,6 +30,9 @@ bench: ready ## this VPN, OpenVPN, wireguard-go, a C program and no tunnel, side
 
 fuzz: ready ## a million hostile inputs for every parser: about two minutes (ARGS="--seed N --cases N")
 	@$(TSX) src/lab/fuzz.ts $(ARGS)
+
+soak: ready ## 64 clients, traffic, and for minutes something goes wrong; then all must be as before (ARGS="--seconds 240 --seed 7")
+	@$(TSX) src/lab/soak.ts $(ARGS)
 
 check: ready ## what README.md, walkthrough.md, draft/ and refs/ say, against the source and a fresh run
 	@$(TSX) src/lab/check.ts
