@@ -446,14 +446,24 @@ function runDescribe(any: Random): void {
 
 const [tunFd, kernelFd] = socketPair(SOCK_SEQPACKET);
 /** Two servers with a resident client: one with inner IPv6, one without, and where an address as a signed number is below zero. */
-const NETS = [{ base: 0x0a080000, subnet6: "fd56:504e::/96" }, { base: 0xc8080000, subnet6: "off" }].map((net) => ({ ...net, listener: socketPair()[0], server: undefined as Clients | undefined }));
+const NETS = [{ base: 0x0a080000, subnet6: "fd56:504e::/96" }, { base: 0xc8080000, subnet6: "off" }].map((net) => ({ ...net, fds: [-1, -1], server: undefined as Clients | undefined }));
 
 function started(net: (typeof NETS)[number]): Clients {
   if (net.server) return net.server;
   const options = serverOptions(["--cipher", "xor", "--subnet", `${formatIPv4(net.base)}/29`, "--subnet6", net.subnet6]);
-  net.server = new Clients({ ...options, secret: undefined }, { fd: tunFd, name: "tun0", header: 0 }, net.listener); // nobody connects to it: serve() is handed its clients
+  net.fds = socketPair();
+  net.server = new Clients({ ...options, secret: undefined }, { fd: tunFd, name: "tun0", header: 0 }, net.fds[0]!); // nobody connects to it: serve() is handed its clients
   net.server.router.claim(net.base + 3, { peer: {}, isFor: () => false } as never);
   return net.server;
+}
+
+function stopServers(): void {
+  for (const net of NETS) {
+    if (!net.server) continue;
+    net.server.end();
+    close(net.fds[1]!);
+    net.server = undefined;
+  }
 }
 
 async function runAddresses(any: Random): Promise<void> {
@@ -623,13 +633,13 @@ function runSecret(any: Random): void {
 
 export const PARSERS: readonly Parser[] = [
   { name: "frames", share: 230, run: runFrames },
-  { name: "sealed", share: 180, run: runSealed, end: () => session?.end() },
+  { name: "sealed", share: 180, run: runSealed, end: () => (session?.end(), (session = undefined)) },
   { name: "offload", share: 130, run: runOffload },
   { name: "describe", share: 120, run: runDescribe },
   { name: "reply", share: 90, run: runReply },
   { name: "wish", share: 60, run: runWish },
   { name: "ipv6", share: 60, run: runIPv6 },
-  { name: "addresses", share: 45, run: runAddresses, end: () => NETS.forEach(({ server }) => server?.end()) },
+  { name: "addresses", share: 45, run: runAddresses, end: stopServers },
   { name: "options", share: 40, run: runOptions },
   { name: "secret", share: 15, run: runSecret },
   { name: "message1", share: 12, run: runServerHandshake },
