@@ -644,5 +644,5 @@ export const PARSERS: readonly Parser[] = [
   { name: "secret", share: 15, run: runSecret },
   { name: "message1", share: 12, run: runServerHandshake },
   { name: "message2", share: 12, run: runClientHandshake },
-  { name: "rekey", share: 12, run: (any) => (show(any), runRekey(any)) },
+  { name: "rekey", share: 20, run: (any) => (show(any), runRekey(any)) },
 ];

@@ -79,13 +79,14 @@ class End {
 
 const word = (number: number, message: Buffer = NOTHING) => Buffer.concat([Buffer.from([0, 0, 0, number]), message]);
 
+const goodMessage1 = (payload: Buffer) => new Handshake("client", SECRET, REKEY_PROLOGUE).write(payload);
+
 /** A first message that the server must refuse. */
 function badMessage1(any: Random): Buffer {
-  const good = () => new Handshake("client", SECRET, REKEY_PROLOGUE).write(NOTHING);
   const foreign = () => new Handshake("client", any.one(SECRET, Buffer.alloc(32)), Buffer.from("simple-vpn/1")).write(NOTHING);
-  const cut = () => good().subarray(0, 4 * any.below(12));
+  const cut = () => goodMessage1(NOTHING).subarray(0, 4 * any.below(12));
   const changed = () => {
-    const message = good();
+    const message = goodMessage1(NOTHING);
     message[any.below(48)]! ^= 1 << any.below(8);
     return message;
   };
@@ -156,8 +157,8 @@ export function runRekey(any: Random): void {
       const [body, sent] = any.one<() => [Buffer, Exclude<Sent, { what: "packet" }>]>(
         () => [harmless, { key: 0, what: "nothing" }],
         () => [word(Control.goodbye), { key: 0, what: "goodbye" }],
-        () => [word(Control.switch, any.bytes(4 * any.below(3))), { key: 0, what: "switch" }],
-        () => [word(Control.rekey, new Handshake("client", SECRET, REKEY_PROLOGUE).write(any.bytes(4 * any.below(30)))), { key: 0, what: "message 1", good: true, own: false }],
+        () => [word(Control.switch, any.one(NOTHING, any.bytes(8), goodMessage1(NOTHING))), { key: 0, what: "switch" }],
+        () => [word(Control.rekey, goodMessage1(any.bytes(4 * any.below(30)))), { key: 0, what: "message 1", good: true, own: false }],
         () => [word(Control.rekey, badMessage1(any)), { key: 0, what: "message 1", good: false, own: false }],
       )();
       end.forge(body, sent);
