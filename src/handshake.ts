@@ -149,9 +149,12 @@ function hkdf(ck: Buffer, input: Buffer, count: number): Buffer[] {
   return Array.from({ length: count }, (_, i) => all.subarray(i * KEY_LENGTH, (i + 1) * KEY_LENGTH));
 }
 
-/** The 32 bytes of an X25519 public key (RFC 7748). */
+/**
+ * The 32 bytes of an X25519 public key: the last of its DER (RFC 8410, section 4). Not as JWK: for that Node 20 holds the key's lock
+ * while it makes strings, and if memory is collected just then, what remains of the key's generation waits for that lock, for ever.
+ */
 function publicBytes(privateKey: KeyObject): Buffer {
-  return Buffer.from(createPublicKey(privateKey).export({ format: "jwk" }).x!, "base64url");
+  return createPublicKey(privateKey).export({ format: "der", type: "spki" }).subarray(-DH_LENGTH);
 }
 
 /** The payload of message 1. */

@@ -31,6 +31,16 @@ test("however many addresses come, the memory for them is bounded, and the one t
   assert.equal(rate.allows("10.0.0.1", 20_000) && rate.allows("10.0.0.1", 20_000), false);
 });
 
+test("an IPv6 source counts as its /64, for whoever has one address of it has 2^64; IPv4 sources count one by one", () => {
+  const rate = new HandshakeRate();
+  for (let i = 0; i < BURST; i++) assert.ok(rate.allows(`2001:db8::${i.toString(16)}`, 0));
+  for (const address of ["2001:db8::ffff:ffff:ffff:ffff", "2001:db8:0:0:1::"]) assert.ok(!rate.allows(address, 0), address);
+  assert.ok(rate.allows("2001:db8:0:1::", 0), "another network");
+  assert.equal(rate.size, 2);
+  for (let i = 0; i < BURST; i++) assert.ok(rate.allows("fe80::1%2", 0));
+  assert.ok(!rate.allows("fe80::2%2", 0), "with its scope, too");
+});
+
 test("few refusals are told one by one, a flood of them as a number once a second", (t) => {
   t.mock.timers.enable({ apis: ["setTimeout"] });
   const said: string[] = [];

@@ -2,27 +2,33 @@
  * Server only: what strangers may cost. Whoever reaches the port can open connections; these limits bound the memory, the work
  * and the lines on the terminal that they can take. What needs the secret is bounded elsewhere: --max-clients, and OUTBOX in tunnel.ts.
  */
+import { parseIPv6 } from "./packet.ts";
+
 export const MAX_UNPROVEN = 128; // connections that have not yet sent a sealed frame; more are closed at once
 export const BURST = 40; // handshakes that one address may begin at once: a class behind one NAT has one address …
 export const RATE = 4; // … and then in each second. Each lasts 20 s at most, and 40 + 4 × 20 < 128: one address leaves room for others
-const MAX_SOURCES = 4096; // addresses remembered; of more, the one that was let in the longest ago is forgotten
+const MAX_SOURCES = 4096; // sources remembered; of more, the one that was let in the longest ago is forgotten
 const TOLD = 10; // refusals in a second that are told one by one
 
-/** A token bucket for each source address. It is kept as one number: the time when it will be full again. */
+/**
+ * A token bucket for each source: an IPv4 address, or the /64 of an IPv6 one, for one machine can have all addresses of that. It is
+ * kept as one number: the time when it will be full again.
+ */
 export class HandshakeRate {
-  private readonly fullAt = new Map<string, number>(); // ms, by address; in the order of the latest admission
+  private readonly fullAt = new Map<string, number>(); // ms, by source; in the order of the latest admission
 
   /** May `address` begin one more handshake? `now`: ms. */
   allows(address: string, now = performance.now()): boolean {
-    const fullAt = Math.max(this.fullAt.get(address) ?? 0, now) + 1000 / RATE;
+    const source = parseIPv6(address)?.toString("hex", 0, 8) ?? address;
+    const fullAt = Math.max(this.fullAt.get(source) ?? 0, now) + 1000 / RATE;
     if (fullAt - now > (BURST * 1000) / RATE) return false;
-    this.fullAt.delete(address);
-    this.fullAt.set(address, fullAt);
+    this.fullAt.delete(source);
+    this.fullAt.set(source, fullAt);
     if (this.fullAt.size > MAX_SOURCES) this.fullAt.delete(this.fullAt.keys().next().value!);
     return true;
   }
 
-  /** Addresses that are remembered. */
+  /** Sources that are remembered. */
   get size(): number {
     return this.fullAt.size;
   }

@@ -24,6 +24,11 @@ test("readSockaddr() shows an IPv4 client of an IPv6 socket as what it is, and n
   for (const address of ["::ffff:0:102:304", "::102:304"]) assert.deepEqual(readSockaddr(sockaddr(address, 1)), [address, 1]);
 });
 
+test("sockaddr() takes any scope that Node takes: a number that is no interface's index is a name, and an unknown one is 0", () => {
+  for (const scope of ["-1", "99999999999", "1.5", "0x10", "1e9", "no-such-dev"]) assert.equal(sockaddr(`fe80::1%${scope}`, 1).readUInt32LE(24), 0, scope);
+  assert.equal(sockaddr("fe80::1%999999999", 1).readUInt32LE(24), 999999999);
+});
+
 test("endpoint() puts brackets around an IPv6 address", () => {
   assert.deepEqual(["192.168.1.1", "2001:db8::1", "fe80::1%eth0", "*"].map((address) => endpoint(address, 5555)), ["192.168.1.1:5555", "[2001:db8::1]:5555", "[fe80::1%eth0]:5555", "*:5555"]);
 });

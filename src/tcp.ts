@@ -43,7 +43,7 @@ export function sockaddr(address: string, port: number): Buffer {
   else {
     const scope = address.split("%")[1] ?? "";
     parseIPv6(address)!.copy(bytes, 8);
-    bytes.writeUInt32LE(Number(scope) || libc.if_nametoindex(scope), 24);
+    bytes.writeUInt32LE(/^\d{1,9}$/.test(scope) ? Number(scope) : libc.if_nametoindex(scope), 24);
   }
   return bytes;
 }

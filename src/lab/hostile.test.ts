@@ -120,13 +120,25 @@ labTest("a server out of file descriptors says so, serves those who are connecte
   ping(lab, host, TARGET);
 });
 
-labTest("a hostile holder of the secret: spoofed sources, garbage, bogus offload headers, huge counts, floods, a deaf TCP. The others go on", async (lab) => {
+labTest("of 22 packets, those two get in whose source is the client's own address, IPv4 and IPv6", async (lab) => {
+  lab.addIPv6();
+  const server = await startServer(lab);
+  const spoof = attack(lab, "client", "spoof");
+  await spoof.until(/ready/);
+  await go(spoof);
+  await server.until(/ left: /);
+  await server.stop();
+  assert.match(server.output, /received 22 packets .*dropped 20 \(its source is not the client's own address\)/);
+});
+
+labTest("a hostile holder of the secret: spoofed sources, garbage, bogus offload headers, huge counts, rekeys without end, floods, a deaf TCP. The others go on", async (lab) => {
+  lab.addIPv6();
   const server = await startServer(lab);
   await startClient(lab);
   const host = lab.addClient(2);
   const warnings = kernelWarnings();
   const before = rss(server);
-  for (const [name, count] of [["spoof", 1], ["garbage", 3000], ["offload", 1], ["counts", 10], ["frames", 3000], ["deaf", 20_000]] as const) {
+  for (const [name, count] of [["spoof", 1], ["garbage", 3000], ["offload", 1], ["counts", 10], ["rekeys", 20], ["frames", 3000], ["deaf", 20_000]] as const) {
     const running = attack(lab, host, name, count);
     await retry(() => ping(lab, "client", TARGET, 2)); // a flood may cost one of them, as on any full link
     await transfer(lab);
@@ -143,5 +155,6 @@ labTest("a hostile holder of the secret: spoofed sources, garbage, bogus offload
   assert.ok(server.output.split("\n").length < 2000, "the terminal was not flooded");
   await server.stop();
   console.log(`# ${/in all:.*/.exec(server.output)![0]}`);
-  for (const reason of ["its source is not the client's own address", "its offload header .*", "it is no IPv4 packet", "the socket is full"]) assert.match(server.output, new RegExp(`dropped \\d+ \\(${reason}\\)`));
+  assert.match(server.output, /left: it asks for fresh keys more than once a second/);
+  for (const reason of ["its source is not the client's own address", "its offload header .*", "the kernel says it is no IP packet", "the socket is full"]) assert.match(server.output, new RegExp(`dropped \\d+ \\(${reason}\\)`));
 });

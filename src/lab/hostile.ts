@@ -6,17 +6,17 @@ import { existsSync } from "node:fs";
 import { connect, type Socket } from "node:net";
 import { join } from "node:path";
 import { aesFraming, Control, FrameType, pad } from "../frame.ts";
-import { Handshake } from "../handshake.ts";
+import { Handshake, REKEY_PROLOGUE } from "../handshake.ts";
 import { EAGAIN, Memory, write } from "../libc.ts";
 import { ready } from "../loop.ts";
 import { OFFLOAD_HEADER } from "../offload.ts";
 import { readSecret } from "../options.ts";
-import { parseIPv4 } from "../packet.ts";
+import { embed, parseIPv4, parseIPv6, type Prefix96 } from "../packet.ts";
 import { Failure, program } from "../program.ts";
 import { startSession } from "../session.ts";
 import { connectTcp } from "../tcp.ts";
 import { random, seal } from "../testing.ts";
-import { type Peer, sendControl } from "../tunnel.ts";
+import { inbound, type Peer, sendControl } from "../tunnel.ts";
 import { NETNS } from "./lab.ts";
 
 const PORT = 5555;
@@ -70,10 +70,10 @@ function told(): Promise<void> {
 // ---- insiders ----
 
 /** A session like an honest client's. */
-async function insider(server: string): Promise<{ peer: Peer; own: number }> {
+async function insider(server: string): Promise<{ peer: Peer; own: number; subnet6?: Prefix96 | undefined }> {
   const { peer, config } = await startSession(await connectTcp(server, PORT), readSecret(undefined));
   sendControl(peer, Control.keepalive);
-  return { peer, own: config.address };
+  return { peer, own: config.address, subnet6: config.subnet6 };
 }
 
 /** A frame with any body. False if the server has closed the connection. */
@@ -116,12 +116,19 @@ function ipv4(source: number, destination: number, protocol: number, payload: Bu
 const TARGET = parseIPv4("8.8.8.8")!;
 const ping = Buffer.from("0800f7ff00000000", "hex");
 
-/** Packets from everyone else's address: the server's, another client's, loopback, the internet. */
+/** An IPv6 packet that carries nothing (RFC 8200: next header 59). */
+function ipv6(source: string, destination: string): Buffer {
+  return Buffer.concat([Buffer.from("6000000000003b40", "hex"), parseIPv6(source)!, parseIPv6(destination)!]);
+}
+
+/** Packets from everyone else's address, the server's, another client's, loopback, the internet; and one of each family from its own. */
 async function spoof(server: string): Promise<void> {
-  const { peer } = await insider(server);
-  for (const source of ["10.8.0.1", "10.8.0.2", "10.8.0.250", "127.0.0.1", "192.168.1.1", "8.8.8.8", "0.0.0.0", "255.255.255.255", "224.0.0.1"]) {
-    await send(peer, FrameType.data, record(PLAIN, ipv4(parseIPv4(source)!, TARGET, 1, ping)));
-  }
+  const { peer, own, subnet6 } = await insider(server);
+  const inner = (address: string) => embed(subnet6!, parseIPv4(address)!);
+  const sources = ["10.8.0.1", "10.8.0.250", "127.0.0.1", "192.168.1.1", "8.8.8.8", "0.0.0.0", "255.255.255.255", "224.0.0.1"].map((source) => parseIPv4(source)!);
+  for (const source of [...sources, own + 1, own]) await send(peer, FrameType.data, record(PLAIN, ipv4(source, TARGET, 1, ping)));
+  const sources6 = [inner("10.8.0.1"), inner("10.8.0.250"), inner("0.0.0.0"), "::", "::1", "::ffff:10.8.0.2", "fd56:504f::a08:2", "fd56:504e::1:a08:2", "fe80::a08:2", "ff02::1", "2001:4860:4860::8888"];
+  for (const source of [...sources6, embed(subnet6!, own)]) await send(peer, FrameType.data, record(PLAIN, ipv6(source, "2001:4860:4860::8888")));
   await told();
 }
 
@@ -189,6 +196,28 @@ async function frames(server: string, count: number): Promise<void> {
   await told();
 }
 
+/** Asks for fresh keys again as soon as it has some: this costs a session, too. `count` of them. */
+async function rekeys(server: string, count: number): Promise<void> {
+  for (let i = 0; i < count; i++) {
+    const { peer } = await insider(server);
+    let handshake: Handshake;
+    const ask = () => {
+      handshake = new Handshake("client", readSecret(undefined), REKEY_PROLOGUE);
+      sendControl(peer, Control.rekey, handshake.write(Buffer.alloc(0)));
+    };
+    peer.onRekey = (_word, message) => {
+      handshake.read(message);
+      peer.receiveWith(handshake.split().receive);
+      sendControl(peer, Control.switch);
+      peer.sendWith(handshake.split().send);
+      ask();
+    };
+    ask();
+    for (; !peer.closed; inbound(peer, { fd: -1, name: "none", header: OFFLOAD_HEADER })) await ready(peer.socket.fd, "readable", 10_000);
+  }
+  await told();
+}
+
 /** Asks for large answers, and never reads them. */
 async function deaf(server: string, count: number): Promise<void> {
   const { peer, own } = await insider(server);
@@ -204,7 +233,7 @@ async function crowd(server: string, count: number): Promise<void> {
   await told();
 }
 
-const ATTACKS: Record<string, (server: string, count: number) => Promise<void>> = { flood, idle, replay, spoof, garbage, offload, counts, frames, deaf, crowd };
+const ATTACKS: Record<string, (server: string, count: number) => Promise<void>> = { flood, idle, replay, spoof, garbage, offload, counts, rekeys, frames, deaf, crowd };
 
 program(async () => {
   const [attack = "", server = "", count = "1"] = process.argv.slice(2);

@@ -6,22 +6,25 @@
 import assert from "node:assert/strict";
 import { createPrivateKey } from "node:crypto";
 import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { isIPv4 } from "node:net";
+import { isIPv6 } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Clients } from "../clients.ts";
 import { aesFraming, BrokenStream, Control, type Framing, FrameReader, FrameType, handshakeFraming, pad, xorFraming } from "../frame.ts";
-import { decodeReply, encodeReply, Handshake, HandshakeError, Refused } from "../handshake.ts";
+import { decodeReply, decodeWish, encodeReply, encodeWish, Handshake, HandshakeError, Refused, type Wish } from "../handshake.ts";
 import { close, Memory, read, thisProcess, write } from "../libc.ts";
 import { describeOffload, OFFLOAD_HEADER, refuseOffload } from "../offload.ts";
 import { clientOptions, serverOptions } from "../options.ts";
-import { describe, formatIPv4, parseCidr } from "../packet.ts";
+import { describe, embed, formatIPv4, formatIPv6, parseBlock6, parseIPv6, parsePrefix96 } from "../packet.ts";
 import { Failure } from "../program.ts";
 import { acceptSession, startSession } from "../session.ts";
+import { endpoint, readSockaddr, sockaddr } from "../tcp.ts";
 import { seal, SOCK_SEQPACKET, socketPair } from "../testing.ts";
 import { DOWN, trace, UP } from "../trace.ts";
 import { inbound, Peer } from "../tunnel.ts";
 import type { Random } from "./fuzz.ts";
+import { groupsAt, ipv4, ipv6, isToken, network6, OPTIONS, written } from "./models.ts";
+import { runRekey } from "./rekeys.ts";
 
 export interface Parser {
   name: string;
@@ -32,6 +35,7 @@ export interface Parser {
 
 const SECRET = Buffer.alloc(32, 0x5e);
 const OWN = 0x0a080002; // 10.8.0.2, the hostile client's own inner address
+const PREFIX6 = Buffer.from("fd56504e0000000000000000", "hex"); // of the inner IPv6 addresses: the default of --subnet6
 const ADDRESSES = [OWN, 0, 0x0a080000, 0x0a080001, 0x0a080003, 0x0a080006, 0x0a080007, 0x0a080008, 0x08080808, 0x7f000001, 0xc0a80101, 0xe0000001, 0xffffffff];
 const io = new Memory(1 << 18);
 const shutdown = thisProcess.func("int shutdown(int fd, int how)"); // shutdown(2)
@@ -44,7 +48,13 @@ function packet(any: Random, most = 200): Buffer {
   if (bytes.length >= 20 && any.below(8)) bytes.writeUInt32BE(any.one(OWN, any.one(...ADDRESSES)), 12);
   if (bytes.length >= 20) bytes.writeUInt32BE(any.one(...ADDRESSES), 16);
   if (bytes.length >= 20) bytes[bytes[0]! >> 4 === 6 ? 6 : 9] = any.one(1, 6, 6, 17, 58, any.below(256));
-  if (bytes.length >= 8 && any.below(2)) bytes.writeUInt16BE(0x4000, 6); // no fragment
+  const isSix = bytes.length >= 40 && bytes[0]! >> 4 === 6;
+  if (bytes.length >= 8 && !isSix && any.below(2)) bytes.writeUInt16BE(0x4000, 6); // no fragment
+  for (const at of isSix && any.below(4) ? [8, 24] : []) {
+    PREFIX6.copy(bytes, at);
+    bytes.writeUInt32BE(any.one(OWN, any.one(...ADDRESSES)), at + 12);
+    if (any.below(8) === 0) bytes[at + any.below(12)]! ^= 1 << any.below(8);
+  }
   return bytes;
 }
 
@@ -63,7 +73,7 @@ function offload(any: Random, size: number): Buffer {
 /** May the kernel be handed this offload header with this packet? As offload.ts and linux/virtio_net.h describe it. */
 function harmless(bytes: Buffer): boolean {
   const ip = bytes.subarray(OFFLOAD_HEADER);
-  const version = ip.length >= 20 && ip[0]! >> 4 === 4 ? 4 : ip.length >= 40 && ip[0]! >> 4 === 6 ? 6 : 0;
+  const version = versionOf(ip);
   const headers = version === 4 ? (ip[0]! % 16) * 4 : 40;
   if (version === 0 || headers < 20 || headers > ip.length) return false;
   const [flags, cut, piece, start, offset] = [bytes[0]!, bytes[1]!, bytes.readUInt16LE(4), bytes.readUInt16LE(6), bytes.readUInt16LE(8)];
@@ -76,6 +86,9 @@ function harmless(bytes: Buffer): boolean {
   const cuttable = whole && tcp >= 20 && headers + tcp < ip.length;
   return cut === (version === 4 ? 1 : 4) && cuttable && checksum && start === headers && offset === 16 && piece >= 48 && piece < 65535;
 }
+
+/** 4 or 6; 0 for what is too short to have addresses, or has another version. */
+const versionOf = (ip: Buffer) => (ip.length >= 20 && ip[0]! >> 4 === 4 ? 4 : ip.length >= 40 && ip[0]! >> 4 === 6 ? 6 : 0);
 
 /** Is its source OWN, in a packet long enough to have one? */
 const isOwn = (ip: Buffer) => ip.length >= 20 && ip[0]! >> 4 === 4 && ip.readUInt32BE(12) === OWN;
@@ -168,46 +181,96 @@ const framed = (type: number, message: Buffer) => {
 };
 
 /** Message 1 as a holder of the secret could make it: with any public key, and any payload. */
-function message1(any: Random): Buffer {
+function message1(any: Random, payload: Buffer): { message: Buffer; isLowOrder: boolean } {
   const handshake = new Handshake("client", SECRET, undefined, any.one(...KEYS));
-  const payload = any.bytes(any.below(4) ? 0 : any.below(900));
-  if (any.below(4)) return handshake.write(payload);
+  if (any.below(4)) return { message: handshake.write(payload), isLowOrder: false };
   const e = any.below(2) ? any.one(...LOW_ORDER) : any.bytes(32);
   handshake["mixHash"](e);
   handshake["mixKey"](e);
-  return Buffer.concat([e, handshake["encryptAndHash"](payload)]);
+  return { message: Buffer.concat([e, handshake["encryptAndHash"](payload)]), isLowOrder: LOW_ORDER.slice(0, 4).some((one) => one.equals(e)) };
+}
+
+/** Values that JSON can have where something else is expected. */
+const odd = (any: Random) => any.one<unknown>("10.8.0.2", "10.8.0.2; reboot", "10.8.0.02", "", null, true, -1, 24.5, 1e309, any.edge(), [], ["10.8.0.2"], {}, "1.2.3", "\u001b[2J", { toString: 1 }, "ab".repeat(16), "AB".repeat(16), "ab".repeat(17), "fd00::/96", "fd00::1/96", "FD00:0::/096", "off");
+const json = (any: Random, value: unknown): Buffer => any.mutate(Buffer.from(any.below(20) ? (JSON.stringify(value) ?? "") : any.one("[", '{"a":').repeat(any.below(450))));
+
+/** Message 1's payload: none, JSON that is right or nearly right, or anything. */
+function wish(any: Random): Buffer {
+  const good = { address: "10.8.0.2", token: "ab".repeat(16) };
+  const value = any.one<unknown>(good, { address: "200.8.0.6" }, { ...good, address: odd(any) }, { ...good, token: odd(any) }, { token: good.token }, odd(any), [good], { ["__proto__"]: good });
+  return any.one(Buffer.alloc(0), any.bytes(any.below(900)), json(any, value), json(any, value), json(any, value));
+}
+
+/** What it means; undefined: nothing. */
+function wishIn(payload: Buffer): Wish | undefined {
+  if (payload.length === 0) return {};
+  const { address: text, token } = parsed(payload);
+  const address = typeof text === "string" ? ipv4(text) : undefined;
+  return address === undefined || (token !== undefined && !isToken(token)) ? undefined : { address, token: token as string };
+}
+
+function parsed(payload: Buffer): Record<string, unknown> {
+  try {
+    return Object(JSON.parse(payload.toString()));
+  } catch {
+    return {};
+  }
+}
+
+function runWish(any: Random): void {
+  const payload = wish(any);
+  const expected = wishIn(payload);
+  try {
+    const got = decodeWish(payload);
+    assert.deepEqual(got, expected);
+    assert.deepEqual({ ...decodeWish(encodeWish(got)) }, got);
+  } catch (error) {
+    assert.ok(error instanceof HandshakeError, String(error));
+    assert.equal(expected, undefined, "it makes sense");
+  }
 }
 
 async function runServerHandshake(any: Random): Promise<void> {
-  const valid = framed(1, message1(any));
+  const payload = wish(any);
+  const expected = wishIn(payload);
+  const { message, isLowOrder } = message1(any, payload);
+  const valid = framed(1, message);
   const sent = any.mutate(valid);
   const [near, far] = socketPair();
   feed(far, sent, () => 1 + any.below(400), () => {});
   shutdown(far, SHUT_WR);
-  let asked = 0;
+  const wishes: Wish[] = [];
+  const isFull = any.below(4) === 0;
+  let opened = false;
   try {
-    const peer = await acceptSession({ fd: near, address: "", remote: "client" }, SECRET, () => (asked++, any.below(4) ? { address: OWN, prefix: 24, mtu: 1400 } : { refused: "full" }));
-    assert.deepEqual(sent, valid, "only what was made with the secret opens a session");
+    const peer = await acceptSession({ fd: near, address: "", remote: "client" }, SECRET, (asked) => (wishes.push(asked), isFull ? { refused: "full" } : { address: OWN, prefix: 24, mtu: 1400 }));
     peer.close("");
+    opened = true;
   } catch (error) {
-    assert.ok(error instanceof HandshakeError || error instanceof BrokenStream, `${error}`);
+    assert.ok(error instanceof BrokenStream, `${error}`);
   } finally {
     close(near);
     close(far);
   }
-  assert.ok(asked === 0 || sent.equals(valid), "an address is offered to holders of the secret only");
+  const isGood = sent.equals(valid) && message.length <= 1024 && expected !== undefined;
+  assert.deepEqual(wishes, isGood ? [expected] : [], "an address is offered to holders of the secret only, once");
+  assert.equal(opened, isGood && !isLowOrder && !isFull);
 }
 
 async function runClientHandshake(any: Random): Promise<void> {
   const [near, far] = socketPair();
-  const starting = startSession({ fd: near, address: "", remote: "server" }, SECRET);
+  const starting = startSession({ fd: near, address: "", remote: "server" }, SECRET, any.one<Wish>({}, { address: OWN, token: "ab".repeat(16) }));
   const server = new Handshake("server", SECRET, undefined, any.one(...KEYS));
   server.read(drain(far)[0]!.subarray(4));
-  feed(far, any.mutate(framed(1, server.write(reply(any)))), () => 1 + any.below(400), () => {});
+  const payload = reply(any);
+  const valid = framed(1, server.write(payload));
+  const sent = any.mutate(valid);
+  feed(far, sent, () => 1 + any.below(400), () => {});
   shutdown(far, SHUT_WR);
   try {
     const { peer, config } = await starting;
-    checkConfig(config);
+    assert.ok(sent.equals(valid), "only what was made with the secret opens a session");
+    assert.equal(formatIPv4(config.address), configIn(payload)?.address);
     peer.close("");
   } catch (error) {
     checkFailure(error);
@@ -219,25 +282,35 @@ async function runClientHandshake(any: Random): Promise<void> {
 
 /** Message 2's payload: JSON that is right, nearly right, or anything. */
 function reply(any: Random): Buffer {
-  const value = () => any.one<unknown>("10.8.0.2", "10.8.0.2; reboot", "", null, true, -1, 24.5, 1e309, any.edge(), [], {}, "1.2.3", "\u001b[2J", { toString: 1 });
-  const good = { address: "10.8.0.2", prefix: 24, mtu: 1400 };
-  const json = any.one<unknown>(good, { ...good, address: value() }, { ...good, prefix: value() }, { ...good, mtu: any.edge() }, { refused: value() }, { refused: any.bytes(20).toString("latin1") }, value(), [good]);
-  return any.mutate(Buffer.from(any.below(20) ? (JSON.stringify(json) ?? "") : any.one("[", '{"a":').repeat(any.below(450))));
+  const good = { address: "10.8.0.2", prefix: 24, mtu: 1400, ...(any.below(2) && { token: "ab".repeat(16) }), ...(any.below(2) && { subnet6: "fd56:504e::/96" }) };
+  const value = any.one<unknown>(good, ...["address", "prefix", "token", "subnet6"].map((name) => ({ ...good, [name]: odd(any) })), { ...good, mtu: any.edge() }, { refused: odd(any) }, { refused: any.bytes(20).toString("latin1") }, odd(any), [good]);
+  return json(any, value);
 }
 
-/** These values go into commands. */
-function checkConfig({ address, prefix, mtu }: { address: number; prefix: number; mtu: number }): void {
-  assert.ok(isIPv4(formatIPv4(address)) && Number.isInteger(prefix) && prefix >= 8 && prefix <= 30 && Number.isInteger(mtu) && mtu >= 68 && mtu <= 65535, JSON.stringify({ address, prefix, mtu }));
+/** What it means, as what goes into commands and into the next wish; undefined: nothing. */
+function configIn(payload: Buffer) {
+  const { address, prefix, mtu, token, subnet6 } = parsed(payload);
+  const whole = (value: unknown, least: number, most: number) => typeof value === "number" && value % 1 === 0 && value >= least && value <= most;
+  const net = typeof subnet6 === "string" ? network6(subnet6) : undefined;
+  if (typeof address !== "string" || ipv4(address) === undefined || !whole(prefix, 8, 30) || !whole(mtu, 68, 65535)) return undefined;
+  if ((token !== undefined && !isToken(token)) || (subnet6 !== undefined && net?.prefix !== 96)) return undefined;
+  return { address, prefix, mtu, token, subnet6: net && `${written(net.groups)}/96` };
 }
 
 function runReply(any: Random): void {
+  const payload = reply(any);
+  const isRefusal = typeof parsed(payload).refused === "string";
   try {
-    const config = decodeReply(reply(any));
-    checkConfig(config);
+    const config = decodeReply(payload);
+    const { address, prefix, mtu, token, subnet6 } = config;
+    assert.deepEqual({ address: formatIPv4(address), prefix, mtu, token, subnet6: subnet6 && `${embed(subnet6, 0)}/96` }, configIn(payload));
+    assert.ok(!isRefusal, "no refusal is taken for a session");
     assert.deepEqual(decodeReply(encodeReply(config)), config);
   } catch (error) {
     assert.ok(error instanceof HandshakeError, String(error));
-    if (error instanceof Refused) assert.match(error.message, /^[ -~]*$/, "it goes to the terminal");
+    assert.equal(error instanceof Refused, isRefusal);
+    if (isRefusal) assert.match(error.message, /^[ -~]*$/, "it goes to the terminal");
+    else assert.equal(configIn(payload), undefined, "it makes sense");
   }
 }
 
@@ -363,43 +436,72 @@ function runDescribe(any: Random): void {
   const line = describe(bytes, 0, bytes.length);
   assert.match(line, /^[ -~→]{1,150}$/);
   assert.doesNotMatch(line, /NaN|undefined| -\d/);
+  const address = (at: number) => (bytes[0]! >> 4 === 6 ? written(groupsAt(bytes, at)) : [...bytes.subarray(at, at + 4)].join("."));
+  const ends = versionOf(bytes) === 4 ? [12, 16] : [8, 24];
+  assert.ok(versionOf(bytes) === 0 ? line === "not an IP packet" : line.startsWith(`${ends.map(address).join(" → ")} `), line);
   assert.equal(describe(Buffer.concat([bytes.subarray(0, 80), any.bytes(80)]), 0, bytes.length), line, "80 bytes are all that it looks at");
 }
 
 // ---- addresses: what the server lets a client send, and whom a packet is for. Clients, Router ----
 
 const [tunFd, kernelFd] = socketPair(SOCK_SEQPACKET);
-const [listenFd] = socketPair(); // that nobody connects to: serve() is handed its clients
-let server: Clients | undefined;
-const RESIDENT = 0x0a080003;
+/** Two servers with a resident client: one with inner IPv6, one without, and where an address as a signed number is below zero. */
+const NETS = [{ base: 0x0a080000, subnet6: "fd56:504e::/96" }, { base: 0xc8080000, subnet6: "off" }].map((net) => ({ ...net, fds: [-1, -1], server: undefined as Clients | undefined }));
+
+function started(net: (typeof NETS)[number]): Clients {
+  if (net.server) return net.server;
+  const options = serverOptions(["--cipher", "xor", "--subnet", `${formatIPv4(net.base)}/29`, "--subnet6", net.subnet6]);
+  net.fds = socketPair();
+  net.server = new Clients({ ...options, secret: undefined }, { fd: tunFd, name: "tun0", header: 0 }, net.fds[0]!); // nobody connects to it: serve() is handed its clients
+  net.server.router.claim(net.base + 3, { peer: {}, isFor: () => false } as never);
+  return net.server;
+}
+
+function stopServers(): void {
+  for (const net of NETS) {
+    if (!net.server) continue;
+    net.server.end();
+    close(net.fds[1]!);
+    net.server = undefined;
+  }
+}
 
 async function runAddresses(any: Random): Promise<void> {
   show(any);
-  const tun = { fd: tunFd, name: "tun0", header: 0 };
-  if (!server) {
-    server = new Clients({ ...serverOptions(["--cipher", "xor", "--subnet", "10.8.0.0/29"]), secret: undefined }, tun, listenFd);
-    server.router.claim(RESIDENT, { peer: {}, isFor: () => false } as never);
-  }
+  const net = any.one(...NETS);
+  const server = started(net);
   const [near, far] = socketPair();
   await server["serve"]({ fd: near, address: String(any.below(2 ** 31)), remote: "client" }); // an address each: no rate limit
   const peer = [...server["peers"]].at(-1)!;
+  const made = () => {
+    const bytes = any.mutate(packet(any)).subarray(0, 60_000);
+    for (const at of versionOf(bytes) === 4 ? [12, 16] : []) if (bytes[at] === 10) bytes[at] = net.base >>> 24;
+    return bytes;
+  };
+  /** A packet's source or destination as the number of an inner address. */
+  const inner = (ip: Buffer, at4: number, at6: number) => {
+    const version = versionOf(ip);
+    if (version === 4) return ip.readUInt32BE(at4);
+    return version === 6 && net.subnet6 !== "off" && PREFIX6.equals(ip.subarray(at6, at6 + 12)) ? ip.readUInt32BE(at6 + 12) : undefined;
+  };
   let held: number | undefined;
   for (let packets = 1 + any.below(4); packets > 0; packets--) {
-    const one = any.mutate(packet(any)).subarray(0, 60_000);
+    const one = made();
     if (one.length === 0) continue;
     const frame = seal(peer, FrameType.data, one);
     write(far, frameMemory(frame), 0, frame.length);
-    inbound(peer, tun);
-    const source = one.length >= 20 && one[0]! >> 4 === 4 ? one.readUInt32BE(12) : undefined;
-    if (held === undefined && source !== undefined && source > 0x0a080001 && source < 0x0a080007 && source !== RESIDENT) held = source;
+    inbound(peer, { fd: tunFd, name: "tun0", header: 0 });
+    const source = inner(one, 12, 8);
+    if (held === undefined && source !== undefined && source > net.base + 1 && source < net.base + 7 && source !== net.base + 3) held = source;
     assert.deepEqual(drain(kernelFd), source !== undefined && source === held ? [one] : []);
-    const down = any.mutate(packet(any));
-    const destination = down.length >= 20 && down[0]! >> 4 === 4 ? down.readUInt32BE(16) : undefined;
+    const down = made();
+    const destination = inner(down, 16, 24);
     const target: Peer | string = server.peerFor(down, 0, down.length);
-    if (destination !== RESIDENT) assert.equal(target === peer, destination !== undefined && destination === held);
+    if (destination === net.base + 3) assert.equal(typeof target, "object");
+    else assert.equal(target === peer ? "its own" : target, destination !== undefined && destination === held ? "its own" : "no client holds its destination address");
   }
   close(far);
-  inbound(peer, tun);
+  inbound(peer, { fd: tunFd, name: "tun0", header: 0 });
   assert.equal(server.router.size, 1, "its address is free again");
 }
 
@@ -408,23 +510,89 @@ function frameMemory(frame: Buffer): Memory {
   return io;
 }
 
+// ---- ipv6: addresses and blocks as text, and as the kernel has them ----
+
+/** An IPv6 address in one of the forms that people type, or nearly. */
+function text6(any: Random): string {
+  const groups = Array.from({ length: 8 }, () => any.one(0, 0, any.below(0x10000), any.edge() % 0x10000));
+  if (any.below(8) === 0) groups.splice(0, 6, 0, 0, 0, 0, 0, 0xffff);
+  const hex = groups.map((group) => group.toString(16).padStart(any.one(1, 4), "0"));
+  const dotted = [...hex.slice(0, 6), formatIPv4((groups[6]! * 65536 + groups[7]!) >>> 0)];
+  const from = any.below(7);
+  const cut = `${hex.slice(0, from).join(":")}::${hex.slice(from + 1 + any.below(7)).join(":")}`;
+  const text = any.one(written(groups), hex.join(":"), hex.join(":").toUpperCase(), dotted.join(":"), cut, `::${dotted.slice(any.below(6) + 1).join(":")}`);
+  return any.below(2) ? text : any.mutateText(text);
+}
+
+function runIPv6(any: Random): void {
+  const text = text6(any);
+  if (text.includes("%")) return;
+  const scope = any.one("", "", "%lo", "%7", "%no-such-dev", "%-1", "%99999999999");
+  const groups = ipv6(text);
+  const bytes = parseIPv6(text + scope);
+  assert.equal(bytes && written(groupsAt(bytes, 0)), groups && written(groups));
+  if (bytes) assert.equal(formatIPv6(bytes), written(groups!));
+
+  const slashed = any.below(8) ? `${text}/${any.one(0, 1, 32, 64, 96, 96, 96, 127, 128, 129, any.below(200))}` : any.mutateText(`${text}/96`);
+  const net = network6(slashed);
+  const block = parseBlock6(slashed);
+  assert.equal(block?.text, net && `${written(net.groups)}/${net.prefix}`);
+  const prefix = parsePrefix96(slashed);
+  assert.equal(prefix !== undefined, net?.prefix === 96);
+  const number = any.one(...ADDRESSES);
+  if (prefix) assert.equal(embed(prefix, number), written([...net!.groups.slice(0, 6), number >>> 16, number & 0xffff]));
+
+  const port = any.below(65536);
+  const isOurs = bytes !== undefined && isIPv6(text + scope);
+  const index = scope === "%7" ? 7 : scope === "%lo" ? 1 : 0;
+  const raw = isOurs ? sockaddr(text + scope, port) : any.mutate(sockaddr(formatIPv4(number), port));
+  const kernels = Buffer.concat([isOurs && any.below(2) ? any.mutate(raw) : raw, Buffer.alloc(28)]).subarray(0, 28);
+  if (isOurs) assert.deepEqual([raw.length, groupsAt(raw, 8), raw[24], raw.readUInt16BE(2)], [28, groups, index, port]);
+  const shown = (at: number) => [...kernels.subarray(at, at + 4)].join(".");
+  const mapped = groupsAt(kernels, 8).slice(0, 6).join() === "0,0,0,0,0,65535";
+  const at = kernels.readUInt32LE(24);
+  const expected = kernels.readUInt16LE(0) === 2 ? shown(4) : mapped ? shown(20) : written(groupsAt(kernels, 8)) + (at ? `%${at}` : "");
+  assert.deepEqual(readSockaddr(kernels), [expected, kernels.readUInt16BE(2)]);
+  assert.match(endpoint(...readSockaddr(kernels)), /^(\[[\da-f:]+(%\d+)?\]|[\d.]+):\d+$/);
+}
+
 // ---- options and secrets ----
 
-const WORDS = ["5555", "0", "65536", "tun0", "fifteen-bytes-a", "sixteen-bytes-ab", "a/b", "xor", "xor+aes", "10.8.0.0/24", "10.8.0.5/24", "0.0.0.0/0", "1.2.3.4", "::1", "walk", "off", "-1", "1e3", "", "tünl", "\u001b[2J", "a\nb", "--", "-p"];
-const NAMES = ["port", "tun", "cipher", "mtu", "offload", "trace", "trace-file", "configure", "route", "address", "listen", "subnet", "max-clients", "nat", "nonsense", "__proto__"];
+const WORDS = ["5555", "0", "65536", "86400", "tun0", "fifteen-bytes-a", "sixteen-bytes-ab", "a/b", "xor", "xor+aes", "10.8.0.0/24", "10.8.0.5/24", "0.0.0.0/0", "1.2.3.4", "*", "::", "::1", "fe80::1%eth0", "::/0", "2001:DB8::/32", "fd00::/96", "fd00::1/96", "walk", "off", "on", "-1", "1e3", "", "tünl", "\u001b[2J", "a\nb", "--", "-p"];
+const NAMES = Object.keys(OPTIONS);
+
+/** One option with one value: taken if models.ts says so, refused if not. */
+function runOption(any: Random): void {
+  const [name, value, isClient] = [any.one(...NAMES), any.one(any.one(...WORDS), any.mutateText(any.one(...WORDS)), any.one(text6(any), `${text6(any)}/${any.one(0, 32, 96, 128)}`)), any.below(2) === 0];
+  const { of, takes } = OPTIONS[name]!;
+  const expected = of !== (isClient ? "server" : "client") && takes(value);
+  try {
+    const options = isClient ? clientOptions(["server", `--${name}=${value}`]) : serverOptions([`--${name}=${value}`]);
+    assert.ok(expected, `taken: --${name}=${value}`);
+    const all: Record<string, unknown> = { ...options };
+    if (typeof all[name] === "number") assert.equal(all[name], Number(value));
+    if ("routes" in options && name === "route") assert.deepEqual(options.routes, [value.includes(":") ? `${written(network6(value)!.groups)}/${network6(value)!.prefix}` : value]);
+  } catch (error) {
+    checkFailure(error, 2);
+    assert.ok(!expected, `refused: --${name}=${value}`);
+  }
+}
 
 function runOptions(any: Random): void {
-  const word = () => (any.below(4) ? any.one(...WORDS) : any.mutateText(any.one(...WORDS)));
-  const args = Array.from({ length: any.below(6) }, () => (any.below(2) ? [`--${any.below(20) ? any.one(...NAMES) : any.mutateText(any.one(...NAMES))}`, word()] : [any.below(3) ? `--${any.one(...NAMES)}=${word()}` : word()])).flat();
-  if (args.some((arg) => /^--(help|version)/.test(arg))) return;
   process.env.SIMPLE_VPN_SECRET = "5e".repeat(32);
   try {
-    const isClient = any.below(2) === 0;
-    const options = isClient ? clientOptions(["server", ...args]) : serverOptions(args);
+    if (any.below(2)) return runOption(any);
+    const word = () => (any.below(4) ? any.one(...WORDS) : any.mutateText(any.one(...WORDS)));
+    const name = () => (any.below(100) ? any.one(...NAMES, "configure", "once", "nonsense", "__proto__") : "user"); // it starts id(1)
+    const args = Array.from({ length: any.below(6) }, () => (any.below(2) ? [`--${any.below(20) ? name() : any.mutateText(name())}`, word()] : [any.below(3) ? `--${name()}=${word()}` : word()])).flat();
+    if (args.some((arg) => /^--(help|version)/.test(arg))) return;
+    const options = any.below(2) ? clientOptions(["server", ...args]) : serverOptions(args);
     assert.ok(options.port >= 1 && options.port <= 65535 && options.mtu >= 68 && options.mtu <= 65535, JSON.stringify(options));
     assert.match(options.tun, /^[!-~]{1,15}$/);
-    if ("routes" in options) for (const route of options.routes) assert.match(route, /^[\d.]+\/\d+$/);
-    if ("subnet" in options) assert.ok(isIPv4(options.listen) && parseCidr(`${formatIPv4(options.subnet.network)}/${options.subnet.prefix}`)!.size >= 4 && options.maxClients >= 1, JSON.stringify(options));
+    assert.ok(options.user === undefined || options.user.uid > 0, "never root");
+    if ("routes" in options) for (const route of options.routes) assert.match(route, /^[\d.]+\/\d+$|^[\da-f:]+\/\d+$/);
+    if ("rekey" in options) assert.ok(options.rekey >= 1 && options.rekey <= 86_400, JSON.stringify(options));
+    if ("subnet" in options) assert.ok(options.subnet.size >= 4 && options.maxClients >= 1 && (!options.subnet6 || options.subnet6.length === 3), JSON.stringify(options));
   } catch (error) {
     checkFailure(error, 2);
   } finally {
@@ -464,14 +632,17 @@ function runSecret(any: Random): void {
 }
 
 export const PARSERS: readonly Parser[] = [
-  { name: "frames", share: 250, run: runFrames },
-  { name: "sealed", share: 200, run: runSealed, end: () => session?.end() },
-  { name: "offload", share: 150, run: runOffload },
-  { name: "describe", share: 150, run: runDescribe },
-  { name: "reply", share: 100, run: runReply },
-  { name: "addresses", share: 50, run: runAddresses, end: () => server?.end() },
-  { name: "options", share: 50, run: runOptions },
-  { name: "secret", share: 20, run: runSecret },
-  { name: "message1", share: 15, run: runServerHandshake },
-  { name: "message2", share: 15, run: runClientHandshake },
+  { name: "frames", share: 230, run: runFrames },
+  { name: "sealed", share: 180, run: runSealed, end: () => (session?.end(), (session = undefined)) },
+  { name: "offload", share: 130, run: runOffload },
+  { name: "describe", share: 120, run: runDescribe },
+  { name: "reply", share: 90, run: runReply },
+  { name: "wish", share: 60, run: runWish },
+  { name: "ipv6", share: 60, run: runIPv6 },
+  { name: "addresses", share: 45, run: runAddresses, end: stopServers },
+  { name: "options", share: 40, run: runOptions },
+  { name: "secret", share: 15, run: runSecret },
+  { name: "message1", share: 12, run: runServerHandshake },
+  { name: "message2", share: 12, run: runClientHandshake },
+  { name: "rekey", share: 20, run: (any) => (show(any), runRekey(any)) },
 ];
