@@ -17,7 +17,7 @@ walk: ready ## one ping, all 19 steps with evidence; walk.html, walk.svg, walk.p
 test: ready ## type check, unit tests, lab tests with real TUNs
 	@node_modules/.bin/tsc
 	@$(TSX) src/lab/check.ts
-	@node --import tsx --test --test-reporter=spec $$(find src -name '*.test.ts' | sort)
+	@node --import tsx --test --test-concurrency=2 --test-reporter=spec $$(find src -name '*.test.ts' | sort)
 
 experiments: ready ## what to try next: eight experiments, a line each
 	@$(TSX) src/lab/experiments/run.ts
