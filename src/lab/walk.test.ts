@@ -194,7 +194,8 @@ test("walk.html plays in a real browser, by mouse and by keyboard, and loads not
   assert.equal(title(`${key("ArrowLeft")}if (document.activeElement !== steps[18]) show(0);`), "R9. the application prints it", "the arrows move the focus");
   assert.equal(title(`document.documentElement.style.scrollBehavior = "auto";${key("ArrowRight").repeat(16)}if (scrollY === 0) show(0);`), "R7. the client's kernel injects it", "what is chosen is in view");
   assert.equal(title(`if (steps.some((_, i) => document.querySelector(walk.steps[i].anchor.replace(/^/, "#") + " > h2") === null)) show(3);`), "1. the application asks the kernel to send", "each step's story is in the page");
-  const ownLink = `steps[18].focus(); const link = document.querySelector("#panel a"); link.focus(); if (document.activeElement !== link || !link.hash.endsWith("-r9")) show(0);`;
+  // A page without the window's focus, as a headless one may be, gets no focus events: the step is told itself.
+  const ownLink = `steps[18].focus(); steps[18].dispatchEvent(new FocusEvent("focus")); const link = document.querySelector("#panel a"); link.focus(); if (document.activeElement !== link || !link.hash.endsWith("-r9")) show(0);`;
   assert.equal(title(ownLink), "R9. the application prints it", "Tab goes on from a step to its own story");
   assert.equal(title(`show(4);${key("s")}if (location.hash !== "#step-5") show(0);`), "5. the client's loop wakes: tun0 is readable", "s opens the story");
   const inView = `const inView = (one, top = 0, box = one.getBoundingClientRect()) => box.top >= top && box.bottom <= innerHeight;`;
