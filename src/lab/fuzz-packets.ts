@@ -1,0 +1,215 @@
+/** For fuzz.ts: packets, on their way out of a holder of the secret's frames into the server's TUN, and to whom they are. */
+import assert from "node:assert/strict";
+import { Clients } from "../clients.ts";
+import { Control, FrameType, pad } from "../frame.ts";
+import { close, Memory, write } from "../libc.ts";
+import { describeOffload, OFFLOAD_HEADER, refuseOffload } from "../offload.ts";
+import { serverOptions } from "../options.ts";
+import { describe, formatIPv4 } from "../packet.ts";
+import { seal, SOCK_SEQPACKET, socketPair } from "../testing.ts";
+import { DOWN, UP } from "../trace.ts";
+import { inbound, Peer } from "../tunnel.ts";
+import { drain, feed, harmless, io, isOwn, offload, OWN, packet, PREFIX6, SECRET, show, versionOf } from "./fuzz-inputs.ts";
+import type { Random } from "./fuzz.ts";
+import { groupsAt, written } from "./models.ts";
+
+// ---- sealed: what a holder of the secret sends in a session ----
+
+/** A client's and a server's end; the server has a TUN, whose other end is `kernel`. */
+class Session {
+  private readonly fds = [...socketPair(), ...socketPair(SOCK_SEQPACKET)];
+  readonly wire = this.fds[0]!;
+  readonly kernel = this.fds[3]!;
+  readonly tun = { fd: this.fds[2]!, name: "tun0", header: OFFLOAD_HEADER };
+  readonly client = new Peer({ fd: this.wire, address: "", remote: "server" }, UP, DOWN, { send: SECRET, receive: SECRET });
+  readonly server = new Peer({ fd: this.fds[1]!, address: "", remote: "client" }, DOWN, UP, { send: SECRET, receive: SECRET });
+
+  constructor() {
+    this.server.admit = (bytes, at, length) => (isOwn(bytes.subarray(at, at + length)) ? undefined : "test: its source is another's");
+  }
+
+  end(): void {
+    this.client.close("");
+    this.server.close("");
+    for (const fd of this.fds) close(fd);
+  }
+}
+let session: Session | undefined;
+
+export function endSession(): void {
+  session?.end();
+  session = undefined;
+}
+
+/** A packet of its own as large as there can be, or a byte larger. */
+function largest(any: Random): Buffer {
+  const bytes = any.bytes(any.one(65535, 65536));
+  bytes[0] = 0x45;
+  bytes.writeUInt32BE(OWN, 12);
+  return bytes;
+}
+
+/** The plaintext of a data frame: records with any lengths, offload headers and packets. */
+function records(any: Random): Buffer {
+  const many = any.below(1000) === 0 ? 2000 : any.below(5);
+  const parts = Array.from({ length: many }, () => {
+    const ip = any.below(300) || many !== 1 ? packet(any).subarray(0, many > 5 ? 20 : 30_000) : largest(any);
+    const content = Buffer.concat([offload(any, ip.length), ip]);
+    const length = Buffer.alloc(4);
+    length.writeUInt32BE(any.below(20) ? content.length : any.edge());
+    return Buffer.concat([length, content, Buffer.alloc(pad(content.length, 4) - content.length)]);
+  });
+  const all = any.below(3) ? Buffer.concat(parts) : any.mutate(Buffer.concat(parts));
+  return any.below(50) ? all.subarray(0, all.length & ~3) : all;
+}
+
+/** What of a data frame's plaintext must reach the TUN, as frame.ts describes it; the rest of a frame that lies is lost. */
+function accepted(plaintext: Buffer): Buffer[] {
+  const all: Buffer[] = [];
+  for (let at = 0; at < plaintext.length; ) {
+    if (plaintext.length - at < 4) break;
+    const length = plaintext.readUInt32BE(at);
+    if (length <= OFFLOAD_HEADER || length > OFFLOAD_HEADER + 65535 || at + 4 + length > plaintext.length) break;
+    const record = plaintext.subarray(at + 4, at + 4 + length);
+    if (isOwn(record.subarray(OFFLOAD_HEADER)) && harmless(record)) all.push(record);
+    at += 4 + pad(length, 4);
+  }
+  return all;
+}
+
+export function runSealed(any: Random): void {
+  show(any);
+  session ??= new Session();
+  const { client, server, tun, kernel, wire } = session;
+  const sent: Buffer[] = [];
+  const expected: [number, Buffer][] = []; // where in the stream it is whole, and what must come out
+  let reason = "";
+  server.onClose = (why) => (reason = why);
+  let sound = true; // up to here
+  for (let size = 0, frames = 1 + any.below(3); frames > 0; frames--) {
+    const type = any.below(20) ? FrameType.data : any.one(FrameType.control, FrameType.handshake, any.below(256));
+    const body = type === FrameType.control ? any.one(Buffer.alloc(0), Buffer.from([0, 0, 0, any.one(Control.keepalive, Control.goodbye, 77)]), any.bytes(4 * any.below(4))) : records(any);
+    const frame = seal(client, type, body);
+    sent.push(frame);
+    size += frame.length;
+    if (sound && type === FrameType.data && body.length % 4 === 0) expected.push(...accepted(body).map((one): [number, Buffer] => [size, one]));
+    sound &&= (type === FrameType.data && isSound(body)) || (type === FrameType.control && body.length % 4 === 0 && !(body.length >= 4 && body.readUInt32BE(0) === Control.goodbye));
+  }
+  const stream = Buffer.concat(sent);
+  const arriving = any.below(6) ? stream : any.mutate(stream);
+  let same = 0; // bytes that arrive as they were sent
+  while (same < stream.length && stream[same] === arriving[same]) same++;
+  const written: Buffer[] = [];
+  feed(wire, arriving, () => (any.below(2) ? 60_000 : 1 + any.below(300)), () => {
+    if (!server.closed) inbound(server, tun);
+    written.push(...drain(kernel));
+  });
+  assert.deepEqual(written, expected.filter(([end]) => end <= same).map(([, one]) => one));
+  if (sound && same === stream.length && arriving.length === same) assert.ok(!server.closed, `honest frames end no session: ${reason}`);
+  if (server.closed || !arriving.equals(stream)) {
+    session.end();
+    session = undefined;
+  }
+}
+
+/** Does every record fit, so that the session goes on? */
+function isSound(plaintext: Buffer): boolean {
+  for (let at = 0; at < plaintext.length; ) {
+    if (plaintext.length - at < 4) return false;
+    const length = plaintext.readUInt32BE(at);
+    if (length <= OFFLOAD_HEADER || length > OFFLOAD_HEADER + 65535 || at + 4 + length > plaintext.length) return false;
+    at += 4 + pad(length, 4);
+  }
+  return plaintext.length % 4 === 0;
+}
+
+// ---- offload and describe: one packet's bytes ----
+
+export function runOffload(any: Random): void {
+  const ip = packet(any);
+  const bytes = Buffer.concat([offload(any, ip.length), ip]);
+  const at = any.below(8);
+  const inMemory = Buffer.concat([any.bytes(at), bytes, any.bytes(100)]);
+  const refusal = refuseOffload(inMemory, at, bytes.length);
+  assert.equal(refusal === undefined, harmless(bytes), refusal ?? "let through");
+  describeOffload(inMemory, at);
+}
+
+export function runDescribe(any: Random): void {
+  const bytes = any.mutate(packet(any));
+  const line = describe(bytes, 0, bytes.length);
+  assert.match(line, /^[ -~→]{1,150}$/);
+  assert.doesNotMatch(line, /NaN|undefined| -\d/);
+  const address = (at: number) => (bytes[0]! >> 4 === 6 ? written(groupsAt(bytes, at)) : [...bytes.subarray(at, at + 4)].join("."));
+  const ends = versionOf(bytes) === 4 ? [12, 16] : [8, 24];
+  assert.ok(versionOf(bytes) === 0 ? line === "not an IP packet" : line.startsWith(`${ends.map(address).join(" → ")} `), line);
+  assert.equal(describe(Buffer.concat([bytes.subarray(0, 80), any.bytes(80)]), 0, bytes.length), line, "80 bytes are all that it looks at");
+}
+
+// ---- addresses: what the server lets a client send, and whom a packet is for. Clients, Router ----
+
+const [tunFd, kernelFd] = socketPair(SOCK_SEQPACKET);
+/** Two servers with a resident client: one with inner IPv6, one without, and where an address as a signed number is below zero. */
+const NETS = [{ base: 0x0a080000, subnet6: "fd56:504e::/96" }, { base: 0xc8080000, subnet6: "off" }].map((net) => ({ ...net, fds: [-1, -1], server: undefined as Clients | undefined }));
+
+function started(net: (typeof NETS)[number]): Clients {
+  if (net.server) return net.server;
+  const options = serverOptions(["--cipher", "xor", "--subnet", `${formatIPv4(net.base)}/29`, "--subnet6", net.subnet6]);
+  net.fds = socketPair();
+  net.server = new Clients({ ...options, secret: undefined }, { fd: tunFd, name: "tun0", header: 0 }, net.fds[0]!); // nobody connects to it: serve() is handed its clients
+  net.server.router.claim(net.base + 3, { peer: {}, isFor: () => false } as never);
+  return net.server;
+}
+
+export function stopServers(): void {
+  for (const net of NETS) {
+    if (!net.server) continue;
+    net.server.end();
+    close(net.fds[1]!);
+    net.server = undefined;
+  }
+}
+
+export async function runAddresses(any: Random): Promise<void> {
+  show(any);
+  const net = any.one(...NETS);
+  const server = started(net);
+  const [near, far] = socketPair();
+  await server["serve"]({ fd: near, address: String(any.below(2 ** 31)), remote: "client" }); // an address each: no rate limit
+  const peer = [...server["peers"]].at(-1)!;
+  const made = () => {
+    const bytes = any.mutate(packet(any)).subarray(0, 60_000);
+    for (const at of versionOf(bytes) === 4 ? [12, 16] : []) if (bytes[at] === 10) bytes[at] = net.base >>> 24;
+    return bytes;
+  };
+  /** A packet's source or destination as the number of an inner address. */
+  const inner = (ip: Buffer, at4: number, at6: number) => {
+    const version = versionOf(ip);
+    if (version === 4) return ip.readUInt32BE(at4);
+    return version === 6 && net.subnet6 !== "off" && PREFIX6.equals(ip.subarray(at6, at6 + 12)) ? ip.readUInt32BE(at6 + 12) : undefined;
+  };
+  let held: number | undefined;
+  for (let packets = 1 + any.below(4); packets > 0; packets--) {
+    const one = made();
+    if (one.length === 0) continue;
+    const frame = seal(peer, FrameType.data, one);
+    write(far, frameMemory(frame), 0, frame.length);
+    inbound(peer, { fd: tunFd, name: "tun0", header: 0 });
+    const source = inner(one, 12, 8);
+    if (held === undefined && source !== undefined && source > net.base + 1 && source < net.base + 7 && source !== net.base + 3) held = source;
+    assert.deepEqual(drain(kernelFd), source !== undefined && source === held ? [one] : []);
+    const down = made();
+    const destination = inner(down, 16, 24);
+    const target: Peer | string = server.peerFor(down, 0, down.length);
+    if (destination === net.base + 3) assert.equal(typeof target, "object");
+    else assert.equal(target === peer ? "its own" : target, destination !== undefined && destination === held ? "its own" : "no client holds its destination address");
+  }
+  close(far);
+  inbound(peer, { fd: tunFd, name: "tun0", header: 0 });
+  assert.equal(server.router.size, 1, "its address is free again");
+}
+
+function frameMemory(frame: Buffer): Memory {
+  frame.copy(io.bytes);
+  return io;
+}
