@@ -25,7 +25,7 @@ experiments: ready ## what to try next: eight experiments, a line each
 experiment: ready ## one of them, in a lab of its own: make experiment NAME=break-xor
 	@$(TSX) src/lab/experiments/run.ts $(NAME)
 
-bench: ready ## this VPN, OpenVPN, wireguard-go, a C program and no tunnel, side by side: 13 minutes (ARGS="--only ours,openvpn")
+bench: ready ## this VPN, OpenVPN, wireguard-go, a C program and no tunnel, side by side: 11 minutes (ARGS="--only ours,openvpn")
 	@$(TSX) src/lab/bench.ts $(ARGS)
 
 fuzz: ready ## a million hostile inputs for every parser: about two minutes (ARGS="--seed N --cases N")

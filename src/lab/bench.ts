@@ -46,7 +46,7 @@ program(async () => {
     run: async (lab, report) => measure(lab, address, await start(lab, folder), seconds, (what, value) => report(name, what, value)),
   }));
   if (only.includes("clients")) runs.push({ name: "clients", run: (lab, report) => measureClients(lab, seconds, report) });
-  console.log(`about ${Math.ceil((repeats * runs.length * (5 * seconds + 15)) / 60)} min\n`);
+  console.log(`about ${Math.ceil((repeats * runs.length * (5 * seconds + 10)) / 60)} min\n`);
 
   const { rows, failures } = await repeat(runs, repeats);
   const verdicts = judge(rows);
