@@ -216,7 +216,7 @@ export function flush(peer: Peer): void {
 export function sendControl(peer: Peer, word: number, message: Buffer = NOTHING): boolean {
   const length = 4 + message.length;
   if (!peer.sealer || peer.closed) return false;
-  closeFrame(peer, FrameType.data);
+  closeFrame(peer, FrameType.data); // one is open only where sealing it failed: then this fails, too, and it never leaves
   if (!makeRoom(peer, peer.framing.header + length + peer.framing.tag)) return false;
   openFrame(peer);
   scratch.bytes.writeUInt32BE(word, 0);
