@@ -43,7 +43,8 @@ export async function connect(options: ClientOptions, before?: Session): Promise
 /** Makes this machine's end of the tunnel what the session says, or tells the user how; says that we are connected. */
 export function configure(options: ClientOptions, { peer, config }: Session, before?: Session): void {
   const changes = clientChanges(options, config, peer.socket.address);
-  if (before) changes.unshift({ run: `ip addr flush dev ${options.tun}` }); // the routes go with the last address
+  if (before?.config.subnet6) changes.unshift({ run: `ip -6 route flush dev ${options.tun}` });
+  if (before) changes.unshift({ run: `ip addr flush dev ${options.tun}` }); // the IPv4 routes go with the last address
   const toDo = setUp(changes, options.configure);
   trace.note(`connected to ${peer.socket.remote}: this end of the tunnel is ${before ? "now " : ""}${describe(config)}${toDo}`);
 }

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type Lab, TARGET } from "./lab.ts";
+import { type Lab, TARGET, TARGET6 } from "./lab.ts";
 import { Running, startProgram } from "./running.ts";
 import { labTest, ping, retry, SECRET, startClient, startServer } from "./testing.ts";
 
@@ -103,6 +103,16 @@ labTest("another subnet after the restart: the client's end is configured anew, 
   assert.doesNotMatch(lab.run("client", "ip addr show tun0"), /10\.8\.0/);
   ping(lab, "client", TARGET);
   await byHand.until(/now 172\.16\.5\.\d\/24, MTU 1400\nType in the next terminal, as root:\n  ip addr flush dev tun0\n  ip addr replace 172[^]*ip route add 8\.8\.8\.8\/32 dev tun0/);
+});
+
+labTest("another subnet after the restart, with an IPv6 route: it is made anew, too, though IPv6 routes outlive the addresses", async (lab) => {
+  lab.addIPv6();
+  const server = await startServer(lab);
+  const client = await startClient(lab, "client", "--route", `${TARGET6}/128`);
+  await server.stop();
+  await startServer(lab, "--subnet", "172.16.5.0/24");
+  await client.until(/connected again .* with another address[^]*now 172\.16\.5\.2\/24 and fd56:504e::ac10:502\/96/);
+  for (const target of [TARGET, TARGET6]) ping(lab, "client", target);
 });
 
 labTest("while waiting for the server: a signal ends the client at once with 0, another secret ends it with 1", async (lab) => {
