@@ -4,7 +4,7 @@
  * routes of a TUN need no undoing: they go when the program that created it closes it.
  */
 import { spawnSync, type SpawnSyncOptionsWithStringEncoding } from "node:child_process";
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { BlockList, isIP, isIPv6 } from "node:net";
 import chalk from "chalk";
 import type { ClientConfig } from "./handshake.ts";
@@ -70,18 +70,27 @@ export function serverChanges(options: Pick<ServerOptions, "tun" | "mtu" | "subn
     rule(`${iptables} -t nat -A POSTROUTING -s ${source} -o ${nat} -j MASQUERADE`),
     ...(configure ? forwardingRules(tun).map((line) => rule(`${iptables} ${line}`)) : []),
   ];
-  changes.push(forward("ipv4/ip_forward"), ...rules("iptables", `${formatIPv4(subnet.network)}/${subnet.prefix}`));
+  changes.push(forward("ipv4"), ...rules("iptables", `${formatIPv4(subnet.network)}/${subnet.prefix}`));
   if (!subnet6) return changes;
   // A kernel that forwards ignores router advertisements, and forgets the route that it has from one; 2: not on this interface (ip-sysctl.rst).
   const accept = `net/ipv6/conf/${nat}/accept_ra`;
   if (setting(accept.slice(4)) === "1") changes.push({ run: `sysctl -w ${accept}=2`, undo: `sysctl -w ${accept}=1` });
-  return [...changes, forward("ipv6/conf/all/forwarding"), ...rules("ip6tables", `${embed(subnet6, 0)}/96`)];
+  return [...changes, forward("ipv6"), ...rules("ip6tables", `${embed(subnet6, 0)}/96`)];
 }
 
-function forward(path: string): Change {
+/**
+ * Forwarding on all interfaces. The kernel writes it into each one's own settings, and IPv4's accept_redirects with it (ip-sysctl.rst:
+ * ip_forward "resets all configuration parameters to their default state"). -e: not those of an interface that is gone by then.
+ */
+function forward(family: "ipv4" | "ipv6"): Change {
+  const path = family === "ipv4" ? "ipv4/ip_forward" : "ipv6/conf/all/forwarding";
   const name = `net.${path.replaceAll("/", ".")}`;
   const on = { run: `sysctl -w ${name}=1` };
-  return setting(path) === "0" ? { ...on, undo: `sysctl -w ${name}=0` } : on;
+  if (setting(path) !== "0") return on;
+  const others = readdirSync(`/proc/sys/net/${family}/conf`).filter((device) => device !== "all").map((device) => [`${family}/conf/${device}/forwarding`, "0"]);
+  if (family === "ipv4") others.unshift(["ipv4/conf/all/accept_redirects", "1"]);
+  const former = others.flatMap(([other, written]) => (setting(other!) === written ? [] : ` net/${other}=${setting(other!)}`));
+  return { ...on, undo: `sysctl -e -w ${name}=0${former.join("")}` };
 }
 
 const forwardingRules = (tun: string) => [

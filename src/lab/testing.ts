@@ -58,7 +58,7 @@ export async function retry(attempt: () => void): Promise<void> {
 
 /** What a host has that our programs may change, as text: two of them are equal if nothing was left behind. */
 export function snapshot(lab: Lab, host: string): string {
-  const commands = ["ip addr", "ip route show table all", "ip rule", "iptables-save", "ip6tables-save", "sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding"];
+  const commands = ["ip addr", "ip route show table all", "ip rule", "ip -6 rule", "iptables-save", "ip6tables-save", "sysctl net.ipv4.ip_forward net.ipv4.conf net.ipv6.conf"];
   const text = commands.map((command) => lab.run(host, command)).join("");
   const empty = /\*\w+\n(:\w+ ACCEPT.*\n)*COMMIT\n/g; // a table that was looked at once
   return text.replace(/^#.*\n|\[\d+:\d+\]|NO-CARRIER,|,LOWER_UP|state \w+/gm, "").replace(empty, ""); // without times, counters, carriers

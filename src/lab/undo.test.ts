@@ -96,6 +96,19 @@ labTest("what a killed program left whose keeper was killed, too, is known by it
   assert.match(third.output, /error Cannot undo everything that --configure did\. Try: what is left of it, by hand: iptables -t mangle -D FORWARD -o tun0 .*; iptables -t nat -D/);
 });
 
+labTest("what the kernel changes along with forwarding is undone, too: redirects that were refused, an interface that forwarded alone", async (lab) => {
+  lab.addIPv6();
+  lab.run("server", "sysctl -w net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0");
+  lab.run("server", "sysctl -w net.ipv4.conf.all.accept_redirects=0 net.ipv4.conf.eth0.forwarding=1 net.ipv6.conf.eth1.forwarding=1 net.ipv4.conf.default.forwarding=1");
+  state(lab);
+  const before = state(lab);
+  const [client, server] = await startBoth(lab);
+  assert.match(state(lab)[0]!, /net\.ipv4\.conf\.eth1\.forwarding = 1/);
+  assert.equal(await client!.stop(), 0);
+  assert.equal(await server!.stop(), 0);
+  assert.deepEqual(state(lab), before);
+});
+
 labTest("--user drops root once all is set up: the tunnel goes on, --configure is undone, by SIGKILL too", async (lab, t) => {
   if (process.getuid!() !== 0) return assert.ok(!process.env.CI), t.skip("no other user than root is mapped into this user namespace");
   furnish(lab);
