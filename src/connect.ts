@@ -10,7 +10,7 @@ import type { ClientOptions } from "./options.ts";
 import { Failure } from "./program.ts";
 import { keepFresh } from "./rekey.ts";
 import { startSession, WrongSecret } from "./session.ts";
-import { canCarryIPv6, clientChanges, innerAddresses, setUp } from "./setup.ts";
+import { canCarryIPv6, clientChanges, clientRenewal, innerAddresses, setUp, wayAround } from "./setup.ts";
 import { connectTcp } from "./tcp.ts";
 import { DOWN, trace, UP } from "./trace.ts";
 import { Peer } from "./tunnel.ts";
@@ -26,7 +26,7 @@ export interface Session {
 
 /** One try: a TCP connection, fresh keys, and an inner address, that of the session `before` if the server still has it. Errors: a Failure. */
 export async function connect(options: ClientOptions, before?: Session): Promise<Session> {
-  const socket = await connectTcp(options.server, options.port, before?.peer.socket.address);
+  const socket = await connectTcp(options.server, options.port, before?.peer.socket.address, (address) => before && spare(options, address));
   const answered = before !== undefined && (before.answered || before.peer.framesReceived > 0);
   if (!options.secret) return { peer: new Peer(socket, UP, DOWN), config: { ...options.address, mtu: options.mtu }, answered };
   try {
@@ -42,11 +42,20 @@ export async function connect(options: ClientOptions, before?: Session): Promise
 
 /** Makes this machine's end of the tunnel what the session says, or tells the user how; says that we are connected. */
 export function configure(options: ClientOptions, { peer, config }: Session, before?: Session): void {
-  const changes = clientChanges(options, config, peer.socket.address);
-  if (before?.config.subnet6) changes.unshift({ run: `ip -6 route flush dev ${options.tun}` });
-  if (before) changes.unshift({ run: `ip addr flush dev ${options.tun}` }); // the IPv4 routes go with the last address
+  const { address, remote } = peer.socket;
+  const changes = before ? clientRenewal(options, config, before.config, address) : clientChanges(options, config, address);
+  spared.add(address);
   const toDo = setUp(changes, options.configure);
-  trace.note(`connected to ${peer.socket.remote}: this end of the tunnel is ${before ? "now " : ""}${describe(config)}${toDo}`);
+  trace.note(`connected to ${remote}: this end of the tunnel is ${before ? "now " : ""}${describe(config)}${toDo}`);
+}
+
+const spared = new Set<string>(); // addresses of the server that its own tunnel's routes leave out
+
+/** The server may be at another address now: its packets, too, must not be routed into the tunnel. */
+function spare(options: ClientOptions, address: string): void {
+  const changes = spared.has(address) ? [] : wayAround(options.routes, address);
+  spared.add(address);
+  if (changes.length > 0) trace.note(`the server may be at ${address} now, and the way there must not go through the tunnel${setUp(changes, options.configure)}`);
 }
 
 /**

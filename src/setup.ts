@@ -1,7 +1,7 @@
 /**
  * What the kernel must be told so that packets find the tunnel: addresses, routes, forwarding, NAT. The same commands are
  * printed for the next terminal, or run with --configure and undone at the end, whatever that is: keeper.ts. The address and the
- * routes of a TUN need no undoing: they go when the program that created it closes it.
+ * routes of a TUN need no undoing: they go when the program that created it closes it. Only a persistent one stays as we leave it.
  */
 import { spawnSync, type SpawnSyncOptionsWithStringEncoding } from "node:child_process";
 import { readdirSync, readFileSync } from "node:fs";
@@ -19,19 +19,41 @@ export const LAB_HOST = process.env.SIMPLE_VPN_HOST;
 /** One command, and the one that takes it back. */
 export interface Change {
   run: string;
-  undo?: string;
-  unless?: string; // if this succeeds, an earlier run has left it, one that was killed together with its keeper: only the undoing is to do
+  undo?: string | undefined;
+  // An earlier run may have left it, one that was killed together with its keeper; then only the undoing is to do:
+  unless?: string; // if this succeeds …
+  same?: boolean; // … or if "File exists" says so: then it is this very thing
 }
+
+type Inner = Pick<ClientConfig, "address" | "prefix" | "mtu" | "subnet6">;
+const addressesOf = ({ address, prefix, subnet6 }: Inner) => innerAddresses(address, prefix, subnet6);
 
 /** One end's inner addresses: "10.8.0.2/24", and where the tunnel carries IPv6 "fd56:504e::a08:2/96". */
 export const innerAddresses = (address: number, prefix: number, subnet6: Prefix96 | undefined) => [`${formatIPv4(address)}/${prefix}`, ...(subnet6 ? [`${embed(subnet6, address)}/96`] : [])];
 
 function bringUp(tun: string, [ipv4, ipv6]: string[], mtu: number): Change[] {
-  const changes = [{ run: `ip addr replace ${ipv4} dev ${tun}` }, { run: `ip link set ${tun} mtu ${mtu} up` }];
+  const former = persistent(tun);
+  const addAddress = (own: string): Change => ({ run: `ip addr replace ${own} dev ${tun}`, undo: former && !former.has(own) ? removal(own, tun) : undefined });
+  const setLink = (words: string): Change => ({ run: `ip link set ${tun} ${words}`, undo: former?.link });
+  const changes = [addAddress(ipv4!), setLink(`mtu ${mtu} up`)];
   if (!ipv6) return changes;
   // First: else the kernel adds a link-local address, and sends router solicitations and multicast listener reports into the tunnel.
-  return [{ run: `ip link set ${tun} addrgenmode none multicast off` }, ...changes, { run: `ip addr replace ${ipv6} dev ${tun}` }];
+  return [setLink("addrgenmode none multicast off"), ...changes, addAddress(ipv6)];
 }
+
+/** A persistent TUN (tuntap.rst: TUNSETPERSIST) as it is now: the command that makes its link so again, and its addresses. Undefined for one that goes with us. */
+function persistent(tun: string): { link: string; has(address: string): boolean } | undefined {
+  const said = execute(`ip -d -o link show dev ${tun}`).stdout ?? "";
+  if (!said.includes(" persist on")) return undefined;
+  const addresses = command(`ip -o addr show dev ${tun}`);
+  const [, flags = "", mtu] = /<(.*?)> mtu (\d+)/.exec(said) ?? [];
+  const mode = ["eui64", "none", "stable_secret", "random"][parseInt(setting(`ipv6/conf/${tun}/addr_gen_mode`))]; // enum in6_addr_gen_mode, linux/if_link.h
+  const link = `ip link set ${tun} ${/\bUP\b/.test(flags) ? "up" : "down"} mtu ${mtu} multicast ${flags.includes("MULTICAST") ? "on" : "off"}`;
+  return { link: mode ? `${link} addrgenmode ${mode}` : link, has: (address) => addresses.includes(` ${address} `) };
+}
+
+/** A flush is content where there is nothing to remove any more. */
+const removal = (address: string, tun: string) => `ip addr flush dev ${tun} to ${address.split("/")[0]}`;
 
 /**
  * What we add to the rules that we make: a name, to tell them from the user's own, and patience (-w) with others who change rules
@@ -102,31 +124,67 @@ const forwardingRules = (tun: string) => [
   `-t mangle -A FORWARD -o ${tun} -p tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu`,
 ];
 
-const HALVES: Record<string, string[]> = { "0.0.0.0/0": ["0.0.0.0/1", "128.0.0.0/1"], "::/0": ["::/1", "8000::/1"] };
+/**
+ * A routing table of our own, for the routes that would send the tunnel's own packets into the tunnel, round and round. Rules in front
+ * of the main table lead to it (ip-rule(8)); all but the server's address, which stays with the main table. So the routes that are
+ * there stay as they are and are used as they are, whichever network this machine moves to. wg-quick(8) does it alike.
+ */
+const TABLE = 86;
+const PREFERENCE = 8600; // of the first of these rules; the main table's is 32766
+
+const ipRule = (family: string, line: string, preference: number): Change => ({ run: `${family} rule add ${line} pref ${preference}`, undo: `${family} rule del ${line} pref ${preference}`, same: true });
+
+/** The rules that keep packets to `server`, its outer address, out of the routes that contain it. None where no route does. */
+export function wayAround(routes: string[], server: string): Change[] {
+  if (!routes.some((route) => contains(route, server))) return [];
+  const [ip, self] = [ipFor(server), hostRoute(server)];
+  return [ipRule(ip, `to ${self} lookup main`, PREFERENCE), ipRule(ip, `to ${self} unreachable`, PREFERENCE + 1)]; // while there is no way: else the next rule finds one
+}
 
 /** The client's commands: its end of the tunnel, and what is routed into it. `server`: the server's outer address. */
-export function clientChanges(options: Pick<ClientOptions, "tun" | "routes">, config: Pick<ClientConfig, "address" | "prefix" | "mtu" | "subnet6">, server: string): Change[] {
+export function clientChanges(options: Pick<ClientOptions, "tun" | "routes">, config: Inner, server: string): Change[] {
+  const { tun, routes } = options;
   const { address, prefix, mtu, subnet6 } = config;
-  const changes = bringUp(options.tun, innerAddresses(address, prefix, subnet6), mtu);
-  // Two halves win over a default route that is there already, and leave it untouched.
-  const routes = options.routes.flatMap((route) => HALVES[route] ?? [route]);
-  const stray = subnet6 ? undefined : options.routes.find((route) => route.includes(":"));
+  const stray = subnet6 ? undefined : routes.find((route) => route.includes(":"));
   if (stray) throw new Failure(`Cannot route ${stray} into the tunnel: it carries no IPv6`, "leave that --route out; IPv6 needs a server that has it, an MTU of 1280 or more, and a kernel with IPv6 here");
-  const self = hostRoute(server);
   const { network } = parseCidr(`${formatIPv4(address)}/${prefix}`)!;
   const inner = innerAddresses(network, prefix, subnet6).find((subnet) => contains(subnet, server));
-  if (inner || routes.includes(self)) {
-    const where = inner ? `the inner subnet ${inner}` : `--route ${self}`;
+  if (inner || routes.includes(hostRoute(server))) {
+    const where = inner ? `the inner subnet ${inner}` : `--route ${hostRoute(server)}`;
     throw new Failure(`Cannot route the server itself into the tunnel to it: ${where}`, "leave that --route out, or choose another --subnet on the server");
   }
-  if (routes.some((route) => contains(route, server))) {
-    // Or the tunnel's own packets would be routed into the tunnel, round and round.
-    const hop = /(via \S+ )?dev \S+/.exec(command(`ip -o route get ${server}`))?.[0];
-    const route = `${self} ${hop}`;
-    changes.push(command(`ip route show ${route}`).trim() ? { run: `ip route replace ${route}` } : { run: `ip route add ${route}`, undo: `ip route del ${route}` });
-  }
-  return [...changes, ...routes.map((route) => ({ run: `ip route add ${route} dev ${options.tun}` }))];
+  const special = routes.filter((route) => contains(route, server) || route.endsWith("/0")); // the main table has a default route already
+  special.sort((a, b) => length(b) - length(a));
+  const stays = persistent(tun) !== undefined;
+  const addRoute = (route: string, table = ""): Change => ({ run: `ip route add ${route} dev ${tun}${table}`, undo: stays ? `${ipFor(route)} route flush exact ${route} dev ${tun}${table}` : undefined });
+  return [
+    ...bringUp(tun, addressesOf(config), mtu),
+    ...routes.filter((route) => !special.includes(route)).map((route) => addRoute(route)),
+    ...wayAround(routes, server),
+    ...special.flatMap((route, i) => [
+      addRoute(route, ` table ${TABLE}`),
+      ipRule(ipFor(route), `to ${route} lookup main suppress_prefixlength ${length(route)}`, PREFERENCE + 2 + 2 * i), // what is more specific wins, as always
+      ipRule(ipFor(route), `to ${route} lookup ${TABLE}`, PREFERENCE + 3 + 2 * i),
+    ]),
+  ];
 }
+
+/** The commands when the server has given this end another address or MTU: what is new, and then the old address goes. The routes stay all the while. */
+export function clientRenewal(options: Pick<ClientOptions, "tun" | "routes">, config: Inner, former: Inner, server: string): Change[] {
+  const { tun } = options;
+  const done = clientChanges(options, former, server).map(({ run }) => run);
+  const kept = addressesOf(config);
+  // Or the old address would take a new one of its subnet along, and the routes with it (ip-sysctl.rst).
+  const promote = `net/ipv4/conf/${tun}/promote_secondaries`;
+  return [
+    { run: `sysctl -w ${promote}=1`, undo: persistent(tun) && `sysctl -w ${promote}=${setting(promote.slice(4))}` },
+    ...clientChanges(options, config, server).filter(({ run }) => !done.includes(run)),
+    ...addressesOf(former).filter((own) => !kept.includes(own)).map((own) => ({ run: own.includes(":") ? removal(own, tun) : `ip addr del ${own} dev ${tun}` })),
+  ];
+}
+
+const ipFor = (address: string) => (address.includes(":") ? "ip -6" : "ip");
+const length = (route: string) => Number(route.split("/")[1]); // of the prefix, bits
 
 /** A route to this address alone. */
 export const hostRoute = (address: string) => `${address}/${isIPv6(address) ? 128 : 32}`;
@@ -142,6 +200,7 @@ function contains(block: string, address: string): boolean {
 }
 
 let keeper: Keeper | undefined; // from the first change on
+let dropped = false; // have we given up root? Then what is still to do is the user's
 
 /**
  * Runs the changes and says so; returns "". Or, without `configure`, returns the lines that tell the user to do it.
@@ -149,18 +208,19 @@ let keeper: Keeper | undefined; // from the first change on
  */
 export function setUp(changes: Change[], configure: boolean): string {
   const what = LAB_HOST ? `${nextTerminal(`make configure-${LAB_HOST}`)}, which runs on the ${LAB_HOST}:` : "Type in the next terminal, as root:";
-  if (!configure) return ["", what, ...changes.map(({ run }) => `  ${run}`)].join("\n");
+  if (!configure || dropped) return ["", what, ...changes.map(({ run }) => `  ${run}`)].join("\n");
   if (!keeper) {
     keeper = new Keeper();
     atExit(() => keeper!.finish());
   }
-  for (const { run, undo, unless } of changes) {
+  for (const { run, undo, unless, same } of changes) {
     console.log(`# ${marked(run)}`);
     if (undo !== undefined) keeper.keep(marked(undo));
     if (unless !== undefined && execute(marked(unless)).status === 0) continue;
     try {
       command(marked(run));
     } catch (error) {
+      if (same && / File exists$/.test((error as Failure).message)) continue;
       if (undo !== undefined) keeper.forget();
       throw error;
     }
@@ -192,7 +252,8 @@ export function dropRoot(user: Account | undefined): void {
   try {
     process.seteuid!(0);
   } catch {
-    return; // as it should be
+    dropped = true; // as it should be
+    return;
   }
   throw new Failure(`Cannot drop root: as ${user.name}, this process can still have it back`, "name another user with --user");
 }

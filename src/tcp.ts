@@ -132,14 +132,15 @@ export function acceptTcp(listener: number): TcpSocket | number {
 
 /**
  * Connects to `host`: an IPv4 or IPv6 address, or a name, whose addresses are tried one after the other, in the resolver's order.
- * `known`: its address, should nobody answer for its name.
+ * `known`: its address, should nobody answer for its name. `prepare` is called before each try.
  * Errors: a Failure that says what to try.
  */
-export async function connectTcp(host: string, port: number, known?: string): Promise<TcpSocket> {
+export async function connectTcp(host: string, port: number, known?: string, prepare = (_address: string): void => {}): Promise<TcpSocket> {
   const addresses = await resolve(host.replace(/^\[(.*)\]$/, "$1"), known);
   const failures: string[] = [];
   let refused = false;
   for (const address of addresses) {
+    prepare(address);
     const remote = sockaddr(address, port);
     const fd = newSocket(remote);
     const result = fd < 0 ? fd : await connect(fd, remote, CONNECT_DEADLINE / addresses.length);

@@ -83,12 +83,20 @@ labTest("what a killed program left whose keeper was killed, too, is known by it
   await server.stop("SIGKILL");
   assert.equal(rules(), 5);
   const again = await startServer(lab);
-  await startClient(lab);
+  const client = await startClient(lab);
   ping(lab, "client", TARGET, 1);
   assert.equal(rules(), 5, "not twice");
+  assert.equal(await client.stop(), 0);
   assert.equal(await again.stop(), 0);
   assert.equal(rules(), 0);
   assert.equal(state(lab)[0], before[0], "the user's own rules are as they were");
+
+  const killed = await startBoth(lab);
+  for (const program of killed) process.kill(keeper(lab, program), "SIGKILL");
+  for (const program of killed) await program.stop("SIGKILL");
+  assert.match(lab.run("client", "ip rule"), /to 203\.0\.113\.1 lookup main/);
+  for (const program of await startBoth(lab)) assert.equal(await program.stop(), 0);
+  assert.deepEqual(state(lab), before);
 
   const third = await startServer(lab);
   process.kill(keeper(lab, third), "SIGKILL");
@@ -107,6 +115,23 @@ labTest("what the kernel changes along with forwarding is undone, too: redirects
   assert.equal(await client!.stop(), 0);
   assert.equal(await server!.stop(), 0);
   assert.deepEqual(state(lab), before);
+});
+
+labTest("a persistent tun0 has its own address, MTU, state and routes back, after SIGKILL, too; then the same again", async (lab) => {
+  lab.addIPv6();
+  lab.run("server", "sysctl -w net.ipv4.ip_forward=0");
+  for (const host of ["server", "client"]) lab.run(host, "ip tuntap add dev tun0 mode tun");
+  lab.run("client", "ip addr add 10.8.0.2/24 dev tun0"); // the address that it will get
+  for (const command of ["addr add 10.9.0.7/24 dev tun0", "link set tun0 mtu 1280 addrgenmode none up", "route add 10.77.0.0/16 dev tun0"]) lab.run("server", `ip ${command}`);
+  const settled = () => state(lab).map((text) => text.replace(/qdisc \w+|^multicast ff00.*\n/gm, "")); // the kernel's, the first time that a program opens the TUN
+  settled();
+  const before = settled();
+  for (const signal of ["SIGTERM", "SIGKILL"] as const) {
+    const programs = await startBoth(lab, "--mtu", "1380");
+    ping(lab, "client", TARGET);
+    for (const program of programs) await program.stop(signal);
+    await retry(() => assert.deepEqual(settled(), before, signal));
+  }
 });
 
 labTest("--user drops root once all is set up: the tunnel goes on, --configure is undone, by SIGKILL too", async (lab, t) => {
