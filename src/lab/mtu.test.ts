@@ -114,8 +114,12 @@ for (const [name, family] of [["IPv4", IPV4], ["IPv6", IPV6]] as const) {
       lab.run("server", `ip link set eth0 mtu ${mtu}`);
       lab.run("client", `ip link set eth0 mtu ${mtu}`);
     };
+    const segment = (host: string) => Number(/ mss:(\d+)/.exec(lab.run(host, "ss -tinH ( sport = :5555 or dport = :5555 )"))![1]); // of the tunnel's TCP
+    assert.ok(segment("client") > outer[0]!);
     await transfer(lab, "client", "internet", 4 * MEGABYTES, narrowOuter(outer[0]!), target);
+    assert.ok(segment("client") < outer[0]!);
     await transfer(lab, "internet", "client", 4 * MEGABYTES, narrowOuter(outer[1]!), target);
+    assert.ok(segment("server") < outer[1]!);
     assert.match(lab.try("client", `ping -c 1 -W 5 -M do -s ${1400 - headers} ${target}`).stdout, / 1 received/);
     assert.doesNotMatch(server.output, /left:/);
   });
