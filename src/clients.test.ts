@@ -1,6 +1,7 @@
 /** Who gets which inner address: the server's clients on loopback, without root; a SOCK_SEQPACKET pair stands in for the TUN. */
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
+import { connect, type Socket } from "node:net";
 import { after, type TestContext, test } from "node:test";
 import { Clients } from "./clients.ts";
 import { aesFraming, Control, FrameType } from "./frame.ts";
@@ -24,8 +25,8 @@ after(() => clients.end());
 const holder = (address: string) => clients.router.clientAt(parseIPv4(address)!);
 
 /** A session whose client has not sent a sealed frame yet. */
-async function shakeHands(wish?: Wish) {
-  const socket = await connectTcp("127.0.0.1", PORT);
+async function shakeHands(wish?: Wish, port = PORT) {
+  const socket = await connectTcp("127.0.0.1", port);
   const { peer, config } = await startSession(socket, SECRET, wish);
   return { ...config, peer, text: formatIPv4(config.address), leave: () => sendControl(peer, Control.goodbye) };
 }
@@ -131,6 +132,32 @@ test("a wish that makes no sense is refused", async (t) => {
   const said = notes(t);
   await assert.rejects(shakeHands({ address: 1, token: "no token" }), /closed the connection during the handshake/);
   assert.match(said(), /refused 127\.0\.0\.1:\d+: the client's wish makes no sense/);
+});
+
+test("when 128 have not proven themselves, a newcomer gets in: one that is silent makes room, or one without a sealed frame; both are told of", async (t) => {
+  const said = notes(t);
+  const crowded = new Clients(options, { fd: socketPair(SOCK_SEQPACKET)[0], name: "tun0", header: 10 }, listenTcp("127.0.0.1", PORT + 1));
+  t.after(() => crowded.end());
+  const strangers = crowded["strangers"];
+  const silent = (count: number, localAddress: string) =>
+    Promise.all(Array.from({ length: count }, () => new Promise<Socket>((resolve) => {
+      const socket = connect({ port: PORT + 1, host: "127.0.0.1", localAddress }, () => resolve(socket)).resume();
+    })));
+  const unproven = [];
+  for (let i = 0; i < 33; i++) unproven.push(await shakeHands({}, PORT + 1));
+  const waiting = [...(await silent(33, "127.0.0.2")), ...(await silent(31, "127.0.0.3")), ...(await silent(31, "127.0.0.4"))];
+  await until(() => strangers.size === 128);
+  assert.equal(said(), "");
+  waiting.push(...(await silent(2, "127.0.0.5")));
+  await until(() => said().includes("127.0.0.2") && waiting.some(({ readableEnded }) => readableEnded));
+  assert.match(said(), /^refused 127\.0\.0\.1:\d+: made room: more than 128 .*, and no address has more of them\nrefused 127\.0\.0\.2:\d+: made room: [^\n]*$/);
+  const { peer } = unproven[0]!;
+  inbound(peer, { fd: -1, name: "none", header: 10 });
+  assert.ok(peer.closed, "it was told goodbye");
+  assert.equal(strangers.size, 128);
+  for (const socket of waiting) socket.destroy();
+  for (const { leave } of unproven) leave();
+  await until(() => strangers.size === 0);
 });
 
 test("--cipher xor: the first packet from a client's address makes it the client's own; 0.0.0.0 is nobody's, before and after", async (t) => {

@@ -5,8 +5,8 @@
 import { randomBytes } from "node:crypto";
 import { BrokenStream, Control } from "./frame.ts";
 import type { Wish } from "./handshake.ts";
-import { close, EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM, errnoName } from "./libc.ts";
-import { BURST, HandshakeRate, MAX_UNPROVEN, RATE, Refusals } from "./limits.ts";
+import { close, EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM, errnoName, SHUT_RDWR, shutdown } from "./libc.ts";
+import { BURST, HandshakeRate, MAX_UNPROVEN, oneTooMany, RATE, Refusals, sourceOf, type Stranger } from "./limits.ts";
 import { type Watch, watch } from "./loop.ts";
 import type { ServerOptions } from "./options.ts";
 import { formatIPv4, innerDestination, innerSource } from "./packet.ts";
@@ -21,6 +21,7 @@ import { flush, inbound, Peer, sendControl } from "./tunnel.ts";
 const ACCEPTS = 16; // in one turn of the loop: a flood of connections must not hold up the packets
 const PROOF_DEADLINE = 10_000; // ms from the handshake to the client's first sealed frame
 const ACCEPT_PAUSE = 1_000; // ms without accept() when fds or memory have run out: those who are connected go on
+const MADE_ROOM = `made room: more than ${MAX_UNPROVEN} have not proven themselves yet, and no address has more of them`;
 
 export class Clients {
   readonly router: Router<Lease>;
@@ -31,7 +32,7 @@ export class Clients {
   private readonly peers = new Set<Peer>();
   private readonly rate = new HandshakeRate();
   private readonly refusals = new Refusals((text) => trace.note(text));
-  private unproven = 0;
+  private readonly strangers = new Set<Stranger>(); // in order of arrival
 
   constructor(options: ServerOptions, tun: Tun, listener: number) {
     this.options = options;
@@ -81,16 +82,18 @@ export class Clients {
       close(socket.fd);
       return;
     }
-    this.unproven++;
-    const { peer, grant } = await this.admit(socket);
+    const stranger: Stranger = { source: sourceOf(socket.address), leave: () => shutdown(socket.fd, SHUT_RDWR) }; // its read() will be 0
+    this.letIn(stranger);
+    const { peer, grant } = await this.admit(socket, stranger);
     if (!peer) {
-      this.unproven--;
+      this.strangers.delete(stranger);
       close(socket.fd);
       return;
     }
+    stranger.leave = () => this.sendAway(peer, MADE_ROOM);
     const lease = new Lease(this.router, peer, grant);
     const proven = () => {
-      this.unproven--;
+      this.strangers.delete(stranger);
       clearTimeout(deadline);
       peer.onProven = () => {};
       if (grant && !lease.hold(grant.address)) this.sendAway(peer, "its place was taken by another client meanwhile");
@@ -114,13 +117,14 @@ export class Clients {
     });
     peer.onBacklog = (waiting) => socketWatch.want(true, waiting);
     peer.onClose = (reason) => {
-      if (peer.onProven === proven) this.unproven--;
+      const unproven = this.strangers.delete(stranger);
       clearTimeout(deadline);
       socketWatch.stop();
       close(socket.fd);
       this.peers.delete(peer);
       lease.end();
-      const name = lease.address !== 0 ? `client ${formatIPv4(lease.address)}` : peer.onProven === proven ? "a probe" : "client"; // --cipher xor
+      if (reason === MADE_ROOM) return this.refusals.tell(socket.remote, reason); // these can be many
+      const name = lease.address !== 0 ? `client ${formatIPv4(lease.address)}` : unproven ? "a probe" : "client"; // --cipher xor
       trace.note(`${name} from ${socket.remote} left: ${reason} (${this.router.size} connected)`);
     };
     this.peers.add(peer);
@@ -129,9 +133,17 @@ export class Clients {
   /** Why a connection from `address` gets no handshake at all; undefined if it does. */
   private tooMany(address: string): string | undefined {
     const { secret, maxClients } = this.options;
-    if (this.unproven >= MAX_UNPROVEN) return `${MAX_UNPROVEN} others have not proven themselves yet`;
     if (!secret && this.peers.size >= maxClients) return `${maxClients} clients are connected (--max-clients)`;
     return this.rate.allows(address) ? undefined : `more than ${BURST} connections at once from its address, or ${RATE} a second`;
+  }
+
+  /** A newcomer always gets in. So for a moment there are a few more of them: as many as a turn of the loop accepts. */
+  private letIn(stranger: Stranger): void {
+    this.strangers.add(stranger);
+    const leaving = oneTooMany(this.strangers);
+    if (!leaving) return;
+    this.strangers.delete(leaving);
+    leaving.leave();
   }
 
   private sendAway(peer: Peer, reason: string): void {
@@ -140,7 +152,7 @@ export class Clients {
   }
 
   /** The handshake. Without a peer it failed, and its reason has been told. */
-  private async admit(socket: TcpSocket): Promise<{ peer?: Peer; grant?: Grant }> {
+  private async admit(socket: TcpSocket, stranger: Stranger): Promise<{ peer?: Peer; grant?: Grant }> {
     const { secret, subnet, subnet6, mtu, maxClients } = this.options;
     if (!secret) return { peer: new Peer(socket, DOWN, UP) };
     let grant: Grant | undefined;
@@ -155,7 +167,7 @@ export class Clients {
       return { peer, grant: grant! };
     } catch (error) {
       if (!(error instanceof BrokenStream)) throw error;
-      this.refusals.tell(socket.remote, error.message);
+      this.refusals.tell(socket.remote, this.strangers.has(stranger) ? error.message : MADE_ROOM);
       if (grant) this.router.withdraw(grant.address);
       return {};
     }

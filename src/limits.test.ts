@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { BURST, HandshakeRate, MAX_UNPROVEN, RATE, Refusals } from "./limits.ts";
+import { BURST, HandshakeRate, MAX_UNPROVEN, oneTooMany, RATE, Refusals, type Stranger } from "./limits.ts";
 
 test("allows() lets an address begin BURST handshakes at once, then RATE a second; a second address has its own", () => {
   const rate = new HandshakeRate();
@@ -39,6 +39,42 @@ test("an IPv6 source counts as its /64, for whoever has one address of it has 2^
   assert.equal(rate.size, 2);
   for (let i = 0; i < BURST; i++) assert.ok(rate.allows("fe80::1%2", 0));
   assert.ok(!rate.allows("fe80::2%2", 0), "with its scope, too");
+});
+
+/** A server's strangers: lets one from each source in, one after the other, and gives back who made room: its source, and the number of its arrival. */
+function door(): (...sources: string[]) => string[] {
+  const [strangers, left] = [new Set<Stranger>(), [] as string[]];
+  let arrivals = 0;
+  return (...sources) => {
+    const before = left.length;
+    for (const source of sources) {
+      const name = `${source} ${++arrivals}`;
+      strangers.add({ source, leave: () => left.push(name) });
+      const leaving = oneTooMany(strangers);
+      leaving?.leave();
+      strangers.delete(leaving!);
+    }
+    assert.equal(strangers.size, arrivals - left.length);
+    assert.ok(strangers.size <= MAX_UNPROVEN);
+    return left.slice(before);
+  };
+}
+const times = (count: number, source: (i: number) => string) => Array.from({ length: count }, (_, i) => source(i));
+
+test("when all places are held, the oldest of the source that holds the most makes room; the oldest of all where several hold as many", () => {
+  const arrive = door();
+  assert.deepEqual(arrive("early", ...times(60, () => "a"), ...times(60, () => "b"), ...times(7, (i) => `${i}`)), []);
+  assert.deepEqual(arrive("new", "new", "b", "c"), ["a 2", "b 62", "b 63", "a 3"]);
+});
+
+test("four sources that go on for ever never displace an honest handshake; very many do with the 128th connection after it", () => {
+  const few = door();
+  few(...times(200, (i) => `hostile ${i % 4}`), "honest");
+  assert.doesNotMatch(few(...times(1000, (i) => `hostile ${i % 4}`)).join(), /honest/);
+  const many = door();
+  many(...times(200, (i) => `hostile ${i}`), "honest");
+  assert.doesNotMatch(many(...times(MAX_UNPROVEN - 1, (i) => `more ${i}`)).join(), /honest/);
+  assert.deepEqual(many("one more"), ["honest 201"]);
 });
 
 test("few refusals are told one by one, a flood of them as a number once a second", (t) => {

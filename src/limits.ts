@@ -4,22 +4,40 @@
  */
 import { parseIPv6 } from "./packet.ts";
 
-export const MAX_UNPROVEN = 128; // connections that have not yet sent a sealed frame; more are closed at once
+export const MAX_UNPROVEN = 128; // connections that have not yet sent a sealed frame. For one more, another makes room
 export const BURST = 40; // handshakes that one address may begin at once: a class behind one NAT has one address …
 export const RATE = 4; // … and then in each second. Each lasts 20 s at most, and 40 + 4 × 20 < 128: one address leaves room for others
 const MAX_SOURCES = 4096; // sources remembered; of more, the one that was let in the longest ago is forgotten
 const TOLD = 10; // refusals in a second that are told one by one
 
+/** Who counts as one: an IPv4 address, or the /64 of an IPv6 one, for one machine can have all addresses of that. */
+export const sourceOf = (address: string) => parseIPv6(address)?.toString("hex", 0, 8) ?? address;
+
+/** A connection that has not proven itself yet. */
+export interface Stranger {
+  readonly source: string;
+  leave: () => void; // ends it, at once or in the next turn of the loop
+}
+
 /**
- * A token bucket for each source: an IPv4 address, or the /64 of an IPv6 one, for one machine can have all addresses of that. It is
- * kept as one number: the time when it will be full again.
+ * Of strangers in order of arrival: if the latest is one too many, the one that makes room. It is the oldest of the source that has the
+ * most, so that a few sources can hold no more than their share, and whoever comes from elsewhere gets in.
  */
+export function oneTooMany(strangers: Set<Stranger>): Stranger | undefined {
+  if (strangers.size <= MAX_UNPROVEN) return undefined;
+  const counts = new Map<string, number>();
+  for (const { source } of strangers) counts.set(source, (counts.get(source) ?? 0) + 1);
+  const most = Math.max(...counts.values());
+  return [...strangers].find(({ source }) => counts.get(source) === most);
+}
+
+/** A token bucket for each source, kept as one number: the time when it will be full again. */
 export class HandshakeRate {
   private readonly fullAt = new Map<string, number>(); // ms, by source; in the order of the latest admission
 
   /** May `address` begin one more handshake? `now`: ms. */
   allows(address: string, now = performance.now()): boolean {
-    const source = parseIPv6(address)?.toString("hex", 0, 8) ?? address;
+    const source = sourceOf(address);
     const fullAt = Math.max(this.fullAt.get(source) ?? 0, now) + 1000 / RATE;
     if (fullAt - now > (BURST * 1000) / RATE) return false;
     this.fullAt.delete(source);

@@ -62,6 +62,23 @@ labTest("30 clients behind one address begin at once; a flood from there is refu
   await server.until(/\(1 connected\)/);
 });
 
+labTest("four addresses hold all places with silent connections and go on: an honest client gets in at once", async (lab) => {
+  const server = await startServer(lab);
+  const descriptors = () => readdirSync(`/proc/${server.child.pid}/fd`).length;
+  const before = descriptors();
+  const host = lab.addClient(2);
+  for (let i = 101; i <= 103; i++) lab.run(host, `ip addr add 192.168.2.${i}/24 dev eth0`);
+  const occupy = attack(lab, host, "occupy", 40);
+  await server.until(/refused 192\.168\.2\.10[0-3]:\d+: made room: more than 128 have not proven themselves yet, and no address has more of them/);
+  for (let i = 0; i < 3; i++) {
+    const client = await startClient(lab);
+    ping(lab, "client", TARGET);
+    await client.stop();
+  }
+  assert.ok(descriptors() <= before + 128 + 2 * 16, `${descriptors()} descriptors, ${before} before`);
+  await go(occupy);
+});
+
 labTest("3,000 connections in a flood: pings are answered meanwhile, few lines are printed, and the memory is free again", async (lab) => {
   const server = await startServer(lab);
   await startClient(lab);

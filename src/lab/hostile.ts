@@ -1,10 +1,12 @@
 /**
  * Attackers, for the tests and for class, in the lab: node --import tsx src/lab/hostile.ts ATTACK SERVER [COUNT], the secret in
- * SIMPLE_VPN_SECRET. Strangers need no secret: flood, idle, replay. Insiders have it, make a session, and then misbehave.
+ * SIMPLE_VPN_SECRET. Strangers need no secret: flood, idle, occupy, replay. Insiders have it, make a session, and then misbehave.
  */
 import { existsSync } from "node:fs";
 import { connect, type Socket } from "node:net";
+import { networkInterfaces } from "node:os";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { aesFraming, Control, FrameType, pad } from "../frame.ts";
 import { Handshake, REKEY_PROLOGUE } from "../handshake.ts";
 import { EAGAIN, Memory, write } from "../libc.ts";
@@ -45,6 +47,20 @@ async function idle(server: string, count: number): Promise<void> {
   await told();
 }
 
+/** From each IPv4 address of this host `count` connections that say nothing; for each that ends a new one, until they are told to go. */
+async function occupy(server: string, count: number): Promise<void> {
+  const again = async (address: string): Promise<never> => {
+    for (;;) {
+      const socket = await opened(server, address);
+      await new Promise((resolve) => socket.once("close", resolve));
+      await sleep(100);
+    }
+  };
+  const addresses = networkInterfaces().eth0!.filter(({ family }) => family === "IPv4").map(({ address }) => address);
+  for (const address of addresses) for (let i = 0; i < count; i++) void again(address);
+  await told();
+}
+
 /** One recorded first message, sent on `count` connections, which stay open. */
 async function replay(server: string, count: number): Promise<void> {
   const message = new Handshake("client", readSecret(undefined)).write(Buffer.alloc(0));
@@ -56,9 +72,9 @@ async function replay(server: string, count: number): Promise<void> {
   await told();
 }
 
-const opened = (server: string) =>
+const opened = (server: string, localAddress?: string) =>
   new Promise<Socket>((resolve, reject) => {
-    const socket = connect(PORT, server, () => resolve(socket)).on("error", reject).resume(); // once it is open: a reset, which is no news
+    const socket = connect({ port: PORT, host: server, localAddress }, () => resolve(socket)).on("error", reject).resume(); // once it is open: a reset, which is no news
   });
 
 /** Waits for a line on standard input: the test has looked. */
@@ -233,7 +249,7 @@ async function crowd(server: string, count: number): Promise<void> {
   await told();
 }
 
-const ATTACKS: Record<string, (server: string, count: number) => Promise<void>> = { flood, idle, replay, spoof, garbage, offload, counts, rekeys, frames, deaf, crowd };
+const ATTACKS: Record<string, (server: string, count: number) => Promise<void>> = { flood, idle, occupy, replay, spoof, garbage, offload, counts, rekeys, frames, deaf, crowd };
 
 program(async () => {
   const [attack = "", server = "", count = "1"] = process.argv.slice(2);

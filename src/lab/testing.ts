@@ -65,7 +65,7 @@ export function snapshot(lab: Lab, host: string): string {
 }
 
 /** Sends random `megabytes` over TCP, with a pause until it is told to go on, and prints their hash; the other end prints the hash of what arrived. For node -e. */
-const stream = (role: "send" | "receive", port: string | undefined, megabytes: number) => `
+const stream = (role: "send" | "receive", target: string, port: string | undefined, megabytes: number) => `
   const crypto = require("node:crypto"), hash = crypto.createHash("sha256");
   const done = () => console.log("hash " + hash.digest("hex"));
   const piece = (i) => crypto.createHash("shake256", { outputLength: 1 << 20 }).update("piece " + i).digest();
@@ -79,11 +79,11 @@ const stream = (role: "send" | "receive", port: string | undefined, megabytes: n
     socket.end();
     done();
   }
-  ${port ? `run(require("node:net").connect(${port}, "${TARGET}"));` : `const server = require("node:net").createServer(run).listen(0, () => console.log("port " + server.address().port));`}`;
+  ${port ? `run(require("node:net").connect(${port}, "${target}"));` : `const server = require("node:net").createServer(run).listen(0, () => console.log("port " + server.address().port));`}`;
 
-/** Sends a quarter of `megabytes` between a client host and the one that has 8.8.8.8; what sends the rest, and throws unless all arrived unchanged. */
-export async function startTransfer(lab: Lab, from: string, to: string, megabytes: number): Promise<() => Promise<void>> {
-  const node = (host: string, port?: string) => new Running(lab.spawn(host, [process.execPath, "-e", stream(from === host ? "send" : "receive", port, megabytes)]));
+/** Sends a quarter of `megabytes` between a client host and the one that has `target`; what sends the rest, and throws unless all arrived unchanged. */
+export async function startTransfer(lab: Lab, from: string, to: string, megabytes: number, target = TARGET): Promise<() => Promise<void>> {
+  const node = (host: string, port?: string) => new Running(lab.spawn(host, [process.execPath, "-e", stream(from === host ? "send" : "receive", target, port, megabytes)]));
   const [near, far] = from.startsWith("client") ? [from, to] : [to, from];
   const listener = node(far);
   const [, port] = await listener.until(/port (\d+)/);
@@ -99,8 +99,8 @@ export async function startTransfer(lab: Lab, from: string, to: string, megabyte
 }
 
 /** A whole transfer. `between`: done after a quarter of it. */
-export async function transfer(lab: Lab, from: string, to: string, megabytes: number, between = () => {}): Promise<void> {
-  const rest = await startTransfer(lab, from, to, megabytes);
+export async function transfer(lab: Lab, from: string, to: string, megabytes: number, between = () => {}, target = TARGET): Promise<void> {
+  const rest = await startTransfer(lab, from, to, megabytes, target);
   between();
   await rest();
 }
