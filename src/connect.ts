@@ -4,13 +4,14 @@
  * and the kernel counts what does not fit (ip -s link: TX dropped).
  */
 import { setTimeout as sleep } from "node:timers/promises";
+import { canCarryIPv6, clientChanges, clientRenewal, innerAddresses, wayAround } from "./changes.ts";
 import type { ClientConfig } from "./handshake.ts";
 import { close } from "./libc.ts";
 import type { ClientOptions } from "./options.ts";
 import { Failure } from "./program.ts";
 import { keepFresh } from "./rekey.ts";
 import { startSession, WrongSecret } from "./session.ts";
-import { canCarryIPv6, clientChanges, clientRenewal, innerAddresses, setUp, wayAround } from "./setup.ts";
+import { setUp } from "./setup.ts";
 import { connectTcp } from "./tcp.ts";
 import { DOWN, trace, UP } from "./trace.ts";
 import { Peer } from "./tunnel.ts";

@@ -2,11 +2,12 @@
  * The server: TUN on one side, a TCP connection to each client on the other, one loop between them. Compare with
  * client.ts, of the same shape: it connects where the server listens, and has one peer where the server has many.
  */
+import { canCarryIPv6, innerAddresses, serverChanges } from "./changes.ts";
 import { Clients } from "./clients.ts";
 import { watch } from "./loop.ts";
 import { serverOptions } from "./options.ts";
 import { atExit, fail, program } from "./program.ts";
-import { canCarryIPv6, checkDevice, dropRoot, innerAddresses, serverChanges, setUp } from "./setup.ts";
+import { checkDevice, dropRoot, setUp } from "./setup.ts";
 import { endpoint, listenTcp } from "./tcp.ts";
 import { trace, XOR_WARNING } from "./trace.ts";
 import { openTun } from "./tun.ts";

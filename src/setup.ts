@@ -1,59 +1,16 @@
 /**
- * What the kernel must be told so that packets find the tunnel: addresses, routes, forwarding, NAT. The same commands are
- * printed for the next terminal, or run with --configure and undone at the end, whatever that is: keeper.ts. The address and the
- * routes of a TUN need no undoing: they go when the program that created it closes it. Only a persistent one stays as we leave it.
+ * The commands of changes.ts, printed for the next terminal, or run with --configure and undone at the end, whatever that is: keeper.ts.
+ * And the end of root.
  */
 import { spawnSync, type SpawnSyncOptionsWithStringEncoding } from "node:child_process";
-import { readdirSync, readFileSync } from "node:fs";
-import { BlockList, isIP, isIPv6 } from "node:net";
 import chalk from "chalk";
-import type { ClientConfig } from "./handshake.ts";
+import type { Change } from "./changes.ts";
 import { Keeper } from "./keeper.ts";
-import type { Account, ClientOptions, ServerOptions } from "./options.ts";
-import { embed, formatIPv4, parseCidr, type Prefix96 } from "./packet.ts";
+import type { Account } from "./options.ts";
 import { atExit, Failure } from "./program.ts";
 
 /** The host of the lab that this program is on, if terminal.ts has started it. There, commands are typed with make, for they are that host's. */
 export const LAB_HOST = process.env.SIMPLE_VPN_HOST;
-
-/** One command, and the one that takes it back. */
-export interface Change {
-  run: string;
-  undo?: string | undefined;
-  // An earlier run may have left it, one that was killed together with its keeper; then only the undoing is to do:
-  unless?: string; // if this succeeds …
-  same?: boolean; // … or if "File exists" says so: then it is this very thing
-}
-
-type Inner = Pick<ClientConfig, "address" | "prefix" | "mtu" | "subnet6">;
-const addressesOf = ({ address, prefix, subnet6 }: Inner) => innerAddresses(address, prefix, subnet6);
-
-/** One end's inner addresses: "10.8.0.2/24", and where the tunnel carries IPv6 "fd56:504e::a08:2/96". */
-export const innerAddresses = (address: number, prefix: number, subnet6: Prefix96 | undefined) => [`${formatIPv4(address)}/${prefix}`, ...(subnet6 ? [`${embed(subnet6, address)}/96`] : [])];
-
-function bringUp(tun: string, [ipv4, ipv6]: string[], mtu: number): Change[] {
-  const former = persistent(tun);
-  const addAddress = (own: string): Change => ({ run: `ip addr replace ${own} dev ${tun}`, undo: former && !former.has(own) ? removal(own, tun) : undefined });
-  const setLink = (words: string): Change => ({ run: `ip link set ${tun} ${words}`, undo: former?.link });
-  const changes = [addAddress(ipv4!), setLink(`mtu ${mtu} up`)];
-  if (!ipv6) return changes;
-  // First: else the kernel adds a link-local address, and sends router solicitations and multicast listener reports into the tunnel.
-  return [setLink("addrgenmode none multicast off"), ...changes, addAddress(ipv6)];
-}
-
-/** A persistent TUN (tuntap.rst: TUNSETPERSIST) as it is now: the command that makes its link so again, and its addresses. Undefined for one that goes with us. */
-function persistent(tun: string): { link: string; has(address: string): boolean } | undefined {
-  const said = execute(`ip -d -o link show dev ${tun}`).stdout ?? "";
-  if (!said.includes(" persist on")) return undefined;
-  const addresses = command(`ip -o addr show dev ${tun}`);
-  const [, flags = "", mtu] = /<(.*?)> mtu (\d+)/.exec(said) ?? [];
-  const mode = ["eui64", "none", "stable_secret", "random"][parseInt(setting(`ipv6/conf/${tun}/addr_gen_mode`))]; // enum in6_addr_gen_mode, linux/if_link.h
-  const link = `ip link set ${tun} ${/\bUP\b/.test(flags) ? "up" : "down"} mtu ${mtu} multicast ${flags.includes("MULTICAST") ? "on" : "off"}`;
-  return { link: mode ? `${link} addrgenmode ${mode}` : link, has: (address) => addresses.includes(` ${address} `) };
-}
-
-/** A flush is content where there is nothing to remove any more. */
-const removal = (address: string, tun: string) => `ip addr flush dev ${tun} to ${address.split("/")[0]}`;
 
 /**
  * What we add to the rules that we make: a name, to tell them from the user's own, and patience (-w) with others who change rules
@@ -61,143 +18,6 @@ const removal = (address: string, tun: string) => `ip addr flush dev ${tun} to $
  */
 const MARK = " -m comment --comment simple-vpn -w";
 const marked = (line: string) => (/^ip6?tables /.test(line) ? line + MARK : line);
-
-/** One rule of iptables or ip6tables. */
-const rule = (line: string): Change => ({ run: line, undo: line.replace(/ -[AI] /, " -D "), unless: line.replace(/ -[AI] /, " -C ") });
-
-/**
- * May `tun`, at this MTU in bytes, have an IPv6 address? Not where the kernel has no IPv6 or was told to leave it out, nor below the
- * smallest MTU that IPv6 allows (RFC 8200, section 5): there the kernel takes IPv6 away from the interface.
- */
-export const canCarryIPv6 = (tun: string, mtu: number) => mtu >= 1280 && setting(`ipv6/conf/${tun}/disable_ipv6`) === "0";
-
-/** A value below /proc/sys/net; "" where there is no such file. */
-function setting(path: string): string {
-  try {
-    return readFileSync(`/proc/sys/net/${path}`, "utf8").trim();
-  } catch {
-    return "";
-  }
-}
-
-/**
- * The server's commands: its end of the tunnel, and the way on from there, out of `options.nat`. With `configure` also what a ping on
- * a fresh machine can do without, and nobody would like to type.
- */
-export function serverChanges(options: Pick<ServerOptions, "tun" | "mtu" | "subnet" | "nat"> & { subnet6?: Prefix96 | undefined; configure?: boolean }, gateway: number): Change[] {
-  const { tun, mtu, subnet, subnet6, nat, configure } = options;
-  const changes = bringUp(tun, innerAddresses(gateway, subnet.prefix, subnet6), mtu);
-  if (nat === undefined) return changes;
-  const rules = (iptables: string, source: string) => [
-    rule(`${iptables} -t nat -A POSTROUTING -s ${source} -o ${nat} -j MASQUERADE`),
-    ...(configure ? forwardingRules(tun).map((line) => rule(`${iptables} ${line}`)) : []),
-  ];
-  changes.push(forward("ipv4"), ...rules("iptables", `${formatIPv4(subnet.network)}/${subnet.prefix}`));
-  if (!subnet6) return changes;
-  // A kernel that forwards ignores router advertisements, and forgets the route that it has from one; 2: not on this interface (ip-sysctl.rst).
-  const accept = `net/ipv6/conf/${nat}/accept_ra`;
-  if (setting(accept.slice(4)) === "1") changes.push({ run: `sysctl -w ${accept}=2`, undo: `sysctl -w ${accept}=1` });
-  return [...changes, forward("ipv6"), ...rules("ip6tables", `${embed(subnet6, 0)}/96`)];
-}
-
-/**
- * Forwarding on all interfaces. The kernel writes it into each one's own settings, and IPv4's accept_redirects with it (ip-sysctl.rst:
- * ip_forward "resets all configuration parameters to their default state"). -e: not those of an interface that is gone by then.
- */
-function forward(family: "ipv4" | "ipv6"): Change {
-  const path = family === "ipv4" ? "ipv4/ip_forward" : "ipv6/conf/all/forwarding";
-  const name = `net.${path.replaceAll("/", ".")}`;
-  const on = { run: `sysctl -w ${name}=1` };
-  if (setting(path) !== "0") return on;
-  const others = readdirSync(`/proc/sys/net/${family}/conf`).filter((device) => device !== "all").map((device) => [`${family}/conf/${device}/forwarding`, "0"]);
-  if (family === "ipv4") others.unshift(["ipv4/conf/all/accept_redirects", "1"]);
-  const former = others.flatMap(([other, written]) => (setting(other!) === written ? [] : ` net/${other}=${setting(other!)}`));
-  return { ...on, undo: `sysctl -e -w ${name}=0${former.join("")}` };
-}
-
-const forwardingRules = (tun: string) => [
-  // Docker and many firewalls drop what is forwarded, unless a rule before theirs accepts it: clients' packets, and what answers them.
-  `-I FORWARD -i ${tun} -j ACCEPT`,
-  `-I FORWARD -o ${tun} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT`,
-  // TCP's SYN names the largest segment that its sender takes (MSS). It knows its own link only; we lower it to what the next one takes.
-  `-t mangle -A FORWARD -i ${tun} -p tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu`,
-  `-t mangle -A FORWARD -o ${tun} -p tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu`,
-];
-
-/**
- * A routing table of our own, for the routes that would send the tunnel's own packets into the tunnel, round and round. Rules in front
- * of the main table lead to it (ip-rule(8)); all but the server's address, which stays with the main table. So the routes that are
- * there stay as they are and are used as they are, whichever network this machine moves to. wg-quick(8) does it alike.
- */
-const TABLE = 86;
-const PREFERENCE = 8600; // of the first of these rules; the main table's is 32766
-
-const ipRule = (family: string, line: string, preference: number): Change => ({ run: `${family} rule add ${line} pref ${preference}`, undo: `${family} rule del ${line} pref ${preference}`, same: true });
-
-/** The rules that keep packets to `server`, its outer address, out of the routes that contain it. None where no route does. */
-export function wayAround(routes: string[], server: string): Change[] {
-  if (!routes.some((route) => contains(route, server))) return [];
-  const [ip, self] = [ipFor(server), hostRoute(server)];
-  return [ipRule(ip, `to ${self} lookup main`, PREFERENCE), ipRule(ip, `to ${self} unreachable`, PREFERENCE + 1)]; // while there is no way: else the next rule finds one
-}
-
-/** The client's commands: its end of the tunnel, and what is routed into it. `server`: the server's outer address. */
-export function clientChanges(options: Pick<ClientOptions, "tun" | "routes">, config: Inner, server: string): Change[] {
-  const { tun, routes } = options;
-  const { address, prefix, mtu, subnet6 } = config;
-  const stray = subnet6 ? undefined : routes.find((route) => route.includes(":"));
-  if (stray) throw new Failure(`Cannot route ${stray} into the tunnel: it carries no IPv6`, "leave that --route out; IPv6 needs a server that has it, an MTU of 1280 or more, and a kernel with IPv6 here");
-  const { network } = parseCidr(`${formatIPv4(address)}/${prefix}`)!;
-  const inner = innerAddresses(network, prefix, subnet6).find((subnet) => contains(subnet, server));
-  if (inner || routes.includes(hostRoute(server))) {
-    const where = inner ? `the inner subnet ${inner}` : `--route ${hostRoute(server)}`;
-    throw new Failure(`Cannot route the server itself into the tunnel to it: ${where}`, "leave that --route out, or choose another --subnet on the server");
-  }
-  const special = routes.filter((route) => contains(route, server) || route.endsWith("/0")); // the main table has a default route already
-  special.sort((a, b) => length(b) - length(a));
-  const stays = persistent(tun) !== undefined;
-  const addRoute = (route: string, table = ""): Change => ({ run: `ip route add ${route} dev ${tun}${table}`, undo: stays ? `${ipFor(route)} route flush exact ${route} dev ${tun}${table}` : undefined });
-  return [
-    ...bringUp(tun, addressesOf(config), mtu),
-    ...routes.filter((route) => !special.includes(route)).map((route) => addRoute(route)),
-    ...wayAround(routes, server),
-    ...special.flatMap((route, i) => [
-      addRoute(route, ` table ${TABLE}`),
-      ipRule(ipFor(route), `to ${route} lookup main suppress_prefixlength ${length(route)}`, PREFERENCE + 2 + 2 * i), // what is more specific wins, as always
-      ipRule(ipFor(route), `to ${route} lookup ${TABLE}`, PREFERENCE + 3 + 2 * i),
-    ]),
-  ];
-}
-
-/** The commands when the server has given this end another address or MTU: what is new, and then the old address goes. The routes stay all the while. */
-export function clientRenewal(options: Pick<ClientOptions, "tun" | "routes">, config: Inner, former: Inner, server: string): Change[] {
-  const { tun } = options;
-  const done = clientChanges(options, former, server).map(({ run }) => run);
-  const kept = addressesOf(config);
-  // Or the old address would take a new one of its subnet along, and the routes with it (ip-sysctl.rst).
-  const promote = `net/ipv4/conf/${tun}/promote_secondaries`;
-  return [
-    { run: `sysctl -w ${promote}=1`, undo: persistent(tun) && `sysctl -w ${promote}=${setting(promote.slice(4))}` },
-    ...clientChanges(options, config, server).filter(({ run }) => !done.includes(run)),
-    ...addressesOf(former).filter((own) => !kept.includes(own)).map((own) => ({ run: own.includes(":") ? removal(own, tun) : `ip addr del ${own} dev ${tun}` })),
-  ];
-}
-
-const ipFor = (address: string) => (address.includes(":") ? "ip -6" : "ip");
-const length = (route: string) => Number(route.split("/")[1]); // of the prefix, bits
-
-/** A route to this address alone. */
-export const hostRoute = (address: string) => `${address}/${isIPv6(address) ? 128 : 32}`;
-
-/** Is `address` in the block? A link-local one (fe80::1%eth0) is in none: its interface is part of it, and no route changes that. */
-function contains(block: string, address: string): boolean {
-  const [network = "", prefix] = block.split("/");
-  if (isIP(address) !== isIP(network) || address.includes("%")) return false;
-  const family = isIPv6(network) ? "ipv6" : "ipv4";
-  const list = new BlockList();
-  list.addSubnet(network, Number(prefix), family);
-  return list.check(address, family);
-}
 
 let keeper: Keeper | undefined; // from the first change on
 let dropped = false; // have we given up root? Then what is still to do is the user's
@@ -262,13 +82,14 @@ export function dropRoot(user: Account | undefined): void {
  * In a session of its own: Ctrl-C is for us, not for the command. It holds the keeper's pipe, so that the undoing of a command does
  * not begin before the command has ended, even if we are killed meanwhile.
  */
-function execute(line: string) {
+export function execute(line: string) {
   const [program, ...args] = line.split(" ");
   const stdio = ["ignore", "pipe", "pipe", ...(keeper ? [keeper.pipe] : [])];
   return spawnSync(program!, args, { encoding: "utf8", detached: true, stdio } as SpawnSyncOptionsWithStringEncoding);
 }
 
-function command(line: string): string {
+/** A command's output. Errors: a Failure with its own words. */
+export function command(line: string): string {
   const { error, status, signal, stdout, stderr } = execute(line);
   const code = (error as NodeJS.ErrnoException | undefined)?.code;
   if (code !== undefined) throw new Failure(`Cannot run '${line}': ${code}`, code === "ENOENT" ? "apt-get install iproute2 iptables procps" : "run it by hand to see what it needs");

@@ -1,15 +1,15 @@
 /**
  * The hops that the doctor examines, on the client and on the server: what is looked at, and what mends it. The commands
- * are those of setup.ts where it has them: what --configure would have run.
+ * are those of changes.ts where it has them: what --configure would have run.
  */
 import { spawnSync } from "node:child_process";
 import { readFileSync, statSync } from "node:fs";
+import { clientChanges, hostRoute, serverChanges } from "../changes.ts";
 import { close } from "../libc.ts";
 import { readSecret } from "../options.ts";
 import { type Cidr, formatIPv4 } from "../packet.ts";
 import type { Failure } from "../program.ts";
 import { startSession } from "../session.ts";
-import { clientChanges, hostRoute, serverChanges } from "../setup.ts";
 import { bracketed, connectTcp, type TcpSocket } from "../tcp.ts";
 import { CLONE_DEVICE } from "../tun.ts";
 import { type PingWalk, pingWatched } from "./drops.ts";

@@ -5,10 +5,11 @@
  */
 import { mkdirSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { type Change, clientChanges, serverChanges } from "../changes.ts";
+import { SERVER as DEFAULTS } from "../options.ts";
 import { parseCidr, parsePrefix96 } from "../packet.ts";
 import { exit, Failure, program } from "../program.ts";
-import { type Change, clientChanges, nextTerminal, serverChanges } from "../setup.ts";
-import { SERVER as DEFAULTS } from "../options.ts";
+import { nextTerminal } from "../setup.ts";
 import { Lab, prompt, ROOT, SERVER, TARGET, TARGET6 } from "./lab.ts";
 
 const FOLDER = process.env.SIMPLE_VPN_LAB ?? join(ROOT, ".lab"); // tests have a lab of their own
