@@ -88,6 +88,27 @@ test("the address of a connection that died goes to another client only when no 
   await until(() => clients.router.size === 0);
 });
 
+test("so it is when we end the connection, for a broken stream; not when the client ended, for it comes back without its token", async (t) => {
+  const said = notes(t);
+  const ends: [left: RegExp, next: string, end: (client: Awaited<ReturnType<typeof join>>) => void][] = [
+    [/wrong tag/, "10.8.0.3", ({ peer, leave }) => (peer.sealer!.counter++, leave())],
+    [/without a goodbye/, "10.8.0.2", ({ peer }) => close(peer.socket.fd)],
+    [/it said goodbye/, "10.8.0.2", ({ leave }) => leave()],
+  ];
+  for (const [left, next, end] of ends) {
+    const client = await join();
+    end(client);
+    await until(() => clients.router.size === 0);
+    assert.match(said().split("left:").at(-1)!, left);
+    for (const [wish, text] of [[undefined, next], [client, "10.8.0.2"]] as const) {
+      const one = await join(wish);
+      assert.equal(one.text, text);
+      one.leave();
+      await until(() => clients.router.size === 0);
+    }
+  }
+});
+
 test("without the token, or with a wrong one, an address in use stays where it is", async (t) => {
   notes(t);
   const old = await join();

@@ -107,19 +107,16 @@ export class Clients {
     const socketWatch = watch(socket.fd, {
       readable: () => inbound(peer, this.tun),
       writable: () => flush(peer),
-      error: () => {
-        lease.missed = true; // not ended: the client may come back, and wish for its address
-        peer.close(errnoName(socketError(socket.fd)));
-      },
+      error: () => peer.close(errnoName(socketError(socket.fd))),
     });
     peer.onBacklog = (waiting) => socketWatch.want(true, waiting);
-    peer.onClose = (reason) => {
+    peer.onClose = (reason, ended) => {
       if (peer.onProven === proven) this.unproven--;
       clearTimeout(deadline);
       socketWatch.stop();
       close(socket.fd);
       this.peers.delete(peer);
-      lease.end();
+      lease.end(!ended);
       const name = lease.address !== 0 ? `client ${formatIPv4(lease.address)}` : peer.onProven === proven ? "a probe" : "client"; // --cipher xor
       trace.note(`${name} from ${socket.remote} left: ${reason} (${this.router.size} connected)`);
     };
@@ -172,7 +169,6 @@ interface Grant {
 /** A client's address: offered in the handshake, held once it has proven itself, free again when it ends. */
 class Lease {
   address = 0; // 0: none is held
-  missed = false; // does it end because its connection died?
   readonly peer: Peer;
   private readonly router: Router<Lease>;
   private readonly grant: Grant | undefined; // undefined: --cipher xor
@@ -203,9 +199,10 @@ class Lease {
     return true;
   }
 
-  end(): void {
+  /** `missed`: the client may come back, and wish for its address. */
+  end(missed: boolean): void {
     this.withdraw();
-    this.router.release(this.address, this, this.missed);
+    this.router.release(this.address, this, missed);
   }
 
   private withdraw(): void {

@@ -51,8 +51,8 @@ export class Peer {
   onRekey: (word: number, message: Buffer) => void = () => {};
   /** May this packet of the peer's go into our TUN? A sentence says why not. */
   admit: (packet: Buffer, at: number, length: number) => string | undefined = () => undefined;
-  /** Called once, when the connection is over. */
-  onClose: (reason: string) => void = () => {};
+  /** Called once, when the connection is over. `ended`: by its program's end, so nobody will come back with this session's token. */
+  onClose: (reason: string, ended: boolean) => void = () => {};
 
   /** @param keys of the handshake; without them this is the original XOR protocol */
   constructor(socket: TcpSocket, out: Direction, inward: Direction, keys?: SessionKeys) {
@@ -80,12 +80,12 @@ export class Peer {
   }
 
   /** The connection is over. The fd is its owner's to close, in onClose. */
-  close(reason: string): void {
+  close(reason: string, ended = false): void {
     if (this.closed) return;
     this.closed = true;
     this.sealer?.free();
     this.opener?.free();
-    this.onClose(reason);
+    this.onClose(reason, ended);
   }
 }
 
@@ -235,7 +235,7 @@ export function inbound(peer: Peer, tun: Tun): void {
   const readAt = trace.clock();
   const count = peer.reader.fill(peer.socket.fd); // WALK 8.read R5.read
   if (count === -EAGAIN) return;
-  if (count === 0) return peer.close("the connection was closed without a goodbye");
+  if (count === 0) return peer.close("the connection was closed without a goodbye", true);
   if (count < 0) return peer.close(`read: ${errnoName(count)}`);
   try {
     for (let fresh = count; !peer.closed && peer.reader.next(); fresh = 0) {
@@ -307,7 +307,7 @@ const large = (tun: Tun, memory: Memory, at: number) => (tun.header ? describeOf
 function receiveControl(peer: Peer, start: number, end: number): void {
   const { memory } = peer.reader;
   const word = end - start >= 4 ? memory.bytes.readUInt32BE(start) : 0;
-  if (word === Control.goodbye) peer.close("it said goodbye");
+  if (word === Control.goodbye) peer.close("it said goodbye", true);
   else if (word === Control.rekey || word === Control.switch) peer.onRekey(word, Buffer.from(memory.bytes.subarray(start + 4, end)));
   else if (word !== Control.keepalive) trace.drop("an unknown control word", peer.socket.remote, memory, start, end - start);
 }
