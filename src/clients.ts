@@ -11,6 +11,7 @@ import { type Watch, watch } from "./loop.ts";
 import type { ServerOptions } from "./options.ts";
 import { formatIPv4, innerDestination, innerSource } from "./packet.ts";
 import { fail, Failure } from "./program.ts";
+import { checkPulse, PULSE } from "./pulse.ts";
 import { Router } from "./router.ts";
 import { acceptSession } from "./session.ts";
 import { acceptTcp, socketError, type TcpSocket } from "./tcp.ts";
@@ -38,6 +39,7 @@ export class Clients {
     this.tun = tun;
     this.listener = listener;
     this.router = new Router(options.subnet, options.maxClients);
+    setInterval(() => this.peers.forEach(checkPulse), PULSE).unref();
     this.listenerWatch = watch(listener, {
       readable: () => this.acceptSome(),
       error: () => fail(new Failure(`Cannot accept clients any more: ${errnoName(socketError(listener))}`, "start the server again")),

@@ -41,6 +41,8 @@ export class Peer {
   shown = ""; // id of the latest frame in the outbox, if the trace shows it
   framesSent = 0; // both ends count alike, and so name a frame alike; the sealer's counter begins anew with each key
   framesReceived = 0;
+  owesAnswer = false; // pulse.ts: data came, and no frame of ours has followed it
+  unanswered = 0; // pulse.ts: 1 when data has gone, and 1 more at each check; 0 as soon as anything comes
   closed = false;
 
   /** Called when the outbox holds bytes that the socket does not take, and again when it is empty. */
@@ -187,6 +189,8 @@ function closeFrame(peer: Peer, type: FrameType): void {
     trace.step(out.frame, peer.shown, total, `header of ${framing.header} bytes in front: ${total} bytes`, outbox, frameAt);
   }
   peer.framesSent++;
+  peer.owesAnswer = false;
+  if (type === FrameType.data) peer.unanswered ||= 1;
   trace.sent.frames++;
   peer.frameAt = -1;
   peer.packets = 0;
@@ -237,6 +241,7 @@ export function inbound(peer: Peer, tun: Tun): void {
   if (count === -EAGAIN) return;
   if (count === 0) return peer.close("the connection was closed without a goodbye", true);
   if (count < 0) return peer.close(`read: ${errnoName(count)}`);
+  peer.unanswered = 0;
   try {
     for (let fresh = count; !peer.closed && peer.reader.next(); fresh = 0) {
       receiveFrame(peer, tun, fresh, readAt); // WALK 8.deframe R5.deframe
@@ -245,6 +250,7 @@ export function inbound(peer: Peer, tun: Tun): void {
     if (!(error instanceof BrokenStream)) throw error;
     peer.close(error.message);
   }
+  peer.owesAnswer ||= peer.reader.rest > 0; // the first part of a frame that takes long: the other end must not think that we hang
 }
 
 /**
@@ -274,6 +280,7 @@ function receiveFrame(peer: Peer, tun: Tun, fresh: number, readAt: bigint): void
   if (peer.framesReceived++ === 0) peer.onProven();
   trace.received.frames++;
   if (type === FrameType.control) return receiveControl(peer, start, end);
+  peer.owesAnswer = true;
 
   let place = 0; // of the packet in the frame
   for (let at = start; at < end && !peer.closed; place++) {
