@@ -9,6 +9,7 @@ import { watch } from "./loop.ts";
 import { clientOptions } from "./options.ts";
 import { ipVersion } from "./packet.ts";
 import { atExit, fail, program } from "./program.ts";
+import { checkPulse, PULSE } from "./pulse.ts";
 import { dropRoot } from "./setup.ts";
 import { socketError } from "./tcp.ts";
 import { trace, XOR_WARNING } from "./trace.ts";
@@ -26,6 +27,7 @@ program(async () => {
   configure(options, session);
   atExit(() => sendControl(session.peer, Control.goodbye)); //   before the changes are undone
   dropRoot(options.user);
+  setInterval(() => checkPulse(session.peer), PULSE).unref(); //  does the server's program still answer?
 
   for (;;) {
     const { peer, config } = session;

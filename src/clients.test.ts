@@ -10,6 +10,7 @@ import { close, Memory, read, write } from "./libc.ts";
 import { ready } from "./loop.ts";
 import { type ServerOptions, serverOptions } from "./options.ts";
 import { formatIPv4, parseCidr, parseIPv4 } from "./packet.ts";
+import { checkPulse } from "./pulse.ts";
 import { startSession } from "./session.ts";
 import { connectTcp, listenTcp } from "./tcp.ts";
 import { seal, SOCK_SEQPACKET, socketPair, until } from "./testing.ts";
@@ -87,6 +88,28 @@ test("the address of a connection that died goes to another client only when no 
   assert.equal(back.text, lost.text);
   for (const one of [other, ...newcomers, back]) one.leave();
   await until(() => clients.router.size === 0);
+});
+
+test("so it is when we end the connection, for a broken stream or no answer; not when the client ended, for it comes back without its token", async (t) => {
+  const said = notes(t);
+  const ends: [left: RegExp, next: string, end: (client: Awaited<ReturnType<typeof join>>) => void][] = [
+    [/wrong tag/, "10.8.0.3", ({ peer, leave }) => (peer.sealer!.counter++, leave())],
+    [/it has not answered/, "10.8.0.3", ({ text }) => ((holder(text)!.peer.unanswered = 5), checkPulse(holder(text)!.peer))],
+    [/without a goodbye/, "10.8.0.2", ({ peer }) => close(peer.socket.fd)],
+    [/it said goodbye/, "10.8.0.2", ({ leave }) => leave()],
+  ];
+  for (const [left, next, end] of ends) {
+    const client = await join();
+    end(client);
+    await until(() => clients.router.size === 0);
+    assert.match(said().split("left:").at(-1)!, left);
+    for (const [wish, text] of [[undefined, next], [client, "10.8.0.2"]] as const) {
+      const one = await join(wish);
+      assert.equal(one.text, text);
+      one.leave();
+      await until(() => clients.router.size === 0);
+    }
+  }
 });
 
 test("without the token, or with a wrong one, an address in use stays where it is", async (t) => {

@@ -11,6 +11,7 @@ import { type Watch, watch } from "./loop.ts";
 import type { ServerOptions } from "./options.ts";
 import { formatIPv4, innerDestination, innerSource } from "./packet.ts";
 import { fail, Failure } from "./program.ts";
+import { checkPulse, PULSE } from "./pulse.ts";
 import { Router } from "./router.ts";
 import { acceptSession } from "./session.ts";
 import { acceptTcp, socketError, type TcpSocket } from "./tcp.ts";
@@ -39,6 +40,7 @@ export class Clients {
     this.tun = tun;
     this.listener = listener;
     this.router = new Router(options.subnet, options.maxClients);
+    setInterval(() => this.peers.forEach(checkPulse), PULSE).unref();
     this.listenerWatch = watch(listener, {
       readable: () => this.acceptSome(),
       error: () => fail(new Failure(`Cannot accept clients any more: ${errnoName(socketError(listener))}`, "start the server again")),
@@ -110,19 +112,16 @@ export class Clients {
     const socketWatch = watch(socket.fd, {
       readable: () => inbound(peer, this.tun),
       writable: () => flush(peer),
-      error: () => {
-        lease.missed = true; // not ended: the client may come back, and wish for its address
-        peer.close(errnoName(socketError(socket.fd)));
-      },
+      error: () => peer.close(errnoName(socketError(socket.fd))),
     });
     peer.onBacklog = (waiting) => socketWatch.want(true, waiting);
-    peer.onClose = (reason) => {
+    peer.onClose = (reason, ended) => {
       const unproven = this.strangers.delete(stranger);
       clearTimeout(deadline);
       socketWatch.stop();
       close(socket.fd);
       this.peers.delete(peer);
-      lease.end();
+      lease.end(!ended);
       if (reason === MADE_ROOM) return this.refusals.tell(socket.remote, reason); // these can be many
       const name = lease.address !== 0 ? `client ${formatIPv4(lease.address)}` : unproven ? "a probe" : "client"; // --cipher xor
       trace.note(`${name} from ${socket.remote} left: ${reason} (${this.router.size} connected)`);
@@ -184,7 +183,6 @@ interface Grant {
 /** A client's address: offered in the handshake, held once it has proven itself, free again when it ends. */
 class Lease {
   address = 0; // 0: none is held
-  missed = false; // does it end because its connection died?
   readonly peer: Peer;
   private readonly router: Router<Lease>;
   private readonly grant: Grant | undefined; // undefined: --cipher xor
@@ -215,9 +213,10 @@ class Lease {
     return true;
   }
 
-  end(): void {
+  /** `missed`: the client may come back, and wish for its address. */
+  end(missed: boolean): void {
     this.withdraw();
-    this.router.release(this.address, this, this.missed);
+    this.router.release(this.address, this, missed);
   }
 
   private withdraw(): void {

@@ -6,6 +6,7 @@ import { Control } from "./frame.ts";
 import { Handshake, REKEY_PROLOGUE } from "./handshake.ts";
 import { close, Memory, read, write } from "./libc.ts";
 import { OFFLOAD_HEADER } from "./offload.ts";
+import { checkPulse } from "./pulse.ts";
 import { answerRekeys, keepFresh } from "./rekey.ts";
 import { random, SEED, SOCK_SEQPACKET, socketPair, until } from "./testing.ts";
 import { DOWN, UP } from "./trace.ts";
@@ -88,6 +89,29 @@ test("fresh keys are also asked for when a key has sealed or opened 64 GiB", asy
     await until(() => (inbound(it.server.peer, it.server.tun), inbound(it.client.peer, it.client.tun), it.client.peer.sealer !== old));
     it.end();
   }
+});
+
+test("fresh keys that do not come within 60 s end the session, whether the server does not answer or takes no bytes; 15 s if it is silent", (t) => {
+  t.mock.timers.enable({ apis: ["setInterval"] });
+  const seconds = (count: number) => t.mock.timers.tick(count * 1000);
+  for (const way of ["no answer", "no answer to the second", "no room"]) {
+    const it = session();
+    const { peer, tun } = it.client;
+    keepFresh(peer, SECRET, 10);
+    if (way === "no room") peer.tail = peer.outbox.bytes.length;
+    seconds(69);
+    if (way === "no answer to the second") inbound(it.server.peer, it.server.tun), inbound(peer, tun), seconds(69);
+    assert.equal(it.client.reason, "", way);
+    seconds(1);
+    assert.match(it.client.reason, /no fresh keys within 60 s: it does not answer, or takes no bytes from us/, way);
+    it.end();
+  }
+  const it = session();
+  keepFresh(it.client.peer, SECRET, 10);
+  seconds(10);
+  for (let checks = 0; checks < 5; checks++) checkPulse(it.client.peer);
+  assert.match(it.client.reason, /it has not answered/);
+  it.end();
 });
 
 test("a key that is used up ends the connection, on either end, before a nonce is used twice", () => {

@@ -18,19 +18,25 @@ import { type Peer, sendControl } from "./tunnel.ts";
  * section 5.5); at 6 Gbit/s the two minutes are over first.
  */
 const BYTES = 2 ** 36;
+const PATIENCE = 60; // s that fresh keys may come late, behind a full queue on a slow line: WireGuard's REJECT_AFTER_TIME less its REKEY_AFTER_TIME
 const PAUSE = 900; // ms between two rekeys that the server answers: a client waits at least a second after each
 const NOTHING = Buffer.alloc(0);
 
 /** The client's side: asks for fresh keys when the session's are `seconds` old, or have sealed enough. */
 export function keepFresh(peer: Peer, secret: Buffer, seconds: number): void {
   let age = 0; // of the keys, s
+  let overdue = 0; // s
   let handshake: Handshake | undefined; // its message 1 is on its way
   const clock = setInterval(() => {
     if (peer.closed) return clearInterval(clock);
     const due = ++age >= seconds || Math.max(peer.sealer!.bytes, peer.opener!.bytes) >= BYTES;
-    if (!due || handshake) return;
+    if (!due) return;
+    if (overdue++ === PATIENCE) return peer.close(`no fresh keys within ${PATIENCE} s: it does not answer, or takes no bytes from us`);
+    if (handshake) return;
     const next = new Handshake("client", secret, REKEY_PROLOGUE);
-    if (sendControl(peer, Control.rekey, next.write(NOTHING))) handshake = next;
+    if (!sendControl(peer, Control.rekey, next.write(NOTHING))) return;
+    handshake = next;
+    peer.unanswered ||= 1; // pulse.ts: a server from which nothing comes is left sooner
   }, 1000).unref();
 
   peer.onRekey = (word, message) => {
@@ -41,7 +47,7 @@ export function keepFresh(peer: Peer, secret: Buffer, seconds: number): void {
     must(sendControl(peer, Control.switch));
     peer.sendWith(send);
     handshake = undefined;
-    age = 0;
+    age = overdue = 0;
     clock.refresh();
     trace.note(`fresh keys with ${peer.socket.remote}: nonces count from 0 again`);
   };

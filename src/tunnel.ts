@@ -41,6 +41,8 @@ export class Peer {
   shown = ""; // id of the latest frame in the outbox, if the trace shows it
   framesSent = 0; // both ends count alike, and so name a frame alike; the sealer's counter begins anew with each key
   framesReceived = 0;
+  owesAnswer = false; // pulse.ts: data came, and no frame of ours has followed it
+  unanswered = 0; // pulse.ts: 1 when data has gone, and 1 more at each check; 0 as soon as anything comes
   closed = false;
 
   /** Called when the outbox holds bytes that the socket does not take, and again when it is empty. */
@@ -51,8 +53,8 @@ export class Peer {
   onRekey: (word: number, message: Buffer) => void = () => {};
   /** May this packet of the peer's go into our TUN? A sentence says why not. */
   admit: (packet: Buffer, at: number, length: number) => string | undefined = () => undefined;
-  /** Called once, when the connection is over. */
-  onClose: (reason: string) => void = () => {};
+  /** Called once, when the connection is over. `ended`: by its program's end, so nobody will come back with this session's token. */
+  onClose: (reason: string, ended: boolean) => void = () => {};
 
   /** @param keys of the handshake; without them this is the original XOR protocol */
   constructor(socket: TcpSocket, out: Direction, inward: Direction, keys?: SessionKeys) {
@@ -80,12 +82,12 @@ export class Peer {
   }
 
   /** The connection is over. The fd is its owner's to close, in onClose. */
-  close(reason: string): void {
+  close(reason: string, ended = false): void {
     if (this.closed) return;
     this.closed = true;
     this.sealer?.free();
     this.opener?.free();
-    this.onClose(reason);
+    this.onClose(reason, ended);
   }
 }
 
@@ -187,6 +189,8 @@ function closeFrame(peer: Peer, type: FrameType): void {
     trace.step(out.frame, peer.shown, total, `header of ${framing.header} bytes in front: ${total} bytes`, outbox, frameAt);
   }
   peer.framesSent++;
+  peer.owesAnswer = false;
+  if (type === FrameType.data) peer.unanswered ||= 1;
   trace.sent.frames++;
   peer.frameAt = -1;
   peer.packets = 0;
@@ -235,8 +239,9 @@ export function inbound(peer: Peer, tun: Tun): void {
   const readAt = trace.clock();
   const count = peer.reader.fill(peer.socket.fd); // WALK 8.read R5.read
   if (count === -EAGAIN) return;
-  if (count === 0) return peer.close("the connection was closed without a goodbye");
+  if (count === 0) return peer.close("the connection was closed without a goodbye", true);
   if (count < 0) return peer.close(`read: ${errnoName(count)}`);
+  peer.unanswered = 0;
   try {
     for (let fresh = count; !peer.closed && peer.reader.next(); fresh = 0) {
       receiveFrame(peer, tun, fresh, readAt); // WALK 8.deframe R5.deframe
@@ -245,6 +250,7 @@ export function inbound(peer: Peer, tun: Tun): void {
     if (!(error instanceof BrokenStream)) throw error;
     peer.close(error.message);
   }
+  peer.owesAnswer ||= peer.reader.rest > 0; // the first part of a frame that takes long: the other end must not think that we hang
 }
 
 /**
@@ -274,6 +280,7 @@ function receiveFrame(peer: Peer, tun: Tun, fresh: number, readAt: bigint): void
   if (peer.framesReceived++ === 0) peer.onProven();
   trace.received.frames++;
   if (type === FrameType.control) return receiveControl(peer, start, end);
+  peer.owesAnswer = true;
 
   let place = 0; // of the packet in the frame
   for (let at = start; at < end && !peer.closed; place++) {
@@ -307,7 +314,7 @@ const large = (tun: Tun, memory: Memory, at: number) => (tun.header ? describeOf
 function receiveControl(peer: Peer, start: number, end: number): void {
   const { memory } = peer.reader;
   const word = end - start >= 4 ? memory.bytes.readUInt32BE(start) : 0;
-  if (word === Control.goodbye) peer.close("it said goodbye");
+  if (word === Control.goodbye) peer.close("it said goodbye", true);
   else if (word === Control.rekey || word === Control.switch) peer.onRekey(word, Buffer.from(memory.bytes.subarray(start + 4, end)));
   else if (word !== Control.keepalive) trace.drop("an unknown control word", peer.socket.remote, memory, start, end - start);
 }
