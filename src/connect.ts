@@ -44,7 +44,7 @@ export async function connect(options: ClientOptions, before?: Session): Promise
 /** Makes this machine's end of the tunnel what the session says, or tells the user how; says that we are connected. */
 export function configure(options: ClientOptions, { peer, config }: Session, before?: Session): void {
   const { address, remote } = peer.socket;
-  const changes = before ? clientRenewal(options, config, before.config, address) : clientChanges(options, config, address);
+  const changes = () => (before ? clientRenewal(options, config, before.config, address) : clientChanges(options, config, address));
   spared.add(address);
   const toDo = setUp(changes, options.configure);
   trace.note(`connected to ${remote}: this end of the tunnel is ${before ? "now " : ""}${describe(config)}${toDo}`);
@@ -56,7 +56,7 @@ const spared = new Set<string>(); // addresses of the server that its own tunnel
 function spare(options: ClientOptions, address: string): void {
   const changes = spared.has(address) ? [] : wayAround(options.routes, address);
   spared.add(address);
-  if (changes.length > 0) trace.note(`the server may be at ${address} now, and the way there must not go through the tunnel${setUp(changes, options.configure)}`);
+  if (changes.length > 0) trace.note(`the server may be at ${address} now, and the way there must not go through the tunnel${setUp(() => changes, options.configure)}`);
 }
 
 /**

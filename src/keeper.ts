@@ -5,7 +5,7 @@
  * business. It stays root when we do not (--user): it is started before, and takes no more commands once we have dropped root.
  */
 import { spawn } from "node:child_process";
-import { writeSync } from "node:fs";
+import { readdirSync, readFileSync, writeSync } from "node:fs";
 import { close, errnoName, O_CLOEXEC, pipe2, waitpid } from "./libc.ts";
 import { Failure } from "./program.ts";
 
@@ -25,19 +25,23 @@ for line; do
 done
 exit $failed`;
 
+const NAME = "simple-vpn-keeper of "; // the pid of its program
+const PATIENCE = 5_000; // ms, for the keepers of others
+
 export class Keeper {
   readonly pipe: number; // the end that we write to; whoever has it open holds the undoing up
   private readonly pid: number;
   private readonly kept: string[] = [];
 
   constructor() {
+    awaitOthers();
     const ends: [number, number] = [0, 0];
     const result = pipe2(ends, O_CLOEXEC);
     if (result < 0) throw new Failure(`Cannot make a pipe: ${errnoName(result)}`, "see pipe(2) for this error");
     this.pipe = ends[1];
     // Our stdout and stderr are its 3 and 4: libuv makes a child's 0, 1 and 2 blocking, and with them ours, the same open files; then
     // whoever is slow to read what we print would stop the tunnel.
-    const shell = spawn("sh", ["-c", SCRIPT, "simple-vpn-keeper"], { stdio: [ends[0], "ignore", "ignore", 1, 2], detached: true });
+    const shell = spawn("sh", ["-c", SCRIPT, NAME + process.pid], { stdio: [ends[0], "ignore", "ignore", 1, 2], detached: true });
     shell.unref(); // it waits for us, not we for it
     this.pid = shell.pid!;
     close(ends[0]);
@@ -67,4 +71,21 @@ export class Keeper {
     if (waitpid(this.pid, status, 0) >= 0 && status[0] === 0) return;
     throw new Failure("Cannot undo everything that --configure did", `what is left of it, by hand: ${this.kept.join("; ")}`);
   }
+}
+
+/**
+ * A program was killed, and is started again at once: its keeper may be at work still, and what it undoes is what we are about to do.
+ * Such a keeper is no child of its program any more. Errors: none; after PATIENCE we go on all the same.
+ */
+function awaitOthers(): void {
+  const isBusy = (pid: string) => {
+    try {
+      const owner = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0").find((word) => word.startsWith(NAME))?.slice(NAME.length);
+      return owner !== undefined && readFileSync(`/proc/${pid}/stat`, "utf8").split(") ").at(-1)!.split(" ")[1] !== owner; // state, ppid (proc(5))
+    } catch {
+      return false; // it has ended meanwhile
+    }
+  };
+  const pause = new Int32Array(new SharedArrayBuffer(4));
+  for (const deadline = Date.now() + PATIENCE; Date.now() < deadline && readdirSync("/proc").some(isBusy); ) Atomics.wait(pause, 0, 0, 20); // 20 ms
 }

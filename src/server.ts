@@ -26,7 +26,7 @@ program(() => {
   if (options.configure) checkDevice(options.nat);
   const clients = new Clients(options, tun, listener); //        each will be one more fd; who holds which inner address
   const { gateway } = clients.router;
-  const toDo = setUp(serverChanges(options, gateway), options.configure);
+  const toDo = setUp(() => serverChanges(options, gateway), options.configure);
   atExit(() => clients.end()); //                                before the changes are undone
   dropRoot(options.user);
   const addresses = innerAddresses(gateway, options.subnet.prefix, options.subnet6).join(" and ");

@@ -23,17 +23,17 @@ let keeper: Keeper | undefined; // from the first change on
 let dropped = false; // have we given up root? Then what is still to do is the user's
 
 /**
- * Runs the changes and says so; returns "". Or, without `configure`, returns the lines that tell the user to do it.
- * Errors: a Failure with the command's own words.
+ * Runs the changes and says so; returns "". Or, without `configure`, returns the lines that tell the user to do it. They are asked for
+ * when the keepers of others are done: what is to be undone is the difference to now. Errors: a Failure with the command's own words.
  */
-export function setUp(changes: Change[], configure: boolean): string {
+export function setUp(changes: () => Change[], configure: boolean): string {
   const what = LAB_HOST ? `${nextTerminal(`make configure-${LAB_HOST}`)}, which runs on the ${LAB_HOST}:` : "Type in the next terminal, as root:";
-  if (!configure || dropped) return ["", what, ...changes.map(({ run }) => `  ${run}`)].join("\n");
+  if (!configure || dropped) return ["", what, ...changes().map(({ run }) => `  ${run}`)].join("\n");
   if (!keeper) {
     keeper = new Keeper();
     atExit(() => keeper!.finish());
   }
-  for (const { run, undo, unless, same } of changes) {
+  for (const { run, undo, unless, same } of changes()) {
     console.log(`# ${marked(run)}`);
     if (undo !== undefined) keeper.keep(marked(undo));
     if (unless !== undefined && execute(marked(unless)).status === 0) continue;

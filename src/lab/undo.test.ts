@@ -58,18 +58,42 @@ labTest("after SIGKILL, too, without a next start", async (lab) => {
   await retry(() => assert.deepEqual(state(lab), before));
 });
 
+/** An environment in which iptables, where its arguments fit the pattern, says so, waits, and says so again: files in the folder. */
+function slowIptables(folder: string, pattern: string): { env: NodeJS.ProcessEnv } {
+  const script = `#!/bin/sh\nPATH="$OLD_PATH"\ncase "$*" in ${pattern}) touch ${folder}/begun; sleep 0.5; iptables "$@"; touch ${folder}/done ;; *) exec iptables "$@" ;; esac\n`;
+  writeFileSync(join(folder, "iptables"), script, { mode: 0o755 });
+  return { env: { ...SECRET.env, OLD_PATH: process.env.PATH, PATH: `${folder}:${process.env.PATH}` } };
+}
+
 labTest("after SIGKILL in the middle of a command of the set-up", async (lab) => {
   furnish(lab);
   lab.run("server", "sysctl -w net.ipv4.ip_forward=0");
   const before = state(lab);
   const folder = mkdtempSync(join(tmpdir(), "simple-vpn-slow-"));
-  writeFileSync(join(folder, "iptables"), `#!/bin/sh\nPATH="$OLD_PATH"\ncase "$*" in *-A*) touch ${folder}/adding; sleep 0.5; iptables "$@"; touch ${folder}/added ;; *) exec iptables "$@" ;; esac\n`, { mode: 0o755 });
-  const env = { ...SECRET.env, OLD_PATH: process.env.PATH, PATH: `${folder}:${process.env.PATH}` };
-  const server = startProgram(lab, "server", "server", ["--configure", "--nat", "eth1"], { env });
-  await retry(() => assert.ok(existsSync(join(folder, "adding"))));
+  const server = startProgram(lab, "server", "server", ["--configure", "--nat", "eth1"], slowIptables(folder, "*-A*"));
+  await retry(() => assert.ok(existsSync(join(folder, "begun"))));
   assert.equal(await server.stop("SIGKILL"), "SIGKILL");
-  await retry(() => assert.ok(existsSync(join(folder, "added")), "the command goes on without its parent"));
+  await retry(() => assert.ok(existsSync(join(folder, "done")), "the command goes on without its parent"));
   await retry(() => assert.deepEqual(state(lab), before));
+  rmSync(folder, { recursive: true });
+});
+
+labTest("a program that is started while its killed predecessor's keeper is still at work does not lose its rules to it", async (lab) => {
+  lab.run("server", "sysctl -w net.ipv4.ip_forward=0");
+  const before = state(lab);
+  const folder = mkdtempSync(join(tmpdir(), "simple-vpn-slow-"));
+  const killed = startProgram(lab, "server", "server", ["--configure", "--nat", "eth1"], slowIptables(folder, "*-D*"));
+  await killed.until(/listening on/);
+  const busy = keeper(lab, killed);
+  const exit = once(killed.child, "exit"); // its "close" would wait for the keeper
+  killed.child.kill("SIGKILL");
+  await exit;
+  const server = await startServer(lab);
+  await retry(() => assert.ok(!existsSync(`/proc/${busy}`)));
+  const client = await startClient(lab);
+  ping(lab, "client", TARGET);
+  for (const program of [client, server]) assert.equal(await program.stop(), 0, program.output);
+  assert.deepEqual(state(lab), before);
   rmSync(folder, { recursive: true });
 });
 
