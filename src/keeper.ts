@@ -5,7 +5,7 @@
  * business. It stays root when we do not (--user): it is started before, and takes no more commands once we have dropped root.
  */
 import { spawn } from "node:child_process";
-import { readdirSync, readFileSync, writeSync } from "node:fs";
+import { readdirSync, readFileSync, readlinkSync, writeSync } from "node:fs";
 import { close, errnoName, O_CLOEXEC, pipe2, waitpid } from "./libc.ts";
 import { Failure } from "./program.ts";
 
@@ -15,14 +15,20 @@ exec >&3 2>&4
 trap '' HUP INT QUIT PIPE TERM
 set -f
 while IFS= read -r line; do
-  case $line in forget) shift ;; enough) break ;; *) set -- "$line" "$@" ;; esac
+  case $line in
+    forget\\ *)
+      for kept; do
+        shift
+        if [ "forget $kept" = "$line" ]; then line=; else set -- "$@" "$kept"; fi
+      done ;;
+    enough) break ;;
+    *) set -- "$line" "$@" ;;
+  esac
 done
 while read -r line; do :; done
 failed=0
-for line; do
-  echo "# $line" 2> /dev/null
-  $line > /dev/null || failed=1
-done
+for line; do $line > /dev/null || failed=1; done
+for line; do echo "# $line"; done 2> /dev/null # afterwards: whoever is slow to read what we print must not hold up the undoing
 exit $failed`;
 
 const NAME = "simple-vpn-keeper of "; // the pid of its program
@@ -50,18 +56,28 @@ export class Keeper {
   /** `undo`, one command, will be run at our end. Say so before what it undoes is done: we may be killed in between. */
   keep(undo: string): void {
     this.kept.unshift(undo);
-    writeSync(this.pipe, `${undo}\n`);
+    this.tell(undo);
   }
 
-  /** The latest one is not needed: what it would undo has failed. */
-  forget(): void {
-    this.kept.shift();
-    writeSync(this.pipe, "forget\n");
+  /** `undo` is not needed: what it would undo has failed, or is undone already. */
+  forget(undo: string): void {
+    const at = this.kept.indexOf(undo);
+    if (at < 0) return;
+    this.kept.splice(at, 1);
+    this.tell(`forget ${undo}`);
   }
 
   /** No more commands from us: whoever breaks into this program, without root by now, must not find a root shell at a pipe. */
   enough(): void {
-    writeSync(this.pipe, "enough\n");
+    this.tell("enough");
+  }
+
+  private tell(line: string): void {
+    try {
+      writeSync(this.pipe, `${line}\n`);
+    } catch {
+      throw new Failure("Cannot keep what --configure does, to undo it: the keeper has ended", `at the end, by hand: ${this.kept.join("; ")}`);
+    }
   }
 
   /** Lets it undo everything, and waits until it has. Throws a Failure if it could not. */
@@ -69,7 +85,7 @@ export class Keeper {
     close(this.pipe);
     const status: [number] = [0];
     if (waitpid(this.pid, status, 0) >= 0 && status[0] === 0) return;
-    throw new Failure("Cannot undo everything that --configure did", `what is left of it, by hand: ${this.kept.join("; ")}`);
+    throw new Failure("Cannot undo everything that --configure did", `by hand, what is left of these: ${this.kept.join("; ")}`);
   }
 }
 
@@ -78,10 +94,12 @@ export class Keeper {
  * Such a keeper is no child of its program any more. Errors: none; after PATIENCE we go on all the same.
  */
 function awaitOthers(): void {
+  const namespaces = (pid: string) => ["net", "pid"].map((kind) => readlinkSync(`/proc/${pid}/ns/${kind}`)).join();
+  const own = namespaces("self");
   const isBusy = (pid: string) => {
     try {
-      const owner = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0").find((word) => word.startsWith(NAME))?.slice(NAME.length);
-      return owner !== undefined && readFileSync(`/proc/${pid}/stat`, "utf8").split(") ").at(-1)!.split(" ")[1] !== owner; // state, ppid (proc(5))
+      const program = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0").find((word) => word.startsWith(NAME))?.slice(NAME.length);
+      return program !== undefined && readFileSync(`/proc/${pid}/stat`, "utf8").split(") ").at(-1)!.split(" ")[1] !== program && namespaces(pid) === own; // proc(5): state, ppid
     } catch {
       return false; // it has ended meanwhile
     }

@@ -39,9 +39,10 @@ export function setUp(changes: () => Change[], configure: boolean): string {
     if (unless !== undefined && execute(marked(unless)).status === 0) continue;
     try {
       command(marked(run));
+      keeper.forget(run); // an undoing that is done now
     } catch (error) {
       if (same && / File exists$/.test((error as Failure).message)) continue;
-      if (undo !== undefined) keeper.forget();
+      if (undo !== undefined) keeper.forget(marked(undo));
       throw error;
     }
   }
