@@ -27,7 +27,7 @@ const holder = (address: string) => clients.router.clientAt(parseIPv4(address)!)
 
 /** A session whose client has not sent a sealed frame yet. */
 async function shakeHands(wish?: Wish, port = PORT) {
-  const socket = await connectTcp("127.0.0.1", port);
+  const socket = await connectTcp(["127.0.0.1"], port);
   const { peer, config } = await startSession(socket, SECRET, wish);
   return { ...config, peer, text: formatIPv4(config.address), leave: () => sendControl(peer, Control.goodbye) };
 }
@@ -135,7 +135,7 @@ test("a replayed message 1, with a wish and the right token, takes nothing and d
   aesFraming.putHeader(frame.bytes, 0, FrameType.handshake, message.length);
   message.copy(frame.bytes, 4);
   for (let i = 0; i < 3; i++) {
-    const { fd } = await connectTcp("127.0.0.1", PORT);
+    const { fd } = await connectTcp(["127.0.0.1"], PORT);
     write(fd, frame, 0, 4 + message.length);
     assert.ok(await ready(fd, "readable", 5000), "it is answered");
     frame.bytes.writeUInt32BE(0x03000014, 200); // a control frame, sealed with a key that nobody has

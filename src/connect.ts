@@ -5,6 +5,7 @@
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { canCarryIPv6, clientChanges, clientRenewal, innerAddresses, wayAround } from "./changes.ts";
+import { Control } from "./frame.ts";
 import type { ClientConfig } from "./handshake.ts";
 import { close } from "./libc.ts";
 import type { ClientOptions } from "./options.ts";
@@ -12,9 +13,9 @@ import { Failure } from "./program.ts";
 import { keepFresh } from "./rekey.ts";
 import { startSession, WrongSecret } from "./session.ts";
 import { setUp } from "./setup.ts";
-import { connectTcp } from "./tcp.ts";
+import { connectTcp, resolve } from "./tcp.ts";
 import { DOWN, trace, UP } from "./trace.ts";
-import { Peer } from "./tunnel.ts";
+import { Peer, sendControl } from "./tunnel.ts";
 
 const FIRST_PAUSE = 500; // ms, at most, before the first try …
 const LONGEST_PAUSE = 30_000; // … and before each of the later ones
@@ -23,18 +24,19 @@ export interface Session {
   peer: Peer;
   config: ClientConfig;
   answered: boolean; // has the server ever sent a frame, in this session or one before it?
+  failures: number; // tries that failed, since a session in which it did
 }
 
 /** One try: a TCP connection, fresh keys, and an inner address, that of the session `before` if the server still has it. Errors: a Failure. */
-export async function connect(options: ClientOptions, before?: Session): Promise<Session> {
-  const socket = await connectTcp(options.server, options.port, before?.peer.socket.address, (address) => before && spare(options, address));
+export async function connect(options: ClientOptions, before?: Session, addresses?: string[]): Promise<Session> {
+  const socket = await connectTcp(addresses ?? (await resolve(options.server)), options.port, (address) => before && spare(options, address));
   const answered = before !== undefined && (before.answered || before.peer.framesReceived > 0);
-  if (!options.secret) return { peer: new Peer(socket, UP, DOWN), config: { ...options.address, mtu: options.mtu }, answered };
+  if (!options.secret) return { peer: new Peer(socket, UP, DOWN), config: { ...options.address, mtu: options.mtu }, answered, failures: 0 };
   try {
     const { peer, config } = await startSession(socket, options.secret, before?.config);
     keepFresh(peer, options.secret, options.rekey);
     const mtu = Math.min(config.mtu, options.mtu);
-    return { peer, config: { ...config, mtu, subnet6: canCarryIPv6(options.tun, mtu) ? config.subnet6 : undefined }, answered };
+    return { peer, config: { ...config, mtu, subnet6: canCarryIPv6(options.tun, mtu) ? config.subnet6 : undefined }, answered, failures: 0 };
   } catch (error) {
     close(socket.fd);
     throw error;
@@ -67,27 +69,39 @@ export async function reconnect(options: ClientOptions, before: Session, reason:
   const lostAt = performance.now();
   const lost = `Lost the server ${before.peer.socket.remote}: ${reason}`;
   // Without a handshake, two different ciphers show only so.
-  if (!options.secret && !before.answered && before.peer.framesReceived === 0) throw new Failure(lost, "start both ends with --cipher xor, or both without");
+  if (!options.secret && !before.answered && before.peer.framesReceived === 0) throw new Failure(lost, "start both ends with --cipher xor, or both without; or is the server full?");
   if (options.once) throw new Failure(lost, "start the server, then this client again");
 
   let problem = lost;
-  let session: Session | undefined;
-  for (let failures = 0; !session; failures++) {
+  let addresses = [before.peer.socket.address];
+  let lookup: Promise<void> | undefined; // under way
+  for (let failures = before.peer.framesReceived > 0 ? 0 : before.failures; ; failures++) {
     const pause = backOff(failures);
     trace.note(`${problem}; trying again in ${seconds(pause)} s`);
+    // Nobody waits for it: the way to the name server may lead into the tunnel.
+    lookup ??= resolve(options.server).then((found) => void (addresses = found), () => {}).finally(() => (lookup = undefined));
     await sleep(pause);
+    let session: Session | undefined;
     try {
-      session = await connect(options, before);
+      session = await connect(options, before, addresses);
+      const same = describe(session.config) === describe(before.config);
+      const again = `connected again after ${seconds(performance.now() - lostAt)} s`;
+      trace.note(same ? `${again}: this end of the tunnel is still ${describe(session.config)}` : `${again}, but with another address or MTU`);
+      if (!same) configure(options, session, before);
+      return { ...session, failures: failures + 1 };
     } catch (error) {
       if (!(error instanceof Failure) || error instanceof WrongSecret) throw error;
       problem = error.message;
+      if (session) leave(session.peer);
     }
   }
-  const same = describe(session.config) === describe(before.config);
-  const again = `connected again after ${seconds(performance.now() - lostAt)} s`;
-  trace.note(same ? `${again}: this end of the tunnel is still ${describe(session.config)}` : `${again}, but with another address or MTU`);
-  if (!same) configure(options, session, before);
-  return session;
+}
+
+/** Ends a session that is of no use. */
+function leave(peer: Peer): void {
+  sendControl(peer, Control.goodbye);
+  peer.close("");
+  close(peer.socket.fd);
 }
 
 /**

@@ -78,7 +78,7 @@ test("an exception in a handler reaches uncaughtException, so that the program c
 
 test("a reset connection wakes the loop, and SO_ERROR or read() tells why", async () => {
   const listener = listenTcp("127.0.0.1", 5551);
-  const client = await connectTcp("127.0.0.1", 5551);
+  const client = await connectTcp(["127.0.0.1"], 5551);
   assert.ok(await ready(listener, "readable", 5000));
   const server = acceptTcp(listener) as TcpSocket;
   let errors = 0;

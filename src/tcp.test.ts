@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { if_nametoindex } from "./libc.ts";
-import { endpoint, readSockaddr, sockaddr } from "./tcp.ts";
+import { endpoint, readSockaddr, resolve, sockaddr } from "./tcp.ts";
 
 test("sockaddr() lays out both families as ip(7) and ipv6(7) say, and readSockaddr() reads them", () => {
   const layouts: Record<string, string> = {
@@ -27,6 +27,10 @@ test("readSockaddr() shows an IPv4 client of an IPv6 socket as what it is, and n
 test("sockaddr() takes any scope that Node takes: a number that is no interface's index is a name, and an unknown one is 0", () => {
   for (const scope of ["-1", "99999999999", "1.5", "0x10", "1e9", "no-such-dev"]) assert.equal(sockaddr(`fe80::1%${scope}`, 1).readUInt32LE(24), 0, scope);
   assert.equal(sockaddr("fe80::1%999999999", 1).readUInt32LE(24), 999999999);
+});
+
+test("resolve() knows an IPv4 address in IPv6's clothes, whose packets are IPv4", async () => {
+  for (const [name, address] of [["::ffff:203.0.113.1", "203.0.113.1"], ["[2001:db8::1]", "2001:db8::1"], ["fe80::1%eth0", "fe80::1%eth0"], ["192.168.1.1", "192.168.1.1"]] as const) assert.deepEqual(await resolve(name), [address]);
 });
 
 test("endpoint() puts brackets around an IPv6 address", () => {

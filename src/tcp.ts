@@ -131,12 +131,10 @@ export function acceptTcp(listener: number): TcpSocket | number {
 }
 
 /**
- * Connects to `host`: an IPv4 or IPv6 address, or a name, whose addresses are tried one after the other, in the resolver's order.
- * `known`: its address, should nobody answer for its name. `prepare` is called before each try.
+ * Connects to the first of `addresses` that takes us. `prepare` is called before each try.
  * Errors: a Failure that says what to try.
  */
-export async function connectTcp(host: string, port: number, known?: string, prepare = (_address: string): void => {}): Promise<TcpSocket> {
-  const addresses = await resolve(host.replace(/^\[(.*)\]$/, "$1"), known);
+export async function connectTcp(addresses: string[], port: number, prepare = (_address: string): void => {}): Promise<TcpSocket> {
   const failures: string[] = [];
   let refused = false;
   for (const address of addresses) {
@@ -165,14 +163,16 @@ async function connect(fd: number, address: Buffer, ms: number): Promise<number>
   return (await ready(fd, "writable", ms)) ? -socketError(fd) : -libc.ETIMEDOUT;
 }
 
-/** The addresses of a name, of both families; an address is its own only one. */
-async function resolve(host: string, known?: string): Promise<string[]> {
-  if (isIPv4(host) || isIPv6(host)) return [host];
+/** The addresses of a name, of both families, in the resolver's order; an address is its own only one. Errors: a Failure. */
+export async function resolve(name: string): Promise<string[]> {
+  const host = name.replace(/^\[(.*)\]$/, "$1");
   if (host === "") throw new Failure(`Cannot connect to "": no name and no address`, "give the server's name or address");
+  const ipv6 = parseIPv6(host);
+  if (ipv6?.toString("hex", 0, 12) === MAPPED) return [formatIPv4(ipv6.readUInt32BE(12))]; // its packets are IPv4
+  if (isIPv4(host) || isIPv6(host)) return [host];
   try {
     return (await dns.lookup(host, { all: true })).map(({ address }) => address);
   } catch (error) {
-    if (known !== undefined) return [known]; // the way to the name server may go through the tunnel
     throw new Failure(`Cannot find ${host}: ${(error as NodeJS.ErrnoException).code}`, "check the name, or give the server's address");
   }
 }

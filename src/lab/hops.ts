@@ -10,7 +10,7 @@ import { readSecret } from "../options.ts";
 import { type Cidr, formatIPv4 } from "../packet.ts";
 import type { Failure } from "../program.ts";
 import { startSession } from "../session.ts";
-import { bracketed, connectTcp, type TcpSocket } from "../tcp.ts";
+import { bracketed, connectTcp, resolve, type TcpSocket } from "../tcp.ts";
 import { CLONE_DEVICE } from "../tun.ts";
 import { type PingWalk, pingWatched } from "./drops.ts";
 import { ask, connectionsOf, filter, findHolder, findLink, findNat, nftTables, routeTo, routeWithout, sysctl } from "./inspect.ts";
@@ -77,7 +77,7 @@ export function clientChecks(options: Options): Check[] {
         return problem(`${remote} is routed into ${tun} itself: a routing loop`, fix);
       }
       try {
-        socket = await connectTcp(remote, port);
+        socket = await connectTcp(await resolve(remote), port);
         return ok(`${socket.remote} answers`);
       } catch (error) {
         return problem((error as Failure).message, doctorThere);

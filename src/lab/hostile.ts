@@ -87,7 +87,7 @@ function told(): Promise<void> {
 
 /** A session like an honest client's. */
 async function insider(server: string): Promise<{ peer: Peer; own: number; subnet6?: Prefix96 | undefined }> {
-  const { peer, config } = await startSession(await connectTcp(server, PORT), readSecret(undefined));
+  const { peer, config } = await startSession(await connectTcp([server], PORT), readSecret(undefined));
   sendControl(peer, Control.keepalive);
   return { peer, own: config.address, subnet6: config.subnet6 };
 }
