@@ -9,7 +9,7 @@ import type { ClientConfig } from "./handshake.ts";
 import type { ClientOptions, ServerOptions } from "./options.ts";
 import { embed, formatIPv4, parseCidr, type Prefix96 } from "./packet.ts";
 import { Failure } from "./program.ts";
-import { command, execute } from "./setup.ts";
+import { execute } from "./setup.ts";
 
 /** One command, and the one that takes it back. */
 export interface Change {
@@ -36,19 +36,26 @@ function bringUp(tun: string, [ipv4, ipv6]: string[], mtu: number): Change[] {
   return [setLink("addrgenmode none multicast off"), ...changes, addAddress(ipv6)];
 }
 
-/** A persistent TUN (tuntap.rst: TUNSETPERSIST) as it is now: the command that makes its link so again, and its addresses. Undefined for one that goes with us. */
-function persistent(tun: string): { link: string; has(address: string): boolean } | undefined {
+const removal = (address: string, tun: string) => `ip addr del ${address} dev ${tun}`;
+
+interface Persistent {
+  link: string; // the command that makes its link what it was
+  has(address: string): boolean; // had it that one?
+}
+const found = new Map<string, Persistent | undefined>();
+
+/** A persistent TUN (tuntap.rst: TUNSETPERSIST) as we found it; undefined for one that goes with us. */
+function persistent(tun: string): Persistent | undefined {
+  if (found.has(tun)) return found.get(tun);
   const said = execute(`ip -d -o link show dev ${tun}`).stdout ?? "";
-  if (!said.includes(" persist on")) return undefined;
-  const addresses = command(`ip -o addr show dev ${tun}`);
+  const addresses = execute(`ip -o addr show dev ${tun}`).stdout ?? "";
   const [, flags = "", mtu] = /<(.*?)> mtu (\d+)/.exec(said) ?? [];
   const mode = ["eui64", "none", "stable_secret", "random"][parseInt(setting(`ipv6/conf/${tun}/addr_gen_mode`))]; // enum in6_addr_gen_mode, linux/if_link.h
   const link = `ip link set ${tun} ${/\bUP\b/.test(flags) ? "up" : "down"} mtu ${mtu} multicast ${flags.includes("MULTICAST") ? "on" : "off"}`;
-  return { link: mode ? `${link} addrgenmode ${mode}` : link, has: (address) => addresses.includes(` ${address} `) };
+  const former = { link: mode ? `${link} addrgenmode ${mode}` : link, has: (address: string) => addresses.includes(` ${address} `) };
+  found.set(tun, said.includes(" persist on") ? former : undefined);
+  return found.get(tun);
 }
-
-/** A flush is content where there is nothing to remove any more. */
-const removal = (address: string, tun: string) => `ip addr flush dev ${tun} to ${address.split("/")[0]}`;
 
 /** One rule of iptables or ip6tables. */
 const rule = (line: string): Change => ({ run: line, undo: line.replace(/ -[AI] /, " -D "), unless: line.replace(/ -[AI] /, " -C ") });
@@ -57,7 +64,7 @@ const rule = (line: string): Change => ({ run: line, undo: line.replace(/ -[AI] 
  * May `tun`, at this MTU in bytes, have an IPv6 address? Not where the kernel has no IPv6 or was told to leave it out, nor below the
  * smallest MTU that IPv6 allows (RFC 8200, section 5): there the kernel takes IPv6 away from the interface.
  */
-export const canCarryIPv6 = (tun: string, mtu: number) => mtu >= 1280 && setting(`ipv6/conf/${tun}/disable_ipv6`) === "0";
+export const canCarryIPv6 = (tun: string, mtu: number) => mtu >= 1280 && (setting(`ipv6/conf/${tun}/disable_ipv6`) || setting("ipv6/conf/default/disable_ipv6")) === "0";
 
 /** A value below /proc/sys/net; "" where there is no such file. */
 function setting(path: string): string {
@@ -129,45 +136,64 @@ export function wayAround(routes: string[], server: string): Change[] {
   return [ipRule(ip, `to ${self} lookup main`, PREFERENCE), ipRule(ip, `to ${self} unreachable`, PREFERENCE + 1)]; // while there is no way: else the next rule finds one
 }
 
+type Routed = Pick<ClientOptions, "tun" | "routes"> & { server?: string };
+
+/** Must this route be in TABLE? It contains the server's address, or may one day, if a name stands for that; or it is a default route, and `main` has one. */
+function isSpecial(route: string, options: Routed, server: string): boolean {
+  const isName = options.server !== undefined && isIP(options.server.replace(/[[\]]/g, "")) === 0;
+  return contains(route, server) || route.endsWith("/0") || (isName && route !== hostRoute(route.split("/")[0]!));
+}
+
 /** The client's commands: its end of the tunnel, and what is routed into it. `server`: the server's outer address. */
-export function clientChanges(options: Pick<ClientOptions, "tun" | "routes">, config: Inner, server: string): Change[] {
+export function clientChanges(options: Routed, config: Inner, server: string): Change[] {
   const { tun, routes } = options;
-  const { address, prefix, mtu, subnet6 } = config;
-  const stray = subnet6 ? undefined : routes.find((route) => route.includes(":"));
-  if (stray) throw new Failure(`Cannot route ${stray} into the tunnel: it carries no IPv6`, "leave that --route out; IPv6 needs a server that has it, an MTU of 1280 or more, and a kernel with IPv6 here");
-  const { network } = parseCidr(`${formatIPv4(address)}/${prefix}`)!;
-  const inner = innerAddresses(network, prefix, subnet6).find((subnet) => contains(subnet, server));
-  if (inner || routes.includes(hostRoute(server))) {
-    const where = inner ? `the inner subnet ${inner}` : `--route ${hostRoute(server)}`;
-    throw new Failure(`Cannot route the server itself into the tunnel to it: ${where}`, "leave that --route out, or choose another --subnet on the server");
-  }
-  const special = routes.filter((route) => contains(route, server) || route.endsWith("/0")); // the main table has a default route already
-  special.sort((a, b) => length(b) - length(a));
-  const stays = persistent(tun) !== undefined;
-  const addRoute = (route: string, table = ""): Change => ({ run: `ip route add ${route} dev ${tun}${table}`, undo: stays ? `${ipFor(route)} route flush exact ${route} dev ${tun}${table}` : undefined });
+  checkRoutes(routes, config, server);
+  const special = routes.filter((route) => isSpecial(route, options, server)).sort((a, b) => length(b) - length(a));
+  const others = special.map((route) => / dev (\S+)/.exec(execute(`${ipFor(route)} route show table ${TABLE}`).stdout)?.[1]);
+  const other = others.find((device) => device !== undefined && device !== tun);
+  if (other) throw new Failure(`Cannot route ${special[0]} into ${tun}: the routes of ${other} are in table ${TABLE}`, "end the other client first, or leave that --route out");
+  const addRoute = (route: string, table = ""): Change[] => {
+    const where = `${route} dev ${tun}${table}`;
+    const isThere = persistent(tun) && execute(`${ipFor(route)} route show exact ${where}`).stdout !== "";
+    return isThere ? [] : [{ run: `ip route add ${where}`, undo: persistent(tun) && `${ipFor(route)} route flush exact ${where}` }];
+  };
   return [
-    ...bringUp(tun, addressesOf(config), mtu),
-    ...routes.filter((route) => !special.includes(route)).map((route) => addRoute(route)),
-    ...wayAround(routes, server),
+    ...bringUp(tun, addressesOf(config), config.mtu),
+    ...routes.filter((route) => !special.includes(route)).flatMap((route) => addRoute(route)),
+    ...special.flatMap((route) => addRoute(route, ` table ${TABLE}`)),
+    ...wayAround(routes, server), // before the rules that lead to the table
     ...special.flatMap((route, i) => [
-      addRoute(route, ` table ${TABLE}`),
       ipRule(ipFor(route), `to ${route} lookup main suppress_prefixlength ${length(route)}`, PREFERENCE + 2 + 2 * i), // what is more specific wins, as always
       ipRule(ipFor(route), `to ${route} lookup ${TABLE}`, PREFERENCE + 3 + 2 * i),
     ]),
   ];
 }
 
+/** Errors: a Failure for a route that cannot be. */
+function checkRoutes(routes: string[], config: Inner, server: string): void {
+  const { address, prefix, subnet6 } = config;
+  const stray = subnet6 ? undefined : routes.find((route) => route.includes(":"));
+  if (stray) throw new Failure(`Cannot route ${stray} into the tunnel: it carries no IPv6`, "leave that --route out; IPv6 needs a server that has it, an MTU of 1280 or more, and a kernel with IPv6 here");
+  const { network } = parseCidr(`${formatIPv4(address)}/${prefix}`)!;
+  const inner = innerAddresses(network, prefix, subnet6).find((subnet) => contains(subnet, server));
+  if (!inner && !routes.includes(hostRoute(server))) return;
+  const where = inner ? `the inner subnet ${inner}` : `--route ${hostRoute(server)}`;
+  throw new Failure(`Cannot route the server itself into the tunnel to it: ${where}`, "leave that --route out, or choose another --subnet on the server");
+}
+
 /** The commands when the server has given this end another address or MTU: what is new, and then the old address goes. The routes stay all the while. */
-export function clientRenewal(options: Pick<ClientOptions, "tun" | "routes">, config: Inner, former: Inner, server: string): Change[] {
+export function clientRenewal(options: Routed, config: Inner, former: Inner, server: string): Change[] {
   const { tun } = options;
   const done = clientChanges(options, former, server).map(({ run }) => run);
   const kept = addressesOf(config);
+  const goes = (own: string) => !kept.includes(own) && !persistent(tun)?.has(own) && !(own.includes(":") && config.mtu < 1280); // that one the kernel has removed
   // Or the old address would take a new one of its subnet along, and the routes with it (ip-sysctl.rst).
   const promote = `net/ipv4/conf/${tun}/promote_secondaries`;
   return [
     { run: `sysctl -w ${promote}=1`, undo: persistent(tun) && `sysctl -w ${promote}=${setting(promote.slice(4))}` },
+    ...(former.mtu < 1280 ? [{ run: `ip link set ${tun} mtu ${config.mtu}` }] : []), // so that it has IPv6 again
     ...clientChanges(options, config, server).filter(({ run }) => !done.includes(run)),
-    ...addressesOf(former).filter((own) => !kept.includes(own)).map((own) => ({ run: own.includes(":") ? removal(own, tun) : `ip addr del ${own} dev ${tun}` })),
+    ...addressesOf(former).filter(goes).map((own) => ({ run: removal(own, tun) })),
   ];
 }
 

@@ -42,12 +42,17 @@ async function startExchange(lab: Lab): Promise<() => Promise<void>> {
   };
 }
 
-labTest("a TCP connection inside the tunnel survives the server's death; the client comes back to its address", async (lab) => {
-  // NAT by hand, as in the five terminals: --nat takes its rule along when the server dies, and the kernel then resets the connection.
-  lab.run("server", "iptables -t nat -A POSTROUTING -s 10.8.0.0/24 -o eth1 -j MASQUERADE");
+// With --nat's own rules alone the kernel stops tracking connections when the server dies and they go, and resets what comes in. So there
+// is another rule that tracks them: NAT by hand, as in the five terminals, or any stateful one of a firewall.
+const TRACKING = {
+  "NAT by hand": ["iptables -t nat -A POSTROUTING -s 10.8.0.0/24 -o eth1 -j MASQUERADE", []],
+  "--nat on a host with a firewall": ["iptables -A INPUT -m conntrack --ctstate INVALID -j DROP", ["--nat", "eth1"]],
+} as const;
+for (const [where, [rule, args]] of Object.entries(TRACKING)) labTest(`a TCP connection inside the tunnel survives the server's death; the client comes back to its address (${where})`, async (lab) => {
+  lab.run("server", rule);
   lab.run("server", "sysctl -w net.ipv4.ip_forward=1");
   const start = async () => {
-    const server = startProgram(lab, "server", "server", ["--configure"], SECRET);
+    const server = startProgram(lab, "server", "server", ["--configure", ...args], SECRET);
     await server.until(/listening on/);
     return server;
   };
@@ -115,6 +120,57 @@ labTest("another subnet after the restart, with an IPv6 route: the routes stay, 
   for (const target of [TARGET, TARGET6]) ping(lab, "client", target);
 });
 
+labTest("a server that has IPv6 no more, for a client that routes it: the tunnel waits, and goes on with the next server that has it", async (lab) => {
+  lab.addIPv6();
+  let server = await startServer(lab);
+  const client = await startClient(lab, "client", "--route", `${TARGET6}/128`);
+  for (const args of [["--subnet6", "off"], ["--mtu", "1200"]]) {
+    await server.stop();
+    server = await startServer(lab, ...args);
+    await client.until(/Cannot route 2001:\S+ into the tunnel: it carries no IPv6; trying again in/);
+    await server.until(/client 10\.8\.0\.2 .*left: it said goodbye/);
+    assert.match(lab.run("client", `ip route get ${TARGET6}`), /dev tun0/, "nothing leaves beside the tunnel meanwhile");
+    client.output = "";
+    await server.stop();
+    server = await startServer(lab);
+    await client.until(/connected again/);
+    for (const target of [TARGET, TARGET6]) ping(lab, "client", target);
+  }
+});
+
+labTest("an MTU too small for IPv6, and back", async (lab) => {
+  lab.addIPv6();
+  let server = await startServer(lab);
+  const client = await startClient(lab);
+  for (const [mtu, own] of [["1200", "10.8.0.2/24, MTU 1200"], ["1400", "10.8.0.2/24 and fd56:504e::a08:2/96, MTU 1400"]] as const) {
+    await server.stop();
+    server = await startServer(lab, "--mtu", mtu);
+    await client.until(new RegExp(`now ${own}\\n`));
+    ping(lab, "client", TARGET);
+  }
+  ping(lab, "client", "fd56:504e::a08:1");
+});
+
+labTest("--cipher xor: a full server takes a connection and closes it at once; the client waits longer each time all the same", async (lab) => {
+  const start = (host: string, ...args: string[]) => startProgram(lab, host, "client", [...args, "--cipher", "xor", "--configure", "--route", `${TARGET}/32`], SECRET);
+  const one = ["--cipher", "xor", "--max-clients", "1"];
+  const server = await startServer(lab, ...one);
+  const client = start("client", "192.168.1.1");
+  await client.until(/connected to/);
+  ping(lab, "client", TARGET, 1);
+  const rival = start(lab.addClient(2), "192.168.2.1", "--address", "10.8.0.3/24");
+  assert.equal(await rival.ended, 1);
+  assert.match(rival.output, /start both ends with --cipher xor, or both without; or is the server full\?/);
+  client.child.kill("SIGSTOP");
+  await server.stop();
+  await startServer(lab, ...one);
+  const again = start("client2", "192.168.2.1", "--address", "10.8.0.3/24");
+  await again.until(/connected to/);
+  ping(lab, "client2", TARGET, 1);
+  client.child.kill("SIGCONT");
+  await client.until(/trying again in [2-9]\.\d s/);
+});
+
 labTest("while waiting for the server: a signal ends the client at once with 0, another secret ends it with 1", async (lab) => {
   const server = await startServer(lab);
   const host = lab.addClient(2);
@@ -138,12 +194,13 @@ labTest("while no name server answers: the address of before is tried again, and
   const folder = mkdtempSync(join(tmpdir(), "simple-vpn-test-"));
   const [hosts, resolver] = [join(folder, "hosts"), join(folder, "resolv.conf")];
   writeFileSync(hosts, "192.168.1.1 vpn.test\n");
-  writeFileSync(resolver, "nameserver 192.168.1.77\n"); // nobody's
+  writeFileSync(resolver, "nameserver 192.168.1.1\n");
+  lab.run("server", "iptables -A INPUT -p udp --dport 53 -j DROP");
   lab.run("lab", `mount --bind ${hosts} /etc/hosts`); // in the lab's own mount namespace
   lab.run("lab", `mount --bind ${resolver} /etc/resolv.conf`);
   const start = (name: string, tun: string, patience: string) => startProgram(lab, "client", "client", [name, "--tun", tun], { env: { ...SECRET.env, RES_OPTIONS: patience } });
   const server = await startServer(lab);
-  const client = start("vpn.test", "tun0", "timeout:1 attempts:1");
+  const client = start("vpn.test", "tun0", "timeout:10 attempts:3"); // longer than until() waits
   await client.until(/connected to 192\.168\.1\.1/);
   writeFileSync(hosts, "");
   await server.stop();

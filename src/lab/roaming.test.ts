@@ -83,6 +83,37 @@ labTest("the server moves to another address: its tunnel's routes leave that one
   assert.equal(snapshot(lab, "client"), before);
 });
 
+labTest("a name's server moves into a block that is routed into the tunnel", async (lab) => {
+  const hosts = join(mkdtempSync(join(tmpdir(), "simple-vpn-hosts-")), "hosts");
+  writeFileSync(hosts, `${SERVER} vpn.test\n`);
+  lab.run("lab", `mount --bind ${hosts} /etc/hosts`);
+  const server = await startServer(lab);
+  const client = await startClient(lab, "client", "--route", "203.0.113.0/24"); // by address: into the main table
+  assert.match(lab.run("client", "ip route show table main"), /^203\.0\.113\.0\/24 dev tun0/m);
+  await client.stop();
+  const named = startProgram(lab, "client", "client", ["vpn.test", "--configure", "--route", "203.0.113.0/24"], SECRET);
+  await named.until(/connected to 192\.168\.1\.1/);
+  ping(lab, "client", BEYOND[0]!);
+  await server.stop();
+  writeFileSync(hosts, `${FAR[0]} vpn.test\n`);
+  await startServer(lab, "--listen", FAR[0]!);
+  await named.until(/connected again/);
+  ping(lab, "client", BEYOND[0]!);
+});
+
+labTest("a second client of the same host that would take all, too, is refused, and the first one goes on", async (lab) => {
+  await startServer(lab);
+  await startFar(lab, FAR[0]!);
+  const before = snapshot(lab, "client");
+  for (const route of ["0.0.0.0/0", "203.0.113.0/24"]) {
+    const second = startProgram(lab, "client", "client", [FAR[0]!, "--tun", "tun1", "--configure", "--route", route], SECRET);
+    assert.equal(await second.ended, 1);
+    assert.match(second.output, /error Cannot route \S+ into tun1: the routes of tun0 are in table 86\. Try: end the other client first/);
+    assert.equal(snapshot(lab, "client"), before);
+  }
+  ping(lab, "client", BEYOND[0]!);
+});
+
 labTest("another address of the same subnet, because a rival has the former: the routes stay all the while; without root the commands are printed", async (lab) => {
   const host = lab.addClient(2);
   const users = process.getuid!() === 0 ? [[], ["--user", "nobody"]] : [[]];

@@ -1,7 +1,7 @@
 /** Nothing is left behind, however the programs end; and they can end, and begin again, without root. */
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Lab, ROOT, SERVER, TARGET } from "./lab.ts";
@@ -125,7 +125,7 @@ labTest("what a killed program left whose keeper was killed, too, is known by it
   const third = await startServer(lab);
   process.kill(keeper(lab, third), "SIGKILL");
   assert.equal(await third.stop(), 1);
-  assert.match(third.output, /error Cannot undo everything that --configure did\. Try: what is left of it, by hand: iptables -t mangle -D FORWARD -o tun0 .*; iptables -t nat -D/);
+  assert.match(third.output, /error Cannot undo everything that --configure did\. Try: by hand, what is left of these: iptables -t mangle -D FORWARD -o tun0 .*; iptables -t nat -D/);
 });
 
 labTest("what the kernel changes along with forwarding is undone, too: redirects that were refused, an interface that forwarded alone", async (lab) => {
@@ -146,7 +146,8 @@ labTest("a persistent tun0 has its own address, MTU, state and routes back, afte
   lab.run("server", "sysctl -w net.ipv4.ip_forward=0");
   for (const host of ["server", "client"]) lab.run(host, "ip tuntap add dev tun0 mode tun");
   lab.run("client", "ip addr add 10.8.0.2/24 dev tun0"); // the address that it will get
-  for (const command of ["addr add 10.9.0.7/24 dev tun0", "link set tun0 mtu 1280 addrgenmode none up", "route add 10.77.0.0/16 dev tun0"]) lab.run("server", `ip ${command}`);
+  for (const host of ["server", "client"]) lab.run(host, "ip link set tun0 mtu 1280 addrgenmode none up");
+  for (const command of ["addr add 10.9.0.7/24 dev tun0", "route add 10.77.0.0/16 dev tun0"]) lab.run("server", `ip ${command}`);
   const settled = () => state(lab).map((text) => text.replace(/qdisc \w+|^multicast ff00.*\n/gm, "")); // the kernel's, the first time that a program opens the TUN
   settled();
   const before = settled();
@@ -156,6 +157,22 @@ labTest("a persistent tun0 has its own address, MTU, state and routes back, afte
     for (const program of programs) await program.stop(signal);
     await retry(() => assert.deepEqual(settled(), before, signal));
   }
+
+  // Another address meanwhile: the one that was there before stays.
+  const [client, server] = await startBoth(lab);
+  await server!.stop();
+  const again = await startServer(lab, "--subnet", "172.16.5.0/24");
+  await client!.until(/now 172\.16\.5\.2\/24/);
+  for (const program of [client!, again]) assert.equal(await program.stop(), 0, program.output);
+  await retry(() => assert.deepEqual(settled(), before));
+
+  // Both the program and its keeper killed: what they left does not stand in the way.
+  const [killed, far] = await startBoth(lab);
+  process.kill(keeper(lab, killed!), "SIGKILL");
+  await killed!.stop("SIGKILL");
+  await far!.stop();
+  await startBoth(lab);
+  ping(lab, "client", "203.0.113.8");
 });
 
 labTest("--user drops root once all is set up: the tunnel goes on, --configure is undone, by SIGKILL too", async (lab, t) => {
@@ -172,9 +189,16 @@ labTest("--user drops root once all is set up: the tunnel goes on, --configure i
       assert.match(status, /^Groups:\s*$/m);
       for (const set of ["CapInh", "CapPrm", "CapEff", "CapAmb"]) assert.match(status, new RegExp(`^${set}:\\s+0+$`, "m"));
     }
+    for (const program of programs) {
+      // Whoever breaks into it finds the keeper's pipe, but no root shell behind it.
+      const pipe = readlinkSync(`/proc/${keeper(lab, program)}/fd/0`);
+      const fds = `/proc/${program.child.pid}/fd`;
+      writeFileSync(join(fds, readdirSync(fds).find((fd) => readlinkSync(join(fds, fd)) === pipe)!), `touch ${folder}/root\n`);
+    }
     ping(lab, "client", TARGET);
     for (const program of programs) assert.equal(await program.stop(signal), signal === "SIGTERM" ? 0 : "SIGKILL", program.output);
     await retry(() => assert.deepEqual(state(lab), before, signal));
+    assert.ok(!existsSync(join(folder, "root")));
   }
   rmSync(folder, { recursive: true });
   for (const [user, words] of [["nosuch", "is no user of this system"], ["root", "is root itself"]] as const) {
