@@ -202,7 +202,14 @@ test("a full socket: the rest waits, the queue is bounded, drops are counted, an
     outbound(it.tuns.client, () => it.client);
     if ((trace.drops.get("the socket is full") ?? 0) === dropped) sent.push(one);
   }
+  for (let dropped = trace.drops.get("the socket is full")!; trace.drops.get("the socket is full") === dropped; ) {
+    const smallest = packet(20);
+    it.put(it.clientKernel, smallest);
+    outbound(it.tuns.client, () => it.client);
+    if (trace.drops.get("the socket is full") === dropped) sent.push(smallest);
+  }
   assert.ok((trace.drops.get("the socket is full") ?? 0) > before, "the queue is bounded");
+  assert.ok(sendControl(it.client, Control.keepalive, Buffer.alloc(128)), "but a goodbye and fresh keys still fit");
   assert.equal(backlog.at(-1), true);
   const got: Buffer[] = [];
   it.server.admit = (bytes, at, length) => (got.push(Buffer.from(bytes.subarray(at, at + length))), "test: looked at"); // a socket pair takes fewer than a TUN
