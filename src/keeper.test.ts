@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { Keeper } from "./keeper.ts";
-import { O_RDWR, thisProcess, waitpid } from "./libc.ts";
+import { O_CLOEXEC, O_RDWR, thisProcess, waitpid } from "./libc.ts";
 import type { Failure } from "./program.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "simple-vpn-keeper-"));
@@ -45,7 +45,7 @@ test("a terminal that is paused does not hold the undoing up", async () => {
 
 /** Both ends of a terminal as after Ctrl-S: whoever writes to the second one waits. */
 function pausedTerminal(): [master: number, terminal: number] {
-  const master = thisProcess.func("int posix_openpt(int flags)")(O_RDWR); // posix_openpt(3), pts(4)
+  const master = thisProcess.func("int posix_openpt(int flags)")(O_RDWR | O_CLOEXEC); // posix_openpt(3), pts(4)
   thisProcess.func("int unlockpt(int fd)")(master);
   const terminal = openSync(thisProcess.func("str ptsname(int fd)")(master), constants.O_RDWR | constants.O_NOCTTY);
   assert.equal(thisProcess.func("int tcflow(int fd, int action)")(terminal, 0), 0); // TCOOFF: tcflow(3)
