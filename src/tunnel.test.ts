@@ -1,56 +1,12 @@
-/** The two pumps against each other, without root: a SOCK_SEQPACKET pair, which keeps borders as a TUN does, stands in for it. */
+/** The two pumps against each other, without root. */
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { test } from "node:test";
 import { Control, FrameType } from "./frame.ts";
-import { close, Memory, read, write } from "./libc.ts";
-import { OFFLOAD_HEADER } from "./offload.ts";
-import { innerDestination, parseCidr } from "./packet.ts";
-import { Router } from "./router.ts";
-import { random, seal, SEED, SOCK_SEQPACKET, socketPair } from "./testing.ts";
-import { DOWN, trace, UP } from "./trace.ts";
-import { flush, inbound, outbound, Peer, sendControl } from "./tunnel.ts";
-
-const memory = new Memory(1 << 18);
-
-/** A client's and a server's end of one connection, each with its TUN, whose other end is the "kernel". */
-function tunnel(cipher: "xor" | "xor+aes") {
-  const [clientFd, serverFd] = socketPair();
-  const [[clientTun, clientKernel], [serverTun, serverKernel]] = [socketPair(SOCK_SEQPACKET), socketPair(SOCK_SEQPACKET)];
-  const [up, down] = [randomBytes(32), randomBytes(32)];
-  const aes = cipher === "xor+aes";
-  const client = new Peer({ fd: clientFd, address: "", remote: "server" }, UP, DOWN, aes ? { send: up, receive: down } : undefined);
-  const server = new Peer({ fd: serverFd, address: "", remote: "client" }, DOWN, UP, aes ? { send: down, receive: up } : undefined);
-  const header = aes ? OFFLOAD_HEADER : 0;
-  const reasons: string[] = [];
-  client.onClose = server.onClose = (reason) => reasons.push(reason);
-  const fds = [clientFd, serverFd, clientTun, clientKernel, serverTun, serverKernel];
-  return {
-    client, server, reasons, clientKernel, serverKernel, clientFd, serverFd,
-    tuns: { client: { fd: clientTun, name: "tun0", header }, server: { fd: serverTun, name: "tun0", header } },
-    /** The kernel's side of a TUN: each packet behind the TUN's header. */
-    put: (kernel: number, packet: Buffer) => put(kernel, Buffer.concat([Buffer.alloc(header), packet])),
-    take: (kernel: number) => take(kernel)?.subarray(header),
-    end: () => fds.forEach((fd) => close(fd)),
-  };
-}
-
-function put(fd: number, bytes: Buffer): void {
-  bytes.copy(memory.bytes);
-  assert.equal(write(fd, memory, 0, bytes.length), bytes.length);
-}
-
-function take(fd: number): Buffer | undefined {
-  const count = read(fd, memory, 0, memory.bytes.length);
-  return count >= 0 ? Buffer.from(memory.bytes.subarray(0, count)) : undefined;
-}
-
-/** An IPv4 packet of `length` bytes with random content. */
-function packet(length: number): Buffer {
-  const bytes = randomBytes(length);
-  bytes[0] = 0x45;
-  return bytes;
-}
+import { close, read } from "./libc.ts";
+import { memory, packet, put, random, seal, SEED, take, tunnel } from "./testing.ts";
+import { trace } from "./trace.ts";
+import { flush, inbound, outbound, sendControl } from "./tunnel.ts";
 
 for (const cipher of ["xor", "xor+aes"] as const) {
   test(`packets come out as they went in, in order, both ways (${cipher}, seed ${SEED})`, () => {
@@ -242,35 +198,6 @@ test("what one wake-up brings may be more than a frame holds: the rest goes into
     assert.equal(it.client.framesSent, 2);
     it.end();
   }
-});
-
-test("in the steady state, nothing is allocated for a packet, be it sent or dropped", () => {
-  const it = tunnel("xor+aes");
-  const one = Buffer.concat([Buffer.alloc(OFFLOAD_HEADER), packet(100)]);
-  const router = new Router<Peer>(parseCidr("192.168.7.0/24")!); // an address that is more than 2^31
-  const address = router.offer()!;
-  router.claim(address, it.client);
-  let count = 0;
-  one.writeUInt32BE(address, OFFLOAD_HEADER + 16);
-  const peerFor = (bytes: Buffer, at: number, length: number) => (count++ % 2 ? router.clientAt(innerDestination(bytes, at, length, undefined))! : "test");
-  const arrived = new Memory(2048);
-  const round = () => {
-    one.copy(memory.bytes);
-    for (let i = 0; i < 8; i++) write(it.clientKernel, memory, 0, one.length);
-    outbound(it.tuns.client, peerFor);
-    inbound(it.server, it.tuns.server);
-    for (let i = 0; i < 4; i++) assert.equal(read(it.serverKernel, arrived, 0, 2048), one.length);
-  };
-  // Until the compiler is done with the code, its own work shows. A garbage collection makes a figure negative: there must be none.
-  const figures: number[] = [];
-  const quiet = () => figures.length >= 5 && figures.slice(-5).every((figure) => figure > -1 && figure < 1);
-  while (!quiet() && figures.length < 60) {
-    const before = process.memoryUsage().heapUsed;
-    for (let i = 0; i < 2000; i++) round();
-    figures.push((process.memoryUsage().heapUsed - before) / (2000 * 8));
-  }
-  assert.ok(quiet(), `bytes of heap for each packet: ${figures.map((figure) => figure.toFixed(1)).join(", ")}`);
-  it.end();
 });
 
 test("a TUN that fails in the middle of a drain leaves no open frame behind: nothing unsealed ever reaches the wire", () => {
