@@ -37,8 +37,8 @@ test("what was kept is run at the end, the newest first, word by word; not what 
 
 test("a terminal that is paused does not hold the undoing up", async () => {
   const [master, terminal] = pausedTerminal();
-  const script = `const { Keeper } = await import("${new URL("keeper.ts", import.meta.url)}"); new Keeper().keep("touch ${folder}/undone"); process.kill(process.pid, "SIGKILL");`;
-  spawn(process.execPath, ["--import", "tsx", "--input-type=module", "-e", script], { stdio: ["ignore", terminal, "inherit"] });
+  const script = `const { Keeper } = await import("${new URL("keeper.ts", import.meta.url)}"); const keeper = new Keeper(); keeper.keep("touch ${folder}/undone"); keeper.keep("ls /no/such/file"); process.kill(process.pid, "SIGKILL");`;
+  spawn(process.execPath, ["--import", "tsx", "--input-type=module", "-e", script], { stdio: ["ignore", terminal, terminal] });
   for (const deadline = Date.now() + 20_000; !existsSync(join(folder, "undone")); await new Promise((resolve) => setTimeout(resolve, 50))) assert.ok(Date.now() < deadline);
   for (const fd of [terminal, master]) closeSync(fd);
 });

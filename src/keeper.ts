@@ -26,10 +26,12 @@ while IFS= read -r line; do
   esac
 done
 while read -r line; do :; done
-failed=0
-for line; do $line > /dev/null || failed=1; done
-for line; do echo "# $line"; done 2> /dev/null # afterwards: whoever is slow to read what we print must not hold up the undoing
-exit $failed`;
+failures=$(for line; do $line 2>&1 > /dev/null || echo "failed: $line"; done)
+# All is printed afterwards: whoever is slow to read it must not hold up the undoing.
+for line; do echo "# $line"; done 2> /dev/null
+[ -z "$failures" ] && exit 0
+echo "$failures" >&2
+exit 1`;
 
 const NAME = "simple-vpn-keeper of "; // the pid of its program
 const PATIENCE = 5_000; // ms, for the keepers of others
