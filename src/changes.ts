@@ -15,9 +15,8 @@ import { execute } from "./setup.ts";
 export interface Change {
   run: string;
   undo?: string | undefined;
-  // An earlier run may have left it, one that was killed together with its keeper; then only the undoing is to do:
-  unless?: string; // if this succeeds …
-  same?: boolean; // … or if "File exists" says so: then it is this very thing
+  unless?: string; // a command that succeeds if an earlier run, killed together with its keeper, left this: then only the undoing is kept
+  same?: boolean; // "File exists" means the same
 }
 
 type Inner = Pick<ClientConfig, "address" | "prefix" | "mtu" | "subnet6">;
@@ -44,17 +43,20 @@ interface Persistent {
 }
 const found = new Map<string, Persistent | undefined>();
 
-/** A persistent TUN (tuntap.rst: TUNSETPERSIST) as we found it; undefined for one that goes with us. */
+/** A persistent TUN (tuntap.rst: TUNSETPERSIST) as we found it at first, before our own changes; undefined for one that goes with us. */
 function persistent(tun: string): Persistent | undefined {
-  if (found.has(tun)) return found.get(tun);
+  if (!found.has(tun)) found.set(tun, readPersistent(tun));
+  return found.get(tun);
+}
+
+function readPersistent(tun: string): Persistent | undefined {
   const said = execute(`ip -d -o link show dev ${tun}`).stdout ?? "";
-  const addresses = execute(`ip -o addr show dev ${tun}`).stdout ?? "";
+  if (!said.includes(" persist on")) return undefined;
+  const addresses = execute(`ip -o addr show dev ${tun}`).stdout;
   const [, flags = "", mtu] = /<(.*?)> mtu (\d+)/.exec(said) ?? [];
   const mode = ["eui64", "none", "stable_secret", "random"][parseInt(setting(`ipv6/conf/${tun}/addr_gen_mode`))]; // enum in6_addr_gen_mode, linux/if_link.h
   const link = `ip link set ${tun} ${/\bUP\b/.test(flags) ? "up" : "down"} mtu ${mtu} multicast ${flags.includes("MULTICAST") ? "on" : "off"}`;
-  const former = { link: mode ? `${link} addrgenmode ${mode}` : link, has: (address: string) => addresses.includes(` ${address} `) };
-  found.set(tun, said.includes(" persist on") ? former : undefined);
-  return found.get(tun);
+  return { link: mode ? `${link} addrgenmode ${mode}` : link, has: (address) => addresses.includes(` ${address} `) };
 }
 
 /** One rule of iptables or ip6tables. */
@@ -129,62 +131,69 @@ const PREFERENCE = 8600; // of the first of these rules; the main table's is 327
 
 const ipRule = (family: string, line: string, preference: number): Change => ({ run: `${family} rule add ${line} pref ${preference}`, undo: `${family} rule del ${line} pref ${preference}`, same: true });
 
-/** The rules that keep packets to `server`, its outer address, out of the routes that contain it. None where no route does. */
-export function wayAround(routes: string[], server: string): Change[] {
-  if (!routes.some((route) => contains(route, server))) return [];
-  const [ip, self] = [ipFor(server), hostRoute(server)];
+/** The rules that keep packets to `outer`, the server's outer address, out of the routes that contain it. None where no route does. */
+export function wayAround(routes: string[], outer: string): Change[] {
+  if (!routes.some((route) => contains(route, outer))) return [];
+  const [ip, self] = [ipFor(outer), hostRoute(outer)];
   return [ipRule(ip, `to ${self} lookup main`, PREFERENCE), ipRule(ip, `to ${self} unreachable`, PREFERENCE + 1)]; // while there is no way: else the next rule finds one
 }
 
-type Routed = Pick<ClientOptions, "tun" | "routes"> & { server?: string };
+type Routed = Pick<ClientOptions, "server" | "tun" | "routes">;
 
-/** Must this route be in TABLE? It contains the server's address, or may one day, if a name stands for that; or it is a default route, and `main` has one. */
-function isSpecial(route: string, options: Routed, server: string): boolean {
-  const isName = options.server !== undefined && isIP(options.server.replace(/[[\]]/g, "")) === 0;
-  return contains(route, server) || route.endsWith("/0") || (isName && route !== hostRoute(route.split("/")[0]!));
-}
-
-/** The client's commands: its end of the tunnel, and what is routed into it. `server`: the server's outer address. */
-export function clientChanges(options: Routed, config: Inner, server: string): Change[] {
+/** The client's commands: its end of the tunnel, and what is routed into it. `outer`: the server's outer address. Errors: a Failure. */
+export function clientChanges(options: Routed, config: Inner, outer: string): Change[] {
   const { tun, routes } = options;
-  checkRoutes(routes, config, server);
-  const special = routes.filter((route) => isSpecial(route, options, server)).sort((a, b) => length(b) - length(a));
-  const others = special.map((route) => / dev (\S+)/.exec(execute(`${ipFor(route)} route show table ${TABLE}`).stdout)?.[1]);
-  const other = others.find((device) => device !== undefined && device !== tun);
-  if (other) throw new Failure(`Cannot route ${special[0]} into ${tun}: the routes of ${other} are in table ${TABLE}`, "end the other client first, or leave that --route out");
-  const addRoute = (route: string, table = ""): Change[] => {
-    const where = `${route} dev ${tun}${table}`;
-    const isThere = persistent(tun) && execute(`${ipFor(route)} route show exact ${where}`).stdout !== "";
-    return isThere ? [] : [{ run: `ip route add ${where}`, undo: persistent(tun) && `${ipFor(route)} route flush exact ${where}` }];
-  };
+  checkRoutes(options, config, outer);
+  const tabled = routes.filter((route) => belongsInTable(route, options.server, outer)).sort((a, b) => length(b) - length(a));
   return [
     ...bringUp(tun, addressesOf(config), config.mtu),
-    ...routes.filter((route) => !special.includes(route)).flatMap((route) => addRoute(route)),
-    ...special.flatMap((route) => addRoute(route, ` table ${TABLE}`)),
-    ...wayAround(routes, server), // before the rules that lead to the table
-    ...special.flatMap((route, i) => [
+    ...routes.filter((route) => !tabled.includes(route)).flatMap((route) => addRoute(route, tun)),
+    ...tabled.flatMap((route) => addRoute(route, tun, ` table ${TABLE}`)),
+    ...wayAround(routes, outer), // before the rules that lead to the table
+    ...tabled.flatMap((route, i) => [
       ipRule(ipFor(route), `to ${route} lookup main suppress_prefixlength ${length(route)}`, PREFERENCE + 2 + 2 * i), // what is more specific wins, as always
       ipRule(ipFor(route), `to ${route} lookup ${TABLE}`, PREFERENCE + 3 + 2 * i),
     ]),
   ];
 }
 
+const isDefault = (route: string) => route.endsWith("/0"); // `main` has one already
+
+/** Must this route be in TABLE? A block may contain the server's address one day, if `server` is a name. */
+function belongsInTable(route: string, server: string, outer: string): boolean {
+  const isName = isIP(server.replace(/[[\]]/g, "")) === 0;
+  return contains(route, outer) || isDefault(route) || (isName && route !== hostRoute(route.split("/")[0]!));
+}
+
+/** Into a persistent TUN it may lead already: then it stays. */
+function addRoute(route: string, tun: string, table = ""): Change[] {
+  const where = `${route} dev ${tun}${table}`;
+  const isThere = persistent(tun) && execute(`${ipFor(route)} route show exact ${where}`).stdout !== "";
+  return isThere ? [] : [{ run: `ip route add ${where}`, undo: persistent(tun) && `${ipFor(route)} route flush exact ${where}` }];
+}
+
 /** Errors: a Failure for a route that cannot be. */
-function checkRoutes(routes: string[], config: Inner, server: string): void {
+function checkRoutes({ tun, routes }: Routed, config: Inner, outer: string): void {
   const { address, prefix, subnet6 } = config;
   const stray = subnet6 ? undefined : routes.find((route) => route.includes(":"));
   if (stray) throw new Failure(`Cannot route ${stray} into the tunnel: it carries no IPv6`, "leave that --route out; IPv6 needs a server that has it, an MTU of 1280 or more, and a kernel with IPv6 here");
   const { network } = parseCidr(`${formatIPv4(address)}/${prefix}`)!;
-  const inner = innerAddresses(network, prefix, subnet6).find((subnet) => contains(subnet, server));
-  if (!inner && !routes.includes(hostRoute(server))) return;
-  const where = inner ? `the inner subnet ${inner}` : `--route ${hostRoute(server)}`;
-  throw new Failure(`Cannot route the server itself into the tunnel to it: ${where}`, "leave that --route out, or choose another --subnet on the server");
+  const inner = innerAddresses(network, prefix, subnet6).find((subnet) => contains(subnet, outer));
+  if (inner || routes.includes(hostRoute(outer))) {
+    const where = inner ? `the inner subnet ${inner}` : `--route ${hostRoute(outer)}`;
+    throw new Failure(`Cannot route the server itself into the tunnel to it: ${where}`, "leave that --route out, or choose another --subnet on the server");
+  }
+  // Two clients with the same rules would take them from each other.
+  const greedy = routes.find((route) => isDefault(route) || contains(route, outer));
+  const devices = greedy === undefined ? [] : [...(execute(`${ipFor(greedy)} route show table ${TABLE}`).stdout ?? "").matchAll(/ dev (\S+)/g)].map(([, device]) => device);
+  const other = devices.find((device) => device !== tun);
+  if (other) throw new Failure(`Cannot route ${greedy} into ${tun}: table ${TABLE} has routes of ${other}`, "end the other client first, or leave that --route out");
 }
 
 /** The commands when the server has given this end another address or MTU: what is new, and then the old address goes. The routes stay all the while. */
-export function clientRenewal(options: Routed, config: Inner, former: Inner, server: string): Change[] {
+export function clientRenewal(options: Routed, config: Inner, former: Inner, outer: string): Change[] {
   const { tun } = options;
-  const done = clientChanges(options, former, server).map(({ run }) => run);
+  const done = clientChanges(options, former, outer).map(({ run }) => run);
   const kept = addressesOf(config);
   const goes = (own: string) => !kept.includes(own) && !persistent(tun)?.has(own) && !(own.includes(":") && config.mtu < 1280); // that one the kernel has removed
   // Or the old address would take a new one of its subnet along, and the routes with it (ip-sysctl.rst).
@@ -192,7 +201,7 @@ export function clientRenewal(options: Routed, config: Inner, former: Inner, ser
   return [
     { run: `sysctl -w ${promote}=1`, undo: persistent(tun) && `sysctl -w ${promote}=${setting(promote.slice(4))}` },
     ...(former.mtu < 1280 ? [{ run: `ip link set ${tun} mtu ${config.mtu}` }] : []), // so that it has IPv6 again
-    ...clientChanges(options, config, server).filter(({ run }) => !done.includes(run)),
+    ...clientChanges(options, config, outer).filter(({ run }) => !done.includes(run)),
     ...addressesOf(former).filter(goes).map((own) => ({ run: removal(own, tun) })),
   ];
 }

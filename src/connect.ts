@@ -5,7 +5,6 @@
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { canCarryIPv6, clientChanges, clientRenewal, innerAddresses, wayAround } from "./changes.ts";
-import { Control } from "./frame.ts";
 import type { ClientConfig } from "./handshake.ts";
 import { close } from "./libc.ts";
 import type { ClientOptions } from "./options.ts";
@@ -15,7 +14,7 @@ import { startSession, WrongSecret } from "./session.ts";
 import { setUp } from "./setup.ts";
 import { connectTcp, resolve } from "./tcp.ts";
 import { DOWN, trace, UP } from "./trace.ts";
-import { Peer, sendControl } from "./tunnel.ts";
+import { Peer } from "./tunnel.ts";
 
 const FIRST_PAUSE = 500; // ms, at most, before the first try …
 const LONGEST_PAUSE = 30_000; // … and before each of the later ones
@@ -47,18 +46,20 @@ export async function connect(options: ClientOptions, before?: Session, addresse
 export function configure(options: ClientOptions, { peer, config }: Session, before?: Session): void {
   const { address, remote } = peer.socket;
   const changes = () => (before ? clientRenewal(options, config, before.config, address) : clientChanges(options, config, address));
-  spared.add(address);
   const toDo = setUp(changes, options.configure);
+  spared.add(address);
   trace.note(`connected to ${remote}: this end of the tunnel is ${before ? "now " : ""}${describe(config)}${toDo}`);
 }
 
 const spared = new Set<string>(); // addresses of the server that its own tunnel's routes leave out
 
-/** The server may be at another address now: its packets, too, must not be routed into the tunnel. */
+/** The server may be at another address now: its packets, too, must not be routed into the tunnel. Errors: a Failure. */
 function spare(options: ClientOptions, address: string): void {
-  const changes = spared.has(address) ? [] : wayAround(options.routes, address);
+  if (spared.has(address)) return;
+  const changes = wayAround(options.routes, address);
+  const toDo = changes.length > 0 ? setUp(() => changes, options.configure) : "";
   spared.add(address);
-  if (changes.length > 0) trace.note(`the server may be at ${address} now, and the way there must not go through the tunnel${setUp(() => changes, options.configure)}`);
+  if (changes.length > 0) trace.note(`the server may be at ${address} now, and the way there must not go through the tunnel${toDo}`);
 }
 
 /**
@@ -73,17 +74,15 @@ export async function reconnect(options: ClientOptions, before: Session, reason:
   if (options.once) throw new Failure(lost, "start the server, then this client again");
 
   let problem = lost;
-  let addresses = [before.peer.socket.address];
-  let lookup: Promise<void> | undefined; // under way
+  const names = new Names(options.server, before.peer.socket.address);
   for (let failures = before.peer.framesReceived > 0 ? 0 : before.failures; ; failures++) {
     const pause = backOff(failures);
     trace.note(`${problem}; trying again in ${seconds(pause)} s`);
-    // Nobody waits for it: the way to the name server may lead into the tunnel.
-    lookup ??= resolve(options.server).then((found) => void (addresses = found), () => {}).finally(() => (lookup = undefined));
+    names.lookUp(); // nobody waits for it: the way to the name server may lead into the tunnel
     await sleep(pause);
     let session: Session | undefined;
     try {
-      session = await connect(options, before, addresses);
+      session = await connect(options, before, names.addresses);
       const same = describe(session.config) === describe(before.config);
       const again = `connected again after ${seconds(performance.now() - lostAt)} s`;
       trace.note(same ? `${again}: this end of the tunnel is still ${describe(session.config)}` : `${again}, but with another address or MTU`);
@@ -97,11 +96,33 @@ export async function reconnect(options: ClientOptions, before: Session, reason:
   }
 }
 
-/** Ends a session that is of no use. */
+/** Ends a session that is of no use. Without a goodbye, which would prove us: so the server keeps our address for us. */
 function leave(peer: Peer): void {
-  sendControl(peer, Control.goodbye);
   peer.close("");
   close(peer.socket.fd);
+}
+
+/** The server's addresses: the one of before, until its name is found. */
+class Names {
+  addresses: string[];
+  private readonly name: string;
+  private busy = false;
+
+  constructor(name: string, before: string) {
+    this.name = name;
+    this.addresses = [before];
+  }
+
+  async lookUp(): Promise<void> {
+    if (this.busy) return;
+    this.busy = true;
+    try {
+      this.addresses = await resolve(this.name);
+    } catch {
+      // those that we have stay; the next try looks again
+    }
+    this.busy = false;
+  }
 }
 
 /**

@@ -23,8 +23,8 @@ let keeper: Keeper | undefined; // from the first change on
 let dropped = false; // have we given up root? Then what is still to do is the user's
 
 /**
- * Runs the changes and says so; returns "". Or, without `configure`, returns the lines that tell the user to do it. They are asked for
- * when the keepers of others are done: what is to be undone is the difference to now. Errors: a Failure with the command's own words.
+ * Runs the changes and says so; returns "". Or, without `configure`, returns the lines that tell the user to do it. `changes` is
+ * called after other keepers have finished, for what is to be undone depends on what is there then. Errors: a Failure with the command's own words.
  */
 export function setUp(changes: () => Change[], configure: boolean): string {
   const what = LAB_HOST ? `${nextTerminal(`make configure-${LAB_HOST}`)}, which runs on the ${LAB_HOST}:` : "Type in the next terminal, as root:";
@@ -90,7 +90,7 @@ export function execute(line: string) {
 }
 
 /** A command's output. Errors: a Failure with its own words. */
-export function command(line: string): string {
+function command(line: string): string {
   const { error, status, signal, stdout, stderr } = execute(line);
   const code = (error as NodeJS.ErrnoException | undefined)?.code;
   if (code !== undefined) throw new Failure(`Cannot run '${line}': ${code}`, code === "ENOENT" ? "apt-get install iproute2 iptables procps" : "run it by hand to see what it needs");

@@ -53,7 +53,7 @@ export class Peer {
   onRekey: (word: number, message: Buffer) => void = () => {};
   /** May this packet of the peer's go into our TUN? A sentence says why not. */
   admit: (packet: Buffer, at: number, length: number) => string | undefined = () => undefined;
-  /** Called once, when the connection is over. `ended`: by its program's end, so nobody will come back with this session's token. */
+  /** Called once, when the connection is over. `ended`: by its program's end, as far as we can see, so nobody will come back with this session's token. */
   onClose: (reason: string, ended: boolean) => void = () => {};
 
   /** @param keys of the handshake; without them this is the original XOR protocol */

@@ -52,7 +52,7 @@ export interface Check {
 export function clientChecks(options: Options): Check[] {
   const { tun, target, gateway, server, address, port, cipher } = options;
   const others = server ?? "SERVER";
-  const [addAddress, bringUp] = clientChanges({ tun, routes: [] }, { ...address, mtu: options.mtu }, others);
+  const [addAddress, bringUp] = clientChanges({ server: others, tun, routes: [] }, { ...address, mtu: options.mtu }, others);
   const doctorThere = "server# npx tsx src/lab/doctor.ts server";
   let remote = server; // whom to connect to
   let tunnelMtu = options.mtu; // until the server has told its own

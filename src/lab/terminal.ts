@@ -119,7 +119,7 @@ program(async () => {
     }
     case "configure-client": {
       const lab = needed();
-      configure(lab, "client", clientChanges({ tun: "tun0", routes: routes(lab) }, { ...CLIENT, subnet6: subnet6(lab) }, SERVER));
+      configure(lab, "client", clientChanges({ server: SERVER, tun: "tun0", routes: routes(lab) }, { ...CLIENT, subnet6: subnet6(lab) }, SERVER));
       return next("make ping");
     }
     case "ping":

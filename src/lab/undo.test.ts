@@ -60,7 +60,7 @@ labTest("after SIGKILL, too, without a next start", async (lab) => {
 
 /** An environment in which iptables, where its arguments fit the pattern, says so, waits, and says so again: files in the folder. */
 function slowIptables(folder: string, pattern: string): { env: NodeJS.ProcessEnv } {
-  const script = `#!/bin/sh\nPATH="$OLD_PATH"\ncase "$*" in ${pattern}) touch ${folder}/begun; sleep 0.5; iptables "$@"; touch ${folder}/done ;; *) exec iptables "$@" ;; esac\n`;
+  const script = `#!/bin/sh\nPATH="$OLD_PATH"\ncase "$*" in ${pattern}) touch ${folder}/begun; sleep 0.2; iptables "$@"; touch ${folder}/done ;; *) exec iptables "$@" ;; esac\n`;
   writeFileSync(join(folder, "iptables"), script, { mode: 0o755 });
   return { env: { ...SECRET.env, OLD_PATH: process.env.PATH, PATH: `${folder}:${process.env.PATH}` } };
 }

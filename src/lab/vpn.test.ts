@@ -201,7 +201,7 @@ labTest("a peer that vanished without a word is noticed within 15 s, on both end
   lab.run("lab", "ip -n server link set eth0 down"); // the cable is pulled
   await server.until(/client 10\.8\.0\.2 .*left: ETIMEDOUT/, 30_000);
   await client.until(/Lost the server 192\.168\.1\.1:5555: (ETIMEDOUT|EHOSTUNREACH); trying again in/, 30_000);
-  assert.ok(Date.now() - since < 18_000, "15 s, and what a busy machine adds");
+  assert.ok(Date.now() - since < 20_000, "15 s, and what timers and a busy machine add; not one probe more");
   lab.run("lab", "ip -n server link set eth0 up");
   await client.until(/connected again after \d+\.\d s: this end of the tunnel is still 10\.8\.0\.2\/24/, 60_000);
   ping(lab, "client", TARGET);
