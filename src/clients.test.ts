@@ -94,7 +94,7 @@ test("so it is when we end the connection, for a broken stream or no answer; not
   const said = notes(t);
   const ends: [left: RegExp, next: string, end: (client: Awaited<ReturnType<typeof join>>) => void][] = [
     [/wrong tag/, "10.8.0.3", ({ peer, leave }) => (peer.sealer!.counter++, leave())],
-    [/it has not answered/, "10.8.0.3", ({ text }) => ((holder(text)!.peer.unanswered = 5), checkPulse(holder(text)!.peer))],
+    [/it has not answered/, "10.8.0.3", ({ text }) => (Object.assign(holder(text)!.peer, { awaitsAnswer: true, silentChecks: 4 }), checkPulse(holder(text)!.peer))],
     [/without a goodbye/, "10.8.0.2", ({ peer }) => close(peer.socket.fd)],
     [/it said goodbye/, "10.8.0.2", ({ leave }) => leave()],
   ];

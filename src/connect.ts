@@ -4,12 +4,13 @@
  * and the kernel counts what does not fit (ip -s link: TX dropped).
  */
 import { setTimeout as sleep } from "node:timers/promises";
-import { canCarryIPv6, clientChanges, clientRenewal, innerAddresses, wayAround } from "./changes.ts";
+import { canCarryIPv6, innerAddresses } from "./changes.ts";
 import type { ClientConfig } from "./handshake.ts";
 import { close } from "./libc.ts";
 import type { ClientOptions } from "./options.ts";
 import { Failure } from "./program.ts";
 import { keepFresh } from "./rekey.ts";
+import { clientChanges, clientRenewal, wayAround } from "./routes.ts";
 import { startSession, WrongSecret } from "./session.ts";
 import { setUp } from "./setup.ts";
 import { connectTcp, resolve } from "./tcp.ts";
@@ -23,7 +24,7 @@ export interface Session {
   peer: Peer;
   config: ClientConfig;
   answered: boolean; // has the server ever sent a frame, in this session or one before it?
-  failures: number; // tries that failed, since a session in which it did
+  failures: number; // tries without a frame from the server, before this session
 }
 
 /** One try: a TCP connection, fresh keys, and an inner address, that of the session `before` if the server still has it. Errors: a Failure. */

@@ -12,6 +12,6 @@ const PATIENCE = 5; // checks: so 9 s are left for the way there and back, for l
 /** Called every PULSE ms for a peer, closed or not. */
 export function checkPulse(peer: Peer): void {
   if (peer.owesAnswer) sendControl(peer, Control.keepalive);
-  if (!peer.sealer || peer.unanswered === 0) return;
-  if (peer.unanswered++ === PATIENCE) peer.close(`it has not answered for ${((PATIENCE - 1) * PULSE) / 1000} s: its program hangs, or its machine is gone`);
+  if (!peer.sealer || !peer.awaitsAnswer) return;
+  if (++peer.silentChecks === PATIENCE) peer.close(`it has not answered for ${((PATIENCE - 1) * PULSE) / 1000} s: its program hangs, or its machine is gone`);
 }

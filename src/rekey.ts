@@ -36,7 +36,7 @@ export function keepFresh(peer: Peer, secret: Buffer, seconds: number): void {
     const next = new Handshake("client", secret, REKEY_PROLOGUE);
     if (!sendControl(peer, Control.rekey, next.write(NOTHING))) return;
     handshake = next;
-    peer.unanswered ||= 1; // pulse.ts: a server from which nothing comes is left sooner
+    peer.awaitsAnswer = true; // pulse.ts: a server from which nothing comes is left sooner
   }, 1000).unref();
 
   peer.onRekey = (word, message) => {

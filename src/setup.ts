@@ -1,5 +1,5 @@
 /**
- * The commands of changes.ts, printed for the next terminal, or run with --configure and undone at the end, whatever that is: keeper.ts.
+ * The commands of changes.ts and routes.ts, printed for the next terminal, or run with --configure and undone at the end, whatever that is: keeper.ts.
  * And the end of root.
  */
 import { spawnSync, type SpawnSyncOptionsWithStringEncoding } from "node:child_process";

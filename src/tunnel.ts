@@ -42,7 +42,8 @@ export class Peer {
   framesSent = 0; // both ends count alike, and so name a frame alike; the sealer's counter begins anew with each key
   framesReceived = 0;
   owesAnswer = false; // pulse.ts: data came, and no frame of ours has followed it
-  unanswered = 0; // pulse.ts: 1 when data has gone, and 1 more at each check; 0 as soon as anything comes
+  awaitsAnswer = false; // pulse.ts: data has gone, and not a byte has come since …
+  silentChecks = 0; // … for so many checks
   closed = false;
 
   /** Called when the outbox holds bytes that the socket does not take, and again when it is empty. */
@@ -190,7 +191,7 @@ function closeFrame(peer: Peer, type: FrameType): void {
   }
   peer.framesSent++;
   peer.owesAnswer = false;
-  if (type === FrameType.data) peer.unanswered ||= 1;
+  if (type === FrameType.data) peer.awaitsAnswer = true;
   trace.sent.frames++;
   peer.frameAt = -1;
   peer.packets = 0;
@@ -241,7 +242,8 @@ export function inbound(peer: Peer, tun: Tun): void {
   if (count === -EAGAIN) return;
   if (count === 0) return peer.close("the connection was closed without a goodbye", true);
   if (count < 0) return peer.close(`read: ${errnoName(count)}`);
-  peer.unanswered = 0;
+  peer.awaitsAnswer = false;
+  peer.silentChecks = 0;
   try {
     for (let fresh = count; !peer.closed && peer.reader.next(); fresh = 0) {
       receiveFrame(peer, tun, fresh, readAt); // WALK 8.deframe R5.deframe

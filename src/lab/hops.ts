@@ -1,14 +1,15 @@
 /**
  * The hops that the doctor examines, on the client and on the server: what is looked at, and what mends it. The commands
- * are those of changes.ts where it has them: what --configure would have run.
+ * are those of changes.ts and routes.ts where it has them: what --configure would have run.
  */
 import { spawnSync } from "node:child_process";
 import { readFileSync, statSync } from "node:fs";
-import { clientChanges, hostRoute, serverChanges } from "../changes.ts";
+import { serverChanges } from "../changes.ts";
 import { close } from "../libc.ts";
 import { readSecret } from "../options.ts";
 import { type Cidr, formatIPv4 } from "../packet.ts";
 import type { Failure } from "../program.ts";
+import { clientChanges, hostRoute } from "../routes.ts";
 import { startSession } from "../session.ts";
 import { bracketed, connectTcp, resolve, type TcpSocket } from "../tcp.ts";
 import { CLONE_DEVICE } from "../tun.ts";

@@ -5,10 +5,11 @@
  */
 import { mkdirSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { type Change, clientChanges, serverChanges } from "../changes.ts";
+import { type Change, serverChanges } from "../changes.ts";
 import { SERVER as DEFAULTS } from "../options.ts";
 import { parseCidr, parsePrefix96 } from "../packet.ts";
 import { exit, Failure, program } from "../program.ts";
+import { clientChanges } from "../routes.ts";
 import { nextTerminal } from "../setup.ts";
 import { Lab, prompt, ROOT, SERVER, TARGET, TARGET6 } from "./lab.ts";
 
