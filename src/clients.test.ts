@@ -28,7 +28,8 @@ const holder = (address: string) => clients.router.clientAt(parseIPv4(address)!)
 /** A session whose client has not sent a sealed frame yet. */
 async function shakeHands(wish?: Wish, port = PORT) {
   const socket = await connectTcp(["127.0.0.1"], port);
-  const { peer, config } = await startSession(socket, SECRET, wish);
+  const { keys, config } = await startSession(socket, SECRET, wish);
+  const peer = new Peer(socket, UP, DOWN, keys);
   return { ...config, peer, text: formatIPv4(config.address), leave: () => sendControl(peer, Control.goodbye) };
 }
 

@@ -4,7 +4,7 @@
  */
 import { randomBytes } from "node:crypto";
 import { BrokenStream, Control } from "./frame.ts";
-import type { Wish } from "./handshake.ts";
+import type { SessionKeys, Wish } from "./handshake.ts";
 import { close, EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM, errnoName, SHUT_RDWR, shutdown } from "./libc.ts";
 import { BURST, HandshakeRate, MAX_UNPROVEN, oneTooMany, RATE, Refusals, sourceOf, type Stranger } from "./limits.ts";
 import { type Watch, watch } from "./loop.ts";
@@ -12,6 +12,7 @@ import type { ServerOptions } from "./options.ts";
 import { formatIPv4, innerDestination, innerSource } from "./packet.ts";
 import { fail, Failure } from "./program.ts";
 import { checkPulse, PULSE } from "./pulse.ts";
+import { answerRekeys } from "./rekey.ts";
 import { Router } from "./router.ts";
 import { acceptSession } from "./session.ts";
 import { acceptTcp, socketError, type TcpSocket } from "./tcp.ts";
@@ -86,12 +87,34 @@ export class Clients {
     }
     const stranger: Stranger = { source: sourceOf(socket.address), leave: () => shutdown(socket.fd, SHUT_RDWR) }; // its read() will be 0
     this.letIn(stranger);
-    const { peer, grant } = await this.admit(socket, stranger);
-    if (!peer) {
+    const admitted = await this.admit(socket, stranger);
+    if (!admitted) {
       this.strangers.delete(stranger);
       close(socket.fd);
       return;
     }
+    const { keys, grant } = admitted;
+    const peer: Peer = new Peer(socket, DOWN, UP, keys, {
+      onBacklog: (waiting) => socketWatch.want(true, waiting),
+      onProven: () => proven(),
+      admit: (packet, at, length) => {
+        const source = innerSource(packet, at, length, this.options.subnet6);
+        // 0.0.0.0 itself is nobody's
+        if (lease.address === 0 ? lease.hold(source >>> 0) : source === (lease.address | 0)) return undefined;
+        return "its source is not the client's own address";
+      },
+      onClose: (reason, ended) => {
+        const unproven = this.strangers.delete(stranger);
+        clearTimeout(deadline);
+        socketWatch.stop();
+        close(socket.fd);
+        this.peers.delete(peer);
+        lease.end(!ended);
+        if (reason === MADE_ROOM) return this.refusals.tell(socket.remote, reason); // these can be many
+        const name = lease.address !== 0 ? `client ${formatIPv4(lease.address)}` : unproven ? "a probe" : "client"; // --cipher xor
+        trace.note(`${name} from ${socket.remote} left: ${reason} (${this.router.size} connected)`);
+      },
+    });
     stranger.leave = () => this.sendAway(peer, MADE_ROOM);
     const lease = new Lease(this.router, peer, grant);
     const proven = () => {
@@ -100,33 +123,15 @@ export class Clients {
       peer.onProven = () => {};
       if (grant && !lease.hold(grant.address)) this.sendAway(peer, "its place was taken by another client meanwhile");
     };
-    peer.onProven = proven;
     const deadline = setTimeout(() => this.sendAway(peer, `no sealed frame within ${PROOF_DEADLINE / 1000} s`), PROOF_DEADLINE);
-    if (!grant) proven(); // --cipher xor: it can be silent for long, its first packet tells its address
-
-    peer.admit = (packet, at, length) => {
-      const source = innerSource(packet, at, length, this.options.subnet6);
-      if (lease.address === 0 ? lease.hold(source >>> 0) : source === (lease.address | 0)) return undefined; // 0.0.0.0 itself is nobody's
-      return "its source is not the client's own address";
-    };
     const socketWatch = watch(socket.fd, {
       readable: () => inbound(peer, this.tun),
       writable: () => flush(peer),
       error: () => peer.close(errnoName(socketError(socket.fd))),
     });
-    peer.onBacklog = (waiting) => socketWatch.want(true, waiting);
-    peer.onClose = (reason, ended) => {
-      const unproven = this.strangers.delete(stranger);
-      clearTimeout(deadline);
-      socketWatch.stop();
-      close(socket.fd);
-      this.peers.delete(peer);
-      lease.end(!ended);
-      if (reason === MADE_ROOM) return this.refusals.tell(socket.remote, reason); // these can be many
-      const name = lease.address !== 0 ? `client ${formatIPv4(lease.address)}` : unproven ? "a probe" : "client"; // --cipher xor
-      trace.note(`${name} from ${socket.remote} left: ${reason} (${this.router.size} connected)`);
-    };
     this.peers.add(peer);
+    if (this.options.secret) answerRekeys(peer, this.options.secret);
+    if (!grant) proven(); // --cipher xor: it can be silent for long, its first packet tells its address
   }
 
   /** Why a connection from `address` gets no handshake at all; undefined if it does. */
@@ -150,10 +155,10 @@ export class Clients {
     peer.close(reason);
   }
 
-  /** The handshake. Without a peer it failed, and its reason has been told. */
-  private async admit(socket: TcpSocket, stranger: Stranger): Promise<{ peer?: Peer; grant?: Grant }> {
+  /** The handshake; undefined if it failed, and its reason has been told. No keys and no grant: --cipher xor. */
+  private async admit(socket: TcpSocket, stranger: Stranger): Promise<{ keys?: SessionKeys; grant?: Grant } | undefined> {
     const { secret, subnet, subnet6, mtu, maxClients } = this.options;
-    if (!secret) return { peer: new Peer(socket, DOWN, UP) };
+    if (!secret) return {};
     let grant: Grant | undefined;
     const reply = (wish: Wish) => {
       const address = this.router.offer(wish.address, (holder) => holder.isFor(wish.token));
@@ -162,13 +167,13 @@ export class Clients {
       return { address, prefix: subnet.prefix, mtu, subnet6, token: grant.token };
     };
     try {
-      const peer = await acceptSession(socket, secret, reply);
-      return { peer, grant: grant! };
+      const keys = await acceptSession(socket, secret, reply);
+      return { keys, grant: grant! };
     } catch (error) {
       if (!(error instanceof BrokenStream)) throw error;
       this.refusals.tell(socket.remote, this.strangers.has(stranger) ? error.message : MADE_ROOM);
       if (grant) this.router.withdraw(grant.address);
-      return {};
+      return undefined;
     }
   }
 }

@@ -1,16 +1,13 @@
 /**
- * From a fresh TCP connection to a Peer: the handshake as a conversation, written top to bottom for each side. An empty
+ * From a fresh TCP connection to a session's keys: the handshake as a conversation, written top to bottom for each side. An empty
  * handshake frame from the server says "refused"; it is not authenticated, and only decides which error the client prints.
  */
 import { type FrameType as Type, aesFraming, BrokenStream, FrameReader, FrameType, handshakeFraming } from "./frame.ts";
-import { type ClientConfig, decodeReply, decodeWish, encodeReply, encodeWish, Handshake, HandshakeError, Refused, type Wish } from "./handshake.ts";
+import { type ClientConfig, decodeReply, decodeWish, encodeReply, encodeWish, Handshake, HandshakeError, Refused, type SessionKeys, type Wish } from "./handshake.ts";
 import { EAGAIN, errnoName, Memory, write } from "./libc.ts";
 import { ready } from "./loop.ts";
 import { Failure } from "./program.ts";
-import { answerRekeys } from "./rekey.ts";
 import type { TcpSocket } from "./tcp.ts";
-import { DOWN, UP } from "./trace.ts";
-import { Peer } from "./tunnel.ts";
 
 const DEADLINE = 10_000; // ms, for the other end's message
 const frame = new Memory(aesFraming.header + handshakeFraming.maxBody); // of the message being sent
@@ -19,7 +16,7 @@ const frame = new Memory(aesFraming.header + handshakeFraming.maxBody); // of th
 export class WrongSecret extends Failure {}
 
 /** The client's side; `wish`: what it had before. Errors: a Failure that says what to try. */
-export async function startSession(socket: TcpSocket, secret: Buffer, wish: Wish = {}): Promise<{ peer: Peer; config: ClientConfig }> {
+export async function startSession(socket: TcpSocket, secret: Buffer, wish: Wish = {}): Promise<{ keys: SessionKeys; config: ClientConfig }> {
   const handshake = new Handshake("client", secret);
   const because = (reason: string, hint: string) => new Failure(`Cannot start a session with ${socket.remote}: ${reason}`, hint);
   try {
@@ -27,7 +24,7 @@ export async function startSession(socket: TcpSocket, secret: Buffer, wish: Wish
     const reply = await receiveMessage(socket);
     if (reply.length === 0) throw new WrongSecret(`Cannot start a session with ${socket.remote}: it refused our secret`, "copy the secret file from the server, and check --secret on both ends");
     const config = decodeReply(handshake.read(reply));
-    return { peer: new Peer(socket, UP, DOWN, handshake.split()), config };
+    return { keys: handshake.split(), config };
   } catch (error) {
     if (error instanceof Refused) throw because(error.message, "try again later, or ask whoever runs the server");
     if (error instanceof HandshakeError) throw because(error.message, "ask whoever runs the server; are the secret and the version the same there?");
@@ -40,7 +37,7 @@ export async function startSession(socket: TcpSocket, secret: Buffer, wish: Wish
  * The server's side. Once message 1 proved good, `makeReply` decides what the client is told. Throws BrokenStream.
  * The client is proven only by its first sealed frame: message 1 may be a replay.
  */
-export async function acceptSession(socket: TcpSocket, secret: Buffer, makeReply: (wish: Wish) => ClientConfig | { refused: string }): Promise<Peer> {
+export async function acceptSession(socket: TcpSocket, secret: Buffer, makeReply: (wish: Wish) => ClientConfig | { refused: string }): Promise<SessionKeys> {
   const handshake = new Handshake("server", secret);
   const message = await receiveMessage(socket);
   let wish: Buffer;
@@ -53,9 +50,7 @@ export async function acceptSession(socket: TcpSocket, secret: Buffer, makeReply
   const reply = makeReply(decodeWish(wish));
   sendMessage(socket, handshake.write(encodeReply(reply)));
   if ("refused" in reply) throw new HandshakeError(reply.refused);
-  const peer = new Peer(socket, DOWN, UP, handshake.split());
-  answerRekeys(peer, secret);
-  return peer;
+  return handshake.split();
 }
 
 /** A message is at most a few hundred bytes, and the first thing on its socket: it always fits. */

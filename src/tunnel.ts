@@ -24,6 +24,23 @@ const OUTBOX = 8 * BATCH; // bytes that may wait for one peer's socket; beyond t
 const CONTROL_ROOM = 256; // … but a goodbye and fresh keys still fit
 const NOTHING = Buffer.alloc(0);
 
+/** What a peer tells its owner, and asks it. */
+export interface PeerEvents {
+  /** The outbox holds bytes that the socket does not take; or, with false, it is empty again. */
+  onBacklog(waiting: boolean): void;
+  /** The first frame came that proves the peer has the session's keys. */
+  onProven(): void;
+  /** A control frame about fresh keys: `rekey` and the peer's handshake message, or `switch`. Throws BrokenStream. */
+  onRekey(word: number, message: Buffer): void;
+  /** May this packet of the peer's go into our TUN? A sentence says why not. */
+  admit(packet: Buffer, at: number, length: number): string | undefined;
+  /**
+   * The connection is over; called once. `ended`: its program has ended, as far as we can see, so nobody will come back with this
+   * session's token.
+   */
+  onClose(reason: string, ended: boolean): void;
+}
+
 /** The other end of one connection: its socket, its ciphers, and the bytes on their way to it. */
 export class Peer {
   readonly socket: TcpSocket;
@@ -46,19 +63,17 @@ export class Peer {
   silentChecks = 0; // … for so many checks
   closed = false;
 
-  /** Called when the outbox holds bytes that the socket does not take, and again when it is empty. */
-  onBacklog: (waiting: boolean) => void = () => {};
-  /** Called at the first frame that proves the peer has the session's keys. */
-  onProven: () => void = () => {};
-  /** A control frame about fresh keys: `rekey` and the peer's handshake message, or `switch`. Throws BrokenStream. */
-  onRekey: (word: number, message: Buffer) => void = () => {};
-  /** May this packet of the peer's go into our TUN? A sentence says why not. */
-  admit: (packet: Buffer, at: number, length: number) => string | undefined = () => undefined;
-  /** Called once, when the connection is over. `ended`: by its program's end, as far as we can see, so nobody will come back with this session's token. */
-  onClose: (reason: string, ended: boolean) => void = () => {};
+  onBacklog: PeerEvents["onBacklog"] = () => {};
+  onProven: PeerEvents["onProven"] = () => {};
+  onRekey: PeerEvents["onRekey"] = () => {};
+  admit: PeerEvents["admit"] = () => undefined;
+  onClose: PeerEvents["onClose"] = () => {};
 
-  /** @param keys of the handshake; without them this is the original XOR protocol */
-  constructor(socket: TcpSocket, out: Direction, inward: Direction, keys?: SessionKeys) {
+  /**
+   * @param keys of the handshake; without them this is the original XOR protocol
+   * @param events what its owner wants to know from the first moment on
+   */
+  constructor(socket: TcpSocket, out: Direction, inward: Direction, keys?: SessionKeys, events: Partial<PeerEvents> = {}) {
     this.socket = socket;
     this.out = out;
     this.in = inward;
@@ -66,6 +81,7 @@ export class Peer {
     this.reader = new FrameReader(this.framing);
     this.sealer = keys && new Cipher(keys.send, "seal");
     this.opener = keys && new Cipher(keys.receive, "open");
+    Object.assign(this, events);
   }
 
   /** From the next frame on, this key seals what we send. */

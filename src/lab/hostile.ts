@@ -18,7 +18,8 @@ import { Failure, program } from "../program.ts";
 import { startSession } from "../session.ts";
 import { connectTcp } from "../tcp.ts";
 import { random, seal } from "../testing.ts";
-import { inbound, type Peer, sendControl } from "../tunnel.ts";
+import { DOWN, UP } from "../trace.ts";
+import { inbound, Peer, sendControl } from "../tunnel.ts";
 import { NETNS } from "./lab.ts";
 
 const PORT = 5555;
@@ -87,7 +88,9 @@ function told(): Promise<void> {
 
 /** A session like an honest client's. */
 async function insider(server: string): Promise<{ peer: Peer; own: number; subnet6?: Prefix96 | undefined }> {
-  const { peer, config } = await startSession(await connectTcp([server], PORT), readSecret(undefined));
+  const socket = await connectTcp([server], PORT);
+  const { keys, config } = await startSession(socket, readSecret(undefined));
+  const peer = new Peer(socket, UP, DOWN, keys);
   sendControl(peer, Control.keepalive);
   return { peer, own: config.address, subnet6: config.subnet6 };
 }
