@@ -3,18 +3,22 @@
  * are in routes.ts. setup.ts prints these commands, or runs them. The address and the routes of a TUN need no undoing: they go when the
  * program that created it closes it. Only a persistent one stays as we leave it.
  */
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync } from "node:fs";
 import type { ClientConfig } from "./handshake.ts";
+import type { Machine } from "./machine.ts";
 import type { ServerOptions } from "./options.ts";
 import { embed, formatIPv4, type Prefix96 } from "./packet.ts";
-import { execute } from "./setup.ts";
 
 /** One command, and the one that takes it back. */
 export interface Change {
   run: string;
+  input?: string; // its standard input
   undo?: string | undefined;
-  unless?: string; // a command that succeeds if an earlier run, killed together with its keeper, left this: then only the undoing is kept
-  same?: boolean; // "File exists" means the same
+  sets?: string; // what it sets, where a later command can set the same anew: "mtu"
+  removes?: string; // the command whose work this takes back
+  unless?: string; // Test command. If it succeeds, the rule is there already, left by a killed run: do not add it again, but remove it at the end
+  otherwise?: Change[]; // to be tried if it fails
+  part?: string; // of what is asked for, one that the rest can do without. If it fails, all of it is left out
 }
 
 export type Inner = Pick<ClientConfig, "address" | "prefix" | "mtu" | "subnet6">;
@@ -23,100 +27,118 @@ export const addressesOf = ({ address, prefix, subnet6 }: Inner) => innerAddress
 /** One end's inner addresses: "10.8.0.2/24", and where the tunnel carries IPv6 "fd56:504e::a08:2/96". */
 export const innerAddresses = (address: number, prefix: number, subnet6: Prefix96 | undefined) => [`${formatIPv4(address)}/${prefix}`, ...(subnet6 ? [`${embed(subnet6, address)}/96`] : [])];
 
-/** The commands that give `tun` its addresses, and its MTU in bytes. */
-export function bringUp(tun: string, [ipv4, ipv6]: string[], mtu: number): Change[] {
-  const former = persistent(tun);
-  const addAddress = (own: string): Change => ({ run: `ip addr replace ${own} dev ${tun}`, undo: former && !former.has(own) ? removal(own, tun) : undefined });
-  const setLink = (words: string): Change => ({ run: `ip link set ${tun} ${words}`, undo: former?.link });
-  const changes = [addAddress(ipv4!), setLink(`mtu ${mtu} up`)];
-  if (!ipv6) return changes;
-  // First: else the kernel adds a link-local address, and sends router solicitations and multicast listener reports into the tunnel.
-  return [setLink("addrgenmode none multicast off"), ...changes, addAddress(ipv6)];
+/** The command that gives `tun` an address; none if a persistent one has it. */
+export function addAddress(tun: string, own: string, machine: Machine, part?: string): Change[] {
+  if (machine.tun?.addresses.includes(own)) return [];
+  return [{ run: `ip addr replace ${own} dev ${tun}`, undo: machine.tun && removal(own, tun), ...(part && { part }) }];
 }
 
 /** The command that takes an address from `tun`. */
 export const removal = (address: string, tun: string) => `ip addr del ${address} dev ${tun}`;
 
-interface Persistent {
-  link: string; // the command that makes its link what it was
-  has(address: string): boolean; // had it that one?
-}
-const found = new Map<string, Persistent | undefined>();
-
-/** A persistent TUN (tuntap.rst: TUNSETPERSIST) as we found it at first, before our own changes; undefined for one that goes with us. */
-export function persistent(tun: string): Persistent | undefined {
-  if (!found.has(tun)) found.set(tun, readPersistent(tun));
-  return found.get(tun);
+/** The commands that bring `tun` up at this MTU, in bytes, ready for what addresses it will have. */
+export function bringUp(tun: string, mtu: number, forIPv6: boolean, machine: Machine): Change[] {
+  const setLink = (sets: string, words: string): Change[] => (machine.tun?.has(words) ? [] : [{ run: `ip link set ${tun} ${words}`, sets, undo: machine.tun?.link }]);
+  // First: else the kernel adds a link-local address, and sends router solicitations and multicast listener reports into the tunnel.
+  return [...(forIPv6 ? setLink("addrgenmode", "addrgenmode none multicast off") : []), ...setLink("mtu", `mtu ${mtu} up`)];
 }
 
-function readPersistent(tun: string): Persistent | undefined {
-  const said = execute(`ip -d -o link show dev ${tun}`).stdout ?? "";
-  if (!said.includes(" persist on")) return undefined;
-  const addresses = execute(`ip -o addr show dev ${tun}`).stdout;
-  const [, flags = "", mtu] = /<(.*?)> mtu (\d+)/.exec(said) ?? [];
-  const mode = ["eui64", "none", "stable_secret", "random"][parseInt(setting(`ipv6/conf/${tun}/addr_gen_mode`))]; // enum in6_addr_gen_mode, linux/if_link.h
-  const link = `ip link set ${tun} ${/\bUP\b/.test(flags) ? "up" : "down"} mtu ${mtu} multicast ${flags.includes("MULTICAST") ? "on" : "off"}`;
-  return { link: mode ? `${link} addrgenmode ${mode}` : link, has: (address) => addresses.includes(` ${address} `) };
-}
-
-/** One rule of iptables or ip6tables. */
-const rule = (line: string): Change => ({ run: line, undo: line.replace(/ -[AI] /, " -D "), unless: line.replace(/ -[AI] /, " -C ") });
-
-/**
- * May `tun`, at this MTU in bytes, have an IPv6 address? Not where the kernel has no IPv6 or was told to leave it out, nor below the
- * smallest MTU that IPv6 allows (RFC 8200, section 5): there the kernel takes IPv6 away from the interface.
- */
-export const canCarryIPv6 = (tun: string, mtu: number) => mtu >= 1280 && (setting(`ipv6/conf/${tun}/disable_ipv6`) || setting("ipv6/conf/default/disable_ipv6")) === "0";
-
-/** A value below /proc/sys/net; "" where there is no such file. */
-export function setting(path: string): string {
-  try {
-    return readFileSync(`/proc/sys/net/${path}`, "utf8").trim();
-  } catch {
-    return "";
-  }
-}
+type Served = Pick<ServerOptions, "tun" | "mtu" | "subnet" | "nat"> & { subnet6?: Prefix96 | undefined; configure?: boolean };
+export const IPV6 = "IPv6 inside the tunnel"; // a part
 
 /**
  * The server's commands: its end of the tunnel, and the way on from there, out of `options.nat`. With `configure` also what a ping on
  * a fresh machine can do without, and nobody would like to type.
  */
-export function serverChanges(options: Pick<ServerOptions, "tun" | "mtu" | "subnet" | "nat"> & { subnet6?: Prefix96 | undefined; configure?: boolean }, gateway: number): Change[] {
-  const { tun, mtu, subnet, subnet6, nat, configure } = options;
-  const changes = bringUp(tun, innerAddresses(gateway, subnet.prefix, subnet6), mtu);
-  if (nat === undefined) return changes;
-  const rules = (iptables: string, source: string) => [
-    rule(`${iptables} -t nat -A POSTROUTING -s ${source} -o ${nat} -j MASQUERADE`),
-    ...(configure ? forwardingRules(tun).map((line) => rule(`${iptables} ${line}`)) : []),
+export function serverChanges(options: Served, gateway: number, machine: Machine): Change[] {
+  const { tun, mtu, subnet, subnet6, nat } = options;
+  const [address = "", address6] = innerAddresses(gateway, subnet.prefix, subnet6);
+  const ipv4 = nat === undefined ? [] : [...forward("ipv4", machine), ...leave("ip", options, `${formatIPv4(subnet.network)}/${subnet.prefix}`, machine)];
+  const ipv6 = nat === undefined || !subnet6 ? [] : [...routerAdvertisements(nat, machine), ...forward("ipv6", machine), ...leave("ip6", options, `${embed(subnet6, 0)}/96`, machine)];
+  return [
+    ...addAddress(tun, address, machine),
+    ...bringUp(tun, mtu, address6 !== undefined, machine),
+    ...ipv4,
+    ...ipv6.map((change) => ({ ...change, part: IPV6 })),
+    ...(address6 ? addAddress(tun, address6, machine, IPV6) : []),
   ];
-  changes.push(forward("ipv4"), ...rules("iptables", `${formatIPv4(subnet.network)}/${subnet.prefix}`));
-  if (!subnet6) return changes;
-  // A kernel that forwards ignores router advertisements, and forgets the route that it has from one; 2: not on this interface (ip-sysctl.rst).
+}
+
+/** What lets packets of `source` leave by `nat`, under its address, and their answers come back. */
+function leave(family: "ip" | "ip6", options: Served, source: string, machine: Machine): Change[] {
+  if (machine.firewall === "nft") return nftables(family, options, source);
+  const { tun, nat, configure = false } = options;
+  const rules = (lines: [line: string, part?: string][]) => lines.map(([line, part]) => rule(`${family === "ip" ? "iptables" : "ip6tables"} ${line}`, configure, part));
+  const masquerade = rules([[`-t nat -A POSTROUTING -s ${source} -o ${nat} -j MASQUERADE`]]);
+  if (!configure) return masquerade;
+  const clamp = "-p tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu";
+  return [
+    ...masquerade,
+    ...rules([
+      // Docker and many firewalls drop what is forwarded, unless a rule before theirs accepts it: clients' packets, and what answers them.
+      [`-I FORWARD -i ${tun} -j ACCEPT`],
+      [`-I FORWARD -o ${tun} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT`, "a way for answers through a firewall that drops what is forwarded"],
+      // TCP's SYN names the largest segment that its sender takes (MSS). It knows its own link only; we lower it to what the next one takes.
+      [`-t mangle -A FORWARD -i ${tun} ${clamp}`, MSS],
+      [`-t mangle -A FORWARD -o ${tun} ${clamp}`, MSS],
+      // From one client to another, a packet leaves by the interface that it came in by. To the kernel that is a detour, and it says so.
+      ...(family === "ip" ? ([[`-A OUTPUT -o ${tun} -p icmp --icmp-type redirect -j DROP`, REDIRECTS]] as [string, string][]) : []),
+    ]),
+  ];
+}
+
+const MSS = "a limit for TCP's segments: large ones need ICMP to find the path's MTU";
+const REDIRECTS = "silence about redirects: a client that pings another one is told of a detour";
+
+/**
+ * One rule of iptables or ip6tables. What we add ourselves bears a name, to tell it from the user's own; and it has patience (-w) with
+ * others who change rules meanwhile. Printed commands carry neither, because the user owns those rules. A kernel without
+ * the comment match gets rules without.
+ */
+function rule(line: string, configure: boolean, part?: string): Change {
+  const plain = (run: string): Change => ({ run, undo: run.replace(/ -[AI] /, " -D ") });
+  const test = (run: string) => run.replace(/ -[AI] /, " -C ");
+  if (!configure) return { ...plain(line), unless: test(line) };
+  const marked = `${line} -m comment --comment simple-vpn -w`;
+  return { ...plain(marked), unless: test(marked), otherwise: [plain(`${line} -w`)], ...(part && { part }) };
+}
+
+/** The same where there is no iptables command: a table of our own, which one command takes away (nft(8)). */
+function nftables(family: "ip" | "ip6", { tun, nat, configure }: Served, source: string): Change[] {
+  const table = `${family} simple-vpn-${tun}`;
+  const chain = (name: string, words: string): Change => ({ run: `nft add chain ${table} ${name} { type ${words} ; }` });
+  const add = (words: string): Change => ({ run: `nft add rule ${table} ${words}` });
+  const changes = [
+    { run: `nft add table ${table}`, undo: `nft delete table ${table}` },
+    chain("leave", "nat hook postrouting priority 100"),
+    add(`leave ${family} saddr ${source} oifname ${nat} masquerade`),
+  ];
+  if (!configure) return changes;
+  const clamp = "tcp flags syn tcp option maxseg size set rt mtu";
+  changes.push(chain("clamp", "filter hook forward priority -150"), add(`clamp iifname ${tun} ${clamp}`), add(`clamp oifname ${tun} ${clamp}`));
+  if (family === "ip") changes.push(chain("quiet", "filter hook output priority 0"), add(`quiet oifname ${tun} icmp type redirect drop`));
+  return changes;
+}
+
+/** A kernel that forwards ignores router advertisements, and forgets the route that it has from one; 2: not on this interface (ip-sysctl.rst). */
+function routerAdvertisements(nat: string, { setting }: Machine): Change[] {
   const accept = `net/ipv6/conf/${nat}/accept_ra`;
-  if (setting(accept.slice(4)) === "1") changes.push({ run: `sysctl -w ${accept}=2`, undo: `sysctl -w ${accept}=1` });
-  return [...changes, forward("ipv6"), ...rules("ip6tables", `${embed(subnet6, 0)}/96`)];
+  if (setting(accept.slice(4)) !== "1" || setting("ipv6/conf/all/forwarding") === "1") return [];
+  return [{ run: `sysctl -w ${accept}=2`, undo: `sysctl -w ${accept}=1` }];
 }
 
 /**
- * Forwarding on all interfaces. The kernel writes it into each one's own settings, and IPv4's accept_redirects with it (ip-sysctl.rst:
- * ip_forward "resets all configuration parameters to their default state"). -e: not those of an interface that is gone by then.
+ * Forwarding on all interfaces, if it is off. The kernel writes it into each one's own settings, and IPv4's accept_redirects with it
+ * (ip-sysctl.rst: ip_forward "resets all configuration parameters to their default state"). -e: not those of an interface that is gone by then.
  */
-function forward(family: "ipv4" | "ipv6"): Change {
+function forward(family: "ipv4" | "ipv6", { setting }: Machine): Change[] {
   const path = family === "ipv4" ? "ipv4/ip_forward" : "ipv6/conf/all/forwarding";
   const name = `net.${path.replaceAll("/", ".")}`;
   const on = { run: `sysctl -w ${name}=1` };
-  if (setting(path) !== "0") return on;
+  if (setting(path) === "1") return [];
+  if (setting(path) !== "0") return [on];
   const others = readdirSync(`/proc/sys/net/${family}/conf`).filter((device) => device !== "all").map((device) => [`${family}/conf/${device}/forwarding`, "0"]);
   if (family === "ipv4") others.unshift(["ipv4/conf/all/accept_redirects", "1"]);
   const former = others.flatMap(([other, written]) => (setting(other!) === written ? [] : ` net/${other}=${setting(other!)}`));
-  return { ...on, undo: `sysctl -e -w ${name}=0${former.join("")}` };
+  return [{ ...on, undo: `sysctl -e -w ${name}=0${former.join("")}` }];
 }
-
-const forwardingRules = (tun: string) => [
-  // Docker and many firewalls drop what is forwarded, unless a rule before theirs accepts it: clients' packets, and what answers them.
-  `-I FORWARD -i ${tun} -j ACCEPT`,
-  `-I FORWARD -o ${tun} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT`,
-  // TCP's SYN names the largest segment that its sender takes (MSS). It knows its own link only; we lower it to what the next one takes.
-  `-t mangle -A FORWARD -i ${tun} -p tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu`,
-  `-t mangle -A FORWARD -o ${tun} -p tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu`,
-];

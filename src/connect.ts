@@ -4,103 +4,164 @@
  * and the kernel counts what does not fit (ip -s link: TX dropped).
  */
 import { setTimeout as sleep } from "node:timers/promises";
-import { canCarryIPv6, innerAddresses } from "./changes.ts";
-import type { ClientConfig } from "./handshake.ts";
+import { type Change, innerAddresses } from "./changes.ts";
+import { run } from "./command.ts";
+import type { ClientConfig, SessionKeys } from "./handshake.ts";
 import { close } from "./libc.ts";
+import { canCarryIPv6, checkFree, type Machine } from "./machine.ts";
 import type { ClientOptions } from "./options.ts";
+import { formatIPv4, parseCidr } from "./packet.ts";
 import { Failure } from "./program.ts";
-import { keepFresh } from "./rekey.ts";
-import { clientChanges, clientRenewal, wayAround } from "./routes.ts";
+import { clientChanges, renewal } from "./routes.ts";
 import { startSession, WrongSecret } from "./session.ts";
-import { setUp } from "./setup.ts";
-import { connectTcp, resolve } from "./tcp.ts";
-import { DOWN, trace, UP } from "./trace.ts";
-import { Peer } from "./tunnel.ts";
+import { Setup } from "./setup.ts";
+import { connectTcp, resolve, type TcpSocket } from "./tcp.ts";
+import { trace } from "./trace.ts";
+import type { Peer } from "./tunnel.ts";
 
 const FIRST_PAUSE = 500; // ms, at most, before the first try …
 const LONGEST_PAUSE = 30_000; // … and before each of the later ones
 
 export interface Session {
-  peer: Peer;
+  socket: TcpSocket;
+  keys: SessionKeys | undefined; // undefined: --cipher xor
   config: ClientConfig;
+  peer?: Peer; // once the loop watches it
   answered: boolean; // has the server ever sent a frame, in this session or one before it?
+  useless: boolean; // this machine could not be configured for it
   failures: number; // tries without a frame from the server, before this session
 }
 
+/** Has the server sent a frame in this session? */
+const heard = ({ peer }: Session) => peer !== undefined && peer.framesReceived > 0;
+
 /** One try: a TCP connection, fresh keys, and an inner address, that of the session `before` if the server still has it. Errors: a Failure. */
-export async function connect(options: ClientOptions, before?: Session, addresses?: string[]): Promise<Session> {
-  const socket = await connectTcp(addresses ?? (await resolve(options.server)), options.port, (address) => before && spare(options, address));
-  const answered = before !== undefined && (before.answered || before.peer.framesReceived > 0);
-  if (!options.secret) return { peer: new Peer(socket, UP, DOWN), config: { ...options.address, mtu: options.mtu }, answered, failures: 0 };
+export async function connect(options: ClientOptions, end: OwnEnd, before?: Session, addresses?: string[]): Promise<Session> {
+  const prepare = async (address: string) => before && end.spare(address);
+  const socket = await connectTcp(addresses ?? (await resolve(options.server)), options.port, prepare);
+  const session = { socket, answered: before !== undefined && (before.answered || heard(before)), useless: false, failures: 0 };
+  if (!options.secret) return { ...session, keys: undefined, config: { ...options.address, mtu: options.mtu } };
   try {
-    const { peer, config } = await startSession(socket, options.secret, before?.config);
-    keepFresh(peer, options.secret, options.rekey);
+    const { keys, config } = await startSession(socket, options.secret, before?.config);
     const mtu = Math.min(config.mtu, options.mtu);
-    return { peer, config: { ...config, mtu, subnet6: canCarryIPv6(options.tun, mtu) ? config.subnet6 : undefined }, answered, failures: 0 };
+    return { ...session, keys, config: { ...config, mtu, subnet6: canCarryIPv6(options.tun, mtu) ? config.subnet6 : undefined } };
   } catch (error) {
     close(socket.fd);
     throw error;
   }
 }
 
-/** Makes this machine's end of the tunnel what the session says, or tells the user how; says that we are connected. */
-export function configure(options: ClientOptions, { peer, config }: Session, before?: Session): void {
-  const { address, remote } = peer.socket;
-  const changes = () => (before ? clientRenewal(options, config, before.config, address) : clientChanges(options, config, address));
-  const toDo = setUp(changes, options.configure);
-  spared.add(address);
-  trace.note(`connected to ${remote}: this end of the tunnel is ${before ? "now " : ""}${describe(config)}${toDo}`);
-}
+/** This machine's end of the tunnel: its addresses, what is routed into it, and the way to the server. Run, or printed to be typed. */
+export class OwnEnd {
+  private readonly options: ClientOptions;
+  private readonly setup: Setup;
+  private readonly machine: Machine;
+  private readonly outers: string[] = []; // addresses of the server that its own tunnel's routes leave out
+  private config: ClientConfig | undefined; // what it is now
 
-const spared = new Set<string>(); // addresses of the server that its own tunnel's routes leave out
+  /** Reads what this machine has. Errors: a Failure. */
+  static async begin(options: ClientOptions): Promise<OwnEnd> {
+    const setup = new Setup(options.configure);
+    return new OwnEnd(options, setup, await setup.begin(options.tun));
+  }
 
-/** The server may be at another address now: its packets, too, must not be routed into the tunnel. Errors: a Failure. */
-function spare(options: ClientOptions, address: string): void {
-  if (spared.has(address)) return;
-  const changes = wayAround(options.routes, address);
-  const toDo = changes.length > 0 ? setUp(() => changes, options.configure) : "";
-  spared.add(address);
-  if (changes.length > 0) trace.note(`the server may be at ${address} now, and the way there must not go through the tunnel${toDo}`);
+  private constructor(options: ClientOptions, setup: Setup, machine: Machine) {
+    this.options = options;
+    this.setup = setup;
+    this.machine = machine;
+  }
+
+  /**
+   * Makes it what the session says, or tells the user how; says that we are connected. Gives up root where --user asks for it.
+   * Errors: a Failure, but for a session that is not the first one: that one ends, and the next one is another try.
+   */
+  async configure(session: Session): Promise<void> {
+    const { config, socket } = session;
+    const before = this.config;
+    try {
+      if (before && describe(config) === describe(before)) return;
+      const { address, prefix, subnet6 } = config;
+      const inside = innerAddresses(parseCidr(`${formatIPv4(address)}/${prefix}`)!.network, prefix, subnet6);
+      const warning = checkFree(this.machine, inside, "another --subnet on the server, such as BLOCK");
+      if (warning) trace.note(warning);
+      const toDo = await this.arrange(config, socket.address);
+      trace.note(`connected to ${socket.remote}: this end of the tunnel is ${before ? "now " : ""}${describe(config)}${toDo}`);
+      this.setup.dropRoot(this.options.user);
+    } catch (error) {
+      if (!before || !(error instanceof Failure)) throw error;
+      session.useless = true;
+      session.peer!.close(error.message);
+    }
+  }
+
+  /** The server may be at another address now: its packets, too, must not be routed into the tunnel. Errors: a Failure. */
+  async spare(address: string): Promise<void> {
+    if (this.outers.includes(address)) return;
+    const toDo = await this.arrange(this.config!, address);
+    if (toDo !== undefined) trace.note(`the server may be at ${address} now, and the way there must not go through the tunnel${toDo}`);
+  }
+
+  /** Undefined: there was nothing to do. Else what is still to be typed, or "". */
+  private async arrange(config: ClientConfig, outer: string): Promise<string | undefined> {
+    const { options, machine, outers } = this;
+    const before = this.config ? clientChanges(options, this.config, outers, machine) : [];
+    const all = [...new Set([...outers, outer])];
+    const after = clientChanges(options, config, all, machine);
+    const runs = new Set(after.map(({ run }) => run));
+    // A route that has moved to our table goes from the main one.
+    const moved = before.filter(({ run }) => run.startsWith("ip route add") && !runs.has(run));
+    const changes = [
+      ...(this.config ? renewal(options.tun, config, this.config, machine) : []),
+      ...after,
+      ...moved.map(({ run }): Change => ({ run: run.replace("add", "del"), removes: run })),
+    ];
+    const way = await this.wayTo(outer);
+    const { toDo, some } = await this.setup.make(changes);
+    this.config = config;
+    this.outers.splice(0, Infinity, ...all);
+    const now = await this.wayTo(outer);
+    const into = `dev ${options.tun}`; // as it was to an address that was not spared yet
+    if (some && toDo === "" && (now === into || (now !== way && way !== into)))
+      throw new Failure(`Cannot keep the way to the server: it was '${way}', and with these routes it is '${now}'`, "leave out the --route that the server is in; 'ip rule' shows which rules of yours lead to it");
+    return some ? toDo : undefined;
+  }
+
+  /** How the kernel would send a packet to that address: "dev eth0", and over which router. */
+  private async wayTo(outer: string): Promise<string> {
+    const { stdout } = await run(`ip route get ${outer.replace(/%.*/, "")}`);
+    return /(via \S+ )?dev \S+/.exec(stdout)?.[0] ?? "none";
+  }
 }
 
 /**
  * Connects again, as often as it takes. Errors: a Failure with --once, where a new try is in vain, or where it was connected but
  * never heard.
  */
-export async function reconnect(options: ClientOptions, before: Session, reason: string): Promise<Session> {
+export async function reconnect(options: ClientOptions, end: OwnEnd, before: Session, reason: string): Promise<Session> {
   const lostAt = performance.now();
-  const lost = `Lost the server ${before.peer.socket.remote}: ${reason}`;
+  const lost = `Lost the server ${before.socket.remote}: ${reason}`;
   // Without a handshake, two different ciphers show only so.
-  if (!options.secret && !before.answered && before.peer.framesReceived === 0) throw new Failure(lost, "start both ends with --cipher xor, or both without; or is the server full?");
+  if (!options.secret && !before.answered && !heard(before)) throw new Failure(lost, "start both ends with --cipher xor, or both without; or is the server full?");
   if (options.once) throw new Failure(lost, "start the server, then this client again");
 
   let problem = lost;
-  const names = new Names(options.server, before.peer.socket.address);
-  for (let failures = before.peer.framesReceived > 0 ? 0 : before.failures; ; failures++) {
+  const names = new Names(options.server, before.socket.address);
+  for (let failures = heard(before) && !before.useless ? 0 : before.failures; ; failures++) {
     const pause = backOff(failures);
     trace.note(`${problem}; trying again in ${seconds(pause)} s`);
     names.lookUp(); // nobody waits for it: the way to the name server may lead into the tunnel
     await sleep(pause);
-    let session: Session | undefined;
     try {
-      session = await connect(options, before, names.addresses);
+      const session = await connect(options, end, before, names.addresses);
       const same = describe(session.config) === describe(before.config);
       const again = `connected again after ${seconds(performance.now() - lostAt)} s`;
       trace.note(same ? `${again}: this end of the tunnel is still ${describe(session.config)}` : `${again}, but with another address or MTU`);
-      if (!same) configure(options, session, before);
       return { ...session, failures: failures + 1 };
     } catch (error) {
       if (!(error instanceof Failure) || error instanceof WrongSecret) throw error;
       problem = error.message;
-      if (session) leave(session.peer);
     }
   }
-}
-
-/** Ends a session that is of no use. Without a goodbye, which would prove us: so the server keeps our address for us. */
-function leave(peer: Peer): void {
-  peer.close("");
-  close(peer.socket.fd);
 }
 
 /** The server's addresses: the one of before, until its name is found. */

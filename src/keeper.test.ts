@@ -10,16 +10,16 @@ import type { Failure } from "./program.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "simple-vpn-keeper-"));
 
-test("our stdout does not become blocking by it: a reader who is slow must not stop the tunnel", () => {
+test("our stdout does not become blocking by it: a reader who is slow must not stop the tunnel", async () => {
   console.log("open");
   const flags = () => [1, 2].map((fd) => /flags:\s*(\d+)/.exec(readFileSync(`/proc/self/fdinfo/${fd}`, "utf8"))![1]);
   const before = flags();
-  new Keeper().finish();
+  (await Keeper.start()).finish();
   assert.deepEqual(flags(), before);
 });
 
-test("what was kept is run at the end, the newest first, word by word; not what was forgotten, nor what came after enough", () => {
-  const keeper = new Keeper();
+test("what was kept is run at the end, the newest first, word by word; not what was forgotten, nor what came after enough", async () => {
+  const keeper = await Keeper.start();
   keeper.keep(`touch ${folder}/first/* ${folder}/first/$HOME`);
   keeper.keep(`mkdir ${folder}/first/second`);
   keeper.keep(`mkdir ${folder}/forgotten`);
@@ -37,7 +37,7 @@ test("what was kept is run at the end, the newest first, word by word; not what 
 
 test("a terminal that is paused does not hold the undoing up", async () => {
   const [master, terminal] = pausedTerminal();
-  const script = `const { Keeper } = await import("${new URL("keeper.ts", import.meta.url)}"); const keeper = new Keeper(); keeper.keep("touch ${folder}/undone"); keeper.keep("ls /no/such/file"); process.kill(process.pid, "SIGKILL");`;
+  const script = `const { Keeper } = await import("${new URL("keeper.ts", import.meta.url)}"); const keeper = await Keeper.start(); keeper.keep("touch ${folder}/undone"); keeper.keep("ls /no/such/file"); process.kill(process.pid, "SIGKILL");`;
   spawn(process.execPath, ["--import", "tsx", "--input-type=module", "-e", script], { stdio: ["ignore", terminal, terminal] });
   for (const deadline = Date.now() + 20_000; !existsSync(join(folder, "undone")); await new Promise((resolve) => setTimeout(resolve, 50))) assert.ok(Date.now() < deadline);
   for (const fd of [terminal, master]) closeSync(fd);
@@ -53,18 +53,18 @@ function pausedTerminal(): [master: number, terminal: number] {
 }
 
 test("a keeper that was killed takes no more, which is a Failure", async () => {
-  const keeper = new Keeper();
+  const keeper = await Keeper.start();
   keeper.keep("true");
   process.kill(keeper["pid"], "SIGKILL");
   assert.throws(() => keeper.finish(), /Cannot undo everything/);
-  const another = new Keeper();
+  const another = await Keeper.start();
   process.kill(another["pid"], "SIGKILL");
   waitpid(another["pid"], [0], 0);
   assert.throws(() => another.keep("true"), (error: Failure) => /Cannot keep what --configure does/.test(error.message) && error.hint === "at the end, by hand: true");
 });
 
-test("what cannot be undone is a Failure, and the rest is undone all the same", () => {
-  const keeper = new Keeper();
+test("what cannot be undone is a Failure, and the rest is undone all the same", async () => {
+  const keeper = await Keeper.start();
   keeper.keep(`mkdir ${folder}/rest`);
   keeper.keep("false");
   assert.throws(() => keeper.finish(), /Cannot undo everything that --configure did/);

@@ -6,6 +6,7 @@
  */
 import { spawn } from "node:child_process";
 import { readdirSync, readFileSync, readlinkSync, writeSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
 import { close, errnoName, O_CLOEXEC, pipe2, waitpid } from "./libc.ts";
 import { Failure } from "./program.ts";
 
@@ -37,12 +38,17 @@ const NAME = "simple-vpn-keeper of "; // the pid of its program
 const PATIENCE = 5_000; // ms, for the keepers of others
 
 export class Keeper {
-  readonly pipe: number; // the end that we write to; whoever has it open holds the undoing up
+  readonly pipe: number; // the end that we write to. The undoing starts only when every process has closed this pipe
   private readonly pid: number;
   private readonly kept: string[] = [];
 
-  constructor() {
-    awaitOthers();
+  /** A keeper of our own, once those of killed programs have finished. Errors: a Failure. */
+  static async start(): Promise<Keeper> {
+    await awaitOthers();
+    return new Keeper();
+  }
+
+  private constructor() {
     const ends: [number, number] = [0, 0];
     const result = pipe2(ends, O_CLOEXEC);
     if (result < 0) throw new Failure(`Cannot make a pipe: ${errnoName(result)}`, "see pipe(2) for this error");
@@ -61,12 +67,13 @@ export class Keeper {
     this.tell(undo);
   }
 
-  /** `undo` is not needed: what it would undo has failed, or is undone already. */
-  forget(undo: string): void {
+  /** `undo` is not needed: what it would undo has failed, or is undone already. False if it was not kept. */
+  forget(undo: string): boolean {
     const at = this.kept.indexOf(undo);
-    if (at < 0) return;
+    if (at < 0) return false;
     this.kept.splice(at, 1);
     this.tell(`forget ${undo}`);
+    return true;
   }
 
   /** No more commands from us: whoever breaks into this program, without root by now, must not find a root shell at a pipe. */
@@ -95,7 +102,7 @@ export class Keeper {
  * A program was killed, and is started again at once: its keeper may be at work still, and what it undoes is what we are about to do.
  * Such a keeper is no child of its program any more. Errors: none; after PATIENCE we go on all the same.
  */
-function awaitOthers(): void {
+async function awaitOthers(): Promise<void> {
   const namespaces = (pid: string) => ["net", "pid"].map((kind) => readlinkSync(`/proc/${pid}/ns/${kind}`)).join();
   const own = namespaces("self");
   const isBusy = (pid: string) => {
@@ -106,6 +113,5 @@ function awaitOthers(): void {
       return false; // it has ended meanwhile
     }
   };
-  const pause = new Int32Array(new SharedArrayBuffer(4));
-  for (const deadline = Date.now() + PATIENCE; Date.now() < deadline && readdirSync("/proc").some(isBusy); ) Atomics.wait(pause, 0, 0, 20); // 20 ms
+  for (const deadline = Date.now() + PATIENCE; Date.now() < deadline && readdirSync("/proc").some(isBusy); ) await sleep(20);
 }

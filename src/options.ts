@@ -36,6 +36,7 @@ const COMMON = {
 export const CLIENT = {
   ...COMMON,
   route: option("CIDR", undefined, "a block to send into the tunnel; repeatable", route),
+  dns: option("ADDRESS", undefined, "ask this name server, through the tunnel; repeatable", dnsServer),
   once: flag("end when the server is lost, instead of connecting again"),
   rekey: option("SECONDS", "120", "ask for fresh keys so often, 1 to 86400", whole(1, 86_400)),
   address: option("CIDR", "10.8.0.2/24", "inner address, for --cipher xor only: there, no handshake assigns one", cidr(8, 30)),
@@ -61,7 +62,7 @@ export type ServerOptions = ReturnType<typeof serverOptions>;
 export function clientOptions(args: string[]) {
   const { values, positionals } = parse(args, CLIENT, "src/client.ts <server>");
   if (positionals.length !== 1) throw usage(`expected one server, got ${positionals.length}`, "npx tsx src/client.ts 192.168.1.1");
-  return { ...common(values), server: positionals[0]!, routes: values.route ?? [], address: last(values.address)!, once: values.once !== undefined, rekey: last(values.rekey)! };
+  return { ...common(values), server: positionals[0]!, routes: values.route ?? [], dns: values.dns ?? [], address: last(values.address)!, once: values.once !== undefined, rekey: last(values.rekey)! };
 }
 
 /** The server's options, likewise. */
@@ -191,6 +192,11 @@ function subnet6(text: string): Prefix96 | undefined {
   const prefix = parsePrefix96(text);
   if (prefix === undefined && text !== "off") throw new Error("is neither an IPv6 block ADDRESS/96, such as fd56:504e::/96, nor off");
   return prefix;
+}
+
+function dnsServer(text: string): string {
+  if (isIP(text) === 0 || text.includes("%")) throw new Error("is no IP address, such as 8.8.8.8");
+  return text;
 }
 
 function listenAddress(text: string): string {

@@ -1,110 +1,183 @@
 /**
  * Client only: what is routed into the tunnel, and how the server, to which the tunnel itself leads, is spared. As commands: see changes.ts.
  */
-import { BlockList, isIP, isIPv6 } from "node:net";
-import { addressesOf, bringUp, type Change, type Inner, innerAddresses, persistent, removal, setting } from "./changes.ts";
+import { existsSync } from "node:fs";
+import { isIPv6 } from "node:net";
+import { addAddress, addressesOf, bringUp, type Change, type Inner, innerAddresses, removal } from "./changes.ts";
+import { inPath } from "./command.ts";
+import { contains, type Machine, prefixOf } from "./machine.ts";
 import type { ClientOptions } from "./options.ts";
 import { formatIPv4, parseCidr } from "./packet.ts";
 import { Failure } from "./program.ts";
-import { execute } from "./setup.ts";
 
 /**
  * A routing table of our own, for the routes that would send the tunnel's own packets into the tunnel, round and round. Rules in front
- * of the main table lead to it (ip-rule(8)); all but the server's address, which stays with the main table. So the routes that are
- * there stay as they are and are used as they are, whichever network this machine moves to. wg-quick(8) does it alike.
+ * of the main table lead to it (ip-rule(8)). So the routes that are there stay as they are and are used as they are, whichever network
+ * this machine moves to. wg-quick(8) does it alike.
+ *
+ *   8600  to SERVER                         goto 8999    the tunnel's own packets
+ *   8601  from 192.168.1.100                goto 8999    answers to who came to this machine's other addresses
+ *   8601  fwmark 0xca6c                     goto 8999    what a rule of the user's own names: here, the packets of another VPN
+ *   8666  lookup main suppress_prefixlength 0            what is more specific wins, as always; here, than 0.0.0.0/0
+ *   8667  lookup 86                                      into the tunnel
+ *   8999  nop                                            here they go on, to the rules that were there before
  */
-const TABLE = 86;
-const PREFERENCE = 8600; // of the first of these rules; the main table's is 32766
+export const TABLE = 86;
+const [SPARED, OWN, LOOKUPS, BEHIND] = [8600, 8601, 8602, 8999];
 
-const ipRule = (family: string, line: string, preference: number): Change => ({ run: `${family} rule add ${line} pref ${preference}`, undo: `${family} rule del ${line} pref ${preference}`, same: true });
+type Routed = Pick<ClientOptions, "tun" | "routes"> & { dns?: string[] };
 
-/** The rules that keep packets to `outer`, the server's outer address, out of the routes that contain it. None where no route does. */
-export function wayAround(routes: string[], outer: string): Change[] {
-  if (!routes.some((route) => contains(route, outer))) return [];
-  const [ip, self] = [ipFor(outer), hostRoute(outer)];
-  return [ipRule(ip, `to ${self} lookup main`, PREFERENCE), ipRule(ip, `to ${self} unreachable`, PREFERENCE + 1)]; // while there is no way: else the next rule finds one
-}
-
-type Routed = Pick<ClientOptions, "server" | "tun" | "routes">;
-
-/** The client's commands: its end of the tunnel, and what is routed into it. `outer`: the server's outer address. Errors: a Failure. */
-export function clientChanges(options: Routed, config: Inner, outer: string): Change[] {
-  const { tun, routes } = options;
-  checkRoutes(options, config, outer);
-  const tabled = routes.filter((route) => belongsInTable(route, options.server, outer)).sort((a, b) => length(b) - length(a));
+/**
+ * The client's commands: its end of the tunnel, and what is routed into it. `outers`: the addresses that the server has, or had.
+ * Errors: a Failure for a route that cannot be.
+ */
+export function clientChanges(options: Routed, config: Inner, outers: string[], machine: Machine): Change[] {
+  const { tun, dns = [] } = options;
+  const [address = "", address6] = addressesOf(config);
+  const inside = innerAddresses(parseCidr(address)!.network, config.prefix, config.subnet6);
+  const routes = [...new Set([...options.routes, ...dns.filter((one) => !inside.some((block) => contains(block, one))).map(hostRoute)])];
+  checkRoutes(routes, config, inside, outers);
+  const tabled = routes.filter((route) => belongsInTable(route, outers, machine));
+  if (tabled.length > 0) checkTable(tabled[0]!, machine);
+  const others = routes.filter((route) => !tabled.includes(route));
+  for (const route of others) checkRoute(route, machine);
   return [
-    ...bringUp(tun, addressesOf(config), config.mtu),
-    ...routes.filter((route) => !tabled.includes(route)).flatMap((route) => addRoute(route, tun)),
-    ...tabled.flatMap((route) => addRoute(route, tun, ` table ${TABLE}`)),
-    ...wayAround(routes, outer), // before the rules that lead to the table
-    ...tabled.flatMap((route, i) => [
-      ipRule(ipFor(route), `to ${route} lookup main suppress_prefixlength ${length(route)}`, PREFERENCE + 2 + 2 * i), // what is more specific wins, as always
-      ipRule(ipFor(route), `to ${route} lookup ${TABLE}`, PREFERENCE + 3 + 2 * i),
-    ]),
+    ...addAddress(tun, address, machine),
+    ...bringUp(tun, config.mtu, address6 !== undefined, machine),
+    ...(address6 ? addAddress(tun, address6, machine) : []),
+    ...others.flatMap((route) => addRoute(route, tun, machine)),
+    ...tabled.flatMap((route) => addRoute(route, tun, machine, ` table ${TABLE}`)),
+    ...["ip", "ip -6"].flatMap((ip) => rules(ip as "ip", tabled.filter((route) => ipFor(route) === ip), outers.filter((outer) => ipFor(outer) === ip && !outer.includes("%")), machine)),
+    ...resolver(tun, dns, machine),
   ];
 }
 
 const isDefault = (route: string) => route.endsWith("/0"); // `main` has one already
 
-/** Must this route be in TABLE? A block may contain the server's address one day, if `server` is a name. */
-function belongsInTable(route: string, server: string, outer: string): boolean {
-  const isName = isIP(server.replace(/[[\]]/g, "")) === 0;
-  return contains(route, outer) || isDefault(route) || (isName && route !== hostRoute(route.split("/")[0]!));
+/** Must this route be in TABLE? Also where the user has rules of his own: they could keep packets from the main table. */
+function belongsInTable(route: string, outers: string[], machine: Machine): boolean {
+  return isDefault(route) || outers.some((outer) => contains(route, outer)) || machine.rules.some(({ ip, preference }) => ip === ipFor(route) && preference > BEHIND);
 }
 
 /** Into a persistent TUN it may lead already: then it stays. */
-function addRoute(route: string, tun: string, table = ""): Change[] {
+function addRoute(route: string, tun: string, machine: Machine, table = ""): Change[] {
+  if (machine.tun?.routes.includes(route + table)) return [];
   const where = `${route} dev ${tun}${table}`;
-  const isThere = persistent(tun) && execute(`${ipFor(route)} route show exact ${where}`).stdout !== "";
-  return isThere ? [] : [{ run: `ip route add ${where}`, undo: persistent(tun) && `${ipFor(route)} route flush exact ${where}` }];
+  return [{ run: `ip route add ${where}`, undo: machine.tun && `${ipFor(route)} route flush exact ${where}` }];
 }
 
-/** Errors: a Failure for a route that cannot be. */
-function checkRoutes({ tun, routes }: Routed, config: Inner, outer: string): void {
-  const { address, prefix, subnet6 } = config;
+/** The rules that lead to these routes in TABLE, all of one family: a longer prefix before a shorter one, in whichever table it is. */
+function rules(ip: "ip" | "ip -6", tabled: string[], outers: string[], machine: Machine): Change[] {
+  if (tabled.length === 0) return [];
+  const add = (words: string, preference: number): Change => ({ run: `${ip} rule add ${words} pref ${preference}`, undo: `${ip} rule del ${words} pref ${preference}` });
+  const skip = (words: string, preference: number) => add(`${words} goto ${BEHIND}`, preference);
+  const left = machine.rules.filter((rule) => rule.ip === ip && isOurs(rule.preference));
+  const own = machine.held.filter(({ address, global }) => global && ipFor(address) === ip).map(({ address }) => `from ${address}`);
+  const lengths = [...new Set(tabled.map(prefixOf))].sort((one, other) => other - one);
+  const at = (length: number) => LOOKUPS + 2 * ((ip === "ip" ? 32 : 128) - length);
+  return [
+    ...left.map(({ preference, text }) => ({ run: `${ip} rule del pref ${preference}`, sets: `rule ${preference} ${text}` })), // a killed client left it
+    add("nop", BEHIND),
+    ...outers.map((outer) => skip(`to ${outer}`, SPARED)),
+    ...[...new Set([...own, ...named(ip, machine)])].map((words) => skip(words, OWN)),
+    ...lengths.flatMap((length) => [
+      add(`lookup main suppress_prefixlength ${length}`, at(length)),
+      add(`lookup ${TABLE}${length > 0 ? ` suppress_prefixlength ${length - 1}` : ""}`, at(length) + 1),
+    ]),
+  ];
+}
+
+const isOurs = (preference: number) => preference >= SPARED && preference <= BEHIND;
+
+/**
+ * The packets that the user's own rules behind ours name, by source, mark and so on: "from 10.1.0.5", "fwmark 0xca6c". What such a rule
+ * leaves out by `not` are the special ones, too. A rule for all packets names none: this tunnel is asked for by name, and comes first.
+ */
+function named(ip: "ip" | "ip -6", machine: Machine): string[] {
+  const behind = machine.rules.filter((rule) => rule.ip === ip && rule.preference > BEHIND);
+  const selectors = behind.map(({ text }) => text.replace(/ (lookup|goto|blackhole|unreachable|prohibit|nop|proto)\b.*/, "").replace(/^not /, "").replace(/^from all ?/, ""));
+  return selectors.filter((words) => words !== "" && !words.includes("["));
+}
+
+/** Errors: a Failure for a route that cannot be, whatever this machine has. */
+function checkRoutes(routes: string[], { subnet6 }: Inner, inside: string[], outers: string[]): void {
   const stray = subnet6 ? undefined : routes.find((route) => route.includes(":"));
   if (stray) throw new Failure(`Cannot route ${stray} into the tunnel: it carries no IPv6`, "leave that --route out; IPv6 needs a server that has it, an MTU of 1280 or more, and a kernel with IPv6 here");
-  const { network } = parseCidr(`${formatIPv4(address)}/${prefix}`)!;
-  const inner = innerAddresses(network, prefix, subnet6).find((subnet) => contains(subnet, outer));
-  if (inner || routes.includes(hostRoute(outer))) {
+  for (const outer of outers) {
+    const inner = inside.find((subnet) => contains(subnet, outer));
+    if (!inner && !routes.includes(hostRoute(outer))) continue;
     const where = inner ? `the inner subnet ${inner}` : `--route ${hostRoute(outer)}`;
     throw new Failure(`Cannot route the server itself into the tunnel to it: ${where}`, "leave that --route out, or choose another --subnet on the server");
   }
-  // Two clients with the same rules would take them from each other.
-  const greedy = routes.find((route) => isDefault(route) || contains(route, outer));
-  const devices = greedy === undefined ? [] : [...(execute(`${ipFor(greedy)} route show table ${TABLE}`).stdout ?? "").matchAll(/ dev (\S+)/g)].map(([, device]) => device);
-  const other = devices.find((device) => device !== tun);
-  if (other) throw new Failure(`Cannot route ${greedy} into ${tun}: table ${TABLE} has routes of ${other}`, "end the other client first, or leave that --route out");
 }
 
-/** The commands when the server has given this end another address or MTU: what is new, and then the old address goes. The routes stay all the while. */
-export function clientRenewal(options: Routed, config: Inner, former: Inner, outer: string): Change[] {
-  const { tun } = options;
-  const done = clientChanges(options, former, outer).map(({ run }) => run);
+/** Errors: a Failure if TABLE or the numbers of our rules are not free. */
+function checkTable(route: string, { tables, rules }: Machine): void {
+  const other = tables.get(`${TABLE}`)?.[0];
+  if (other) throw new Failure(`Cannot route ${route} into the tunnel: table ${TABLE} has routes of ${other.dev || "this machine"}`, `end the other client first, or leave that --route out; if it is no client's: ip route flush table ${TABLE}`);
+  const foreign = rules.find(({ preference, text }) => isOurs(preference) && !new RegExp(`goto ${BEHIND}|nop$|lookup ${TABLE}\\b|lookup main suppress_prefixlength`).test(text));
+  if (foreign) throw new Failure(`Cannot route ${route} into the tunnel: our rules have the numbers ${SPARED} to ${BEHIND}, and ${foreign.preference} is there already (${foreign.text})`, `${foreign.ip} rule del pref ${foreign.preference}, if nothing needs it; or leave that --route out`);
+}
+
+/** Errors: a Failure if the main table has the very block already. */
+function checkRoute(route: string, { routes, held }: Machine): void {
+  const other = routes.find(({ block }) => block === route);
+  if (!other) return;
+  const prefix = prefixOf(route);
+  const own = held.find(({ address, prefix: length }) => length === prefix && contains(route, address));
+  const halves = halvesOf(route);
+  const where = own ? `it is this machine's own network, on ${own.dev}` : `this machine routes it out of ${other.dev} already`;
+  const instead = halves && own ? `halves of it, --route ${halves.join(" --route ")}, or single hosts (/${isIPv6(own.address) ? 128 : 32}); its own hosts are out of reach then` : `ip route del ${route} dev ${other.dev}, or leave that --route out`;
+  throw new Failure(`Cannot route ${route} into the tunnel: ${where}`, instead);
+}
+
+/** "192.168.1.0/25" and "192.168.1.128/25" of 192.168.1.0/24: more specific than the whole, so they win over it. */
+function halvesOf(route: string): [string, string] | undefined {
+  const block = parseCidr(route);
+  if (!block || block.prefix === 32) return undefined;
+  return [block.network, block.network + block.size / 2].map((network) => `${formatIPv4(network)}/${block.prefix + 1}`) as [string, string];
+}
+
+/**
+ * The commands when the server has given this end another address: the new one is added, then the former one goes. The new one is a /32
+ * at first. Else it would belong to the former one's subnet, and go together with it (ip-sysctl.rst: promote_secondaries), and the
+ * routes, too.
+ */
+export function renewal(tun: string, config: Inner, former: Inner, machine: Machine): Change[] {
   const kept = addressesOf(config);
-  const goes = (own: string) => !kept.includes(own) && !persistent(tun)?.has(own) && !(own.includes(":") && config.mtu < 1280); // that one the kernel has removed
-  // Or the old address would take a new one of its subnet along, and the routes with it (ip-sysctl.rst).
-  const promote = `net/ipv4/conf/${tun}/promote_secondaries`;
+  const leaving = addressesOf(former).filter((own) => !kept.includes(own) && !machine.tun?.addresses.includes(own));
+  if (leaving.length === 0) return [];
+  const single = `${formatIPv4(config.address)}/32`;
+  const take = (own: string): Change => ({ run: removal(own, tun), removes: `ip addr replace ${own} dev ${tun}` });
   return [
-    { run: `sysctl -w ${promote}=1`, undo: persistent(tun) && `sysctl -w ${promote}=${setting(promote.slice(4))}` },
-    ...(former.mtu < 1280 ? [{ run: `ip link set ${tun} mtu ${config.mtu}` }] : []), // so that it has IPv6 again
-    ...clientChanges(options, config, outer).filter(({ run }) => !done.includes(run)),
-    ...addressesOf(former).filter(goes).map((own) => ({ run: removal(own, tun) })),
+    ...bringUp(tun, config.mtu, config.subnet6 !== undefined, machine), // so that it has IPv6, if its MTU was too small for that
+    ...addAddress(tun, single, machine),
+    ...leaving.filter((own) => !(own.includes(":") && config.mtu < 1280)).map(take), // that one the kernel has removed
+    ...kept.flatMap((own) => addAddress(tun, own, machine)),
+    take(single),
+  ];
+}
+
+/**
+ * Where names are asked from now on. systemd-resolved is told for this interface. Elsewhere a file of ours lies over /etc/resolv.conf;
+ * in a container, which may not mount, it is copied there.
+ */
+function resolver(tun: string, dns: string[], machine: Machine): Change[] {
+  if (dns.length === 0) return [];
+  if (existsSync("/run/systemd/resolve") && inPath("resolvectl"))
+    return [{ run: `resolvectl dns ${tun} ${dns.join(" ")}`, undo: machine.tun && `resolvectl revert ${tun}` }, { run: `resolvectl domain ${tun} ~.` }];
+  const [file, target] = [`/run/simple-vpn-${tun}.resolv.conf`, "/etc/resolv.conf"];
+  const copies = [
+    { run: `cp ${target} ${file}.before`, undo: `rm -f ${file}.before` },
+    { run: `cp ${file} ${target}`, undo: `cp ${file}.before ${target}` },
+  ];
+  return [
+    { run: `tee ${file}`, input: dns.map((address) => `nameserver ${address}\n`).join(""), undo: `rm -f ${file}` },
+    { run: `mount --bind ${file} ${target}`, undo: `umount --lazy ${target}`, otherwise: copies },
   ];
 }
 
 const ipFor = (address: string) => (address.includes(":") ? "ip -6" : "ip");
-const length = (route: string) => Number(route.split("/")[1]); // of the prefix, bits
 
 /** A route to this address alone. */
 export const hostRoute = (address: string) => `${address}/${isIPv6(address) ? 128 : 32}`;
-
-/** Is `address` in the block? A link-local one (fe80::1%eth0) is in none: its interface is part of it, and no route changes that. */
-function contains(block: string, address: string): boolean {
-  const [network = "", prefix] = block.split("/");
-  if (isIP(address) !== isIP(network) || address.includes("%")) return false;
-  const family = isIPv6(network) ? "ipv6" : "ipv4";
-  const list = new BlockList();
-  list.addSubnet(network, Number(prefix), family);
-  return list.check(address, family);
-}

@@ -1,99 +1,178 @@
 /**
- * The commands of changes.ts and routes.ts, printed for the next terminal, or run with --configure and undone at the end, whatever that is: keeper.ts.
- * And the end of root.
+ * The commands of changes.ts and routes.ts: printed for the next terminal; or, with --configure, run, and undone at the end, whatever
+ * that is (keeper.ts). And the end of root.
  */
-import { spawnSync, type SpawnSyncOptionsWithStringEncoding } from "node:child_process";
+import { existsSync } from "node:fs";
 import chalk from "chalk";
 import type { Change } from "./changes.ts";
+import { type Result, run } from "./command.ts";
 import { Keeper } from "./keeper.ts";
+import { type Machine, readMachine } from "./machine.ts";
 import type { Account } from "./options.ts";
 import { atExit, Failure } from "./program.ts";
 
 /** The host of the lab that this program is on, if terminal.ts has started it. There, commands are typed with make, for they are that host's. */
 export const LAB_HOST = process.env.SIMPLE_VPN_HOST;
 
-/**
- * What we add to the rules that we make: a name, to tell them from the user's own, and patience (-w) with others who change rules
- * meanwhile. What is printed to be typed does without: those rules are the user's own, and short.
- */
-const MARK = " -m comment --comment simple-vpn -w";
-const marked = (line: string) => (/^ip6?tables /.test(line) ? line + MARK : line);
+const BATCH = 200; // lines for one `ip -batch`: a signal waits for its end
+const SHOWN = 20; // of them; of more, the first few are printed
 
-let keeper: Keeper | undefined; // from the first change on
-let dropped = false; // have we given up root? Then what is still to do is the user's
+export class Setup {
+  private readonly configure: boolean;
+  private readonly done = new Map<string, string>(); // what was set, and the command that set it
+  private keeper: Keeper | undefined;
+  private dropped = false; // have we given up root? Then what is still to do is the user's
 
-/**
- * Runs the changes and says so; returns "". Or, without `configure`, returns the lines that tell the user to do it. `changes` is
- * called after other keepers have finished, for what is to be undone depends on what is there then. Errors: a Failure with the command's own words.
- */
-export function setUp(changes: () => Change[], configure: boolean): string {
-  const what = LAB_HOST ? `${nextTerminal(`make configure-${LAB_HOST}`)}, which runs on the ${LAB_HOST}:` : "Type in the next terminal, as root:";
-  if (!configure || dropped) return ["", what, ...changes().map(({ run }) => `  ${run}`)].join("\n");
-  if (!keeper) {
-    keeper = new Keeper();
-    atExit(() => keeper!.finish());
+  constructor(configure: boolean) {
+    this.configure = configure;
   }
-  for (const { run, undo, unless, same } of changes()) {
-    console.log(`# ${marked(run)}`);
-    if (undo !== undefined) keeper.keep(marked(undo));
-    if (unless !== undefined && execute(marked(unless)).status === 0) continue;
+
+  /** Waits for the keepers of killed programs, then reads what this machine has. `tun`: our interface. Errors: a Failure. */
+  async begin(tun: string): Promise<Machine> {
+    if (this.configure) {
+      const { stdout, stderr, code } = await run("ip -V");
+      if (!stdout.includes("iproute2")) throw new Failure(`Cannot configure this machine: its ip command ${code === "ENOENT" ? "is missing" : `is not iproute2's (${(stdout + stderr).trim().split("\n")[0]})`}`, "apt-get install iproute2, or apk add iproute2");
+      this.keeper = await Keeper.start();
+      atExit(() => this.keeper!.finish());
+    }
+    return readMachine(tun);
+  }
+
+  /**
+   * Runs the changes that are not done yet, and says so; `toDo` is "". Without --configure, or without root by now, `toDo` is the lines
+   * that tell the user to do it. `some`: was there anything to do? `missing`: the parts that failed, and that the rest can do without.
+   * Errors: a Failure with the command's own words.
+   */
+  async make(changes: Change[]): Promise<{ toDo: string; some: boolean; missing: Set<string> }> {
+    const missing = new Set<string>();
+    const then = new Map(this.done);
+    const fresh = changes.filter((change) => note(change, then));
+    const some = fresh.length > 0;
+    if (!this.configure || this.dropped) {
+      for (const change of fresh) note(change, this.done);
+      return { toDo: some ? toType(fresh) : "", some, missing };
+    }
+    for (let group = firstGroup(fresh); group.length > 0; group = firstGroup(fresh)) {
+      fresh.splice(0, group.length);
+      const { part } = group[0]!;
+      if (part !== undefined && missing.has(part)) continue;
+      try {
+        await (group.length > 1 ? this.runAll(group) : this.runOne(group[0]!));
+        for (const change of group) note(change, this.done);
+      } catch (error) {
+        if (part === undefined) throw error;
+        missing.add(part);
+        console.log(`# ${chalk.yellow(`without ${part}`)}: ${(error as Error).message}`);
+        await this.takeBack(changes.filter((change) => change.part === part));
+      }
+    }
+    return { toDo: "", some, missing };
+  }
+
+  private async runOne({ run: line, input, undo, unless, otherwise }: Change): Promise<void> {
+    console.log(`# ${line}`);
+    if (undo !== undefined) this.keeper!.keep(undo);
+    if (unless !== undefined && (await this.execute(unless)).code === 0) return;
     try {
-      command(marked(run));
-      keeper.forget(run); // an undoing that is done now
+      check(line, await this.execute(line, input));
+      this.keeper!.forget(line); // it was an undoing, and is done now
     } catch (error) {
-      if (same && / File exists$/.test((error as Failure).message)) continue;
-      if (undo !== undefined) keeper.forget(marked(undo));
-      throw error;
+      if (undo !== undefined) this.keeper!.forget(undo);
+      if (otherwise === undefined) throw error;
+      console.log(`# ${(error as Error).message}; so, instead:`);
+      for (const change of otherwise) await this.runOne(change);
     }
   }
-  return "";
+
+  /** Many lines for `ip`, in one process. It stops at the first one that fails. */
+  private async runAll(group: Change[]): Promise<void> {
+    const lines = group.map((change) => change.run);
+    for (const line of lines.length > SHOWN ? lines.slice(0, 3) : lines) console.log(`# ${line}`);
+    if (lines.length > SHOWN) console.log(`# … and ${lines.length - 3} more of this kind`);
+    for (const { undo } of group) if (undo !== undefined) this.keeper!.keep(undo);
+    const ip = ipOf(lines[0]!)!;
+    const result = await this.execute(`${ip} -batch -`, lines.map((line) => `${line.slice(ip.length + 1)}\n`).join(""));
+    if (result.code === 0) return lines.forEach((line) => this.keeper!.forget(line)); // some were an undoing, and are done now
+    const failed = Number(/Command failed -:(\d+)/.exec(result.stderr)?.[1] ?? 1) - 1;
+    for (const { undo } of group.slice(failed)) if (undo !== undefined) this.keeper!.forget(undo);
+    check(lines[failed]!, { ...result, stderr: result.stderr.replace(/Command failed.*/, "") });
+  }
+
+  /** Undoes at once what was done of these, the newest first. */
+  private async takeBack(changes: Change[]): Promise<void> {
+    for (const { undo, run, sets = run } of changes.reverse()) {
+      if (this.done.get(sets) !== run) continue;
+      this.done.delete(sets);
+      if (undo !== undefined && this.keeper!.forget(undo)) check(undo, await this.execute(undo));
+    }
+  }
+
+  /** The command holds the keeper's pipe. So the undoing of a command does not begin before the command has ended, even if we are killed meanwhile. */
+  private execute(line: string, input = ""): Promise<Result> {
+    return run(line, input, this.keeper!.pipe);
+  }
+
+  /**
+   * From here on open fds are enough: root was for making the TUN and for the commands. Undoing these needs root again, and is done
+   * by the keeper, which stays root. Throws a Failure if root could be had back.
+   */
+  dropRoot(user: Account | undefined): void {
+    if (user === undefined || this.dropped) return;
+    this.keeper?.enough();
+    try {
+      process.setgroups!([]); // in this order: each of them takes root
+      process.setgid!(user.gid);
+      process.setuid!(user.uid); // for root: all its user ids, and its capabilities with them (capabilities(7))
+    } catch (error) {
+      throw new Failure(`Cannot become ${user.name}: ${(error as Error).message}`, "start as root (sudo), or leave --user out");
+    }
+    try {
+      process.seteuid!(0);
+    } catch {
+      this.dropped = true; // as it should be
+      return;
+    }
+    throw new Failure(`Cannot drop root: as ${user.name}, this process can still have it back`, "name another user with --user");
+  }
+}
+
+/** What a change leaves as it is done; false if it was so before. */
+function note({ run, sets = run, removes }: Change, done: Map<string, string>): boolean {
+  if (done.get(sets) === run) return false;
+  done.set(sets, run);
+  if (removes !== undefined) done.delete(removes);
+  return true;
+}
+
+/** "ip" or "ip -6", if the line is one of those. A batch of lines is of one kind. */
+const ipOf = (line: string) => /^ip( -6)?(?= )/.exec(line)?.[0];
+
+/** The first of the changes; with those that follow it, if all can go to one `ip -batch`. */
+function firstGroup(changes: Change[]): Change[] {
+  const [first] = changes;
+  if (!first || ipOf(first.run) === undefined) return changes.slice(0, 1);
+  const end = changes.slice(0, BATCH).findIndex(({ run, unless, otherwise, part }) => ipOf(run) !== ipOf(first.run) || unless || otherwise || part !== first.part);
+  return changes.slice(0, end < 0 ? BATCH : Math.max(end, 1));
+}
+
+function toType(changes: Change[]): string {
+  const what = LAB_HOST ? `${nextTerminal(`make configure-${LAB_HOST}`)}, which runs on the ${LAB_HOST}:` : "Type in the next terminal, as root:";
+  const typed = ({ run, input }: Change) => (input ? `printf '${input.replaceAll("\n", "\\n")}' | ${run}` : run.replace(/^nft (.*[{;].*)/, "nft '$1'"));
+  return ["", what, ...changes.map((change) => `  ${typed(change)}`)].join("\n");
 }
 
 export const nextTerminal = (command: string) => `${chalk.bold.inverse(" next terminal ")} ${chalk.bold(command)}`;
 
-/** A device that does not exist would be accepted by iptables, and never match. */
-export function checkDevice(device: string | undefined): void {
-  if (device !== undefined && execute(`ip link show dev ${device}`).status !== 0) throw new Failure(`Cannot use --nat ${device}: there is no such interface`, "'ip -br link' lists them");
-}
+const PACKAGES: Record<string, string> = { ip: "iproute2", sysctl: "procps", mount: "mount", umount: "mount" };
 
-/**
- * From here on open fds are enough: root was for making the TUN and for the commands. Undoing these needs root again, and is done
- * by the keeper, which stays root. Throws a Failure if root could be had back.
- */
-export function dropRoot(user: Account | undefined): void {
-  if (user === undefined) return;
-  keeper?.enough();
-  try {
-    process.setgroups!([]); // in this order: each of them takes root
-    process.setgid!(user.gid);
-    process.setuid!(user.uid); // for root: all its user ids, and its capabilities with them (capabilities(7))
-  } catch (error) {
-    throw new Failure(`Cannot become ${user.name}: ${(error as Error).message}`, "start as root (sudo), or leave --user out");
-  }
-  try {
-    process.seteuid!(0);
-  } catch {
-    dropped = true; // as it should be
-    return;
-  }
-  throw new Failure(`Cannot drop root: as ${user.name}, this process can still have it back`, "name another user with --user");
-}
-
-/**
- * In a session of its own: Ctrl-C is for us, not for the command. It holds the keeper's pipe, so that the undoing of a command does
- * not begin before the command has ended, even if we are killed meanwhile.
- */
-export function execute(line: string) {
-  const [program, ...args] = line.split(" ");
-  const stdio = ["ignore", "pipe", "pipe", ...(keeper ? [keeper.pipe] : [])];
-  return spawnSync(program!, args, { encoding: "utf8", detached: true, stdio } as SpawnSyncOptionsWithStringEncoding);
-}
-
-/** A command's output. Errors: a Failure with its own words. */
-function command(line: string): string {
-  const { error, status, signal, stdout, stderr } = execute(line);
-  const code = (error as NodeJS.ErrnoException | undefined)?.code;
-  if (code !== undefined) throw new Failure(`Cannot run '${line}': ${code}`, code === "ENOENT" ? "apt-get install iproute2 iptables procps" : "run it by hand to see what it needs");
-  if (status !== 0) throw new Failure(`Cannot run '${line}': ${stderr.trim().replace(/\s*\n\s*/g, "; ") || signal}`, "run it by hand to see what it needs");
-  return stdout;
+/** Errors: a Failure with the command's own words, if it failed. */
+function check(line: string, { code, stderr }: Result): void {
+  if (code === 0) return;
+  const [program] = line.split(" ");
+  if (code === "ENOENT") throw new Failure(`Cannot run '${line}': there is no ${program}`, `apt-get install ${PACKAGES[program!] ?? "iptables"}`);
+  const said = stderr.trim().replace(/\s*\n\s*/g, "; ");
+  const setting = /^sysctl -w (\S+=\S+)/.exec(line)?.[1]?.replaceAll("/", ".");
+  const inContainer = existsSync("/.dockerenv") || existsSync("/run/.containerenv");
+  const hint = setting === undefined ? "run it by hand to see what it needs" : inContainer ? `start the container with --sysctl ${setting}` : `set ${setting} on the machine that this one runs on; for a container, --sysctl ${setting}`;
+  throw new Failure(`Cannot run '${line}': ${said || code}`, hint);
 }

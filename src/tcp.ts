@@ -134,11 +134,11 @@ export function acceptTcp(listener: number): TcpSocket | number {
  * Connects to the first of `addresses` that takes us. `prepare` is called before each try.
  * Errors: a Failure that says what to try.
  */
-export async function connectTcp(addresses: string[], port: number, prepare = (_address: string): void => {}): Promise<TcpSocket> {
+export async function connectTcp(addresses: string[], port: number, prepare = async (_address: string): Promise<void> => {}): Promise<TcpSocket> {
   const failures: string[] = [];
   let refused = false;
   for (const address of addresses) {
-    prepare(address);
+    await prepare(address);
     const remote = sockaddr(address, port);
     const fd = newSocket(remote);
     const result = fd < 0 ? fd : await connect(fd, remote, CONNECT_DEADLINE / addresses.length);

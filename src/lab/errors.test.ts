@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { type Lab, SERVER } from "./lab.ts";
 import { Running, startProgram } from "./running.ts";
-import { labTest, ping, SECRET, startClient, startServer } from "./testing.ts";
+import { labTest, ping, SECRET, standIn, startClient, startServer } from "./testing.ts";
 
 const node = (lab: Lab, host: string, script: string) => new Running(lab.spawn(host, [process.execPath, "-e", script]));
 
@@ -68,8 +68,9 @@ labTest("a TUN that cannot be had: no device, no privilege, name in use; a port 
 
 labTest("a --configure that fails says which command failed and why, and undoes what it did", async (lab) => {
   await startServer(lab);
-  const running = startProgram(lab, "client", "client", [SERVER, "--configure", "--route", "9.9.9.9/32", "--route", "9.9.9.9/32"], SECRET);
-  await endsWith(running, 1, /Cannot run 'ip route add 9\.9\.9\.9\/32 dev tun0': RTNETLINK answers: File exists/);
+  const ip = standIn("ip", `case "$*" in *-batch*) sed 's/9.9.9.9.*/9.9.9.9 dev nosuch0/' | real "$@" ;; *) real "$@" ;; esac`);
+  const running = startProgram(lab, "client", "client", [SERVER, "--configure", "--route", "9.9.9.9/32"], ip);
+  await endsWith(running, 1, /Cannot run 'ip route add 9\.9\.9\.9\/32 dev tun0': Cannot find device "nosuch0"\. Try: run it by hand/);
   assert.equal(lab.try("client", "ip link show tun0").status, 1);
 });
 
@@ -96,8 +97,6 @@ labTest("routes and subnets that would send the tunnel into itself, and a --nat 
   await endsWith(client(SERVER, "--route", `${SERVER}/32`), 1, /Cannot route the server itself into the tunnel to it: --route 192\.168\.1\.1\/32/);
   await endsWith(client("::1"), 1, /Cannot connect to \[::1\]:5555: ECONNREFUSED.*nothing listens/);
   await server.stop();
-  await startServer(lab, "--subnet", "192.168.1.0/24");
-  await endsWith(client(SERVER), 1, /Cannot route the server itself into the tunnel to it: the inner subnet 192\.168\.1\.0\/24/);
 });
 
 labTest("a full disk under the trace file, and nobody reading what is printed, end nothing", async (lab) => {

@@ -6,6 +6,7 @@ import { spawnSync } from "node:child_process";
 import { readFileSync, statSync } from "node:fs";
 import { serverChanges } from "../changes.ts";
 import { close } from "../libc.ts";
+import { FRESH } from "../machine.ts";
 import { readSecret } from "../options.ts";
 import { type Cidr, formatIPv4 } from "../packet.ts";
 import type { Failure } from "../program.ts";
@@ -53,7 +54,7 @@ export interface Check {
 export function clientChecks(options: Options): Check[] {
   const { tun, target, gateway, server, address, port, cipher } = options;
   const others = server ?? "SERVER";
-  const [addAddress, bringUp] = clientChanges({ server: others, tun, routes: [] }, { ...address, mtu: options.mtu }, others);
+  const [addAddress, bringUp] = clientChanges({ tun, routes: [] }, { ...address, mtu: options.mtu }, [], FRESH);
   const doctorThere = "server# npx tsx src/lab/doctor.ts server";
   let remote = server; // whom to connect to
   let tunnelMtu = options.mtu; // until the server has told its own
@@ -106,7 +107,7 @@ export function serverChecks(options: Options): Check[] {
   const client = formatIPv4(options.address.address);
   const dev = options.nat ?? routeTo(target)?.dev ?? "eth0";
   const start = `npx tsx src/server.ts --configure --nat ${dev}`;
-  const [addAddress, bringUp, forward, masquerade] = serverChanges({ tun, mtu, subnet, nat: dev }, gateway);
+  const [addAddress, bringUp, forward, masquerade] = serverChanges({ tun, mtu, subnet, nat: dev }, gateway, FRESH);
 
   return [
     ...tunChecks(options, start, addAddress!.run, bringUp!.run),
@@ -221,9 +222,8 @@ async function shakeHands({ secret }: Options, socket: TcpSocket, tell: (mtu: nu
     return unknown(`${(error as Failure).message}: ${(error as Failure).hint}`);
   }
   try {
-    const { peer, config } = await startSession(socket, key);
+    const { config } = await startSession(socket, key);
     tell(config.mtu);
-    peer.close("the doctor has seen enough");
     return ok("the server has the same secret");
   } catch (error) {
     const { message } = error as Error;

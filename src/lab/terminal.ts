@@ -6,6 +6,7 @@
 import { mkdirSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type Change, serverChanges } from "../changes.ts";
+import { FRESH } from "../machine.ts";
 import { SERVER as DEFAULTS } from "../options.ts";
 import { parseCidr, parsePrefix96 } from "../packet.ts";
 import { exit, Failure, program } from "../program.ts";
@@ -111,7 +112,7 @@ program(async () => {
     }
     case "configure-server": {
       const lab = needed();
-      configure(lab, "server", serverChanges({ tun: "tun0", mtu: CLIENT.mtu, subnet: SUBNET, subnet6: subnet6(lab), nat: NAT }, SUBNET.network + 1));
+      configure(lab, "server", serverChanges({ tun: "tun0", mtu: CLIENT.mtu, subnet: SUBNET, subnet6: subnet6(lab), nat: NAT }, SUBNET.network + 1, FRESH));
       return next("make client");
     }
     case "client": {
@@ -120,7 +121,7 @@ program(async () => {
     }
     case "configure-client": {
       const lab = needed();
-      configure(lab, "client", clientChanges({ server: SERVER, tun: "tun0", routes: routes(lab) }, { ...CLIENT, subnet6: subnet6(lab) }, SERVER));
+      configure(lab, "client", clientChanges({ tun: "tun0", routes: routes(lab) }, { ...CLIENT, subnet6: subnet6(lab) }, [SERVER], FRESH));
       return next("make ping");
     }
     case "ping":

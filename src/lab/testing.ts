@@ -1,4 +1,7 @@
 /** What the lab's tests share: a fresh lab for each test, and the two programs in it. */
+import { mkdtempSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { Failure } from "../program.ts";
 import { Lab, SERVER, TARGET } from "./lab.ts";
@@ -24,6 +27,17 @@ export function labTest(name: string, run: (lab: Lab, t: TestContext) => Promise
 }
 
 export const SECRET: { env: NodeJS.ProcessEnv } = { env: { ...process.env, SIMPLE_VPN_SECRET: "5e".repeat(32) } };
+
+/**
+ * An environment in which a tool is another one: this shell script, first in PATH. In it, `real` is the real tool, and "$@" are the
+ * arguments.
+ */
+export function standIn(tool: string, script: string): { env: NodeJS.ProcessEnv } {
+  const folder = mkdtempSync(join(tmpdir(), "simple-vpn-stand-in-"));
+  const real = `real() { PATH="\${PATH#*:}" command ${tool} "$@"; }`;
+  writeFileSync(join(folder, tool), `#!/bin/sh\n${real}\n${script}\n`, { mode: 0o755 });
+  return { env: { ...SECRET.env, PATH: `${folder}:${process.env.PATH}` } };
+}
 
 /** A configured server that forwards and masquerades. */
 export async function startServer(lab: Lab, ...args: string[]): Promise<Running> {

@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Lab, ROOT, SERVER, TARGET } from "./lab.ts";
 import { type Running, startProgram } from "./running.ts";
-import { labTest, ping, retry, SECRET, snapshot, startClient, startServer } from "./testing.ts";
+import { labTest, ping, retry, SECRET, snapshot, standIn, startClient, startServer } from "./testing.ts";
 
 const state = (lab: Lab) => [snapshot(lab, "server"), snapshot(lab, "client"), ...readdirSync(ROOT)];
 const FAR = "203.0.113.1"; // the server by an address that the client reaches through its default route only
@@ -59,11 +59,8 @@ labTest("after SIGKILL, too, without a next start", async (lab) => {
 });
 
 /** An environment in which iptables, where its arguments fit the pattern, says so, waits, and says so again: files in the folder. */
-function slowIptables(folder: string, pattern: string): { env: NodeJS.ProcessEnv } {
-  const script = `#!/bin/sh\nPATH="$OLD_PATH"\ncase "$*" in ${pattern}) touch ${folder}/begun; sleep 0.2; iptables "$@"; touch ${folder}/done ;; *) exec iptables "$@" ;; esac\n`;
-  writeFileSync(join(folder, "iptables"), script, { mode: 0o755 });
-  return { env: { ...SECRET.env, OLD_PATH: process.env.PATH, PATH: `${folder}:${process.env.PATH}` } };
-}
+const slowIptables = (folder: string, pattern: string) =>
+  standIn("iptables", `case "$*" in ${pattern}) touch ${folder}/begun; sleep 0.2; real "$@"; touch ${folder}/done ;; *) real "$@" ;; esac`);
 
 labTest("after SIGKILL in the middle of a command of the set-up", async (lab) => {
   furnish(lab);
@@ -71,7 +68,7 @@ labTest("after SIGKILL in the middle of a command of the set-up", async (lab) =>
   const before = state(lab);
   const folder = mkdtempSync(join(tmpdir(), "simple-vpn-slow-"));
   const server = startProgram(lab, "server", "server", ["--configure", "--nat", "eth1"], slowIptables(folder, "*-A*"));
-  await retry(() => assert.ok(existsSync(join(folder, "begun"))));
+  await retry(() => assert.ok(existsSync(join(folder, "begun")), "the command has begun"));
   assert.equal(await server.stop("SIGKILL"), "SIGKILL");
   await retry(() => assert.ok(existsSync(join(folder, "done")), "the command goes on without its parent"));
   await retry(() => assert.deepEqual(state(lab), before));
@@ -89,7 +86,7 @@ labTest("a program that is started while its killed predecessor's keeper is stil
   killed.child.kill("SIGKILL");
   await exit;
   const server = await startServer(lab);
-  await retry(() => assert.ok(!existsSync(`/proc/${busy}`)));
+  await retry(() => assert.ok(!existsSync(`/proc/${busy}`), "the keeper has ended"));
   const client = await startClient(lab);
   ping(lab, "client", TARGET);
   for (const program of [client, server]) assert.equal(await program.stop(), 0, program.output);
@@ -105,11 +102,11 @@ labTest("what a killed program left whose keeper was killed, too, is known by it
   const server = await startServer(lab);
   process.kill(keeper(lab, server), "SIGKILL");
   await server.stop("SIGKILL");
-  assert.equal(rules(), 5);
+  assert.equal(rules(), 6);
   const again = await startServer(lab);
   const client = await startClient(lab);
   ping(lab, "client", TARGET, 1);
-  assert.equal(rules(), 5, "not twice");
+  assert.equal(rules(), 6, "not twice");
   assert.equal(await client.stop(), 0);
   assert.equal(await again.stop(), 0);
   assert.equal(rules(), 0);
@@ -118,14 +115,14 @@ labTest("what a killed program left whose keeper was killed, too, is known by it
   const killed = await startBoth(lab);
   for (const program of killed) process.kill(keeper(lab, program), "SIGKILL");
   for (const program of killed) await program.stop("SIGKILL");
-  assert.match(lab.run("client", "ip rule"), /to 203\.0\.113\.1 lookup main/);
+  assert.match(lab.run("client", "ip rule"), /to 203\.0\.113\.1 goto 8999/);
   for (const program of await startBoth(lab)) assert.equal(await program.stop(), 0);
   assert.deepEqual(state(lab), before);
 
   const third = await startServer(lab);
   process.kill(keeper(lab, third), "SIGKILL");
   assert.equal(await third.stop(), 1);
-  assert.match(third.output, /error Cannot undo everything that --configure did\. Try: by hand, what is left of these: iptables -t mangle -D FORWARD -o tun0 .*; iptables -t nat -D/);
+  assert.match(third.output, /error Cannot undo everything that --configure did\. Try: by hand, what is left of these: iptables -D OUTPUT -o tun0 .*; iptables -t nat -D/);
 });
 
 labTest("what the kernel changes along with forwarding is undone, too: redirects that were refused, an interface that forwarded alone", async (lab) => {

@@ -1,0 +1,107 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import type { Change } from "./changes.ts";
+import { checkFree, FRESH, type Machine } from "./machine.ts";
+import { parseCidr } from "./packet.ts";
+import { clientChanges, renewal } from "./routes.ts";
+
+const CONFIG = { address: parseCidr("10.8.0.2/24")!.address, prefix: 24, mtu: 1400 };
+const machine = (has: Partial<Machine>): Machine => ({ ...FRESH, ...has });
+const eth0 = (address: string, prefix: number) => ({ dev: "eth0", address, prefix, global: true });
+const lines = (changes: Change[]) => changes.map(({ run }) => run);
+const routing = (routes: string[], outers = ["203.0.113.1"], has = FRESH) =>
+  lines(clientChanges({ tun: "tun0", routes }, CONFIG, outers, has)).filter((line) => !/^ip (addr|link)/.test(line));
+
+test("a route goes into the main table; one that holds the server, or all, into ours, with rules around it", () => {
+  assert.deepEqual(routing(["8.8.8.8/32", "8.8.8.8/32"]), ["ip route add 8.8.8.8/32 dev tun0"]);
+  assert.deepEqual(routing(["0.0.0.0/0"], ["203.0.113.1"], machine({ held: [eth0("192.168.1.100", 24), eth0("2001:db8::5", 64)] })), [
+    "ip route add 0.0.0.0/0 dev tun0 table 86",
+    "ip rule add nop pref 8999",
+    "ip rule add to 203.0.113.1 goto 8999 pref 8600",
+    "ip rule add from 192.168.1.100 goto 8999 pref 8601",
+    "ip rule add lookup main suppress_prefixlength 0 pref 8666",
+    "ip rule add lookup 86 pref 8667",
+  ]);
+});
+
+test("a thousand routes need no more rules than they have prefix lengths", () => {
+  const blocks = Array.from({ length: 1000 }, (_, i) => `100.${i >> 8}.${i & 255}.0/24`);
+  const rules = routing(["100.0.0.0/8", ...blocks], ["100.0.0.1"]).filter((line) => line.includes("lookup"));
+  assert.deepEqual(rules, [
+    "ip rule add lookup main suppress_prefixlength 24 pref 8618",
+    "ip rule add lookup 86 suppress_prefixlength 23 pref 8619",
+    "ip rule add lookup main suppress_prefixlength 8 pref 8650",
+    "ip rule add lookup 86 suppress_prefixlength 7 pref 8651",
+  ]);
+});
+
+test("packets that the user's own rules name go on to those rules; a rule for all does not", () => {
+  const rules = ([
+    [100, "from all to 198.51.100.9 lookup 7"], // before ours: it counts in any case
+    [32763, "from all to 198.51.100.0/24 lookup 100"],
+    [32763, "from 10.1.0.5 lookup 101 proto static"],
+    [32764, "from all lookup main suppress_prefixlength 0"],
+    [32765, "not from all fwmark 0xca6c lookup 51820"],
+  ] as const).map(([preference, text]) => ({ ip: "ip" as const, preference, text }));
+  const added = routing(["8.8.8.8/32"], ["203.0.113.1"], machine({ rules })).filter((line) => line.includes("pref 8601"));
+  assert.deepEqual(added, ["to 198.51.100.0/24", "from 10.1.0.5", "fwmark 0xca6c"].map((words) => `ip rule add ${words} goto 8999 pref 8601`));
+});
+
+test("rules that a killed client left are taken away first; others at our numbers, and others' routes in our table, are a Failure", () => {
+  const left = { ip: "ip" as const, preference: 8600, text: "from all to 192.0.2.1 goto 8999" };
+  assert.equal(routing(["0.0.0.0/0"], ["203.0.113.1"], machine({ rules: [left] }))[1], "ip rule del pref 8600");
+  const foreign = machine({ rules: [{ ...left, text: "from all lookup 100" }] });
+  assert.throws(() => routing(["0.0.0.0/0"], ["203.0.113.1"], foreign), /8600 is there already \(from all lookup 100\)/);
+  assert.deepEqual(routing(["8.8.8.8/32"], ["203.0.113.1"], foreign).length, 1, "who needs no rules does not mind");
+  const tables = new Map([["86", [{ block: "1.0.0.0/8", dev: "wg0", gateway: undefined }]]]);
+  assert.throws(() => routing(["0.0.0.0/0"], ["203.0.113.1"], machine({ tables })), /table 86 has routes of wg0/);
+});
+
+test("a route that this machine has already is a Failure, whose hint works", () => {
+  const has = machine({ held: [eth0("192.168.7.5", 24)], routes: [{ block: "192.168.7.0/24", dev: "eth0", gateway: undefined }] });
+  try {
+    routing(["192.168.7.0/24"], ["203.0.113.1"], has);
+    assert.fail();
+  } catch (error) {
+    const { message, hint } = error as Error & { hint: string };
+    assert.match(message, /Cannot route 192\.168\.7\.0\/24 into the tunnel: it is this machine's own network, on eth0/);
+    const halves = [...hint.matchAll(/--route ([\d./]+)/g)].map(([, route]) => route!);
+    assert.deepEqual(routing(halves, ["203.0.113.1"], has), ["192.168.7.0/25", "192.168.7.128/25"].map((half) => `ip route add ${half} dev tun0`));
+  }
+});
+
+test("the server itself is never routed into the tunnel to it", () => {
+  assert.throws(() => routing(["203.0.113.1/32"]), /Cannot route the server itself .*: --route 203\.0\.113\.1\/32/);
+  assert.throws(() => routing([], ["10.8.0.9"]), /Cannot route the server itself .*: the inner subnet 10\.8\.0\.0\/24/);
+});
+
+test("a name server is routed into the tunnel, unless it is inside already", () => {
+  const dns = (address: string) => lines(clientChanges({ tun: "tun0", routes: [], dns: [address] }, CONFIG, [], FRESH));
+  assert.ok(dns("8.8.8.8").includes("ip route add 8.8.8.8/32 dev tun0"));
+  assert.ok(!dns("10.8.0.1").some((line) => line.startsWith("ip route")));
+});
+
+test("checkFree() refuses what is in use, and names a block that is free; a larger network only loses a part of itself", () => {
+  const check = (block: string, has: Partial<Machine>) => checkFree(machine(has), [block], "--subnet BLOCK");
+  const held = [eth0("10.8.0.77", 24), eth0("10.9.3.3", 16), eth0("fd56:504e::9", 64)];
+  assert.throws(() => check("10.8.0.0/24", { held }), (error: Error & { hint: string }) => /eth0 has 10\.8\.0\.77\/24/.test(error.message) && error.hint === "--subnet 10.10.0.0/24: nothing here has that");
+  assert.throws(() => check("fd56:504e::/96", { held: [eth0("fd56:504e::9", 96)] }), (error: Error & { hint: string }) => /--subnet fd..:....:....::\/96: /.test(error.hint));
+  assert.throws(() => check("10.8.0.0/16", { routes: [{ block: "10.8.5.0/24", dev: "docker0", gateway: undefined }] }), /10\.8\.5\.0\/24 is routed out of docker0/);
+  assert.match(check("10.8.0.0/24", { held: [eth0("10.0.0.5", 8)] }), /holds the tunnel's 10\.8\.0\.0\/24/);
+  const gateway = [{ block: "0.0.0.0/0", dev: "eth0", gateway: "10.8.0.1" }];
+  assert.throws(() => check("10.8.0.0/24", { held: [eth0("10.0.0.5", 8)], routes: gateway }), /eth0 has 10\.0\.0\.5\/8/);
+  assert.equal(check("10.8.0.0/24", { held: [eth0("192.168.1.100", 24)], routes: [{ block: "0.0.0.0/0", dev: "eth0", gateway: "192.168.1.1" }] }), "");
+});
+
+test("what a persistent TUN has already is not set again", () => {
+  const tun = { link: "ip link set tun0 up mtu 1400", has: (words: string) => words === "mtu 1400 up", addresses: ["10.8.0.2/24"], routes: ["8.8.8.8/32"] };
+  assert.deepEqual(lines(clientChanges({ tun: "tun0", routes: ["8.8.8.8/32"] }, CONFIG, [], machine({ tun }))), []);
+});
+
+test("another address: the former one goes while the new one is a /32, so that the routes stay", () => {
+  const next = { ...CONFIG, address: CONFIG.address + 1 };
+  assert.deepEqual(lines(renewal("tun0", next, CONFIG, FRESH)).slice(1), [
+    "ip addr replace 10.8.0.3/32 dev tun0", "ip addr del 10.8.0.2/24 dev tun0", "ip addr replace 10.8.0.3/24 dev tun0", "ip addr del 10.8.0.3/32 dev tun0",
+  ]);
+  assert.deepEqual(renewal("tun0", { ...CONFIG, mtu: 1300 }, CONFIG, FRESH), []);
+});
