@@ -1,6 +1,6 @@
 /** The command line of both programs: one table of options, from which the help, the parsing and the types follow. */
 import { spawnSync } from "node:child_process";
-import { readFileSync, statSync } from "node:fs";
+import { chmodSync, readFileSync, statSync } from "node:fs";
 import { isIP } from "node:net";
 import { parseArgs } from "node:util";
 import { KEY_LENGTH } from "./aes.ts";
@@ -126,23 +126,56 @@ const usage = (message: string, hint: string) => new Failure(`Cannot start: ${me
 
 /** The shared secret, 32 bytes: from the file that --secret names, else the environment, else secret.key. */
 export function readSecret(file: string | undefined): Buffer {
-  const fromEnvironment = file === undefined ? process.env.SIMPLE_VPN_SECRET : undefined;
-  if (fromEnvironment !== undefined) return parseSecret("SIMPLE_VPN_SECRET", fromEnvironment);
+  const { SIMPLE_VPN_SECRET } = process.env;
+  if (file === undefined && SIMPLE_VPN_SECRET !== undefined) {
+    const hint = "'unset SIMPLE_VPN_SECRET', to use secret.key; or SIMPLE_VPN_SECRET=$(cat FILE)";
+    return parseSecret("SIMPLE_VPN_SECRET", SIMPLE_VPN_SECRET, hint);
+  }
   const path = file ?? "secret.key";
+  const typed = /^[\w@%+=:,./-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`; // in a shell
+  const inFront = `SIMPLE_VPN_SECRET=$(cat ${typed}) in front of npx or node`;
+  const fromShell = file === undefined ? inFront : `${inFront}, instead of --secret`;
+  const refuse = (why: string, hint: string) => new Failure(`Cannot use the secret ${path}: ${why}`, hint);
   try {
-    if (statSync(path).mode & 0o077) throw new Failure(`Cannot use the secret ${path}: other users can read it`, `chmod 600 ${path}`);
-    return parseSecret(path, readFileSync(path, "utf8"));
+    const status = statSync(path);
+    if (status.isDirectory()) throw refuse("it is a folder", "name a file in it");
+    if (!status.isFile()) throw refuse("it is no regular file", fromShell); // a FIFO holds up even Ctrl-C
+    if (status.mode & 0o077)
+      throw refuse("other users can read it", canHide(path, status.mode) ? `chmod 600 ${typed}` : fromShell);
+    const hint = "move it away, then 'make secret' makes a good one; the other end needs the same";
+    return parseSecret(path, readFileSync(path, "utf8"), hint);
   } catch (error) {
     if (error instanceof Failure) throw error;
     const { code } = error as NodeJS.ErrnoException;
-    throw new Failure(`Cannot read the secret ${path}: ${code}`, code === "ENOENT" ? "'make secret' makes one; the other end needs the same" : "check the path and its owner");
+    const hints: Record<string, string> = {
+      ENOENT: "'make secret' makes one; the other end needs the same",
+      EACCES: `start as root (sudo), or as a user who may read it: 'namei -l ${typed}' shows who`,
+    };
+    throw new Failure(`Cannot read the secret ${path}: ${code}`, hints[code!] ?? "check the path");
   }
 }
 
-function parseSecret(source: string, text: string): Buffer {
+/**
+ * Can chmod(1) hide the file from others? Not on a read-only mount, not on a drive without modes (vfat, many
+ * shared folders), and not if another user owns it. Some of these refuse, some do nothing. So we try it, and
+ * put the mode back: to change it is for the owner.
+ */
+function canHide(path: string, mode: number): boolean {
+  try {
+    chmodSync(path, 0o600);
+    const hidden = (statSync(path).mode & 0o077) === 0;
+    chmodSync(path, mode & 0o7777);
+    return hidden;
+  } catch {
+    return false;
+  }
+}
+
+function parseSecret(source: string, text: string, hint: string): Buffer {
   const digits = text.trim();
   if (/^[0-9a-f]{64}$/i.test(digits)) return Buffer.from(digits, "hex");
-  throw new Failure(`Cannot use the secret in ${source}: expected ${2 * KEY_LENGTH} hex digits, got ${digits.length} characters`, "'make secret' makes a good one");
+  const got = `expected ${2 * KEY_LENGTH} hex digits, got ${digits.length} characters`;
+  throw new Failure(`Cannot use the secret in ${source}: ${got}`, hint);
 }
 
 // ---- readers: text → value, or what is wrong with the text ----
