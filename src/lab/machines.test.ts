@@ -43,3 +43,45 @@ labTest("a secret that others can read: chmod, or the environment, as the hint s
   assert.match(refused, hint);
   assert.match(await modeless(`${hint.exec(refused)![1]} ${CLIENT}`), STARTED);
 });
+
+labTest("a name that is taken: by what is said, and the hint, typed, leads on", async (lab) => {
+  const devices: [name: string, make: string, kind: string][] = [
+    ["mq0", "tuntap add dev mq0 mode tun multi_queue", "a TUN made with multi_queue"],
+    ["tap0", "tuntap add dev tap0 mode tap", "a TAP"],
+    ["veth7", "link add veth7 type veth peer name veth8", "what is no TUN"],
+  ];
+  for (const [name, make, kind] of devices) {
+    lab.run("client", `ip ${make}`);
+    const [what, hint] = (await says(lab, `${CLIENT} --tun ${name}`)).split(" Try: ");
+    assert.equal(what, `error Cannot create the interface ${name}: EINVAL, for ${kind} has this name.`);
+    const [, removal] = /^choose another name with --tun(?:, or remove this one: (.*))?\n$/.exec(hint!)!;
+    assert.equal(removal, name === "veth7" ? undefined : `ip link del ${name}`);
+    const withoutIp = await says(lab, `PATH=/nowhere ${CLIENT} --tun ${name}`);
+    assert.match(withoutIp, /: EINVAL\. Try: choose another name .* no TUN, or was made with multi_queue\n$/);
+    if (removal) assert.match(await says(lab, `${removal} && ${CLIENT} --tun ${name}`), STARTED);
+  }
+});
+
+labTest("a persistent TUN is taken whatever its last user had in front of each packet", async (lab) => {
+  lab.run("client", "ip tuntap add dev tun0 mode tun vnet_hdr");
+  for (const cipher of ["xor", "xor+aes"])
+    assert.match(await says(lab, `${CLIENT} --cipher ${cipher}`), STARTED);
+});
+
+labTest("a device that even root may not open, as in a container: the hint says how to pass it", async (lab) => {
+  const nodev = "mount --bind /dev/net /dev/net && mount -o remount,bind,nodev /dev/net";
+  const said = await says(lab, `unshare --mount sh -c '${nodev} && ${CLIENT}'`);
+  assert.match(said, /^error Cannot open \/dev\/net\/tun: EACCES\. Try: run as root.* --device \/dev\/net\/tun\n$/);
+});
+
+labTest("a TUN of another user's: the error names the owner", async (lab, t) => {
+  if (process.getuid!() !== 0) return assert.ok(!process.env.CI), t.skip("only root is mapped here");
+  for (const owner of ["user daemon", "group daemon", "user daemon group daemon", "user 4242"]) {
+    lab.run("client", `ip tuntap add dev tun0 mode tun ${owner}`);
+    const said = await says(lab, `setpriv --bounding-set -net_admin --inh-caps -net_admin ${CLIENT}`);
+    const [what, hint] = said.split(" Try: ");
+    assert.equal(what, `error Cannot create the interface tun0: EPERM, for it belongs to ${owner}.`);
+    assert.match(hint!, new RegExp(`^run as root \\(sudo\\), or as ${owner}; .* --cap-add NET_ADMIN\n$`));
+    lab.run("client", "ip link del tun0");
+  }
+});
