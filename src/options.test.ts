@@ -49,7 +49,7 @@ test("every option is read", () => {
     [65535, "vpn-long-name15", 68, "off", "t", true, ["8.8.8.8/32", "0.0.0.0/0"]],
   );
   assert.equal(clientOptions(["s", "--cipher", "xor"]).secret, undefined, "lesson one has no secret");
-  assert.equal(server("--nat", "eth1").nat, "eth1");
+  for (const nat of ["eth1", "eth1@if2", "eth1@long-name.10"]) assert.equal(server("--nat", nat).nat, "eth1");
   assert.deepEqual([server("--subnet6", "off").subnet6, server("--subnet6", "fd00:1:2::/96").subnet6], [undefined, [0xfd000001, 0x00020000, 0]]);
   for (const address of ["10.1.2.3", "::", "2001:db8::1"]) assert.equal(server("--listen", address).listen, address);
   assert.deepEqual(client("--route", "::/0", "--route", "2001:DB8::/32").routes, ["::/0", "2001:db8::/32"]);
@@ -69,7 +69,7 @@ test("wrong usage is one line that says what was wrong and what to try, exit cod
   for (const subnet of ["10.8.0.0", "10.8.0.0/31", "10.8.0.0/7", "10.8.0.256/24", "nonsense"]) refuses(() => server("--subnet", subnet), /--subnet/);
   refuses(() => server("--subnet", "10.8.0.5/24"), /host bits/);
   refuses(() => server("--listen", "localhost"), /--listen/);
-  refuses(() => server("--nat", "a/b"), /--nat/);
+  for (const nat of ["a/b", "@if2", "sixteen-bytes-ab@if2"]) refuses(() => server("--nat", nat), /--nat/);
   for (const most of ["0", "x", "65535"]) refuses(() => server("--max-clients", most), /--max-clients/);
   refuses(() => client("--route", "8.8.8.8"), /--route/);
   refuses(() => client("--route", "8.8.8.8/24"), /host bits/);

@@ -46,7 +46,7 @@ export const SERVER = {
   subnet: option("CIDR", "10.8.0.0/24", "inner addresses: the server takes the first, clients the next ones", block(8, 30)),
   subnet6: option("CIDR|off", "fd56:504e::/96", "inner IPv6 addresses: a /96, with the IPv4 ones in the last 32 bits; not with --cipher xor", subnet6),
   "max-clients": option("N", "253", "connected clients, at most; the subnet may have room for fewer", whole(1, 65534)),
-  nat: option("DEV", undefined, "forward the clients' packets, and masquerade what leaves through DEV", interfaceName),
+  nat: option("DEV", undefined, "forward the clients' packets, and masquerade what leaves by DEV", linkName),
 };
 
 type Values<Table> = { [Name in keyof Table]?: Table[Name] extends Option<infer T> ? T[] : never };
@@ -236,6 +236,11 @@ function interfaceName(text: string): string {
   if (length === 0 || length >= IFNAMSIZ) throw new Error(`has ${length} bytes, expected 1 to ${IFNAMSIZ - 1}`);
   if (!/^[!-~]+$/.test(text) || /[/:%]|^\.\.?$/.test(text)) throw new Error("has a character that an interface name cannot have");
   return text;
+}
+
+/** As `ip -br link` shows it: in "eth1@if2", the name of this end ends before the @. */
+function linkName(text: string): string {
+  return interfaceName(text.replace(/@.*/s, ""));
 }
 
 /** A user of this system to go on as. */

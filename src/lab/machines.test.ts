@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { chmodSync, statSync, writeFileSync } from "node:fs";
 import { type Lab, SERVER } from "./lab.ts";
-import { Running } from "./running.ts";
+import { Running, startProgram } from "./running.ts";
 import { labTest, SECRET } from "./testing.ts";
 
 const PROGRAM = `${process.execPath} --import tsx src/client.ts`;
@@ -84,4 +84,11 @@ labTest("a TUN of another user's: the error names the owner", async (lab, t) => 
     assert.match(hint!, new RegExp(`^run as root \\(sudo\\), or as ${owner}; .* --cap-add NET_ADMIN\n$`));
     lab.run("client", "ip link del tun0");
   }
+});
+
+labTest("--nat takes what 'ip -br link' shows: a name, an @, and what it is linked to", async (lab) => {
+  const shown = lab.run("server", "ip -br link").split(/\s+/).find((word) => word.startsWith("eth1"))!;
+  assert.match(shown, /^eth1@if\d+$/);
+  const server = startProgram(lab, "server", "server", ["--configure", "--nat", shown], SECRET);
+  await server.until(/# iptables -t nat .* -o eth1 -j MASQUERADE[^]*listening on/);
 });
