@@ -92,3 +92,11 @@ labTest("--nat takes what 'ip -br link' shows: a name, an @, and what it is link
   const server = startProgram(lab, "server", "server", ["--configure", "--nat", shown], SECRET);
   await server.until(/# iptables -t nat .* -o eth1 -j MASQUERADE[^]*listening on/);
 });
+
+labTest("a link-local address without its interface: the hint says how to write it", async (lab) => {
+  const hint = /: EINVAL\. Try: write a link-local address with this machine's interface: fe80::1%eth0\n$/;
+  for (const address of ["fe80::1", "fe80::1%nosuch0"]) {
+    assert.match(await says(lab, `${PROGRAM} ${address}`), hint);
+    assert.match(await says(lab, `${PROGRAM.replace("client", "server")} --listen ${address}`), hint);
+  }
+});
