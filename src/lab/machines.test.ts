@@ -30,14 +30,14 @@ labTest("a secret that others can read: chmod, or the environment, as the hint s
   assert.equal(statSync(outside).mode & 0o777, 0o444, "whether to change it is for its owner to say");
 
   const hint = /other users can read it\. Try: (SIMPLE_VPN_SECRET=.*) in front of npx or node, instead of --/;
-  lab.run("lab", "mount -o remount,ro /mnt"); // as Docker mounts a secret
+  lab.run("lab", "mount -o remount,bind,ro /mnt"); // as Docker mounts a secret
   const readOnly = await run(`${CLIENT} --secret '/mnt/the secret'`);
   assert.match(readOnly, hint);
   assert.match(await run(`${hint.exec(readOnly)![1]} ${CLIENT}`), STARTED);
 
   // Here chmod(2) says EPERM, to root, too, as on a drive without modes. A host's name has room for a secret.
   const file = "/proc/sys/kernel/hostname";
-  const put = `echo ${SIMPLE_VPN_SECRET} > ${file}`;
+  const put = `hostname ${SIMPLE_VPN_SECRET}`;
   const modeless = (line: string) => run(`unshare --uts sh -c '${put}; ${line}'`);
   const refused = await modeless(`${CLIENT} --secret ${file}`);
   assert.match(refused, hint);
