@@ -64,6 +64,22 @@ test("a watch survives garbage collection", () => {
   assert.equal(stdout, "called\n");
 });
 
+test("want() after stop() does nothing: by then the fd may be closed, where libuv aborts the process", () => {
+  const script = `
+    import { watch } from "./src/loop.ts"; import { close } from "./src/libc.ts";
+    import { socketPair } from "./src/testing.ts";
+    const [near, far] = socketPair();
+    const watched = watch(near, { readable() {}, error() {} });
+    watched.stop();
+    close(near);
+    watched.want(false, true);
+    watched.want(true, false);
+    setTimeout(() => console.log("alive"), 20);`;
+  const args = ["--import", "tsx", "--input-type=module", "-e", script];
+  const { stdout, signal } = spawnSync(process.execPath, args, { encoding: "utf8" });
+  assert.deepEqual([stdout, signal], ["alive\n", null]);
+});
+
 test("an exception in a handler reaches uncaughtException, so that the program can undo and end", () => {
   const script = `
     import { watch } from "./src/loop.ts"; import { write, Memory } from "./src/libc.ts"; import { socketPair } from "./src/testing.ts";

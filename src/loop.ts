@@ -28,6 +28,7 @@ type Poll = (status: number, events: { readable: boolean; writable: boolean }) =
 /** One fd in the loop. Only for fds opened through libc: libuv aborts the process on an fd that Node itself polls. */
 export class Watch {
   private handle: node.PollHandle | undefined; // kept: a handle that is garbage-collected falls silent
+  private stopped = false;
   private events = { readable: false, writable: false };
   private readonly fd: number;
   private readonly poll: Poll;
@@ -52,8 +53,9 @@ export class Watch {
     this.want(handlers.readable !== undefined, handlers.readable === undefined);
   }
 
-  /** FD_SET or FD_CLR: which kinds of readiness to wake up for from now on. */
+  /** FD_SET or FD_CLR: which kinds of readiness to wake up for from now on. After stop() it does nothing. */
   want(readable: boolean, writable: boolean): void {
+    if (this.stopped) return; // the fd may be closed: on such a one libuv aborts the process
     if (readable === this.events.readable && writable === this.events.writable) return;
     this.events = { readable, writable };
     const callback = this.poll as unknown as (events: node.PollEvents) => void; // index.d.ts omits the status
@@ -66,6 +68,7 @@ export class Watch {
   stop(): void {
     this.handle?.close();
     this.handle = undefined;
+    this.stopped = true;
     this.events = { readable: false, writable: false };
   }
 }

@@ -1,8 +1,10 @@
 import assert from "node:assert/strict";
-import { chmodSync, mkdtempSync, writeFileSync } from "node:fs";
+import { spawnSync } from "node:child_process";
+import fs, { chmodSync, mkdirSync, mkdtempSync, statSync, writeFileSync } from "node:fs";
+import { syncBuiltinESMExports } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { test } from "node:test";
+import { test, type TestContext } from "node:test";
 import { clientOptions, serverOptions } from "./options.ts";
 import { Failure } from "./program.ts";
 
@@ -18,11 +20,12 @@ const client = (...args: string[]) => clientOptions(["192.168.1.1", "--secret", 
 const server = (...args: string[]) => serverOptions(["--secret", SECRET, ...args]);
 
 /** The failure must be one line, have a hint, and the exit code given. */
-function refuses(run: () => unknown, message: RegExp, exitCode = 2): void {
+function refuses(run: () => unknown, message: RegExp, exitCode = 2, hint = /./): void {
   assert.throws(run, (error) => {
     assert.ok(error instanceof Failure, String(error));
     assert.match(error.message, message);
     assert.ok(!error.message.includes("\n") && error.hint.length > 0);
+    assert.match(error.hint, hint);
     assert.equal(error.exitCode, exitCode);
     return true;
   });
@@ -46,7 +49,7 @@ test("every option is read", () => {
     [65535, "vpn-long-name15", 68, "off", "t", true, ["8.8.8.8/32", "0.0.0.0/0"]],
   );
   assert.equal(clientOptions(["s", "--cipher", "xor"]).secret, undefined, "lesson one has no secret");
-  assert.equal(server("--nat", "eth1").nat, "eth1");
+  for (const nat of ["eth1", "eth1@if2", "eth1@long-name.10"]) assert.equal(server("--nat", nat).nat, "eth1");
   assert.deepEqual([server("--subnet6", "off").subnet6, server("--subnet6", "fd00:1:2::/96").subnet6], [undefined, [0xfd000001, 0x00020000, 0]]);
   for (const address of ["10.1.2.3", "::", "2001:db8::1"]) assert.equal(server("--listen", address).listen, address);
   assert.deepEqual(client("--route", "::/0", "--route", "2001:DB8::/32").routes, ["::/0", "2001:db8::/32"]);
@@ -66,7 +69,7 @@ test("wrong usage is one line that says what was wrong and what to try, exit cod
   for (const subnet of ["10.8.0.0", "10.8.0.0/31", "10.8.0.0/7", "10.8.0.256/24", "nonsense"]) refuses(() => server("--subnet", subnet), /--subnet/);
   refuses(() => server("--subnet", "10.8.0.5/24"), /host bits/);
   refuses(() => server("--listen", "localhost"), /--listen/);
-  refuses(() => server("--nat", "a/b"), /--nat/);
+  for (const nat of ["a/b", "@if2", "sixteen-bytes-ab@if2"]) refuses(() => server("--nat", nat), /--nat/);
   for (const most of ["0", "x", "65535"]) refuses(() => server("--max-clients", most), /--max-clients/);
   refuses(() => client("--route", "8.8.8.8"), /--route/);
   refuses(() => client("--route", "8.8.8.8/24"), /host bits/);
@@ -94,16 +97,65 @@ test("what was typed is repeated in one line, without control characters that a 
 
 test("a secret that is missing, malformed or readable by others is refused", () => {
   refuses(() => client("--secret", join(folder, "none")), /ENOENT/, 1);
-  refuses(() => client("--secret", folder), /EISDIR|other users/, 1);
-  for (const text of ["", "abc", "0".repeat(63), "0".repeat(65), "g".repeat(64)]) refuses(() => client("--secret", secretFile(text)), /expected 64 hex digits/, 1);
-  for (const mode of [0o640, 0o604, 0o620]) refuses(() => client("--secret", secretFile("0".repeat(64), mode)), /other users/, 1);
+  for (const text of ["", "abc", "0".repeat(63), "0".repeat(65), "g".repeat(64)])
+    refuses(() => client("--secret", secretFile(text)), /expected 64 hex digits/, 1, /move it away, then/);
+  for (const mode of [0o640, 0o604, 0o620]) {
+    const path = secretFile("0".repeat(64), mode);
+    refuses(() => client("--secret", path), /other users/, 1, new RegExp(`^chmod 600 ${path}$`));
+    assert.equal(statSync(path).mode & 0o777, mode, "its owner's to change");
+  }
+});
+
+/** Runs it while a function of node:fs is another one. */
+function instead(t: TestContext, name: "chmodSync" | "statSync", other: () => void, run: () => void): void {
+  const { mock } = t.mock.method(fs, name, other as never);
+  syncBuiltinESMExports();
+  try {
+    run();
+  } finally {
+    mock.restore();
+    syncBuiltinESMExports();
+  }
+}
+const failing = (code: string) => () => {
+  throw Object.assign(new Error(), { code });
+};
+
+test("a secret that others can read, where chmod cannot help: the environment is the hint", (t) => {
+  const path = secretFile("0".repeat(64), 0o644);
+  const hint = /^SIMPLE_VPN_SECRET=\$\(cat .*\) in front of npx or node, instead of --secret$/;
+  for (const chmod of [failing("EPERM"), () => {}])
+    instead(t, "chmodSync", chmod, () => refuses(() => client("--secret", path), /other users/, 1, hint));
+});
+
+test("a secret that this user may not read: the hint says who may", (t) => {
+  const hint = /^start as root \(sudo\), or as a user who may read it: 'namei -l /;
+  instead(t, "statSync", failing("EACCES"), () => refuses(client, /: EACCES/, 1, hint));
+});
+
+test("a secret must be in a regular file: a folder is none, and a FIFO would wait, deaf to Ctrl-C", () => {
+  const fifo = join(folder, "fifo");
+  spawnSync("mkfifo", ["-m", "600", fifo]);
+  const open = join(folder, "open");
+  mkdirSync(open, 0o755);
+  for (const path of [folder, open]) refuses(() => client("--secret", path), /it is a folder/, 1, /name a f/);
+  refuses(() => client("--secret", fifo), /: it is no regular file/, 1, /^SIMPLE_VPN_SECRET=\$\(cat /);
+  refuses(() => client("--secret", join(SECRET, "below-a-file")), /ENOTDIR/, 1, /check the path/);
+});
+
+test("a secret written on Windows is taken: with a byte order mark, with CR and LF", () => {
+  const path = secretFile(`\ufeff${"AB".repeat(32)}\r\n`);
+  assert.equal(client("--secret", path).secret?.toString("hex"), "ab".repeat(32));
 });
 
 test("the environment's secret is used unless --secret names a file", () => {
   process.env.SIMPLE_VPN_SECRET = "ab".repeat(32);
   assert.equal(clientOptions(["s"]).secret?.toString("hex"), "ab".repeat(32));
   assert.equal(client().secret?.toString("hex"), "0123456789abcdef".repeat(4));
-  process.env.SIMPLE_VPN_SECRET = "short";
-  refuses(() => clientOptions(["s"]), /SIMPLE_VPN_SECRET: expected 64 hex digits, got 5/, 1);
+  for (const text of ["short", ""]) {
+    process.env.SIMPLE_VPN_SECRET = text;
+    const message = new RegExp(`SIMPLE_VPN_SECRET: expected 64 hex digits, got ${text.length}`);
+    refuses(() => clientOptions(["s"]), message, 1, /unset SIMPLE_VPN_SECRET/);
+  }
   delete process.env.SIMPLE_VPN_SECRET;
 });

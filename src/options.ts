@@ -1,6 +1,6 @@
 /** The command line of both programs: one table of options, from which the help, the parsing and the types follow. */
 import { spawnSync } from "node:child_process";
-import { readFileSync, statSync } from "node:fs";
+import { chmodSync, readFileSync, statSync } from "node:fs";
 import { isIP } from "node:net";
 import { parseArgs } from "node:util";
 import { KEY_LENGTH } from "./aes.ts";
@@ -47,7 +47,7 @@ export const SERVER = {
   subnet: option("CIDR", "10.8.0.0/24", "inner addresses: the server takes the first, clients the next ones", block(8, 30)),
   subnet6: option("CIDR|off", "fd56:504e::/96", "inner IPv6 addresses: a /96, with the IPv4 ones in the last 32 bits; not with --cipher xor", subnet6),
   "max-clients": option("N", "253", "connected clients, at most; the subnet may have room for fewer", whole(1, 65534)),
-  nat: option("DEV", undefined, "forward the clients' packets, and masquerade what leaves through DEV", interfaceName),
+  nat: option("DEV", undefined, "forward the clients' packets, and masquerade what leaves by DEV", linkName),
 };
 
 type Values<Table> = { [Name in keyof Table]?: Table[Name] extends Option<infer T> ? T[] : never };
@@ -127,23 +127,56 @@ const usage = (message: string, hint: string) => new Failure(`Cannot start: ${me
 
 /** The shared secret, 32 bytes: from the file that --secret names, else the environment, else secret.key. */
 export function readSecret(file: string | undefined): Buffer {
-  const fromEnvironment = file === undefined ? process.env.SIMPLE_VPN_SECRET : undefined;
-  if (fromEnvironment !== undefined) return parseSecret("SIMPLE_VPN_SECRET", fromEnvironment);
+  const { SIMPLE_VPN_SECRET } = process.env;
+  if (file === undefined && SIMPLE_VPN_SECRET !== undefined) {
+    const hint = "'unset SIMPLE_VPN_SECRET', to use secret.key; or SIMPLE_VPN_SECRET=$(cat FILE)";
+    return parseSecret("SIMPLE_VPN_SECRET", SIMPLE_VPN_SECRET, hint);
+  }
   const path = file ?? "secret.key";
+  const typed = /^[\w@%+=:,./-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`; // in a shell
+  const inFront = `SIMPLE_VPN_SECRET=$(cat ${typed}) in front of npx or node`;
+  const fromShell = file === undefined ? inFront : `${inFront}, instead of --secret`;
+  const refuse = (why: string, hint: string) => new Failure(`Cannot use the secret ${path}: ${why}`, hint);
   try {
-    if (statSync(path).mode & 0o077) throw new Failure(`Cannot use the secret ${path}: other users can read it`, `chmod 600 ${path}`);
-    return parseSecret(path, readFileSync(path, "utf8"));
+    const status = statSync(path);
+    if (status.isDirectory()) throw refuse("it is a folder", "name a file in it");
+    if (!status.isFile()) throw refuse("it is no regular file", fromShell); // a FIFO holds up even Ctrl-C
+    if (status.mode & 0o077)
+      throw refuse("other users can read it", canHide(path, status.mode) ? `chmod 600 ${typed}` : fromShell);
+    const hint = "move it away, then 'make secret' makes a good one; the other end needs the same";
+    return parseSecret(path, readFileSync(path, "utf8"), hint);
   } catch (error) {
     if (error instanceof Failure) throw error;
     const { code } = error as NodeJS.ErrnoException;
-    throw new Failure(`Cannot read the secret ${path}: ${code}`, code === "ENOENT" ? "'make secret' makes one; the other end needs the same" : "check the path and its owner");
+    const hints: Record<string, string> = {
+      ENOENT: "'make secret' makes one; the other end needs the same",
+      EACCES: `start as root (sudo), or as a user who may read it: 'namei -l ${typed}' shows who`,
+    };
+    throw new Failure(`Cannot read the secret ${path}: ${code}`, hints[code!] ?? "check the path");
   }
 }
 
-function parseSecret(source: string, text: string): Buffer {
+/**
+ * Can chmod(1) hide the file from others? Not on a read-only mount, not on a drive without modes (vfat, many
+ * shared folders), and not if another user owns it. Some of these refuse, some do nothing. So we try it, and
+ * put the mode back: to change it is for the owner.
+ */
+function canHide(path: string, mode: number): boolean {
+  try {
+    chmodSync(path, 0o600);
+    const hidden = (statSync(path).mode & 0o077) === 0;
+    chmodSync(path, mode & 0o7777);
+    return hidden;
+  } catch {
+    return false;
+  }
+}
+
+function parseSecret(source: string, text: string, hint: string): Buffer {
   const digits = text.trim();
   if (/^[0-9a-f]{64}$/i.test(digits)) return Buffer.from(digits, "hex");
-  throw new Failure(`Cannot use the secret in ${source}: expected ${2 * KEY_LENGTH} hex digits, got ${digits.length} characters`, "'make secret' makes a good one");
+  const got = `expected ${2 * KEY_LENGTH} hex digits, got ${digits.length} characters`;
+  throw new Failure(`Cannot use the secret in ${source}: ${got}`, hint);
 }
 
 // ---- readers: text → value, or what is wrong with the text ----
@@ -209,6 +242,11 @@ function interfaceName(text: string): string {
   if (length === 0 || length >= IFNAMSIZ) throw new Error(`has ${length} bytes, expected 1 to ${IFNAMSIZ - 1}`);
   if (!/^[!-~]+$/.test(text) || /[/:%]|^\.\.?$/.test(text)) throw new Error("has a character that an interface name cannot have");
   return text;
+}
+
+/** As `ip -br link` shows it: in "eth1@if2", the name of this end ends before the @. */
+function linkName(text: string): string {
+  return interfaceName(text.replace(/@.*/s, ""));
 }
 
 /** A user of this system to go on as. */

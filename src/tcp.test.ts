@@ -1,8 +1,10 @@
 /** What tcp.ts says to the kernel, byte by byte. Its sockets are tested in the lab, and in loop.test.ts. */
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { readdirSync } from "node:fs";
 import { test } from "node:test";
-import { if_nametoindex } from "./libc.ts";
-import { endpoint, readSockaddr, resolve, sockaddr } from "./tcp.ts";
+import * as libc from "./libc.ts";
+import { acceptTcp, endpoint, readSockaddr, resolve, sockaddr } from "./tcp.ts";
 
 test("sockaddr() lays out both families as ip(7) and ipv6(7) say, and readSockaddr() reads them", () => {
   const layouts: Record<string, string> = {
@@ -15,8 +17,8 @@ test("sockaddr() lays out both families as ip(7) and ipv6(7) say, and readSockad
     assert.deepEqual(sockaddr(address, 5555), bytes);
     assert.deepEqual(readSockaddr(bytes), [address, 5555]);
   }
-  assert.ok(if_nametoindex("lo") > 0);
-  assert.equal(sockaddr("fe80::1%lo", 1).readUInt32LE(24), if_nametoindex("lo"));
+  assert.ok(libc.if_nametoindex("lo") > 0);
+  assert.equal(sockaddr("fe80::1%lo", 1).readUInt32LE(24), libc.if_nametoindex("lo"));
 });
 
 test("readSockaddr() shows an IPv4 client of an IPv6 socket as what it is, and nothing else as such", () => {
@@ -35,4 +37,72 @@ test("resolve() knows an IPv4 address in IPv6's clothes, whose packets are IPv4"
 
 test("endpoint() puts brackets around an IPv6 address", () => {
   assert.deepEqual(["192.168.1.1", "2001:db8::1", "fe80::1%eth0", "*"].map((address) => endpoint(address, 5555)), ["192.168.1.1:5555", "[2001:db8::1]:5555", "[fe80::1%eth0]:5555", "*:5555"]);
+});
+
+test("acceptTcp(): a connection that takes no TCP option is closed, and costs no exception", () => {
+  const address = Buffer.from(`\x01\0\0simple-vpn-${process.pid}`); // unix(7): AF_UNIX, an abstract name
+  const newSocket = () => libc.socket(1, libc.SOCK_STREAM | libc.SOCK_NONBLOCK, 0);
+  const [listener, client] = [newSocket(), newSocket()];
+  assert.equal(libc.bind(listener, address, address.length), 0);
+  assert.equal(libc.listen(listener, 1), 0);
+  assert.equal(libc.connect(client, address, address.length), 0);
+  const fds = readdirSync("/proc/self/fd").length;
+  assert.equal(acceptTcp(listener), -95 /* EOPNOTSUPP */);
+  assert.equal(readdirSync("/proc/self/fd").length, fds);
+  assert.equal(acceptTcp(listener), -libc.EAGAIN, "on to the next, if there is one");
+  for (const fd of [listener, client]) libc.close(fd);
+});
+
+/**
+ * For a child process: a seccomp(2) filter, as sandboxes have it. It makes setsockopt(2) of one option fail.
+ * Each of its lines is a struct sock_filter (linux/filter.h): code, lines to skip if true, if false, operand.
+ */
+const SANDBOX = `
+  import { Memory, thisProcess } from "./src/libc.ts";
+  const [LOAD, JUMP_IF_EQUAL, RETURN, ALLOW, FAIL, ENOPROTOOPT] = [0x20, 0x15, 0x06, 0x7fff0000, 0x50000, 92];
+  const SETSOCKOPT = process.arch === "arm64" ? 208 : 54; // the number of the system call
+  function refuse(option) {
+    const lines = [
+      [LOAD, 0, 0, 0 /* struct seccomp_data: its number */],
+      [JUMP_IF_EQUAL, 0, 3, SETSOCKOPT],
+      [LOAD, 0, 0, 32 /* its third argument */],
+      [JUMP_IF_EQUAL, 0, 1, option],
+      [RETURN, 0, 0, FAIL | ENOPROTOOPT],
+      [RETURN, 0, 0, ALLOW],
+    ];
+    const [filter, program] = [new Memory(8 * lines.length), new Memory(16)];
+    lines.forEach(([code, yes, no, operand], i) => {
+      filter.bytes.set([code, 0, yes, no], 8 * i);
+      filter.bytes.writeUInt32LE(operand, 8 * i + 4);
+    });
+    program.bytes.fill(0).writeUInt16LE(lines.length); // struct sock_fprog
+    program.bytes.writeBigUInt64LE(BigInt(filter.address), 8);
+    const prctl = thisProcess.func("int prctl(int, long, long, long, long)");
+    const [PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER] = [38, 22, 2];
+    for (const args of [[PR_SET_NO_NEW_PRIVS, 1, 0], [PR_SET_SECCOMP, SECCOMP_MODE_FILTER, program.address]])
+      if (prctl(...args, 0, 0) !== 0) throw new Error("no sandbox: prctl " + args);
+  }`;
+
+test("connectTcp(), listenTcp(): an option that a sandbox refuses is a Failure, and costs no fd", () => {
+  const script = `${SANDBOX}
+    import { readdirSync } from "node:fs";
+    import { SO_REUSEADDR, TCP_USER_TIMEOUT } from "./src/libc.ts";
+    import { Failure } from "./src/program.ts";
+    import { connectTcp, listenTcp } from "./src/tcp.ts";
+    const fds = () => readdirSync("/proc/self/fd").length;
+    async function show(use) {
+      const before = fds();
+      const error = await use().catch((error) => error);
+      console.log(error instanceof Failure ? error.message : error, fds() - before);
+    }
+    listenTcp("0.0.0.0", 5552);
+    refuse(TCP_USER_TIMEOUT);
+    await show(async () => connectTcp(["127.0.0.1", "127.0.0.2"], 5552));
+    refuse(SO_REUSEADDR);
+    await show(async () => listenTcp("127.0.0.1", 5553));`;
+  const args = ["--import", "tsx", "--input-type=module", "-e", script];
+  const { stdout, stderr } = spawnSync(process.execPath, args, { encoding: "utf8" });
+  const [to, on] = stdout.split("\n");
+  assert.match(to!, /^Cannot connect to 127\.0\.0\.1:5552: ENOPROTOOPT, nor to 127\.0\.0\.2.*OPT 0$/, stderr);
+  assert.equal(on, "Cannot listen on 127.0.0.1:5553: ENOPROTOOPT 0");
 });

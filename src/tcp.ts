@@ -20,6 +20,7 @@ const CONNECT_DEADLINE = 10_000; // ms, for all addresses of a name together
 const SIZEOF_SOCKADDR_IN = 16;
 const SIZEOF_SOCKADDR_IN6 = 28;
 const MAPPED = "00000000000000000000ffff"; // ::ffff:0:0/96, then the IPv4 address of an IPv6 socket's IPv4 client (ipv6(7))
+const LINK_LOCAL = "write a link-local address with this machine's interface: fe80::1%eth0"; // else: EINVAL
 const NEAR = 2_000; // µs there and back: a network of one's own
 const NEAR_BUFFER = 256 * 1024; // bytes; the kernel doubles it for its own needs, up to net.core.wmem_max (socket(7))
 
@@ -61,11 +62,15 @@ export function readSockaddr(bytes: Buffer): [address: string, port: number] {
 export const bracketed = (address: string) => (isIPv6(address) ? `[${address}]` : address);
 export const endpoint = (address: string, port: number) => `${bracketed(address)}:${port}`;
 
-function setOption(fd: number, level: number, name: number, value: number): void {
+/** setsockopt(2) of one int after the other; 0, or the first negative errno. */
+function setOptions(fd: number, ...options: [level: number, name: number, value: number][]): number {
   const int = Buffer.alloc(4);
-  int.writeInt32LE(value);
-  const result = libc.setsockopt(fd, level, name, int, int.length);
-  if (result < 0) throw new Error(`setsockopt ${level}/${name}: ${libc.errnoName(result)}`);
+  for (const [level, name, value] of options) {
+    int.writeInt32LE(value);
+    const result = libc.setsockopt(fd, level, name, int, int.length);
+    if (result < 0) return result;
+  }
+  return 0;
 }
 
 /** The round trip of a connection as the kernel measured it while connecting, µs. */
@@ -83,18 +88,23 @@ function newSocket(address: Buffer): number {
 /**
  * For a socket that will carry frames: a packet must leave at once, must not wait behind megabytes of others, and a peer that
  * vanished without a word is noticed within 15 seconds, whether we wait for its bytes or it for ours (tcp(7)).
+ * Returns 0, or a negative errno.
  */
-function tune(fd: number): void {
-  setOption(fd, libc.SOL_SOCKET, libc.SO_KEEPALIVE, 1);
-  setOption(fd, libc.IPPROTO_TCP, libc.TCP_KEEPIDLE, 5);
-  setOption(fd, libc.IPPROTO_TCP, libc.TCP_KEEPINTVL, 5);
-  setOption(fd, libc.IPPROTO_TCP, libc.TCP_KEEPCNT, 2);
-  setOption(fd, libc.IPPROTO_TCP, libc.TCP_USER_TIMEOUT, 15_000);
-  setOption(fd, libc.IPPROTO_TCP, libc.TCP_NODELAY, 1); // no Nagle: else each small frame waits for an ACK
-  setOption(fd, libc.IPPROTO_TCP, libc.TCP_NOTSENT_LOWAT, 128 * 1024); // the socket is "full" at so many unsent bytes
+function tune(fd: number): number {
+  const result = setOptions(
+    fd,
+    [libc.SOL_SOCKET, libc.SO_KEEPALIVE, 1],
+    [libc.IPPROTO_TCP, libc.TCP_KEEPIDLE, 5],
+    [libc.IPPROTO_TCP, libc.TCP_KEEPINTVL, 5],
+    [libc.IPPROTO_TCP, libc.TCP_KEEPCNT, 2],
+    [libc.IPPROTO_TCP, libc.TCP_USER_TIMEOUT, 15_000],
+    [libc.IPPROTO_TCP, libc.TCP_NODELAY, 1], // no Nagle: else each small frame waits for an ACK
+    [libc.IPPROTO_TCP, libc.TCP_NOTSENT_LOWAT, 128 * 1024], // the socket is "full" at so many unsent bytes
+  );
   // Left alone, the kernel lets megabytes be on their way, and each ping waits behind them. For a near peer this is enough to
   // keep the wire busy; for a far one the kernel's own choice is right.
-  if (roundTrip(fd) < NEAR) setOption(fd, libc.SOL_SOCKET, libc.SO_SNDBUF, NEAR_BUFFER);
+  if (result < 0 || roundTrip(fd) >= NEAR) return result;
+  return setOptions(fd, [libc.SOL_SOCKET, libc.SO_SNDBUF, NEAR_BUFFER]);
 }
 
 /** Listens on `address`:`port`, "*" for all addresses; the listening fd. It becomes readable when a client can be accepted. */
@@ -103,11 +113,11 @@ export function listenTcp(address: string, port: number): number {
   const local = sockaddr(address === "*" ? any : address, port);
   const fd = newSocket(local);
   let result = fd;
-  if (result >= 0) {
-    setOption(fd, libc.SOL_SOCKET, libc.SO_REUSEADDR, 1); // or a restart fails while old connections are in TIME_WAIT
-    if (local.length === SIZEOF_SOCKADDR_IN6) setOption(fd, libc.IPPROTO_IPV6, libc.IPV6_V6ONLY, 0); // "::" takes IPv4 clients, too
-    result = libc.bind(fd, local, local.length);
-  }
+  // Without it a restart fails while old connections are in TIME_WAIT.
+  if (result >= 0) result = setOptions(fd, [libc.SOL_SOCKET, libc.SO_REUSEADDR, 1]);
+  if (result >= 0 && local.length === SIZEOF_SOCKADDR_IN6)
+    result = setOptions(fd, [libc.IPPROTO_IPV6, libc.IPV6_V6ONLY, 0]); // "::" takes IPv4 clients, too
+  if (result >= 0) result = libc.bind(fd, local, local.length);
   if (result >= 0) result = libc.listen(fd, 128);
   if (result >= 0) return fd;
   libc.close(fd);
@@ -115,17 +125,22 @@ export function listenTcp(address: string, port: number): number {
     [libc.EADDRINUSE]: `another program listens there ('ss -ltnp sport = :${port}' shows it): stop it, or choose another --port`,
     [libc.EADDRNOTAVAIL]: "this machine has no such address ('ip address' lists them): choose another --listen",
     [libc.EAFNOSUPPORT]: "this machine's kernel has no IPv6: choose an IPv4 address",
+    [libc.EINVAL]: LINK_LOCAL,
     [libc.EACCES]: "ports below 1024 need root: choose a higher --port",
   };
   throw new Failure(`Cannot listen on ${endpoint(address, port)}: ${libc.errnoName(result)}`, hints[-result] ?? "see bind(2)");
 }
 
-/** Takes one waiting client, or a negative errno (-EAGAIN: none is left). */
+/** Takes one waiting client; or a negative errno: -EAGAIN, none is left; or why this one is lost. */
 export function acceptTcp(listener: number): TcpSocket | number {
   const sender = Buffer.alloc(SIZEOF_SOCKADDR_IN6);
   const fd = libc.accept4(listener, sender, [sender.length], libc.SOCK_NONBLOCK | libc.SOCK_CLOEXEC);
   if (fd < 0) return fd;
-  tune(fd);
+  const result = tune(fd);
+  if (result < 0) {
+    libc.close(fd);
+    return result;
+  }
   const [address, port] = readSockaddr(sender);
   return { fd, address, remote: endpoint(address, port) };
 }
@@ -136,24 +151,27 @@ export function acceptTcp(listener: number): TcpSocket | number {
  */
 export async function connectTcp(addresses: string[], port: number, prepare = async (_address: string): Promise<void> => {}): Promise<TcpSocket> {
   const failures: string[] = [];
-  let refused = false;
+  const results: number[] = [];
   for (const address of addresses) {
     await prepare(address);
     const remote = sockaddr(address, port);
     const fd = newSocket(remote);
-    const result = fd < 0 ? fd : await connect(fd, remote, CONNECT_DEADLINE / addresses.length);
-    if (result >= 0) {
-      tune(fd);
-      return { fd, address, remote: endpoint(address, port) };
-    }
+    let result = fd < 0 ? fd : await connect(fd, remote, CONNECT_DEADLINE / addresses.length);
+    if (result >= 0) result = tune(fd);
+    if (result >= 0) return { fd, address, remote: endpoint(address, port) };
     libc.close(fd);
-    refused ||= result === -libc.ECONNREFUSED;
+    results.push(result);
     failures.push(`${endpoint(address, port)}: ${libc.errnoName(result)}`);
   }
-  const hint = refused
-    ? "the machine answers, but nothing listens on that port: start the server, or check --port"
-    : "check the address with ping, and that no firewall blocks the port";
-  throw new Failure(`Cannot connect to ${failures.join(", nor to ")}`, hint);
+  const hints: [errno: number, hint: string][] = [
+    [libc.ECONNREFUSED, "the machine answers, but nothing listens there: start the server, or check --port"],
+    [libc.EINVAL, LINK_LOCAL],
+  ];
+  const [, hint] = hints.find(([errno]) => results.includes(-errno)) ?? [];
+  throw new Failure(
+    `Cannot connect to ${failures.join(", nor to ")}`,
+    hint ?? "check the address with ping, and that no firewall blocks the port",
+  );
 }
 
 /** A non-blocking connect() is finished when the socket is writable; SO_ERROR then tells how (connect(2)). 0, or a negative errno. */

@@ -2,6 +2,7 @@
  * The TUN device: a network interface whose cable ends in this program. What the kernel routes to tun0 we read()
  * here, one IP packet a call; what we write() here, the kernel receives as if tun0 had received it.
  */
+import { spawnSync } from "node:child_process";
 import * as libc from "./libc.ts";
 import { OFFLOAD_HEADER, refuseOffload } from "./offload.ts";
 import { Failure } from "./program.ts";
@@ -39,7 +40,7 @@ export function openTun(name: string, offload: Offload): Tun {
   if (result >= 0 && header) result = libc.ioctl(fd, libc.TUNSETVNETHDRSZ, Buffer.from([header, 0, 0, 0])); // an int
   if (result < 0) {
     libc.close(fd);
-    throw new Failure(`Cannot create the interface ${name}: ${libc.errnoName(result)}`, createHint(-result));
+    throw notCreated(name, -result);
   }
   // Always, for a persistent interface remembers what its last owner asked for. A kernel that refuses goes on giving us packets of
   // the MTU: slower, but all works.
@@ -48,17 +49,36 @@ export function openTun(name: string, offload: Offload): Tun {
 }
 
 function openHint(errno: number): string {
-  if (errno === libc.ENOENT || errno === libc.ENODEV || errno === libc.ENXIO)
-    return "load the driver with 'modprobe tun'; in a container, pass the device: --device /dev/net/tun";
-  if (errno === libc.EACCES || errno === libc.EPERM) return "run as root (sudo)";
+  const container = "in a container, pass the device: --device /dev/net/tun";
+  const missing = [libc.ENOENT, libc.ENODEV, libc.ENXIO].includes(errno);
+  if (missing) return `load the driver with 'modprobe tun'; ${container}`;
+  if (errno === libc.EACCES || errno === libc.EPERM) return `run as root (sudo); ${container}`;
   return "see open(2) for this error";
 }
 
-function createHint(errno: number): string {
-  if (errno === libc.EPERM) return "run as root (sudo), or give the container --cap-add NET_ADMIN";
-  if (errno === libc.EBUSY) return "another program holds this name: choose another with --tun, or stop that program";
-  if (errno === libc.EINVAL) return "the name is taken by an interface that is no TUN device: choose another with --tun";
-  return "see linux Documentation/networking/tuntap.rst";
+/**
+ * Why TUNSETIFF failed: its errno, and what ip(8) says of an interface that has this name. (/sys shows
+ * those of the network namespace that mounted it, which may be another one than ours.)
+ */
+function notCreated(name: string, errno: number): Failure {
+  const { stdout } = spawnSync("ip", ["-d", "-o", "link", "show", "dev", name], { encoding: "utf8" });
+  const found = stdout || ""; // none, or no ip
+  const failed = `Cannot create the interface ${name}: ${libc.errnoName(errno)}`;
+  if (errno === libc.EPERM) {
+    const [, owner] = / persist \w+ ((?:user|group) \S+(?: group \S+)?)/.exec(found) ?? [];
+    const container = "in a container, as root with --cap-add NET_ADMIN";
+    if (!owner) return new Failure(failed, `run as root (sudo); ${container}`);
+    const hint = `run as root (sudo), or as ${owner}; ${container}`;
+    return new Failure(`${failed}, for it belongs to ${owner}`, hint);
+  }
+  const another = "choose another name with --tun";
+  if (errno === libc.EBUSY) return new Failure(failed, `${another}, or stop the program that holds this one`);
+  if (errno !== libc.EINVAL) return new Failure(failed, "see linux Documentation/networking/tuntap.rst");
+  if (!found) return new Failure(failed, `${another}: this one's is no TUN, or was made with multi_queue`);
+  const tun = / tun type tun .*multi_queue/.test(found) ? "a TUN made with multi_queue" : "what is no TUN";
+  const kind = / tun type tap /.test(found) ? "a TAP" : tun;
+  const removal = / persist on /.test(found) ? `, or remove this one: ip link del ${name}` : "";
+  return new Failure(`${failed}, for ${kind} has this name`, another + removal);
 }
 
 /** write(2)s one IP packet, behind its header, into the kernel. Undefined if the kernel took it, else why it did not. */

@@ -89,5 +89,5 @@ export const OPTIONS: Record<string, { of: "both" | "client" | "server"; takes: 
   subnet: { of: "server", takes: (text) => prefixIn(network(text, 2), 8, 30) },
   subnet6: { of: "server", takes: (text) => text === "off" || network6(text)?.prefix === 96 },
   "max-clients": { of: "server", takes: between(1, 65534) },
-  nat: { of: "server", takes: device },
+  nat: { of: "server", takes: (text) => device(text.split("@")[0]!) },
 };
