@@ -21,6 +21,7 @@ export class Setup {
   private readonly configure: boolean;
   private readonly done = new Map<string, string>(); // what was set, and the command that set it
   private keeper: Keeper | undefined;
+  private readonly poor = new Set<string>(); // tools that could not do what they were asked first, only what was asked instead
   private dropped = false; // have we given up root? Then what is still to do is the user's
 
   constructor(configure: boolean) {
@@ -70,6 +71,8 @@ export class Setup {
   }
 
   private async runOne({ run: line, input, undo, unless, otherwise }: Change): Promise<void> {
+    const tool = line.split(" ")[0]!;
+    if (otherwise && this.poor.has(tool)) return this.runEach(otherwise);
     console.log(`# ${line}`);
     if (undo !== undefined) this.keeper!.keep(undo);
     if (unless !== undefined && (await this.execute(unless)).code === 0) return;
@@ -80,8 +83,13 @@ export class Setup {
       if (undo !== undefined) this.keeper!.forget(undo);
       if (otherwise === undefined) throw error;
       console.log(`# ${(error as Error).message}; so, instead:`);
-      for (const change of otherwise) await this.runOne(change);
+      await this.runEach(otherwise);
+      this.poor.add(tool);
     }
+  }
+
+  private async runEach(changes: Change[]): Promise<void> {
+    for (const change of changes) await this.runOne(change);
   }
 
   /** Many lines for `ip`, in one process. It stops at the first one that fails. */
@@ -174,5 +182,5 @@ function check(line: string, { code, stderr }: Result): void {
   const setting = /^sysctl -w (\S+=\S+)/.exec(line)?.[1]?.replaceAll("/", ".");
   const inContainer = existsSync("/.dockerenv") || existsSync("/run/.containerenv");
   const hint = setting === undefined ? "run it by hand to see what it needs" : inContainer ? `start the container with --sysctl ${setting}` : `set ${setting} on the machine that this one runs on; for a container, --sysctl ${setting}`;
-  throw new Failure(`Cannot run '${line}': ${said || code}`, hint);
+  throw new Failure(`Cannot run '${line}': ${said.replace(/\.$/, "") || code}`, hint);
 }
