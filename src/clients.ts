@@ -73,7 +73,7 @@ export class Clients {
         this.listenerWatch.want(false, false);
         setTimeout(() => this.listenerWatch.want(true, false), ACCEPT_PAUSE).unref();
         return;
-      } // else this one is gone already (ECONNABORTED and the like, accept(2)): on to the next
+      } else this.refusals.tell("a connection", errnoName(socket)); // it is gone already (ECONNABORTED and the like, accept(2)): on to the next
     }
   }
 

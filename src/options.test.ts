@@ -35,7 +35,7 @@ test("the defaults are those of the README", () => {
   const { secret, ...rest } = client();
   assert.equal(secret?.toString("hex"), "0123456789abcdef".repeat(4));
   assert.deepEqual(rest, {
-    server: "192.168.1.1", routes: [], address: { address: 0x0a080002, prefix: 24, network: 0x0a080000, size: 256 },
+    server: "192.168.1.1", routes: [], dns: [], address: { address: 0x0a080002, prefix: 24, network: 0x0a080000, size: 256 },
     port: 5555, tun: "tun0", mtu: 1400, offload: "on", trace: "walk", traceFile: undefined, configure: false, user: undefined, once: false, rekey: 120,
   });
   const { listen, subnet, subnet6, nat, maxClients } = server();
@@ -53,11 +53,13 @@ test("every option is read", () => {
   assert.deepEqual([server("--subnet6", "off").subnet6, server("--subnet6", "fd00:1:2::/96").subnet6], [undefined, [0xfd000001, 0x00020000, 0]]);
   for (const address of ["10.1.2.3", "::", "2001:db8::1"]) assert.equal(server("--listen", address).listen, address);
   assert.deepEqual(client("--route", "::/0", "--route", "2001:DB8::/32").routes, ["::/0", "2001:db8::/32"]);
+  assert.deepEqual(client("--dns", "8.8.8.8", "--dns", "2001:4860:4860::8888").dns, ["8.8.8.8", "2001:4860:4860::8888"]);
   assert.deepEqual([client("--once").once, client("--rekey", "1").rekey], [true, 1]);
 });
 
 test("wrong usage is one line that says what was wrong and what to try, exit code 2", () => {
   refuses(() => clientOptions([]), /expected one server, got 0/);
+  for (const dns of ["dns.test", "fe80::1%eth0", "8.8.8"]) refuses(() => client("--dns", dns), /--dns \S+ is no IP address/);
   refuses(() => client("another"), /expected one server, got 2/);
   refuses(() => server("stray"), /unexpected argument stray/);
   refuses(() => client("--nonsense"), /--nonsense/);

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Change } from "./changes.ts";
 import { checkFree, FRESH, type Machine } from "./machine.ts";
-import { parseCidr } from "./packet.ts";
+import { parseCidr, parsePrefix96 } from "./packet.ts";
 import { clientChanges, renewal } from "./routes.ts";
 
 const CONFIG = { address: parseCidr("10.8.0.2/24")!.address, prefix: 24, mtu: 1400 };
@@ -58,16 +58,26 @@ test("rules that a killed client left are taken away first; others at our number
 });
 
 test("a route that this machine has already is a Failure, whose hint works", () => {
-  const has = machine({ held: [eth0("192.168.7.5", 24)], routes: [{ block: "192.168.7.0/24", dev: "eth0", gateway: undefined }] });
-  try {
-    routing(["192.168.7.0/24"], ["203.0.113.1"], has);
-    assert.fail();
-  } catch (error) {
-    const { message, hint } = error as Error & { hint: string };
-    assert.match(message, /Cannot route 192\.168\.7\.0\/24 into the tunnel: it is this machine's own network, on eth0/);
-    const halves = [...hint.matchAll(/--route ([\d./]+)/g)].map(([, route]) => route!);
-    assert.deepEqual(routing(halves, ["203.0.113.1"], has), ["192.168.7.0/25", "192.168.7.128/25"].map((half) => `ip route add ${half} dev tun0`));
+  const networks: [own: string, prefix: number, block: string, halves: string[]][] = [
+    ["192.168.7.5", 24, "192.168.7.0/24", ["192.168.7.0/25", "192.168.7.128/25"]],
+    ["2001:db8:7::5", 64, "2001:db8:7::/64", ["2001:db8:7::/65", "2001:db8:7:0:8000::/65"]],
+  ];
+  const config = { ...CONFIG, subnet6: parsePrefix96("fd56:504e::/96") };
+  for (const [own, prefix, block, halves] of networks) {
+    const has = machine({ held: [eth0(own, prefix)], routes: [{ block, dev: "eth0", gateway: undefined }] });
+    const routes = (blocks: string[]) => lines(clientChanges({ tun: "tun0", routes: blocks }, config, [], has)).filter((line) => line.includes("route"));
+    try {
+      routes([block]);
+      assert.fail();
+    } catch (error) {
+      const { message, hint } = error as Error & { hint: string };
+      assert.match(message, /Cannot route \S+ into the tunnel: it is this machine's own network, on eth0/);
+      assert.deepEqual([...hint.matchAll(/--route (\S+\/\d+)/g)].map(([, route]) => route!), halves);
+      assert.deepEqual(routes(halves), halves.map((half) => `ip route add ${half} dev tun0`));
+    }
   }
+  const elsewhere = machine({ routes: [{ block: "8.8.8.8/32", dev: "wg0", gateway: undefined }] });
+  assert.throws(() => routing(["8.8.8.8/32"], [], elsewhere), (error: Error & { hint: string }) => /routes it out of wg0 already/.test(error.message) && error.hint.startsWith("ip route del 8.8.8.8/32 dev wg0,"));
 });
 
 test("the server itself is never routed into the tunnel to it", () => {

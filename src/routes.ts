@@ -7,7 +7,7 @@ import { addAddress, addressesOf, bringUp, type Change, type Inner, innerAddress
 import { inPath } from "./command.ts";
 import { contains, type Machine, prefixOf } from "./machine.ts";
 import type { ClientOptions } from "./options.ts";
-import { formatIPv4, parseCidr } from "./packet.ts";
+import { formatIPv4, formatIPv6, parseCidr, parseIPv6 } from "./packet.ts";
 import { Failure } from "./program.ts";
 
 /**
@@ -131,11 +131,15 @@ function checkRoute(route: string, { routes, held }: Machine): void {
   throw new Failure(`Cannot route ${route} into the tunnel: ${where}`, instead);
 }
 
-/** "192.168.1.0/25" and "192.168.1.128/25" of 192.168.1.0/24: more specific than the whole, so they win over it. */
-function halvesOf(route: string): [string, string] | undefined {
-  const block = parseCidr(route);
-  if (!block || block.prefix === 32) return undefined;
-  return [block.network, block.network + block.size / 2].map((network) => `${formatIPv4(network)}/${block.prefix + 1}`) as [string, string];
+/** "192.168.1.0/25" and "192.168.1.128/25" of 192.168.1.0/24: more specific than the whole, so they win over it. None of one address. */
+function halvesOf(block: string): [string, string] | undefined {
+  const [network = ""] = block.split("/");
+  const prefix = prefixOf(block);
+  const bytes = parseIPv6(network) ?? Buffer.from(network.split(".").map(Number));
+  if (prefix === 8 * bytes.length) return undefined;
+  bytes[prefix >> 3]! |= 0x80 >> (prefix & 7); // the first bit that is not the block's own
+  const upper = bytes.length === 4 ? bytes.join(".") : formatIPv6(bytes, 0);
+  return [`${network}/${prefix + 1}`, `${upper}/${prefix + 1}`];
 }
 
 /**
