@@ -40,11 +40,14 @@ export async function connect(options: ClientOptions, end: OwnEnd, before?: Sess
   const prepare = async (address: string) => before && end.spare(address);
   const socket = await connectTcp(addresses ?? (await resolve(options.server)), options.port, prepare);
   const session = { socket, answered: before !== undefined && (before.answered || heard(before)), useless: false, failures: 0 };
-  if (!options.secret) return { ...session, keys: undefined, config: { ...options.address, mtu: options.mtu } };
   try {
-    const { keys, config } = await startSession(socket, options.secret, before?.config);
+    const { keys, config }: { keys?: SessionKeys; config: ClientConfig } = options.secret
+      ? await startSession(socket, options.secret, before?.config)
+      : { config: { ...options.address, mtu: options.mtu } };
     const mtu = Math.min(config.mtu, options.mtu);
-    return { ...session, keys, config: { ...config, mtu, subnet6: canCarryIPv6(options.tun, mtu) ? config.subnet6 : undefined } };
+    const ours = { ...config, mtu, subnet6: canCarryIPv6(options.tun, mtu) ? config.subnet6 : undefined };
+    end.check(ours, socket.address); // before we prove ourselves: a server whose session is of no use to us keeps our address for us
+    return { ...session, keys, config: ours };
   } catch (error) {
     close(socket.fd);
     throw error;
@@ -80,9 +83,7 @@ export class OwnEnd {
     const before = this.config;
     try {
       if (before && describe(config) === describe(before)) return;
-      const { address, prefix, subnet6 } = config;
-      const inside = innerAddresses(parseCidr(`${formatIPv4(address)}/${prefix}`)!.network, prefix, subnet6);
-      const warning = checkFree(this.machine, inside, "another --subnet on the server, such as BLOCK");
+      const warning = this.check(config, socket.address);
       if (warning) trace.note(warning);
       const toDo = await this.arrange(config, socket.address);
       trace.note(`connected to ${socket.remote}: this end of the tunnel is ${before ? "now " : ""}${describe(config)}${toDo}`);
@@ -92,6 +93,14 @@ export class OwnEnd {
       session.useless = true;
       session.peer!.close(error.message);
     }
+  }
+
+  /** Can this end be what a session says? Returns a warning, or "". Errors: a Failure. */
+  check(config: ClientConfig, outer: string): string {
+    const { address, prefix, subnet6 } = config;
+    clientChanges(this.options, config, [...this.outers, outer], this.machine);
+    const inside = innerAddresses(parseCidr(`${formatIPv4(address)}/${prefix}`)!.network, prefix, subnet6);
+    return checkFree(this.machine, inside, "another --subnet on the server, such as BLOCK");
   }
 
   /** The server may be at another address now: its packets, too, must not be routed into the tunnel. Errors: a Failure. */

@@ -83,6 +83,7 @@ export const OPTIONS: Record<string, { of: "both" | "client" | "server"; takes: 
   trace: { of: "both", takes: among("walk", "summary", "off") },
   "trace-file": { of: "both", takes: () => true },
   route: { of: "client", takes: (text) => network(text, 2) !== undefined || network6(text) !== undefined },
+  dns: { of: "client", takes: (text) => ipv4(text) !== undefined || ipv6(text) !== undefined },
   rekey: { of: "client", takes: between(1, 86_400) },
   address: { of: "client", takes: (text) => prefixIn(block(text), 8, 30) },
   listen: { of: "server", takes: (text) => text === "*" || ipv4(text) !== undefined || ipv6(text.replace(/%[\da-z.:-]+$/i, "")) !== undefined },

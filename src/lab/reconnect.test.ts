@@ -107,7 +107,7 @@ labTest("another subnet after the restart: the client's end is configured anew, 
   await client.until(/connected again .* with another address[^]*now 172\.16\.5\.\d\/24/);
   assert.doesNotMatch(lab.run("client", "ip addr show tun0"), /10\.8\.0/);
   ping(lab, "client", TARGET);
-  await byHand.until(/now 172\.16\.5\.\d\/24, MTU 1400\nType in the next terminal, as root:\n  sysctl -w net\/ipv4\/conf\/tun0\/promote_secondaries=1\n  ip addr replace (172\.16\.5\.\d\/24) dev tun0\n  ip addr del 10\.8\.0\.\d\/24 dev tun0\n/);
+  await byHand.until(/now 172\.16\.5\.\d\/24, MTU 1400\nType in the next terminal, as root:\n  ip addr replace (172\.16\.5\.\d)\/32 dev tun0\n  ip addr del 10\.8\.0\.\d\/24 dev tun0\n  ip addr replace \1\/24 dev tun0\n  ip addr del \1\/32 dev tun0\n/);
 });
 
 labTest("another subnet after the restart, with an IPv6 route: the routes stay, only the addresses change", async (lab) => {

@@ -1,5 +1,5 @@
 /** What the lab's tests share: a fresh lab for each test, and the two programs in it. */
-import { mkdtempSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
@@ -34,6 +34,7 @@ export const SECRET: { env: NodeJS.ProcessEnv } = { env: { ...process.env, SIMPL
  */
 export function standIn(tool: string, script: string): { env: NodeJS.ProcessEnv } {
   const folder = mkdtempSync(join(tmpdir(), "simple-vpn-stand-in-"));
+  process.on("exit", () => rmSync(folder, { recursive: true }));
   const real = `real() { PATH="\${PATH#*:}" command ${tool} "$@"; }`;
   writeFileSync(join(folder, tool), `#!/bin/sh\n${real}\n${script}\n`, { mode: 0o755 });
   return { env: { ...SECRET.env, PATH: `${folder}:${process.env.PATH}` } };
