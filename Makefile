@@ -2,6 +2,9 @@
 .PHONY: help demo walk test experiments experiment bench soak fuzz secret server configure-server client configure-client ping terminals doctor check on down ready
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
+export PATH := $(or $(PATH),/usr/bin):/usr/local/bin:/usr/bin:/bin
+# tsx fails where it cannot write its cache; empty means /tmp.
+export TMPDIR := $(shell test -d "$$TMPDIR" -a -w "$$TMPDIR" && echo "$$TMPDIR")
 TSX := node --import tsx
 TERMINAL := $(TSX) src/lab/terminal.ts
 

@@ -2,6 +2,7 @@
  * What both programs share around their loop: start, stop, and failure. Every way out (a signal, an error, the
  * peer's goodbye) goes through exit(), which undoes in reverse order what atExit() was given.
  */
+import "./environment.ts"; // first: the rest already sees what it has put right
 import chalk from "chalk";
 import { exitNow } from "./libc.ts";
 
