@@ -79,7 +79,8 @@ function doctor(lab: Lab, options: string[]): void {
   lab.try("lab", "mount -t tracefs tracefs /sys/kernel/tracing"); // in the lab's own mount namespace; the doctor says if it is missing
   const colour = process.stdout.isTTY ? "FORCE_COLOR=1" : "FORCE_COLOR=0";
   const codes = [["client", "--server", SERVER, ...options], ["server", ...options]].map((args) => {
-    const { status, stdout, stderr } = lab.try(args[0]!, `env ${colour} SIMPLE_VPN_HOST=${args[0]} ${process.execPath} --import tsx src/lab/doctor.ts ${args.join(" ")}`);
+    const command = ["env", colour, `SIMPLE_VPN_HOST=${args[0]}`, process.execPath, "--import", "tsx", "src/lab/doctor.ts", ...args];
+    const { status, stdout, stderr } = lab.try(args[0]!, command);
     console.log(`${prompt(args[0]!, `npx tsx src/lab/doctor.ts ${args.join(" ")}`)}\n${stdout}${stderr}`);
     return status;
   });
