@@ -1,12 +1,16 @@
 /** Surroundings that are not a developer's own: cron's environment, another language, strange folders, no terminal. */
 import assert from "node:assert/strict";
-import { spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { spawn, type SpawnOptions, spawnSync } from "node:child_process";
+import { once } from "node:events";
+import { closeSync, constants, existsSync, mkdirSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { after, test } from "node:test";
-import { ROOT } from "./lab.ts";
-import { labTest } from "./testing.ts";
+import { O_CLOEXEC, O_RDWR, thisProcess } from "../libc.ts";
+import { until } from "../testing.ts";
+import { ROOT, TARGET } from "./lab.ts";
+import { Running, startProgram } from "./running.ts";
+import { labTest, ping, SECRET, snapshot, startClient, startServer } from "./testing.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "simple-vpn-environment-"));
 after(() => rmSync(folder, { recursive: true, force: true }));
@@ -124,4 +128,105 @@ labTest("the lab has a resolv.conf of its own: names are not found, at once, and
   const asked = Date.now();
   assert.notEqual(lab.try("client", "getent hosts no.such.name.example").status, 0);
   assert.ok(Date.now() - asked < 5_000, "getent(1) would wait so long for a name server that is silent");
+});
+
+/** Both ends of a pseudo terminal: posix_openpt(3), pts(4). */
+function openTerminal(): [master: number, terminal: number] {
+  const master = thisProcess.func("int posix_openpt(int flags)")(O_RDWR | O_CLOEXEC);
+  thisProcess.func("int unlockpt(int fd)")(master);
+  return [master, openSync(thisProcess.func("str ptsname(int fd)")(master), constants.O_RDWR | constants.O_NOCTTY)];
+}
+
+labTest("SIGHUP, the terminal was closed, ends a program that has one, and --configure is undone; one that has none goes on", async (lab) => {
+  const [master, terminal] = openTerminal();
+  const before = snapshot(lab, "server");
+  const server = startProgram(lab, "server", "server", ["--configure", "--nat", "eth1"], { ...SECRET, stdio: [terminal, "pipe", "pipe"] });
+  await server.until(/listening on/);
+  assert.equal(await server.stop("SIGHUP"), 0, server.output);
+  assert.equal(snapshot(lab, "server"), before);
+  for (const fd of [terminal, master]) closeSync(fd);
+
+  const programs = [await startServer(lab), await startClient(lab)];
+  for (const { child } of programs) child.kill("SIGHUP");
+  ping(lab, "client", TARGET);
+  for (const program of programs) assert.equal(await program.stop(), 0, program.output);
+});
+
+labTest("nohup make demo goes on to its end when the terminal goes, and so does all that it has started", async () => {
+  const begun = join(folder, "begun");
+  const env = standIn("ping", `PATH=\${PATH#*:}; touch ${begun}; sleep 0.5; exec ping "$@"`);
+  const options = { cwd: ROOT, env, detached: true, stdio: ["ignore", "pipe", "pipe"] } satisfies SpawnOptions;
+  const demo = new Running(spawn("nohup", [process.execPath, "--import", "tsx", "src/lab/demo.ts"], options));
+  await until(() => existsSync(begun), 30_000);
+  process.kill(-demo.child.pid!, "SIGHUP"); // the whole group, as the kernel does
+  assert.equal(await demo.ended, 0, demo.output);
+  assert.match(demo.output, /All pings answered/);
+});
+
+labTest("make demo | head -3 ends quietly, with 0, and leaves nothing behind; a full disk is one line", async () => {
+  const TMPDIR = mkdtempSync(join(folder, "tmp-"));
+  const start = (stdout: number | "pipe") => {
+    const demo = spawn(process.execPath, ["--import", "tsx", "src/lab/demo.ts"], { cwd: ROOT, env: { ...process.env, TMPDIR }, stdio: ["ignore", stdout, "pipe"] });
+    demo.stdout?.once("data", () => demo.stdout!.destroy());
+    return demo;
+  };
+  const piped = start("pipe");
+  let errors = "";
+  piped.stderr!.on("data", (text) => (errors += text));
+  assert.deepEqual([...(await once(piped, "close")), errors], [0, null, ""]);
+  assert.deepEqual(readdirSync(TMPDIR).filter((name) => name.startsWith("simple-vpn-")), []);
+
+  const full = new Running(start(openSync("/dev/full", "w")));
+  assert.equal(await full.ended, 1);
+  assert.match(full.output, /^error Cannot write: ENOSPC\. Try: .*\n$/);
+});
+
+test("what the system refuses is told in one line, with what to try", () => {
+  const script = `const { program } = await import("./src/program.ts"), { spawn } = await import("node:child_process"), fs = await import("node:fs");`;
+  const tries = [["fs.openSync('/no/such')", "open /no/such: ENOENT"], ["spawn('no-such-tool')", "spawn no-such-tool: ENOENT"], ["fs.writeFileSync('/dev/full', 'x')", "write: ENOSPC"]];
+  for (const [what, message] of tries) {
+    const args = ["--import", "tsx", "--input-type=module", "-e", `${script} program(() => void ${what})`];
+    const { status, stderr } = spawnSync(process.execPath, args, { cwd: ROOT, encoding: "utf8" });
+    assert.equal(status, 1);
+    assert.match(stderr, new RegExp(`^error Cannot ${message}\\. Try: .*\n$`));
+  }
+});
+
+test("colour: --color or --no-color, then FORCE_COLOR, then NO_COLOR, then the terminal", () => {
+  const [master, terminal] = openTerminal();
+  const script = `await import("./src/program.ts"); const { default: chalk } = await import("chalk"); process.stderr.write([!!chalk.level, process.env.FORCE_COLOR, process.argv.slice(2)].join(" "))`;
+  const file = join(ROOT, `colour-${process.pid}.mts`); // as a file: it has arguments
+  writeFileSync(file, script);
+  try {
+    const cases: [NodeJS.ProcessEnv, string, string, string][] = [
+      [{}, "x", "true ", "x"],
+      [{ NO_COLOR: "1" }, "x", "false ", "x"],
+      [{ NO_COLOR: "" }, "x", "true ", "x"],
+      [{ NO_COLOR: "1", FORCE_COLOR: "1" }, "x", "true 1", "x"],
+      [{ FORCE_COLOR: "0" }, "x", "false 0", "x"],
+      [{ FORCE_COLOR: "1" }, "x --no-color y", "false 0", "x,y"],
+      [{ FORCE_COLOR: "0" }, "--color x", "true 1", "x"],
+      [{ NO_COLOR: "1" }, "--no-color --color x", "true 1", "x"],
+      [{ NO_COLOR: "1" }, "on client ls --color", "false ", "on,client,ls,--color"],
+      [{}, "--no-color --follow ls --color", "false 0", "--follow,ls,--color"],
+    ];
+    for (const [env, words, colour, rest] of cases) {
+      const { PATH } = process.env;
+      const { stderr } = spawnSync(process.execPath, ["--import", "tsx", file, ...words.split(" ")], { cwd: ROOT, env: { PATH, TERM: "xterm", ...env }, encoding: "utf8", stdio: ["ignore", terminal, "pipe"] });
+      assert.equal(stderr, `${colour} ${rest}`, `${JSON.stringify(env)} ${words}`);
+    }
+  } finally {
+    rmSync(file);
+    for (const fd of [terminal, master]) closeSync(fd);
+  }
+});
+
+test("all programs take --no-color and --color", () => {
+  for (const program of ["client", "server", "lab/doctor", "lab/bench", "lab/soak", "lab/fuzz"]) {
+    const { status, stdout } = spawnSync(process.execPath, ["--import", "tsx", `src/${program}.ts`, "--no-color", "--help"], { cwd: ROOT, encoding: "utf8" });
+    assert.equal(status, 0, program);
+    assert.match(stdout, /^Usage/);
+  }
+  const args = ["--import", "tsx", "src/client.ts", "--color"];
+  assert.match(spawnSync(process.execPath, args, { cwd: ROOT, encoding: "utf8" }).stderr, /^\x1b\[31m/);
 });

@@ -7,6 +7,7 @@ import { accessSync, constants, readFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { fileURLToPath } from "node:url";
 import chalk from "chalk";
+import { ON_TERMINAL } from "../environment.ts";
 import { Failure } from "../program.ts";
 import { CLONE_DEVICE } from "../tun.ts";
 
@@ -29,6 +30,7 @@ export const ROOT = fileURLToPath(new URL("../..", import.meta.url)); // of the 
  * lab's own, and empty: names are not found, at once, and no program in the lab can change the real one.
  */
 const HOLDER = `set -e
+trap '' HUP
 umask 022
 names=$(readlink -f /etc/resolv.conf) || true
 mount -t tmpfs tmpfs /tmp
@@ -204,7 +206,7 @@ export class Lab {
     const asUser = process.getuid?.() === 0 ? [] : ["--user", "--preserve-credentials"];
     const net = host === "lab" ? "--net" : `--net=/proc/${this.holder}/root${NETNS}/${host}`;
     const args = ["--target", `${this.holder}`, "--mount", net, ...asUser, "setpriv", "--pdeathsig", "KILL", "env", "-C", ROOT, ...command];
-    return ["nsenter", args];
+    return ON_TERMINAL ? ["nsenter", args] : ["sh", ["-c", `trap '' HUP; exec "$@"`, "sh", "nsenter", ...args]]; // as we do: program()
   }
 
   /** Ends the lab, and what spawn() started in it. The kernel removes hosts, links, rules and routes with it. */
