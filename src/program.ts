@@ -4,6 +4,7 @@
  */
 import { ON_TERMINAL } from "./environment.ts"; // first: the rest already sees what it has put right
 import chalk from "chalk";
+import { readFileSync } from "node:fs";
 import { exitNow } from "./libc.ts";
 
 /** A failure that the user can mend: what happened ("Cannot <action>: <state>"), and what to try. */
@@ -90,5 +91,12 @@ export function program(main: () => void | Promise<void>): void {
   process.stderr.on("error", () => {}); // there is no other place to say so
   process.on("uncaughtException", fail);
   process.on("unhandledRejection", fail);
-  Promise.resolve().then(main).catch(fail);
+  Promise.resolve().then(checkNode).then(main).catch(fail);
+}
+
+/** Throws a Failure where Node.js is older than package.json allows. */
+function checkNode(): void {
+  const needed: string = JSON.parse(readFileSync(new URL("../package.json", import.meta.url), "utf8")).engines.node.replace(">=", "");
+  const { node } = process.versions;
+  if (needed.localeCompare(node, "en", { numeric: true }) > 0) throw new Failure(`Cannot start: Node.js ${needed} or later is needed, this is ${node}`, "https://nodejs.org");
 }

@@ -230,3 +230,18 @@ test("all programs take --no-color and --color", () => {
   const args = ["--import", "tsx", "src/client.ts", "--color"];
   assert.match(spawnSync(process.execPath, args, { cwd: ROOT, encoding: "utf8" }).stderr, /^\x1b\[31m/);
 });
+
+test("a Node.js that is too old, or none at all, is told in one line, by make and by the programs", () => {
+  const needed = JSON.parse(readFileSync(join(ROOT, "package.json"), "utf8")).engines.node.slice(2);
+  const told = (have: string) => new RegExp(`^error Cannot start: Node\\.js ${needed} or later is needed, this is ${have}\\. Try: .*\n`);
+  const old = shell("make secret demo", standIn("node", `[ "$1" = -v ] && echo v18.19.0`));
+  assert.equal(old.status, 2);
+  assert.match(old.stderr, told("v18.19.0"));
+  const tools = mkdtempSync(join(folder, "tools-")); // a PATH without node
+  const none = shell(`for tool in sh sed sort head; do ln -s "$(command -v $tool)" ${tools}; done; make demo PATH=${tools}`);
+  assert.match(none.stderr, told("none"));
+  const pretend = `data:text/javascript,Object.defineProperty(process, "versions", { value: { ...process.versions, node: "18.19.0" } })`;
+  const { status, stderr } = spawnSync(process.execPath, ["--import", "tsx", "--import", pretend, "src/client.ts", "--version"], { cwd: ROOT, encoding: "utf8" });
+  assert.equal(status, 1);
+  assert.match(stderr, told("18\\.19\\.0"));
+});
