@@ -1,7 +1,10 @@
 # make demo and make test do everything. The other targets are the same things one by one, in the order you need them.
-.PHONY: help demo walk test experiments experiment bench soak fuzz secret server configure-server client configure-client ping terminals doctor check on down ready
+.PHONY: help demo walk test experiments experiment bench soak fuzz secret server configure-server client configure-client ping terminals doctor check on down ready node
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
+export PATH := $(or $(PATH),/usr/bin):/usr/local/bin:/usr/bin:/bin
+# tsx fails where it cannot write its cache; empty means /tmp.
+export TMPDIR := $(shell test -d "$$TMPDIR" -a -w "$$TMPDIR" && echo "$$TMPDIR")
 TSX := node --import tsx
 TERMINAL := $(TSX) src/lab/terminal.ts
 
@@ -38,7 +41,7 @@ check: ready ## what README.md, walkthrough.md, draft/ and refs/ say, against th
 	@$(TSX) src/lab/check.ts
 
 secret: secret.key ## the shared secret, 32 random bytes in hex, for both ends
-secret.key:
+secret.key: | node
 	@umask 077 && node -p "crypto.randomBytes(32).toString('hex')" > $@ && echo "wrote $@: copy it to the other end"
 
 server: ## terminal 1: brings up the lab, starts the server in it (ARGS="--cipher xor"; IPV6=1)
@@ -59,7 +62,11 @@ on: ready ## any command on a host of the lab: make on HOST=client CMD="ip route
 	@$(TERMINAL) on $(HOST) $(CMD)
 
 # What every target needs: the npm packages of the lock file, and the system tools.
-ready: node_modules/.package-lock.json
+ready: node node_modules/.package-lock.json
 	@$(TSX) src/lab/tools.ts
-node_modules/.package-lock.json: package-lock.json
+node: NEEDED = $(shell sed -n 's/.*"node": ">=\(.*\)".*/\1/p' package.json)
+node:
+	@have=$$(node -v 2> /dev/null); [ "$$(printf '%s\n' $(NEEDED) "$${have#v}" | sort -V | head -n 1)" = $(NEEDED) ] || \
+	  { echo "error Cannot start: Node.js $(NEEDED) or later is needed, this is $${have:-none}. Try: https://nodejs.org" >&2; exit 1; }
+node_modules/.package-lock.json: package-lock.json | node
 	@npm ci --no-audit --no-fund && touch $@

@@ -80,8 +80,9 @@ async function startOpenVpn(lab: Lab, folder: string): Promise<Running[]> {
   }
   const start = async (host: string, peer: string, role: string) => {
     const fingerprint = new X509Certificate(readFileSync(certificate(peer))).fingerprint256;
-    const common = `--dev tun0 --proto udp --disable-dco --data-ciphers AES-256-GCM --cert ${certificate(host)} --key ${key(host)} --peer-fingerprint ${fingerprint}`;
-    const running = new Running(lab.spawn(host, `openvpn ${role} ${common}`.split(" ")));
+    const common = `--dev tun0 --proto udp --disable-dco --data-ciphers AES-256-GCM --peer-fingerprint ${fingerprint}`;
+    const own = ["--cert", certificate(host), "--key", key(host)]; // their folder may have a space in its name
+    const running = new Running(lab.spawn(host, [...`openvpn ${role} ${common}`.split(" "), ...own]));
     await running.until(/Initialization Sequence Completed/);
     return running;
   };
@@ -105,9 +106,11 @@ async function startWireGuard(lab: Lab, folder: string): Promise<Running[]> {
     const running = new Running(lab.spawn(host, ["wireguard-go", device], { env }));
     programs.push(running);
     await retry(() => lab.run(host, `wg show ${device}`), () => `wireguard-go said: ${running.output}`);
-    const where = host === "server" ? "listen-port 51820" : "";
-    const endpoint = host === "client" ? `endpoint ${SERVER}:51820` : "";
-    lab.run(host, `wg set ${device} private-key ${file} ${where} peer ${base64(keys[peer].publicKey.export({ format: "jwk" }).x!)} ${endpoint} allowed-ips ${hosts[peer].inner}/32`.replace(/ +/g, " "));
+    const where = host === "server" ? ["listen-port", "51820"] : [];
+    const endpoint = host === "client" ? ["endpoint", `${SERVER}:51820`] : [];
+    const key = base64(keys[peer].publicKey.export({ format: "jwk" }).x!);
+    const allowed = ["allowed-ips", `${hosts[peer].inner}/32`];
+    lab.run(host, ["wg", "set", device, "private-key", file, ...where, "peer", key, ...endpoint, ...allowed]);
     lab.run(host, `ip addr add ${inner}/24 dev ${device}`);
     lab.run(host, `ip link set ${device} up`);
   }

@@ -4,7 +4,10 @@
  */
 import { type ChildProcess, spawn, spawnSync, type SpawnOptions, type SpawnSyncReturns } from "node:child_process";
 import { accessSync, constants, readFileSync } from "node:fs";
+import { dirname } from "node:path";
+import { fileURLToPath } from "node:url";
 import chalk from "chalk";
+import { ON_TERMINAL } from "../environment.ts";
 import { Failure } from "../program.ts";
 import { CLONE_DEVICE } from "../tun.ts";
 
@@ -19,7 +22,31 @@ export const TARGET = "8.8.8.8"; // a host of the lab: nothing is sent outside i
 export const [SERVER6, TARGET6] = ["2001:db8:1::1", "2001:4860:4860::8888"]; // the same two, once addIPv6() was called
 
 export const NETNS = "/run/netns"; // ip-netns(8); on a private tmpfs, so also without root
-export const ROOT = new URL("../..", import.meta.url).pathname; // of the project
+export const ROOT = fileURLToPath(new URL("../..", import.meta.url)); // of the project
+
+/**
+ * What the holder of a lab runs: a /run of its own is put together on /tmp, then moved. It has the folders "$@" of the real one, and its
+ * symlinks (NixOS has its tools behind one), but no socket: nothing in the lab talks to this machine's services. /etc/resolv.conf is the
+ * lab's own, and empty: names are not found, at once, and no program in the lab can change the real one.
+ */
+const HOLDER = `set -e
+trap '' HUP
+umask 022
+names=$(readlink -f /etc/resolv.conf) || true
+mount -t tmpfs tmpfs /tmp
+for link in /run/*; do
+  [ ! -L "$link" ] || cp -P "$link" /tmp
+done
+for folder; do
+  mkdir -p "/tmp\${folder#/run}"
+  mount --rbind "$folder" "/tmp\${folder#/run}"
+done
+mount --no-mtab --move /tmp /run
+case $names in
+  /run/*) mkdir -p "\${names%/*}" && : > "$names" ;;
+  /*) [ ! -e "$names" ] || { : > /run/resolv.conf; mount --bind /run/resolv.conf "$names"; } ;;
+esac
+echo up`;
 
 export type Say = (line: string) => void;
 const COLOUR: Record<string, (text: string) => string> = { client: chalk.cyan, server: chalk.magenta, internet: chalk.yellow };
@@ -61,10 +88,14 @@ export class Lab {
     const asUser = process.getuid?.() === 0 ? [] : ["--user", "--map-root-user"];
     // `cat` reads a pipe that ends with this process; a detached holder waits for a signal
     const wait = detached ? "exec sleep infinity" : "exec cat";
-    const holder = spawn("unshare", ["--mount", "--net", ...asUser, "sh", "-c", `mount -t tmpfs tmpfs /run && echo up && ${wait}`], { stdio: [detached ? "ignore" : "pipe", "pipe", "pipe"], detached });
+    const folders = [ROOT, dirname(process.execPath)].filter((folder) => folder.startsWith("/run/"));
+    const command = ["--mount", "--net", ...asUser, "sh", "-c", `${HOLDER}\n${wait}`, "sh", ...folders];
+    const holder = spawn("unshare", command, { stdio: [detached ? "ignore" : "pipe", "pipe", "pipe"], detached });
     const said = await new Promise<string>((resolve) => {
+      const errors: string[] = [];
+      holder.stderr!.on("data", (data) => errors.push(String(data)));
       holder.stdout!.once("data", (data) => resolve(String(data)));
-      holder.stderr!.once("data", (data) => resolve(String(data)));
+      holder.once("close", () => resolve(errors.join("")));
       holder.once("error", (error) => resolve(error.message));
     });
     if (said.trim() !== "up")
@@ -146,17 +177,18 @@ export class Lab {
     this.run(host, `ip link set ${device} up`);
   }
 
-  /** Runs a command on a host and waits for it; its output. Throws if it fails. */
-  run(host: string, command: string): string {
-    this.say(prompt(host, command));
+  /** Runs a command on a host and waits for it; its output. Throws if it fails. One string is split at spaces; a path may have some. */
+  run(host: string, command: string | string[]): string {
+    const line = [command].flat().join(" ");
+    this.say(prompt(host, line));
     const { status, stdout, stderr } = this.try(host, command);
-    if (status !== 0) throw new Failure(`Cannot run '${command}' on ${host}: ${stderr.trim() || `exit code ${status}`}`, "run it by hand to see what it needs");
+    if (status !== 0) throw new Failure(`Cannot run '${line}' on ${host}: ${stderr.trim() || `exit code ${status}`}`, "run it by hand to see what it needs");
     return stdout;
   }
 
   /** Runs a command on a host and waits for it, at most `ms`; whatever comes of it. */
-  try(host: string, command: string, ms = 60_000): SpawnSyncReturns<string> {
-    const [program, args] = this.enter(host, command.split(" "));
+  try(host: string, command: string | string[], ms = 60_000): SpawnSyncReturns<string> {
+    const [program, args] = this.enter(host, typeof command === "string" ? command.split(" ") : command);
     return spawnSync(program, args, { encoding: "utf8", timeout: ms, killSignal: "SIGKILL", maxBuffer: 64 * 1024 * 1024 });
   }
 
@@ -169,12 +201,12 @@ export class Lab {
     return child;
   }
 
-  /** The real command behind `host# command`: into the namespaces, back to this folder; `exec` all the way, one pid. */
+  /** The real command behind `host# command`: into the namespaces, back to the project's folder; `exec` all the way, one pid. */
   private enter(host: string, command: string[]): [string, string[]] {
     const asUser = process.getuid?.() === 0 ? [] : ["--user", "--preserve-credentials"];
     const net = host === "lab" ? "--net" : `--net=/proc/${this.holder}/root${NETNS}/${host}`;
-    const args = ["--target", `${this.holder}`, "--mount", net, ...asUser, "setpriv", "--pdeathsig", "KILL", "env", "-C", process.cwd(), ...command];
-    return ["nsenter", args];
+    const args = ["--target", `${this.holder}`, "--mount", net, ...asUser, "setpriv", "--pdeathsig", "KILL", "env", "-C", ROOT, ...command];
+    return ON_TERMINAL ? ["nsenter", args] : ["sh", ["-c", `trap '' HUP; exec "$@"`, "sh", "nsenter", ...args]]; // as we do: program()
   }
 
   /** Ends the lab, and what spawn() started in it. The kernel removes hosts, links, rules and routes with it. */

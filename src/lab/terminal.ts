@@ -5,6 +5,7 @@
  */
 import { mkdirSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import chalk from "chalk";
 import { type Change, serverChanges } from "../changes.ts";
 import { FRESH } from "../machine.ts";
 import { SERVER as DEFAULTS } from "../options.ts";
@@ -53,7 +54,7 @@ function foreground(lab: Lab, host: string, command: string[]): void {
   process.removeAllListeners("SIGINT").on("SIGINT", () => {});
   console.log(prompt(host, command.join(" ")));
   const real = command[0] === "npx" ? [process.execPath, "--import", ...command.slice(1)] : command; // npx turns Ctrl-C into an error
-  lab.spawn(host, real, { stdio: "inherit", env: { ...process.env, SIMPLE_VPN_HOST: host } }).once("exit", (code) => exit(code ?? 1));
+  lab.spawn(host, real, { stdio: "inherit", env: { ...process.env, SIMPLE_VPN_HOST: host } }).once("exit", (code, signal) => exit(code ?? (signal === "SIGPIPE" ? 0 : 1))); // make ping | head
 }
 
 /** The server or the client, unless it runs: a second one would find the name tun0 in use (EBUSY). */
@@ -78,9 +79,9 @@ function configure(lab: Lab, host: string, changes: Change[]): void {
 /** The doctor on both hosts, with these options for both; 1 if it finds something on either. */
 function doctor(lab: Lab, options: string[]): void {
   lab.try("lab", "mount -t tracefs tracefs /sys/kernel/tracing"); // in the lab's own mount namespace; the doctor says if it is missing
-  const colour = process.stdout.isTTY ? "FORCE_COLOR=1" : "FORCE_COLOR=0";
   const codes = [["client", "--server", SERVER, ...options], ["server", ...options]].map((args) => {
-    const { status, stdout, stderr } = lab.try(args[0]!, `env ${colour} SIMPLE_VPN_HOST=${args[0]} ${process.execPath} --import tsx src/lab/doctor.ts ${args.join(" ")}`);
+    const command = ["env", `FORCE_COLOR=${chalk.level}`, `SIMPLE_VPN_HOST=${args[0]}`, process.execPath, "--import", "tsx", "src/lab/doctor.ts", ...args];
+    const { status, stdout, stderr } = lab.try(args[0]!, command);
     console.log(`${prompt(args[0]!, `npx tsx src/lab/doctor.ts ${args.join(" ")}`)}\n${stdout}${stderr}`);
     return status;
   });

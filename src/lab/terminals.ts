@@ -4,7 +4,6 @@ import { setTimeout as sleep } from "node:timers/promises";
 import chalk from "chalk";
 import { exit, Failure, program } from "../program.ts";
 import { ROOT } from "./lab.ts";
-import { has } from "./tools.ts";
 
 const COMMANDS = ["make server", "make configure-server", "make client", "make configure-client", "make ping"];
 const SESSION = process.env.SIMPLE_VPN_TMUX ?? "simple-vpn"; // a tmux server of our own (-L): no other session is touched
@@ -39,15 +38,23 @@ async function openPanes(): Promise<void> {
   tmux("select-pane", "-t", panes[0]!);
 }
 
+/** What tmux lacks for this; "" if nothing. Titles of panes (select-pane -T) came with 2.6. */
+function lacks(): string {
+  const [, version] = /^tmux \D*(\d+\.\d+)/.exec(spawnSync("tmux", ["-V"], { encoding: "utf8" }).stdout ?? "") ?? [];
+  if (version === undefined) return "tmux is not installed ('apt-get install tmux')";
+  return Number(version) >= 2.6 ? "" : `tmux ${version} is too old, 2.6 or later is needed`;
+}
+
 program(async () => {
-  if (!has("tmux")) {
-    console.log(`tmux is not installed ('apt-get install tmux'). Open five terminals in this folder, and type in them, in order:\n`);
+  const lacking = lacks();
+  if (lacking) {
+    console.log(`${lacking}. Open five terminals in this folder, and type in them, in order:\n`);
     COMMANDS.forEach((command, i) => console.log(`  ${i + 1}  ${chalk.bold(command)}`));
     return;
   }
   if (spawnSync("tmux", ["-L", SESSION, "has-session"]).status !== 0) await openPanes();
   if (!process.stdout.isTTY) return console.log(`ready: tmux -L ${SESSION} attach`);
-  const { status } = spawnSync("tmux", ["-L", SESSION, "attach"], { stdio: "inherit" });
+  const { status } = spawnSync("tmux", ["-u", "-L", SESSION, "attach"], { stdio: "inherit" }); // -u: our arrows and lines, where LANG is not set
   console.log(`The panes go on in the background: 'tmux -L ${SESSION} attach' shows them, 'tmux -L ${SESSION} kill-server' and 'make down' end them.`);
   exit(status ?? 1);
 });

@@ -12,10 +12,9 @@ const PACKAGES: Record<string, string> = {
   setpriv: "util-linux",
 };
 const FOR_TESTS: Record<string, string> = { tshark: "tshark", chromium: "chromium", tmux: "tmux", nft: "nftables", cc: "gcc libc6-dev", iperf3: "iperf3" };
-const PLACES = [...(process.env.PATH ?? "").split(delimiter), "/usr/sbin", "/sbin"];
 
 /** Is `tool` installed? */
-export const has = (tool: string) => PLACES.some((place) => existsSync(join(place, tool)));
+export const has = (tool: string) => process.env.PATH!.split(delimiter).some((place) => existsSync(join(place, tool)));
 
 /** Installs what is missing of `packages`, by tool; or says what to install. `purpose`: what cannot be done without it. */
 export function provide(packages: Record<string, string>, purpose = "make the lab"): void {
