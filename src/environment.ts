@@ -1,7 +1,8 @@
 /**
  * What a program of ours takes from its caller's environment, put right before anything else is loaded: program.ts imports this first.
  * The programs that we start, `ip` and `ping` among them, get it from us.
- */import { isatty } from "node:tty";
+ */
+import { isatty } from "node:tty";
 import chalk from "chalk";
 
 const { argv, env } = process;

@@ -14,11 +14,14 @@ export class Failure extends Error {
 
   /** @param exitCode 2 for wrong usage, 1 for the rest */
   constructor(message: string, hint: string, exitCode = 1) {
-    super(message.replace(/[\x00-\x1f\x7f-\x9f]/g, "?")); // it may repeat what was typed or received: one line, and no orders to the terminal
-    this.hint = hint;
+    super(printable(message));
+    this.hint = printable(hint);
     this.exitCode = exitCode;
   }
 }
+
+/** They may repeat what was typed or received: one line, and no orders to the terminal. */
+const printable = (text: string) => text.replace(/[\x00-\x1f\x7f-\x9f]/g, "?");
 
 const undos: (() => void)[] = [];
 let exitCode: number | undefined; // once the program is ending
