@@ -17,7 +17,10 @@ import { inbound, outbound, type Peer } from "./tunnel.ts";
 const PROCESSES = 6; // about one in thirty has boxes
 const QUIET = 5; // rounds in a row
 
-const isQuiet = (figures: number[]) => figures.length >= QUIET && figures.slice(-QUIET).every((figure) => figure > -1 && figure < 1);
+// Node 24 and 26 always have some (20 has none): 64 bytes for a wake-up that sends four packets and drops four.
+const BOXES = Number.parseInt(process.versions.node) >= 22 ? 8 : 0;
+
+const isQuiet = (figures: number[]) => figures.length >= QUIET && figures.slice(-QUIET).every((figure) => figure > -1 && figure < BOXES + 1);
 
 /** Bytes of heap for each packet, in rounds of 16,000; half of the packets are dropped. */
 function measure(): number[] {
