@@ -14,8 +14,8 @@ help: ## these lines
 demo: ready ## one ping through the tunnel, every step shown: about 10 seconds
 	@$(TSX) src/lab/demo.ts
 
-walk: ready ## one ping, all 19 steps with evidence; walk.html, walk.svg, walk.pcapng (FOLLOW="curl -s http://8.8.8.8/")
-	@$(TSX) src/lab/walk.ts $(if $(FOLLOW),--follow $(FOLLOW))
+walk: ready ## one ping, all 19 steps with evidence; walk.html, walk.svg, walk.pcapng (OUT=FOLDER FOLLOW="curl -s http://8.8.8.8/")
+	@$(TSX) src/lab/walk.ts $(if $(OUT),--out "$(OUT)") $(if $(FOLLOW),--follow $(FOLLOW))
 
 test: ready ## type check, unit tests, lab tests with real TUNs
 	@node_modules/.bin/tsc
@@ -51,7 +51,7 @@ configure-client: ## terminal 4: address and route on the client
 ping: ## terminal 5: ping 8.8.8.8 on the client (ARGS="-c 3 8.8.8.8")
 doctor: ## no answer? goes along the walk on both hosts, names the broken hop and the command that mends it
 down: ## ends the lab of the five terminals
-server client: secret.key
+server client: $(if $(shell test -w . && echo yes),secret.key)
 server configure-server client configure-client ping doctor down: ready
 	@$(TERMINAL) $@ $(ARGS)
 
@@ -69,4 +69,5 @@ node:
 	@have=$$(node -v 2> /dev/null); [ "$$(printf '%s\n' $(NEEDED) "$${have#v}" | sort -V | head -n 1)" = $(NEEDED) ] || \
 	  { echo "error Cannot start: Node.js $(NEEDED) or later is needed, this is $${have:-none}. Try: https://nodejs.org" >&2; exit 1; }
 node_modules/.package-lock.json: package-lock.json | node
-	@npm ci --no-audit --no-fund && touch $@
+	@if test -w .; then npm ci --no-audit --no-fund && touch $@; elif ! test -e $@; then \
+	  echo "error Cannot install the npm packages: this folder cannot be written. Try: npm ci, as its owner" >&2; exit 1; fi

@@ -2,7 +2,7 @@
  * `make bench`: this project, other VPNs and no tunnel at all, side by side in the lab. All of them run once in every repeat, and
  * each repeat begins with another one, so that a machine that is slow for a while is slow for all. bench.json, bench.svg.
  */
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { cpus, loadavg, release, tmpdir } from "node:os";
 import { join } from "node:path";
 import chalk from "chalk";
@@ -13,6 +13,7 @@ import { CONTENDERS, lacks, versionOf } from "./contenders.ts";
 import { judge, type Measure, MEASURES, ratio, show, type Spread, spread, type Values, type Verdict } from "./figures.ts";
 import { Lab } from "./lab.ts";
 import { CLIENTS, measure, measureClients, type Report } from "./measure.ts";
+import { checkOutput } from "./output.ts";
 import { provide } from "./tools.ts";
 
 const NAMES = [...CONTENDERS.map(({ name }) => name), "clients"];
@@ -29,6 +30,7 @@ interface Run {
 
 program(async () => {
   const { seconds, repeats, only, out } = options();
+  checkOutput(out, ["bench.json", "bench.svg"], 'make bench ARGS="--out FOLDER"');
   provide({ iperf3: "iperf3" }, "measure");
   const folder = mkdtempSync(join(tmpdir(), "simple-vpn-bench-"));
   atExit(() => rmSync(folder, { recursive: true }));
@@ -52,7 +54,6 @@ program(async () => {
   const verdicts = judge(rows);
   printTable(rows);
   printTargets(verdicts);
-  mkdirSync(out, { recursive: true });
   writeFileSync(join(out, "bench.json"), `${JSON.stringify({ date: new Date(), machine, versions, load, seconds, repeats, contenders: summary(rows), targets: verdicts }, null, 2)}\n`);
   writeFileSync(join(out, "bench.svg"), chart(COLUMNS.map((measure) => [measure, bars(rows, measure)]), caption));
   console.log(`\nwrote ${join(out, "bench.json")} and ${join(out, "bench.svg")}`);

@@ -77,6 +77,8 @@ test("a TMPDIR below /run, which is another one in the lab, is left out; a space
 
 /** A copy of the project, which the shell script $COPY makes in the folder $1: all that its programs need. */
 const COPY = `mkdir -p "$1" && cp -r package.json src node_modules walkthrough.md "$1" && cd "$1"`;
+/** The body of a shell function: waits until the file $1 in TMPDIR has the text $2. */
+const WAITING = `for i in $(seq 100); do grep -q "$2" "$TMPDIR/$1" && break; sleep 0.2; done`;
 
 labTest("a checkout, a node and a TMPDIR with spaces, umlauts and percent signs in their names: the demo, and the five terminals' doctor", async () => {
   const place = join(folder, "mein schönes vpn", "100%20 #1");
@@ -89,8 +91,7 @@ labTest("a checkout, a node and a TMPDIR with spaces, umlauts and percent signs 
   const demo = run(`cp "${process.execPath}" "$0" && ${COPY} && exec "$0" --import tsx src/lab/demo.ts`);
   assert.equal(demo.status, 0, demo.stdout + demo.stderr);
   const terminal = (what: string) => `"$0" --import tsx src/lab/terminal.ts ${what}`;
-  const waiting = `for i in $(seq 100); do grep -q "$2" "$TMPDIR/$1" && break; sleep 0.2; done`;
-  const doctor = run(`cd "$1"; wait_for() { ${waiting}; }
+  const doctor = run(`cd "$1"; wait_for() { ${WAITING}; }
     ${terminal("server")} > "$TMPDIR/server" 2>&1 & wait_for server "listening on"; ${terminal("configure-server")} &&
     ${terminal("client")} > "$TMPDIR/client" 2>&1 & wait_for client "connected to"; ${terminal("configure-client")} &&
     ${terminal("doctor")}; code=$?; ${terminal("down")}; exit $code`);
@@ -244,4 +245,31 @@ test("a Node.js that is too old, or none at all, is told in one line, by make an
   const { status, stderr } = spawnSync(process.execPath, ["--import", "tsx", "--import", pretend, "src/client.ts", "--version"], { cwd: ROOT, encoding: "utf8" });
   assert.equal(status, 1);
   assert.match(stderr, told("18\\.19\\.0"));
+});
+
+test("in a checkout that one may not write: make walk says so at once and takes OUT; the five terminals have their own place at home", (t) => {
+  const [checkout, home] = [join(folder, "read only"), mkdtempSync(join(folder, "home "))];
+  const script = `cp Makefile package-lock.json "${folder}"; ${COPY} && mv "${folder}/Makefile" "${folder}/package-lock.json" . &&
+    mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && cd "$1" && export HOME="$2" && { make walk; echo "code $?"; } && make walk OUT="$2/a walk" &&
+    wait_for() { ${WAITING}; } && TMPDIR=$2 && { make server > "$2/server" 2>&1 & } && wait_for server "listening on" && make configure-server &&
+    { make client > "$2/client" 2>&1 & } && wait_for client "connected to" && make configure-client && make doctor; code=$?; make down; cat "$2/server" "$2/client"; exit $code`;
+  const args = ["--mount", ...(process.getuid!() === 0 ? [] : ["--user", "--map-root-user"]), "sh", "-c", script, "sh", checkout, home];
+  const env = { ...process.env, TMPDIR: undefined, SIMPLE_VPN_SECRET: undefined };
+  const { status, stdout, stderr } = spawnSync("unshare", args, { cwd: ROOT, env, encoding: "utf8", timeout: 100_000 });
+  if (/unshare failed/.test(stderr) && !process.env.CI) return t.skip(stderr);
+  assert.equal(status, 0, stdout + stderr);
+  assert.match(stdout, /^code 2\n/, "nothing is printed before");
+  assert.match(stderr, /^error Cannot write walk\.html, walk\.svg, walk\.pcapng: this folder cannot be written \(EROFS\)\. Try: make walk OUT=FOLDER\n/);
+  assert.deepEqual(readdirSync(join(home, "a walk")).sort(), ["walk.html", "walk.pcapng", "walk.svg"]);
+  assert.match(stdout, /The client is well\.[^]*The server is well\./);
+  assert.equal(statSync(join(home, ".simple-vpn/secret.key")).mode & 0o777, 0o600);
+});
+
+test("make bench, too, says before the run that it cannot write its files", () => {
+  const file = join(folder, "a file");
+  writeFileSync(file, "");
+  const args = ["--import", "tsx", "src/lab/bench.ts", "--out", join(file, "x")];
+  const { status, stderr } = spawnSync(process.execPath, args, { cwd: ROOT, encoding: "utf8", timeout: 20_000 });
+  assert.equal(status, 1);
+  assert.match(stderr, /^error Cannot write bench\.json, bench\.svg: .*a file\/x cannot be written \(ENOTDIR\)\. Try: make bench ARGS="--out FOLDER"\n$/);
 });

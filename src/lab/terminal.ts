@@ -3,7 +3,9 @@
  * order. They share one lab that stays until `make down`. Also `doctor`, when no ping is answered, and
  * `on HOST COMMAND…`, for anything else on one of its hosts.
  */
-import { mkdirSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
+import { randomBytes } from "node:crypto";
+import { accessSync, constants, existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
+import { homedir } from "node:os";
 import { join } from "node:path";
 import chalk from "chalk";
 import { type Change, serverChanges } from "../changes.ts";
@@ -15,12 +17,24 @@ import { clientChanges } from "../routes.ts";
 import { nextTerminal } from "../setup.ts";
 import { Lab, prompt, ROOT, SERVER, TARGET, TARGET6 } from "./lab.ts";
 
-const FOLDER = process.env.SIMPLE_VPN_LAB ?? join(ROOT, ".lab"); // tests have a lab of their own
+// Tests have a lab of their own; and so has each user of a checkout that is another's, and may not be written.
+const FOLDER = process.env.SIMPLE_VPN_LAB ?? (isWritable(ROOT, ".lab") ? join(ROOT, ".lab") : join(homedir(), ".simple-vpn"));
 const HOLDER = join(FOLDER, "holder"); // a file with the lab's name
 const SUBNET = parseCidr("10.8.0.0/24")!;
 const CLIENT = { address: SUBNET.network + 2, prefix: SUBNET.prefix, mtu: 1400 }; // the first client gets the second address
 const SUBNET6 = parsePrefix96(DEFAULTS.subnet6.initial);
 const NAT = "eth1";
+
+/** Can `name` in `folder` be written, or made where it is not there? */
+function isWritable(folder: string, name: string): boolean {
+  try {
+    const path = join(folder, name);
+    accessSync(existsSync(path) ? path : folder, constants.W_OK);
+    return true;
+  } catch {
+    return false;
+  }
+}
 
 function find(): Lab | undefined {
   try {
@@ -42,10 +56,15 @@ function fail(reason: string, hint: string): never {
 async function upOrFind(): Promise<Lab> {
   const found = find();
   if (found) return found;
-  const lab = await Lab.up(console.log, true);
-  if (process.env.IPV6) lab.addIPv6(); // make server IPV6=1
   mkdirSync(FOLDER, { recursive: true });
-  writeFileSync(HOLDER, lab.name);
+  const lab = await Lab.up(console.log, true);
+  try {
+    writeFileSync(HOLDER, lab.name);
+  } catch (error) {
+    await lab.down(); // nobody could find it again
+    throw error;
+  }
+  if (process.env.IPV6) lab.addIPv6(); // make server IPV6=1
   return lab;
 }
 
@@ -61,7 +80,15 @@ function foreground(lab: Lab, host: string, command: string[]): void {
 function start(lab: Lab, host: "server" | "client", args: string[]): void {
   const another = args.some((arg) => arg.startsWith("--tun"));
   if (!another && lab.try(host, "ip link show tun0").status === 0) fail(`the ${host} has a tun0 already, so it runs in another terminal`, "Ctrl-C there, or make down, which ends everything");
-  foreground(lab, host, ["npx", "tsx", `src/${host}.ts`, ...args]);
+  foreground(lab, host, ["npx", "tsx", `src/${host}.ts`, ...ownSecret(), ...args]);
+}
+
+/** The option that names a secret of the user's own, where the Makefile could not make one: in a checkout that may not be written. */
+function ownSecret(): string[] {
+  if (isWritable(ROOT, "secret.key") || process.env.SIMPLE_VPN_SECRET !== undefined) return [];
+  const file = join(FOLDER, "secret.key");
+  if (!existsSync(file)) writeFileSync(file, `${randomBytes(32).toString("hex")}\n`, { mode: 0o600 });
+  return ["--secret", file];
 }
 
 function configure(lab: Lab, host: string, changes: Change[]): void {

@@ -10,6 +10,7 @@ import { join } from "node:path";
 import { atExit, exit, Failure, program } from "../program.ts";
 import { decode, trace } from "../trace.ts";
 import { Lab, prompt, SERVER, TARGET } from "./lab.ts";
+import { checkOutput } from "./output.ts";
 import { Running, startProgram } from "./running.ts";
 import { html, svg } from "./page.ts";
 import { pcapng } from "./pcapng.ts";
@@ -18,6 +19,8 @@ import { drop, type Evidence, fromPrograms, fromTaps, fromTracepoints, inside, m
 import { Tracepoints } from "./tracepoints.ts";
 
 const TAPS: Record<string, string[]> = { client: ["tun0", "eth0"], server: ["eth0", "tun0", "eth1"], internet: ["eth0"] };
+
+const FILES = ["walk.html", "walk.svg", "walk.pcapng"];
 
 /** [--out FOLDER] [--follow COMMAND…] */
 function options(args: string[]): { out: string; command: string[] } {
@@ -29,6 +32,7 @@ function options(args: string[]): { out: string; command: string[] } {
 
 program(async () => {
   const { out, command } = options(process.argv.slice(2));
+  checkOutput(out, FILES, "make walk OUT=FOLDER");
 
   const folder = mkdtempSync(join(tmpdir(), "simple-vpn-walk-"));
   atExit(() => rmSync(folder, { recursive: true }));
@@ -90,5 +94,6 @@ program(async () => {
   };
   writeFileSync(join(out, "walk.pcapng"), pcapng(packets, BigInt(Date.now()) * 1_000_000n - trace.now(), comment));
   console.log("Wrote walk.html (open it in a browser), walk.svg, and walk.pcapng (open it in Wireshark).");
+  if (out !== ".") console.log(`They are in ${out}.`);
   exit(code === 0 && unseen.length === lacking.size ? 0 : 1);
 });
