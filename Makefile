@@ -64,9 +64,11 @@ on: ready ## any command on a host of the lab: make on HOST=client CMD="ip route
 # What every target needs: the npm packages of the lock file, and the system tools.
 ready: node node_modules/.package-lock.json
 	@$(TSX) src/lab/tools.ts
-node: NEEDED = $(shell sed -n 's/.*"node": ">=\(.*\)".*/\1/p' package.json)
+# package.json says ">=20.10"; `node -v` says v20.20.2.
+NEEDED := $(patsubst ">=%",%,$(filter ">=%,$(file < package.json)))
 node:
-	@have=$$(node -v 2> /dev/null); [ "$$(printf '%s\n' $(NEEDED) "$${have#v}" | sort -V | head -n 1)" = $(NEEDED) ] || \
+	@have=$$(node -v 2> /dev/null); have=$${have#v}; minor=$${have#*.}; needed=$(NEEDED); \
+	[ $$(( $${have%%.*} + 0 ))$$(printf %03d "$${minor%%.*}") -ge $${needed%.*}$$(printf %03d $${needed#*.}) ] || \
 	  { echo "error Cannot start: Node.js $(NEEDED) or later is needed, this is $${have:-none}. Try: https://nodejs.org" >&2; exit 1; }
 node_modules/.package-lock.json: package-lock.json | node
 	@if test -w .; then npm ci --no-audit --no-fund && touch $@; elif ! test -e $@; then \
