@@ -69,7 +69,7 @@ NEEDED := $(patsubst ">=%",%,$(filter ">=%,$(file < package.json)))
 node:
 	@have=$$(node -v 2> /dev/null); have=$${have#v}; minor=$${have#*.}; needed=$(NEEDED); \
 	[ $$(( $${have%%.*} + 0 ))$$(printf %03d "$${minor%%.*}") -ge $${needed%.*}$$(printf %03d $${needed#*.}) ] || \
-	  { echo "error Cannot start: Node.js $(NEEDED) or later is needed, this is $${have:-none}. Try: https://nodejs.org" >&2; exit 1; }
+	  { echo "error Cannot start: Node.js $(NEEDED) or later is needed, this is $${have:+v}$${have:-none}. Try: https://nodejs.org" >&2; exit 1; }
 node_modules/.package-lock.json: package-lock.json | node
 	@if test -w .; then npm ci --no-audit --no-fund && touch $@; elif ! test -e $@; then \
 	  echo "error Cannot install the npm packages: this folder cannot be written. Try: npm ci, as its owner" >&2; exit 1; fi
