@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { chmodSync, statSync, writeFileSync } from "node:fs";
 import { type Lab, SERVER } from "./lab.ts";
 import { Running, startProgram } from "./running.ts";
-import { labTest, SECRET } from "./testing.ts";
+import { labTest, SECRET, standIn } from "./testing.ts";
 
 const PROGRAM = `${process.execPath} --import tsx src/client.ts`;
 const CLIENT = `${PROGRAM} ${SERVER}`;
@@ -50,14 +50,15 @@ labTest("a name that is taken: by what is said, and the hint, typed, leads on", 
     ["tap0", "tuntap add dev tap0 mode tap", "a TAP"],
     ["veth7", "link add veth7 type veth peer name veth8", "what is no TUN"],
   ];
+  const [withoutIp] = standIn("ip", "exit 127").env.PATH!.split(":");
   for (const [name, make, kind] of devices) {
     lab.run("client", `ip ${make}`);
     const [what, hint] = (await says(lab, `${CLIENT} --tun ${name}`)).split(" Try: ");
     assert.equal(what, `error Cannot create the interface ${name}: EINVAL, for ${kind} has this name.`);
     const [, removal] = /^choose another name with --tun(?:, or remove this one: (.*))?\n$/.exec(hint!)!;
     assert.equal(removal, name === "veth7" ? undefined : `ip link del ${name}`);
-    const withoutIp = await says(lab, `PATH=/nowhere ${CLIENT} --tun ${name}`);
-    assert.match(withoutIp, /: EINVAL\. Try: choose another name .* no TUN, or was made with multi_queue\n$/);
+    const unnamed = await says(lab, `PATH=${withoutIp}:$PATH ${CLIENT} --tun ${name}`);
+    assert.match(unnamed, /: EINVAL\. Try: choose another name .* no TUN, or was made with multi_queue\n$/);
     if (removal) assert.match(await says(lab, `${removal} && ${CLIENT} --tun ${name}`), STARTED);
   }
 });
