@@ -273,3 +273,28 @@ test("make bench, too, says before the run that it cannot write its files", () =
   assert.equal(status, 1);
   assert.match(stderr, /^error Cannot write bench\.json, bench\.svg: .*a file\/x cannot be written \(ENOTDIR\)\. Try: make bench ARGS="--out FOLDER"\n$/);
 });
+
+test("where namespaces are forbidden, the setting that forbids them is named, and no other", (t) => {
+  const script = `echo 0 > /proc/sys/user/max_net_namespaces && exec "$0" --import tsx src/lab/demo.ts`;
+  const args = ["--user", "--map-root-user", "sh", "-c", script, process.execPath];
+  const { status, stderr } = spawnSync("unshare", args, { cwd: ROOT, encoding: "utf8" });
+  if (/unshare failed: Op|cannot create/.test(stderr) && !process.env.CI) return t.skip(stderr);
+  assert.equal(status, 1);
+  assert.match(stderr, /^error Cannot make a private namespace: .*No space left on device\. Try: sudo sysctl -w user\.max_net_namespaces=15000\n$/);
+});
+
+test("busybox's ip, ping and setpriv count as missing; apt-get that fails, too, is one line", () => {
+  const busybox = `[ "$1" = -V ] && echo "ip: BusyBox v1.36.1 multi-call binary." >&2; exit 1`;
+  for (const [tool, missing] of [["ip", "iproute2"], ["ping", "iputils-ping"], ["setpriv", "util-linux"]] as const) {
+    const env = standIn(tool, busybox);
+    writeFileSync(join(env.PATH!.split(":")[0]!, "apt-get"), "#!/bin/sh\nexit 100\n", { mode: 0o755 }); // it is locked, or has no network
+    const { status, stderr } = spawnSync(process.execPath, ["--import", "tsx", "src/lab/tools.ts"], { cwd: ROOT, env, encoding: "utf8" });
+    assert.equal(status, 1, stderr);
+    assert.match(stderr, new RegExp(`^error Cannot make the lab: ${missing} not installed.* Try: .*\\n$`));
+  }
+});
+
+labTest("busybox's env does for the lab, as in Alpine", async () => {
+  const { status, stdout, stderr } = spawnSync(process.execPath, ["--import", "tsx", "src/lab/demo.ts"], { cwd: ROOT, env: standIn("env", `echo "env: invalid option" >&2; exit 1`), encoding: "utf8" });
+  assert.equal(status, 0, stdout + stderr);
+});

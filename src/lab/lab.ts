@@ -41,7 +41,7 @@ for folder; do
   mkdir -p "/tmp\${folder#/run}"
   mount --rbind "$folder" "/tmp\${folder#/run}"
 done
-mount --no-mtab --move /tmp /run
+mount -n --move /tmp /run
 case $names in
   /run/*) mkdir -p "\${names%/*}" && : > "$names" ;;
   /*) [ ! -e "$names" ] || { : > /run/resolv.conf; mount --bind /run/resolv.conf "$names"; } ;;
@@ -61,6 +61,29 @@ function startTime(pid: number): string | undefined {
   } catch {
     return undefined;
   }
+}
+
+/** The settings of /proc/sys that forbid namespaces, with the value that does, and one that allows them. */
+const FORBIDDING = [
+  ["user.max_user_namespaces", "0", "15000"], // RHEL and its kin
+  ["user.max_net_namespaces", "0", "15000"],
+  ["user.max_mnt_namespaces", "0", "15000"],
+  ["kernel.unprivileged_userns_clone", "0", "1"], // Debian 10 and older
+  ["kernel.apparmor_restrict_unprivileged_userns", "1", "0"], // Ubuntu
+] as const;
+
+/** What to try where no namespace can be had: the settings that are in the way here; all of them, where none can be seen to be. */
+function whatForbids(): string {
+  const value = (name: string) => {
+    try {
+      return readFileSync(`/proc/sys/${name.replace(".", "/")}`, "utf8").trim();
+    } catch {
+      return undefined; // this kernel has no such setting
+    }
+  };
+  const found = FORBIDDING.filter(([name, no]) => value(name) === no).map(([name, , yes]) => `sudo sysctl -w ${name}=${yes}`);
+  if (found.length > 0) return process.getuid?.() === 0 ? found.join("; ") : `run as root; or ${found.join("; ")}`;
+  return process.getuid?.() === 0 ? "outside of a container, or in one that was started with --privileged" : "run as root";
 }
 
 export class Lab {
@@ -99,7 +122,7 @@ export class Lab {
       holder.once("error", (error) => resolve(error.message));
     });
     if (said.trim() !== "up")
-      throw new Failure(`Cannot make a private namespace: ${said.trim()}`, "run as root, or allow unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone=1, kernel.apparmor_restrict_unprivileged_userns=0)");
+      throw new Failure(`Cannot make a private namespace: ${said.trim()}`, whatForbids());
     for (const stream of [holder.stdout!, holder.stderr!]) (stream as unknown as { unref(): void }).unref();
     (holder.stdin as unknown as { unref(): void } | null)?.unref();
     holder.unref();
@@ -201,12 +224,15 @@ export class Lab {
     return child;
   }
 
-  /** The real command behind `host# command`: into the namespaces, back to the project's folder; `exec` all the way, one pid. */
+  /**
+   * The real command behind `host# command`: into the namespaces, back to the project's folder; `exec` all the way, one pid. Where we do not
+   * mind that a terminal was closed, it does not, either: program().
+   */
   private enter(host: string, command: string[]): [string, string[]] {
     const asUser = process.getuid?.() === 0 ? [] : ["--user", "--preserve-credentials"];
     const net = host === "lab" ? "--net" : `--net=/proc/${this.holder}/root${NETNS}/${host}`;
-    const args = ["--target", `${this.holder}`, "--mount", net, ...asUser, "setpriv", "--pdeathsig", "KILL", "env", "-C", ROOT, ...command];
-    return ON_TERMINAL ? ["nsenter", args] : ["sh", ["-c", `trap '' HUP; exec "$@"`, "sh", "nsenter", ...args]]; // as we do: program()
+    const args = ["--target", `${this.holder}`, "--mount", net, ...asUser, "setpriv", "--pdeathsig", "KILL", "sh", "-c", `cd "$0" && exec "$@"`, ROOT, ...command];
+    return ON_TERMINAL ? ["nsenter", args] : ["sh", ["-c", `trap '' HUP; exec "$@"`, "sh", "nsenter", ...args]];
   }
 
   /** Ends the lab, and what spawn() started in it. The kernel removes hosts, links, rules and routes with it. */

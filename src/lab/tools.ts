@@ -16,9 +16,15 @@ const FOR_TESTS: Record<string, string> = { tshark: "tshark", chromium: "chromiu
 /** Is `tool` installed? */
 export const has = (tool: string) => process.env.PATH!.split(delimiter).some((place) => existsSync(join(place, tool)));
 
+/** Those of busybox have the names, but not all that we need: network namespaces, --pdeathsig, -M. */
+const isBusybox = (tool: string) => {
+  const { stdout, stderr } = /^(ip|setpriv|ping)$/.test(tool) ? spawnSync(tool, ["-V"], { encoding: "utf8" }) : {};
+  return /BusyBox/.test(`${stdout}${stderr}`);
+};
+
 /** Installs what is missing of `packages`, by tool; or says what to install. `purpose`: what cannot be done without it. */
 export function provide(packages: Record<string, string>, purpose = "make the lab"): void {
-  const missing = [...new Set(Object.keys(packages).filter((tool) => !has(tool)).map((tool) => packages[tool]!))];
+  const missing = [...new Set(Object.keys(packages).filter((tool) => !has(tool) || isBusybox(tool)).map((tool) => packages[tool]!))];
   if (missing.length === 0) return;
   const install = `apt-get install -y ${missing.join(" ")}`;
   const because = `Cannot ${purpose}: ${missing.join(", ")} not installed`;
@@ -27,7 +33,7 @@ export function provide(packages: Record<string, string>, purpose = "make the la
     console.log(`# ${command}`);
     const [name, ...args] = command.split(" ");
     const { status } = spawnSync(name!, args, { stdio: ["ignore", "ignore", "inherit"], env: { ...process.env, DEBIAN_FRONTEND: "noninteractive" } });
-    if (status !== 0) throw new Failure(`${because}, and '${command}' failed`, "run it by hand");
+    if (status !== 0) throw new Failure(`${because}, and '${command}' failed`, "run it by hand, when no other apt-get is at work");
   }
 }
 
