@@ -1,5 +1,5 @@
 # make demo and make test do everything. The other targets are the same things one by one, in the order you need them.
-.PHONY: help demo walk test experiments experiment bench soak fuzz secret server configure-server client configure-client ping terminals doctor check on down ready node
+.PHONY: help demo walk test unit experiments experiment bench soak fuzz secret server configure-server client configure-client ping terminals doctor check on down ready node
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 export PATH := $(or $(PATH),/usr/bin):/usr/local/bin:/usr/bin:/bin
@@ -17,10 +17,17 @@ demo: ready ## one ping through the tunnel, every step shown: about 10 seconds
 walk: ready ## one ping, all 19 steps with evidence; walk.html, walk.svg, walk.pcapng (OUT=FOLDER FOLLOW="curl -s http://8.8.8.8/")
 	@$(TSX) src/lab/walk.ts $(if $(OUT),--out "$(OUT)") $(if $(FOLLOW),--follow $(FOLLOW))
 
-test: ready ## type check, unit tests, lab tests with real TUNs
+NODE := # of the command line only: npm sets one in the environment
+ON_NODE = $(if $(NODE),npm_config_ignore_scripts=false npx -y -p node@$(NODE) --) # its install script fetches the binary
+RUN_TESTS = $(ON_NODE) $(TSX) --test --test-concurrency=2 --test-reporter=spec
+
+test: ready ## type check, unit tests, lab tests with real TUNs (NODE=26: on that version of Node.js)
 	@node_modules/.bin/tsc
-	@$(TSX) src/lab/check.ts
-	@node --import tsx --test --test-concurrency=2 --test-reporter=spec $$(find src -name '*.test.ts' | sort)
+	@$(ON_NODE) $(TSX) src/lab/check.ts
+	@$(RUN_TESTS) $$(find src -name '*.test.ts' | sort)
+
+unit: ready ## the unit tests, and one of the lab (NODE=26)
+	@$(RUN_TESTS) src/*.test.ts src/lab/vpn.test.ts
 
 experiments: ready ## what to try next: eight experiments, a line each
 	@$(TSX) src/lab/experiments/run.ts
