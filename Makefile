@@ -71,10 +71,10 @@ on: ready ## any command on a host of the lab: make on HOST=client CMD="ip route
 # What every target needs: the npm packages of the lock file, and the system tools.
 ready: node node_modules/.package-lock.json
 	@$(TSX) src/lab/tools.ts
-node: NEEDED = $(shell sed -n 's/.*"node": ">=\(.*\)".*/\1/p' package.json)
 node:
-	@have=$$(node -v 2> /dev/null); [ "$$(printf '%s\n' $(NEEDED) "$${have#v}" | sort -V | head -n 1)" = $(NEEDED) ] || \
-	  { echo "error Cannot start: Node.js $(NEEDED) or later is needed, this is $${have:-none}. Try: https://nodejs.org" >&2; exit 1; }
+	@have=$$(node -v 2> /dev/null); need=$$(sed -n 's/.*"node": ">=\(.*\)".*/\1/p' package.json); \
+	  [ "$$(printf '%s\n' $$need "$${have#v}" | sort -V | head -n 1)" = $$need ] || \
+	  { echo "error Cannot start: Node.js $$need or later is needed, this is $${have:-none}. Try: https://nodejs.org" >&2; exit 1; }
 node_modules/.package-lock.json: package-lock.json | node
 	@if test -w .; then npm ci --no-audit --no-fund && touch $@; elif ! test -e $@; then \
 	  echo "error Cannot install the npm packages: this folder cannot be written. Try: npm ci, as its owner" >&2; exit 1; fi
