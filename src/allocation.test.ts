@@ -1,7 +1,8 @@
 /**
- * Nothing is allocated for a packet. V8 may all the same put each address of a C call in a box of 16 bytes: that depends on what it
- * compiles when, and stays so for the life of the process. So a process of its own measures, and if it finds boxes, another one does:
- * what our code allocates would show in each of them. From Node 22 on there are always the same four boxes in a round of 8 packets.
+ * Nothing is allocated for a packet. V8 may all the same put each address of a C call in a box of 16 bytes:
+ * that depends on what it compiles when, and stays so for the life of the process. So a process of its own
+ * measures, and if it finds boxes, another one does: what our code allocates would show in each of them. From
+ * Node 22 on there are always the same four boxes in a round of 8 packets.
  */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
@@ -19,7 +20,8 @@ const QUIET = 5; // rounds in a row
 
 const BOXES = Number(process.versions.node.split(".")[0]) < 22 ? 0 : (4 * 16) / 8; // bytes a packet
 
-const isQuiet = (figures: number[]) => figures.length >= QUIET && figures.slice(-QUIET).every((figure) => Math.abs(figure - BOXES) < 1);
+const isQuiet = (figures: number[]) =>
+  figures.length >= QUIET && figures.slice(-QUIET).every((figure) => Math.abs(figure - BOXES) < 1);
 
 /** Bytes of heap for each packet, in rounds of 16,000; half of the packets are dropped. */
 function measure(): number[] {
