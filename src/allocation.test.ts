@@ -1,7 +1,8 @@
 /**
- * Nothing is allocated for a packet. V8 may all the same put each address of a C call in a box of 16 bytes: that depends on what it
- * compiles when, and stays so for the life of the process. So a process of its own measures, and if it finds boxes, another one does:
- * what our code allocates would show in each of them.
+ * Nothing is allocated for a packet. V8 may all the same put each address of a C call in a box of 16 bytes:
+ * that depends on what it compiles when, and stays so for the life of the process. So a process of its own
+ * measures, and if it finds boxes, another one does: what our code allocates would show in each of them. From
+ * Node 22 on there are always the same four boxes in a round of 8 packets.
  */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
@@ -17,10 +18,10 @@ import { inbound, outbound, type Peer } from "./tunnel.ts";
 const PROCESSES = 6; // about one in thirty has boxes
 const QUIET = 5; // rounds in a row
 
-// Node 24 and 26 always have some (20 has none): 64 bytes for a wake-up that sends four packets and drops four.
-const BOXES = Number.parseInt(process.versions.node) >= 22 ? 8 : 0;
+const BOXES = Number(process.versions.node.split(".")[0]) < 22 ? 0 : (4 * 16) / 8; // bytes a packet
 
-const isQuiet = (figures: number[]) => figures.length >= QUIET && figures.slice(-QUIET).every((figure) => figure > -1 && figure < BOXES + 1);
+const isQuiet = (figures: number[]) =>
+  figures.length >= QUIET && figures.slice(-QUIET).every((figure) => Math.abs(figure - BOXES) < 1);
 
 /** Bytes of heap for each packet, in rounds of 16,000; half of the packets are dropped. */
 function measure(): number[] {

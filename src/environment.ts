@@ -1,29 +1,32 @@
 /**
- * What a program of ours takes from its caller's environment, put right before anything else is loaded: program.ts imports this first.
- * The programs that we start, `ip` and `ping` among them, get it from us.
+ * What a program of ours takes from its caller's environment is put right here, before anything else is
+ * loaded: program.ts imports this first. The programs that we start, `ip` and `ping` among them, get it from
+ * us.
  */
 import { isatty } from "node:tty";
 import chalk from "chalk";
 
 const { argv, env } = process;
 
-// su, cron and systemd leave out some of the places where distributions put ip, sysctl and iptables. They go to the end: what stands before
-// them was put there on purpose.
+// su, cron and systemd leave out some of the places where distributions put ip, sysctl and iptables. We add
+// them at the end: what stands before them was put there on purpose.
 const PLACES = ["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/local/bin", "/usr/bin", "/bin"];
 const path = env.PATH ? env.PATH.split(":") : [];
 env.PATH = [...path, ...PLACES.filter((place) => !path.includes(place))].join(":");
 
-// We read what ip, ping and iptables say, so it must be English. The characters (LC_CTYPE) remain the caller's.
+// We read what ip, ping and iptables say, so it must be English. The characters (LC_CTYPE) stay the caller's.
 if (env.LC_ALL) env.LC_CTYPE = env.LC_ALL;
 delete env.LC_ALL;
 env.LC_MESSAGES = env.LC_NUMERIC = "C";
 
-// A folder for temporary files below /run cannot be seen in the lab, which has its own /run: then os.tmpdir() is /tmp.
+// The lab has a /run of its own, and cannot see temporary files below the real one. Without these,
+// os.tmpdir() is /tmp.
 for (const name of ["TMPDIR", "TMP", "TEMP"]) if (/^(\/var)?\/run\//.test(env[name] ?? "")) delete env[name];
 
 /**
- * Colour: what --color or --no-color says, then FORCE_COLOR, then NO_COLOR (no-color.org); then chalk, which looks for a terminal. The two
- * flags are every program's, and our children's, as FORCE_COLOR. After `on` or --follow stands another program's command line.
+ * Colour: what --color or --no-color says, then FORCE_COLOR, then NO_COLOR (no-color.org); then chalk looks
+ * for a terminal. Every program takes the two flags, and its children get them as FORCE_COLOR. What follows
+ * `on` or --follow is another program's command line.
  */
 const end = argv.findIndex((word, i) => i > 1 && (word === "on" || word === "--follow"));
 const own = argv.slice(2, end < 0 ? argv.length : end);

@@ -54,29 +54,37 @@ export function fail(error: unknown): void {
 }
 
 function complain(error: unknown): void {
-  const { message: text, stack } = error instanceof Error ? error : new Error(String(error));
-  const message = text.replace(/\.$/, "");
-  const refusal = error instanceof Failure ? error : refused(error as NodeJS.ErrnoException);
-  if (process.env.SIMPLE_VPN_DEBUG && !(error instanceof Failure)) console.error(stack);
-  else if (refusal) console.error(`${chalk.red.bold("error")} ${refusal.message.replace(/\.$/, "")}. ${chalk.bold("Try:")} ${refusal.hint}`);
-  else console.error(`${chalk.red.bold("error")} unexpected: ${message}. Try: SIMPLE_VPN_DEBUG=1 to see where, and tell us`);
+  const { message, stack } = error instanceof Error ? error : new Error(String(error));
+  if (process.env.SIMPLE_VPN_DEBUG && !(error instanceof Failure)) return console.error(stack);
+  const unexpected = new Failure(`unexpected: ${message}`, "SIMPLE_VPN_DEBUG=1 to see where, and tell us");
+  const failure = error instanceof Failure ? error : (refused(error as NodeJS.ErrnoException) ?? unexpected);
+  const text = failure.message.replace(/\.$/, "");
+  console.error(`${chalk.red.bold("error")} ${text}. ${chalk.bold("Try:")} ${failure.hint}`);
 }
 
 const WITHOUT_RIGHT = "another file or folder, or check who may use it: 'ls -ld'";
 const WITHOUT_ROOM = "free some disk space, 'df -h' shows where there is none";
 const REFUSALS: Record<string, string> = {
-  EACCES: WITHOUT_RIGHT, EPERM: WITHOUT_RIGHT, EROFS: WITHOUT_RIGHT, ENOSPC: WITHOUT_ROOM, EDQUOT: WITHOUT_ROOM,
+  EACCES: WITHOUT_RIGHT, EPERM: WITHOUT_RIGHT, EROFS: WITHOUT_RIGHT,
+  ENOSPC: WITHOUT_ROOM, EDQUOT: WITHOUT_ROOM,
   ENOENT: "check that it is there, or install it", ENOTDIR: "check the path", EMFILE: "ulimit -n 4096",
 };
 
-/** An error of a system call, as a Failure: "Cannot open /tmp/x: EACCES". undefined: it is none that a user can mend. */
-function refused({ code = "", syscall, path }: NodeJS.ErrnoException): Failure | undefined {
+/**
+ * An error of a system call, as a Failure: "Cannot open /tmp/x: EACCES". undefined: it is none that a user
+ * can mend.
+ */
+function refused({ code = "", syscall = "", path = "" }: NodeJS.ErrnoException): Failure | undefined {
   const hint = REFUSALS[code];
   if (!hint || !syscall) return undefined;
-  return new Failure(`Cannot ${path && !syscall.endsWith(path) ? `${syscall} ${path}` : syscall}: ${code}`, hint); // "spawn ip" has it already
+  const what = syscall.endsWith(path) ? syscall : `${syscall} ${path}`; // "spawn ip" has it already
+  return new Failure(`Cannot ${what}: ${code}`, hint);
 }
 
-/** What we print cannot be written. Nobody reads it any more (make demo | head -3): then only the cleaning up is left. */
+/**
+ * What we print cannot be written. If nobody reads it any more (make demo | head -3), only the cleaning up is
+ * left.
+ */
 function unread(error: NodeJS.ErrnoException): void {
   if (process.stdout.listenerCount("error") > 1) return; // the VPN programs go on: trace.ts
   if (error.code === "EPIPE") exit(0);
@@ -84,8 +92,9 @@ function unread(error: NodeJS.ErrnoException): void {
 }
 
 /**
- * Runs a main function: signals end it with 0, errors with one line and their exit code, never with a stack trace. SIGHUP says that
- * the terminal was closed. A program that was started without one (nohup, cron, systemd) has lost nothing, and goes on.
+ * Runs a main function: signals end it with 0, errors with one line and their exit code, never with a stack
+ * trace. SIGHUP says that the terminal was closed. A program that has none (nohup, cron, systemd) has lost
+ * nothing, and goes on.
  */
 export function program(main: () => void | Promise<void>): void {
   for (const signal of ["SIGINT", "SIGTERM", "SIGQUIT"] as const) process.on(signal, () => exit(0));
@@ -99,7 +108,9 @@ export function program(main: () => void | Promise<void>): void {
 
 /** Throws a Failure where Node.js is older than package.json allows. */
 function checkNode(): void {
-  const needed: string = JSON.parse(readFileSync(new URL("../package.json", import.meta.url), "utf8")).engines.node.replace(">=", "");
+  const { engines } = JSON.parse(readFileSync(new URL("../package.json", import.meta.url), "utf8"));
+  const needed: string = engines.node.replace(">=", "");
   const { node } = process.versions;
-  if (needed.localeCompare(node, "en", { numeric: true }) > 0) throw new Failure(`Cannot start: Node.js ${needed} or later is needed, this is ${node}`, "https://nodejs.org");
+  if (needed.localeCompare(node, "en", { numeric: true }) <= 0) return;
+  throw new Failure(`Cannot start: Node.js ${needed} or later is needed, this is ${node}`, "nodejs.org");
 }

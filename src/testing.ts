@@ -1,8 +1,10 @@
 /** What unit tests share. Nothing here is part of the VPN. */
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
+import { constants, openSync } from "node:fs";
 import { type FrameType, pad } from "./frame.ts";
-import { close, Memory, read, SOCK_NONBLOCK, SOCK_STREAM, thisProcess, write } from "./libc.ts";
+import { close, Memory, O_CLOEXEC, O_RDWR, read, write } from "./libc.ts";
+import { SOCK_NONBLOCK, SOCK_STREAM, thisProcess } from "./libc.ts";
 import { OFFLOAD_HEADER } from "./offload.ts";
 import { DOWN, UP } from "./trace.ts";
 import { Peer } from "./tunnel.ts";
@@ -89,3 +91,11 @@ export function random(seed: number): (below: number) => number {
   };
 }
 export const SEED = Number(process.env.SEED ?? Date.now() % 1_000_000);
+
+/** Both ends of a pseudo terminal: posix_openpt(3), pts(4). */
+export function openTerminal(): [master: number, terminal: number] {
+  const master = thisProcess.func("int posix_openpt(int flags)")(O_RDWR | O_CLOEXEC);
+  thisProcess.func("int unlockpt(int fd)")(master);
+  const name: string = thisProcess.func("str ptsname(int fd)")(master);
+  return [master, openSync(name, constants.O_RDWR | constants.O_NOCTTY)];
+}

@@ -80,9 +80,10 @@ async function startOpenVpn(lab: Lab, folder: string): Promise<Running[]> {
   }
   const start = async (host: string, peer: string, role: string) => {
     const fingerprint = new X509Certificate(readFileSync(certificate(peer))).fingerprint256;
-    const common = `--dev tun0 --proto udp --disable-dco --data-ciphers AES-256-GCM --peer-fingerprint ${fingerprint}`;
-    const own = ["--cert", certificate(host), "--key", key(host)]; // their folder may have a space in its name
-    const running = new Running(lab.spawn(host, [...`openvpn ${role} ${common}`.split(" "), ...own]));
+    const cipher = `--data-ciphers AES-256-GCM --peer-fingerprint ${fingerprint}`;
+    const files = ["--cert", certificate(host), "--key", key(host)]; // their names may have spaces
+    const words = `openvpn ${role} --dev tun0 --proto udp --disable-dco ${cipher}`.split(" ");
+    const running = new Running(lab.spawn(host, [...words, ...files]));
     await running.until(/Initialization Sequence Completed/);
     return running;
   };

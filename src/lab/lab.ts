@@ -2,7 +2,8 @@
  * The lab: hosts as network namespaces inside one private mount, network (and, without root, user) namespace, held by one
  * process. Nothing of this machine is touched, and when the holder dies, even by SIGKILL, the kernel removes everything.
  */
-import { type ChildProcess, spawn, spawnSync, type SpawnOptions, type SpawnSyncReturns } from "node:child_process";
+import { type ChildProcess, spawn, type SpawnOptions, type StdioOptions } from "node:child_process";
+import { spawnSync, type SpawnSyncReturns } from "node:child_process";
 import { accessSync, constants, readFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -25,9 +26,10 @@ export const NETNS = "/run/netns"; // ip-netns(8); on a private tmpfs, so also w
 export const ROOT = fileURLToPath(new URL("../..", import.meta.url)); // of the project
 
 /**
- * What the holder of a lab runs: a /run of its own is put together on /tmp, then moved. It has the folders "$@" of the real one, and its
- * symlinks (NixOS has its tools behind one), but no socket: nothing in the lab talks to this machine's services. /etc/resolv.conf is the
- * lab's own, and empty: names are not found, at once, and no program in the lab can change the real one.
+ * What the holder of a lab runs. A /run of its own is put together on /tmp, then moved. It has the folders
+ * "$@" of the real one, and its symlinks (NixOS has its tools behind one). It has no socket: nothing in the
+ * lab talks to this machine's services. /etc/resolv.conf is the lab's own, and empty: names are not found, at
+ * once, and nobody changes the real one.
  */
 const HOLDER = `set -e
 trap '' HUP
@@ -72,7 +74,7 @@ const FORBIDDING = [
   ["kernel.apparmor_restrict_unprivileged_userns", "1", "0"], // Ubuntu
 ] as const;
 
-/** What to try where no namespace can be had: the settings that are in the way here; all of them, where none can be seen to be. */
+/** What to try where no namespace can be had: the settings that are in the way here. */
 function whatForbids(): string {
   const value = (name: string) => {
     try {
@@ -81,9 +83,10 @@ function whatForbids(): string {
       return undefined; // this kernel has no such setting
     }
   };
-  const found = FORBIDDING.filter(([name, no]) => value(name) === no).map(([name, , yes]) => `sudo sysctl -w ${name}=${yes}`);
-  if (found.length > 0) return process.getuid?.() === 0 ? found.join("; ") : `run as root; or ${found.join("; ")}`;
-  return process.getuid?.() === 0 ? "outside of a container, or in one that was started with --privileged" : "run as root";
+  const found = FORBIDDING.filter(([name, no]) => value(name) === no);
+  const mend = found.map(([name, , yes]) => `sudo sysctl -w ${name}=${yes}`).join("; ");
+  if (process.getuid?.() !== 0) return ["run as root", mend].filter(Boolean).join("; or: ");
+  return mend || "outside of a container, or in one that was started with --privileged";
 }
 
 export class Lab {
@@ -113,7 +116,8 @@ export class Lab {
     const wait = detached ? "exec sleep infinity" : "exec cat";
     const folders = [ROOT, dirname(process.execPath)].filter((folder) => folder.startsWith("/run/"));
     const command = ["--mount", "--net", ...asUser, "sh", "-c", `${HOLDER}\n${wait}`, "sh", ...folders];
-    const holder = spawn("unshare", command, { stdio: [detached ? "ignore" : "pipe", "pipe", "pipe"], detached });
+    const stdio = [detached ? "ignore" : "pipe", "pipe", "pipe"] satisfies StdioOptions;
+    const holder = spawn("unshare", command, { stdio, detached });
     const said = await new Promise<string>((resolve) => {
       const errors: string[] = [];
       holder.stderr!.on("data", (data) => errors.push(String(data)));
@@ -191,7 +195,7 @@ export class Lab {
 
   private addHost(host: string): void {
     this.run("lab", `ip netns add ${host}`);
-    this.run(host, "sysctl -qw net.ipv6.conf.default.disable_ipv6=1"); // until addIPv6()
+    this.run(host, "sysctl -eqw net.ipv6.conf.default.disable_ipv6=1"); // until addIPv6(); -e: if any
     this.run(host, "ip link set lo up");
   }
 
@@ -200,13 +204,16 @@ export class Lab {
     this.run(host, `ip link set ${device} up`);
   }
 
-  /** Runs a command on a host and waits for it; its output. Throws if it fails. One string is split at spaces; a path may have some. */
+  /**
+   * Runs a command on a host: words, or a string to split at spaces. Returns its output. Throws if it fails.
+   */
   run(host: string, command: string | string[]): string {
     const line = [command].flat().join(" ");
     this.say(prompt(host, line));
     const { status, stdout, stderr } = this.try(host, command);
-    if (status !== 0) throw new Failure(`Cannot run '${line}' on ${host}: ${stderr.trim() || `exit code ${status}`}`, "run it by hand to see what it needs");
-    return stdout;
+    if (status === 0) return stdout;
+    const why = stderr.trim() || `exit code ${status}`;
+    throw new Failure(`Cannot run '${line}' on ${host}: ${why}`, "run it by hand to see what it needs");
   }
 
   /** Runs a command on a host and waits for it, at most `ms`; whatever comes of it. */
@@ -225,14 +232,15 @@ export class Lab {
   }
 
   /**
-   * The real command behind `host# command`: into the namespaces, back to the project's folder; `exec` all the way, one pid. Where we do not
-   * mind that a terminal was closed, it does not, either: program().
+   * The real command behind `host# command`: into the namespaces, back to the project's folder; `exec` all
+   * the way, one pid. Where we go on after SIGHUP, it does, too: program().
    */
   private enter(host: string, command: string[]): [string, string[]] {
     const asUser = process.getuid?.() === 0 ? [] : ["--user", "--preserve-credentials"];
     const net = host === "lab" ? "--net" : `--net=/proc/${this.holder}/root${NETNS}/${host}`;
-    const args = ["--target", `${this.holder}`, "--mount", net, ...asUser, "setpriv", "--pdeathsig", "KILL", "sh", "-c", `cd "$0" && exec "$@"`, ROOT, ...command];
-    return ON_TERMINAL ? ["nsenter", args] : ["sh", ["-c", `trap '' HUP; exec "$@"`, "sh", "nsenter", ...args]];
+    const inside = ["setpriv", "--pdeathsig", "KILL", "sh", "-c", `cd "$0" && exec "$@"`, ROOT, ...command];
+    const args = ["--target", `${this.holder}`, "--mount", net, ...asUser, ...inside];
+    return ON_TERMINAL ? ["nsenter", args] : ["sh", ["-c", `trap '' HUP; exec nsenter "$@"`, "sh", ...args]];
   }
 
   /** Ends the lab, and what spawn() started in it. The kernel removes hosts, links, rules and routes with it. */

@@ -4,7 +4,8 @@
  * `on HOST COMMAND…`, for anything else on one of its hosts.
  */
 import { randomBytes } from "node:crypto";
-import { accessSync, constants, existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
+import { accessSync, constants, existsSync, mkdirSync, readdirSync, readFileSync } from "node:fs";
+import { readlinkSync, rmSync, writeFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import chalk from "chalk";
@@ -17,8 +18,9 @@ import { clientChanges } from "../routes.ts";
 import { nextTerminal } from "../setup.ts";
 import { Lab, prompt, ROOT, SERVER, TARGET, TARGET6 } from "./lab.ts";
 
-// Tests have a lab of their own; and so has each user of a checkout that is another's, and may not be written.
-const FOLDER = process.env.SIMPLE_VPN_LAB ?? (isWritable(ROOT, ".lab") ? join(ROOT, ".lab") : join(homedir(), ".simple-vpn"));
+// Tests have a lab of their own; and so has each user of a checkout that they may not write.
+const PLACE = isWritable(ROOT, ".lab") ? join(ROOT, ".lab") : join(homedir(), ".simple-vpn");
+const FOLDER = process.env.SIMPLE_VPN_LAB ?? PLACE;
 const HOLDER = join(FOLDER, "holder"); // a file with the lab's name
 const SUBNET = parseCidr("10.8.0.0/24")!;
 const CLIENT = { address: SUBNET.network + 2, prefix: SUBNET.prefix, mtu: 1400 }; // the first client gets the second address
@@ -73,7 +75,8 @@ function foreground(lab: Lab, host: string, command: string[]): void {
   process.removeAllListeners("SIGINT").on("SIGINT", () => {});
   console.log(prompt(host, command.join(" ")));
   const real = command[0] === "npx" ? [process.execPath, "--import", ...command.slice(1)] : command; // npx turns Ctrl-C into an error
-  lab.spawn(host, real, { stdio: "inherit", env: { ...process.env, SIMPLE_VPN_HOST: host } }).once("exit", (code, signal) => exit(code ?? (signal === "SIGPIPE" ? 0 : 1))); // make ping | head
+  const child = lab.spawn(host, real, { stdio: "inherit", env: { ...process.env, SIMPLE_VPN_HOST: host } });
+  child.once("exit", (code, signal) => exit(code ?? (signal === "SIGPIPE" ? 0 : 1))); // make ping | head
 }
 
 /** The server or the client, unless it runs: a second one would find the name tun0 in use (EBUSY). */
@@ -83,7 +86,10 @@ function start(lab: Lab, host: "server" | "client", args: string[]): void {
   foreground(lab, host, ["npx", "tsx", `src/${host}.ts`, ...ownSecret(), ...args]);
 }
 
-/** The option that names a secret of the user's own, where the Makefile could not make one: in a checkout that may not be written. */
+/**
+ * The option that names a secret of the user's own, where the Makefile could make none: the checkout cannot
+ * be written.
+ */
 function ownSecret(): string[] {
   if (isWritable(ROOT, "secret.key") || process.env.SIMPLE_VPN_SECRET !== undefined) return [];
   const file = join(FOLDER, "secret.key");
@@ -107,7 +113,8 @@ function configure(lab: Lab, host: string, changes: Change[]): void {
 function doctor(lab: Lab, options: string[]): void {
   lab.try("lab", "mount -t tracefs tracefs /sys/kernel/tracing"); // in the lab's own mount namespace; the doctor says if it is missing
   const codes = [["client", "--server", SERVER, ...options], ["server", ...options]].map((args) => {
-    const command = ["env", `FORCE_COLOR=${chalk.level}`, `SIMPLE_VPN_HOST=${args[0]}`, process.execPath, "--import", "tsx", "src/lab/doctor.ts", ...args];
+    const doctor = [process.execPath, "--import", "tsx", "src/lab/doctor.ts", ...args];
+    const command = ["env", `FORCE_COLOR=${chalk.level}`, `SIMPLE_VPN_HOST=${args[0]}`, ...doctor];
     const { status, stdout, stderr } = lab.try(args[0]!, command);
     console.log(`${prompt(args[0]!, `npx tsx src/lab/doctor.ts ${args.join(" ")}`)}\n${stdout}${stderr}`);
     return status;

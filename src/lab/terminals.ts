@@ -40,7 +40,8 @@ async function openPanes(): Promise<void> {
 
 /** What tmux lacks for this; "" if nothing. Titles of panes (select-pane -T) came with 2.6. */
 function lacks(): string {
-  const [, version] = /^tmux \D*(\d+\.\d+)/.exec(spawnSync("tmux", ["-V"], { encoding: "utf8" }).stdout ?? "") ?? [];
+  const { stdout } = spawnSync("tmux", ["-V"], { encoding: "utf8" });
+  const [, version] = /^tmux \D*(\d+\.\d+)/.exec(stdout ?? "") ?? [];
   if (version === undefined) return "tmux is not installed ('apt-get install tmux')";
   return Number(version) >= 2.6 ? "" : `tmux ${version} is too old, 2.6 or later is needed`;
 }
@@ -54,7 +55,8 @@ program(async () => {
   }
   if (spawnSync("tmux", ["-L", SESSION, "has-session"]).status !== 0) await openPanes();
   if (!process.stdout.isTTY) return console.log(`ready: tmux -L ${SESSION} attach`);
-  const { status } = spawnSync("tmux", ["-u", "-L", SESSION, "attach"], { stdio: "inherit" }); // -u: our arrows and lines, where LANG is not set
+  // -u: our arrows and lines are UTF-8, also where LANG is not set
+  const { status } = spawnSync("tmux", ["-u", "-L", SESSION, "attach"], { stdio: "inherit" });
   console.log(`The panes go on in the background: 'tmux -L ${SESSION} attach' shows them, 'tmux -L ${SESSION} kill-server' and 'make down' end them.`);
   exit(status ?? 1);
 });

@@ -1,10 +1,11 @@
 /** What the lab's tests share: a fresh lab for each test, and the two programs in it. */
+import { spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { Failure } from "../program.ts";
-import { Lab, SERVER, TARGET } from "./lab.ts";
+import { Lab, ROOT, SERVER, TARGET } from "./lab.ts";
 import { Running, startProgram } from "./running.ts";
 
 /** A test with a lab of its own. Where this machine allows no lab it is skipped, and says why; in CI that is a failure. */
@@ -27,6 +28,12 @@ export function labTest(name: string, run: (lab: Lab, t: TestContext) => Promise
 }
 
 export const SECRET: { env: NodeJS.ProcessEnv } = { env: { ...process.env, SIMPLE_VPN_SECRET: "5e".repeat(32) } };
+
+/** Runs one of our programs on this machine, "lab/demo", to its end. */
+export function runProgram(name: string, args: string[] = [], env: NodeJS.ProcessEnv = process.env) {
+  const words = ["--import", "tsx", `src/${name}.ts`, ...args];
+  return spawnSync(process.execPath, words, { cwd: ROOT, env, encoding: "utf8", timeout: 60_000 });
+}
 
 /**
  * An environment in which a tool is another one: this shell script, first in PATH. In it, `real` is the real tool, and "$@" are the

@@ -12,19 +12,22 @@ const PACKAGES: Record<string, string> = {
   setpriv: "util-linux",
 };
 const FOR_TESTS: Record<string, string> = { tshark: "tshark", chromium: "chromium", tmux: "tmux", nft: "nftables", cc: "gcc libc6-dev", iperf3: "iperf3" };
+const PLACES = process.env.PATH!.split(delimiter);
 
 /** Is `tool` installed? */
-export const has = (tool: string) => process.env.PATH!.split(delimiter).some((place) => existsSync(join(place, tool)));
+export const has = (tool: string) => PLACES.some((place) => existsSync(join(place, tool)));
 
 /** Those of busybox have the names, but not all that we need: network namespaces, --pdeathsig, -M. */
 const isBusybox = (tool: string) => {
-  const { stdout, stderr } = /^(ip|setpriv|ping)$/.test(tool) ? spawnSync(tool, ["-V"], { encoding: "utf8" }) : {};
-  return /BusyBox/.test(`${stdout}${stderr}`);
+  if (!["ip", "setpriv", "ping"].includes(tool)) return false;
+  const { stdout, stderr } = spawnSync(tool, ["-V"], { encoding: "utf8" });
+  return /BusyBox/.test(stdout + stderr);
 };
 
 /** Installs what is missing of `packages`, by tool; or says what to install. `purpose`: what cannot be done without it. */
 export function provide(packages: Record<string, string>, purpose = "make the lab"): void {
-  const missing = [...new Set(Object.keys(packages).filter((tool) => !has(tool) || isBusybox(tool)).map((tool) => packages[tool]!))];
+  const lacking = Object.keys(packages).filter((tool) => !has(tool) || isBusybox(tool));
+  const missing = [...new Set(lacking.map((tool) => packages[tool]!))];
   if (missing.length === 0) return;
   const install = `apt-get install -y ${missing.join(" ")}`;
   const because = `Cannot ${purpose}: ${missing.join(", ")} not installed`;
@@ -33,7 +36,8 @@ export function provide(packages: Record<string, string>, purpose = "make the la
     console.log(`# ${command}`);
     const [name, ...args] = command.split(" ");
     const { status } = spawnSync(name!, args, { stdio: ["ignore", "ignore", "inherit"], env: { ...process.env, DEBIAN_FRONTEND: "noninteractive" } });
-    if (status !== 0) throw new Failure(`${because}, and '${command}' failed`, "run it by hand, when no other apt-get is at work");
+    const hint = "run it by hand, when no other apt-get is at work";
+    if (status !== 0) throw new Failure(`${because}, and '${command}' failed`, hint);
   }
 }
 
