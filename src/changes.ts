@@ -107,7 +107,7 @@ function rule(line: string, configure: boolean, part?: string): Change {
 function nftables(family: "ip" | "ip6", { tun, nat, configure }: Served, source: string): Change[] {
   const table = `${family} simple-vpn-${tun}`;
   const chain = (name: string, words: string): Change => ({ run: `nft add chain ${table} ${name} { type ${words} ; }` });
-  const add = (words: string): Change => ({ run: `nft add rule ${table} ${words}` });
+  const add = (words: string, part?: string): Change => ({ run: `nft add rule ${table} ${words}`, ...(part && { part }) });
   const changes = [
     { run: `nft add table ${table}`, undo: `nft delete table ${table}` },
     chain("leave", "nat hook postrouting priority 100"),
@@ -115,8 +115,8 @@ function nftables(family: "ip" | "ip6", { tun, nat, configure }: Served, source:
   ];
   if (!configure) return changes;
   const clamp = "tcp flags syn tcp option maxseg size set rt mtu";
-  changes.push(chain("clamp", "filter hook forward priority -150"), add(`clamp iifname ${tun} ${clamp}`), add(`clamp oifname ${tun} ${clamp}`));
-  if (family === "ip") changes.push(chain("quiet", "filter hook output priority 0"), add(`quiet oifname ${tun} icmp type redirect drop`));
+  changes.push(chain("clamp", "filter hook forward priority -150"), add(`clamp iifname ${tun} ${clamp}`, MSS), add(`clamp oifname ${tun} ${clamp}`, MSS));
+  if (family === "ip") changes.push(chain("quiet", "filter hook output priority 0"), add(`quiet oifname ${tun} icmp type redirect drop`, REDIRECTS));
   return changes;
 }
 

@@ -35,7 +35,7 @@ export function clientChanges(options: Routed, config: Inner, outers: string[], 
   const { tun, dns = [] } = options;
   const [address = "", address6] = addressesOf(config);
   const inside = innerAddresses(parseCidr(address)!.network, config.prefix, config.subnet6);
-  const routes = [...new Set([...options.routes, ...dns.filter((one) => !inside.some((block) => contains(block, one))).map(hostRoute)])];
+  const routes = [...new Set([...options.routes, ...dns.filter((one) => !inside.some((block) => contains(block, one))).map(hostRoute)])].filter((route) => !inside.includes(route)); // the address brings that one already
   checkRoutes(routes, config, inside, outers);
   const tabled = routes.filter((route) => belongsInTable(route, outers, machine));
   if (tabled.length > 0) checkTable(tabled[0]!, machine);
@@ -177,6 +177,7 @@ function resolver(tun: string, dns: string[], machine: Machine): Change[] {
   ];
   return [
     { run: `tee ${file}`, input: dns.map((address) => `nameserver ${address}\n`).join(""), undo: `rm -f ${file}` },
+    { run: `chmod 644 ${file}` }, // whatever the umask: everybody asks for names
     { run: `mount --bind ${file} ${target}`, undo: `umount --lazy ${target}`, otherwise: copies },
   ];
 }
