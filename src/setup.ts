@@ -102,6 +102,7 @@ export class Setup {
     const result = await this.execute(`${ip} -batch -`, lines.map((line) => `${line.slice(ip.length + 1)}\n`).join(""));
     if (result.code === 0) return lines.forEach((line) => this.keeper!.forget(line)); // some were an undoing, and are done now
     const failed = Number(/Command failed -:(\d+)/.exec(result.stderr)?.[1] ?? 1) - 1;
+    for (const change of group.slice(0, failed)) note(change, this.done); // a later try begins behind them
     for (const { undo } of group.slice(failed)) if (undo !== undefined) this.keeper!.forget(undo);
     check(lines[failed]!, { ...result, stderr: result.stderr.replace(/Command failed.*/, "") });
   }
