@@ -149,7 +149,7 @@ export function checkFree(machine: Machine, blocks: string[], option: string): s
     const larger = held && prefixOf(block) > held.prefix && !gateway;
     if (larger) warning = `this machine's network on ${held.dev}, ${held.address}/${held.prefix}, holds the tunnel's ${block}: its hosts with such addresses are out of reach meanwhile`;
     const found = held && !larger ? `${held.dev} has ${held.address}/${held.prefix}` : route ? `${route.block} is routed out of ${route.dev} already` : undefined;
-    if (found) throw new Failure(`Cannot use ${block} inside the tunnel: on this machine ${found}`, `${option.replace("BLOCK", freeBlock(machine, block))}: nothing here has that`);
+    if (found) throw new Failure(`Cannot use ${block} inside the tunnel: on this machine ${found}`, `${option.replace("--subnet", block.includes(":") ? "--subnet6" : "--subnet").replace("BLOCK", freeBlock(machine, block))}: nothing here has that`);
   }
   return warning;
 }

@@ -95,7 +95,7 @@ test("checkFree() refuses what is in use, and names a block that is free; a larg
   const check = (block: string, has: Partial<Machine>) => checkFree(machine(has), [block], "--subnet BLOCK");
   const held = [eth0("10.8.0.77", 24), eth0("10.9.3.3", 16), eth0("fd56:504e::9", 64)];
   assert.throws(() => check("10.8.0.0/24", { held }), (error: Error & { hint: string }) => /eth0 has 10\.8\.0\.77\/24/.test(error.message) && error.hint === "--subnet 10.10.0.0/24: nothing here has that");
-  assert.throws(() => check("fd56:504e::/96", { held: [eth0("fd56:504e::9", 96)] }), (error: Error & { hint: string }) => /--subnet fd..:....:....::\/96: /.test(error.hint));
+  assert.throws(() => check("fd56:504e::/96", { held: [eth0("fd56:504e::9", 96)] }), (error: Error & { hint: string }) => /--subnet6 fd..:....:....::\/96: /.test(error.hint));
   assert.throws(() => check("10.8.0.0/16", { routes: [{ block: "10.8.5.0/24", dev: "docker0", gateway: undefined }] }), /10\.8\.5\.0\/24 is routed out of docker0/);
   assert.match(check("10.8.0.0/24", { held: [eth0("10.0.0.5", 8)] }), /holds the tunnel's 10\.8\.0\.0\/24/);
   const gateway = [{ block: "0.0.0.0/0", dev: "eth0", gateway: "10.8.0.1" }];
