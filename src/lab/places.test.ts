@@ -33,7 +33,8 @@ const BOTH_WELL = /The client is well\.[^]*The server is well\./;
 /** Runs a shell script, with its arguments "$0" and so on. */
 function shell(script: string, args: string[], env: NodeJS.ProcessEnv, before: string[] = []) {
   const [command, ...words] = [...before, "sh", "-c", FUNCTIONS + script, ...args];
-  return spawnSync(command!, words, { cwd: ROOT, env, encoding: "utf8", timeout: 100_000 });
+  const { MAKELEVEL, MAKEFLAGS, ...rest } = env; // below `make test`, a make would say which folder it enters
+  return spawnSync(command!, words, { cwd: ROOT, env: rest, encoding: "utf8", timeout: 100_000 });
 }
 
 /** The same with mounts of its own; undefined, and the test is skipped, where this machine allows none. */
