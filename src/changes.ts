@@ -5,9 +5,9 @@
  */
 import { readdirSync } from "node:fs";
 import type { ClientConfig } from "./handshake.ts";
-import type { Machine } from "./machine.ts";
+import { ipFor, type Machine, mayTake } from "./machine.ts";
 import type { ServerOptions } from "./options.ts";
-import { embed, formatIPv4, type Prefix96 } from "./packet.ts";
+import { embed, formatIPv4, parseCidr, type Prefix96 } from "./packet.ts";
 
 /** One command, and the one that takes it back. */
 export interface Change {
@@ -32,6 +32,20 @@ export function addAddress(tun: string, own: string, machine: Machine, part?: st
   if (machine.tun?.addresses.includes(own)) return [];
   return [{ run: `ip addr replace ${own} dev ${tun}`, undo: machine.tun && removal(own, tun), ...(part && { part }) }];
 }
+
+/** The tunnel's inside: "10.8.0.0/24", and where it carries IPv6 "fd56:504e::/96". */
+export const insideOf = ({ address, prefix, subnet6 }: Inner) => innerAddresses(parseCidr(`${formatIPv4(address)}/${prefix}`)!.network, prefix, subnet6);
+
+/** Rules that send packets for the inside to the main table, if a rule of the user's own could take them away from it: their number is INNER. */
+export function keepInside(inside: string[], { rules }: Machine): Change[] {
+  return inside.filter((block) => rules.some((rule) => rule.preference > INNER && mayTake(rule, block))).flatMap((block) => {
+    const rule = `to ${block} lookup main`;
+    const undo = `${ipFor(block)} rule del ${rule} pref ${INNER}`;
+    const left = rules.some(({ preference, text }) => preference === INNER && text === `from all ${rule}`); // a killed program left it
+    return [...(left ? [{ run: undo, sets: `left ${rule}` }] : []), { run: undo.replace("del", "add"), undo }];
+  });
+}
+const INNER = 8599;
 
 /** The command that takes an address from `tun`. */
 export const removal = (address: string, tun: string) => `ip addr del ${address} dev ${tun}`;
@@ -61,6 +75,7 @@ export function serverChanges(options: Served, gateway: number, machine: Machine
     ...ipv4,
     ...ipv6.map((change) => ({ ...change, part: IPV6 })),
     ...(address6 ? addAddress(tun, address6, machine, IPV6) : []),
+    ...keepInside(insideOf({ address: gateway, prefix: subnet.prefix, mtu, subnet6 }), machine),
   ];
 }
 

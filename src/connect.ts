@@ -4,13 +4,12 @@
  * and the kernel counts what does not fit (ip -s link: TX dropped).
  */
 import { setTimeout as sleep } from "node:timers/promises";
-import { type Change, innerAddresses } from "./changes.ts";
+import { type Change, innerAddresses, insideOf } from "./changes.ts";
 import { run } from "./command.ts";
 import type { ClientConfig, SessionKeys } from "./handshake.ts";
 import { close } from "./libc.ts";
-import { canCarryIPv6, checkFree, type Machine } from "./machine.ts";
+import { canCarryIPv6, checkFree, type Machine, readAgain, strays } from "./machine.ts";
 import type { ClientOptions } from "./options.ts";
-import { formatIPv4, parseCidr } from "./packet.ts";
 import { Failure } from "./program.ts";
 import { clientChanges, renewal } from "./routes.ts";
 import { startSession, WrongSecret } from "./session.ts";
@@ -58,7 +57,7 @@ export async function connect(options: ClientOptions, end: OwnEnd, before?: Sess
 export class OwnEnd {
   private readonly options: ClientOptions;
   private readonly setup: Setup;
-  private readonly machine: Machine;
+  private machine: Machine;
   private readonly outers: string[] = []; // addresses of the server that its own tunnel's routes leave out
   private config: ClientConfig | undefined; // what it is now
 
@@ -97,17 +96,17 @@ export class OwnEnd {
 
   /** Can this end be what a session says? Returns a warning, or "". Errors: a Failure. */
   check(config: ClientConfig, outer: string): string {
-    const { address, prefix, subnet6 } = config;
     clientChanges(this.options, config, [...this.outers, outer], this.machine);
-    const inside = innerAddresses(parseCidr(`${formatIPv4(address)}/${prefix}`)!.network, prefix, subnet6);
-    return checkFree(this.machine, inside, "another --subnet on the server, such as BLOCK");
+    return checkFree(this.machine, insideOf(config), "another --subnet on the server, such as BLOCK");
   }
 
-  /** The server may be at another address now: its packets, too, must not be routed into the tunnel. Errors: a Failure. */
+  /** The server may be at another address now, or this machine: these packets, too, must not be routed into the tunnel. Errors: a Failure. */
   async spare(address: string): Promise<void> {
-    if (this.outers.includes(address)) return;
+    this.machine = await readAgain(this.options.tun, this.machine);
+    const known = this.outers.includes(address);
     const toDo = await this.arrange(this.config!, address);
-    if (toDo !== undefined) trace.note(`the server may be at ${address} now, and the way there must not go through the tunnel${toDo}`);
+    if (toDo !== undefined && known) trace.note(`this machine has other addresses now, and answers from them must not go into the tunnel${toDo}`);
+    else if (toDo !== undefined) trace.note(`the server may be at ${address} now, and the way there must not go through the tunnel${toDo}`);
   }
 
   /** Undefined: there was nothing to do. Else what is still to be typed, or "". */
@@ -126,12 +125,14 @@ export class OwnEnd {
     ];
     const way = await this.wayTo(outer);
     const { toDo, some } = await this.setup.make(changes);
-    this.config = config;
-    this.outers.splice(0, Infinity, ...all);
     const now = await this.wayTo(outer);
     const into = `dev ${options.tun}`; // as it was to an address that was not spared yet
-    if (some && toDo === "" && (now === into || (now !== way && way !== into)))
-      throw new Failure(`Cannot keep the way to the server: it was '${way}', and with these routes it is '${now}'`, "leave out the --route that the server is in; 'ip rule' shows which rules of yours lead to it");
+    if (this.setup.runs && (now === into || (now !== way && way !== into)))
+      throw new Failure(`Cannot keep the way to the server: ${now === way ? "" : `it was '${way}', and `}with these routes it is '${now}'`, "leave out the --route that the server is in; 'ip rule' shows which rules of yours lead to it");
+    this.config = config;
+    this.outers.splice(0, Infinity, ...all);
+    const warning = some && this.setup.runs && (await strays([...insideOf(config), ...options.routes], options.tun));
+    if (warning) trace.note(warning);
     return some ? toDo : undefined;
   }
 

@@ -6,6 +6,7 @@ import { randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { BlockList, isIPv6 } from "node:net";
 import { inPath, run } from "./command.ts";
+import { formatIPv6, parseIPv6 } from "./packet.ts";
 import { Failure } from "./program.ts";
 
 /** An address of an interface that is not our TUN. */
@@ -19,7 +20,8 @@ export interface Held {
 /** A route that does not lead into our TUN. */
 export interface Route {
   block: string; // "0.0.0.0/0" for the default route
-  dev: string; // "" if it leads nowhere (unreachable and the like)
+  dev: string; // "" if it leads nowhere, or out of several
+  where: string; // "out of eth0", "out of eth0 and wg0", "nowhere (blackhole)"
   gateway: string | undefined;
 }
 
@@ -76,7 +78,9 @@ interface IpLink {
 }
 interface IpRoute {
   dst: string;
+  type?: string; // only if it is no usual one: "blackhole"
   dev?: string;
+  nexthops?: { dev: string }[]; // of one with several ways
   gateway?: string;
   table?: string;
 }
@@ -97,7 +101,10 @@ export async function readMachine(tun: string): Promise<Machine> {
     routes.map((route) => ({ ...route, block: route.dst === "default" ? all : route.dst.includes("/") ? route.dst : `${route.dst}/${bits}` }));
   const routes = [...blocks(routes4, "0.0.0.0/0", 32), ...blocks(routes6, "::/0", 128)].filter(({ table }) => table !== "local");
   const tables = new Map<string, Route[]>();
-  for (const { table = "main", block, dev = "", gateway } of routes.filter(({ dev }) => dev !== tun)) tables.set(table, [...(tables.get(table) ?? []), { block, dev, gateway }]);
+  for (const { table = "main", block, type, dev = "", gateway, nexthops = [{ dev }] } of routes.filter(({ dev }) => dev !== tun)) {
+    const where = type ? `nowhere (${type})` : `out of ${nexthops.map((hop) => hop.dev).join(" and ")}`;
+    tables.set(table, [...(tables.get(table) ?? []), { block, dev, where, gateway }]);
+  }
   return {
     links: links.map(({ ifname }) => ifname),
     tun: own?.linkinfo?.info_data?.persist ? persistent(own, routes.filter(({ dev }) => dev === tun)) : undefined,
@@ -108,6 +115,25 @@ export async function readMachine(tun: string): Promise<Machine> {
     firewall: !inPath("iptables") && inPath("nft") ? "nft" : "iptables",
     setting,
   };
+}
+
+/** The same machine later: other addresses and routes. What we change ourselves is there as it was before us. */
+export async function readAgain(tun: string, before: Machine): Promise<Machine> {
+  const { links, held, routes } = await readMachine(tun);
+  return { ...before, links, held, routes };
+}
+
+/** What a rule of the user's knows its packets by: "fwmark 0xca6c", "to 198.51.100.0/24"; "" if it is for all. */
+export const selectorOf = ({ text }: Rule) =>
+  text.replace(/ (lookup|goto|blackhole|unreachable|prohibit|nop|proto)\b.*/, "").replace(/^not /, "").replace(/^from all ?/, "");
+
+/** Could that rule keep packets to `block` from the main table? Not if it knows its packets by anything but where they go to. */
+export function mayTake(rule: Rule, block: string): boolean {
+  const selector = selectorOf(rule);
+  const to = /^to (\S+)$/.exec(selector)?.[1];
+  const address = block.split("/")[0]!;
+  if (rule.ip !== ipFor(block)) return false;
+  return selector === "" || rule.text.startsWith("not ") || (to !== undefined && contains(to.includes("/") ? to : hostRoute(to), address));
 }
 
 function persistent({ ifname, flags, mtu, addr_info }: IpLink, routes: { block: string; table?: string }[]): Persistent {
@@ -133,6 +159,36 @@ export function contains(block: string, address: string): boolean {
   return list.check(address, family);
 }
 
+export const ipFor = (address: string) => (address.includes(":") ? "ip -6" : "ip");
+
+/** The block that is this address alone. */
+export const hostRoute = (address: string) => `${address}/${isIPv6(address) ? 128 : 32}`;
+
+/** "192.168.1.0/25" and "192.168.1.128/25" of 192.168.1.0/24: more specific than the whole, so they win over it. None of one address. */
+export function halvesOf(block: string): [string, string] | undefined {
+  const [network = ""] = block.split("/");
+  const prefix = prefixOf(block);
+  const bytes = parseIPv6(network) ?? Buffer.from(network.split(".").map(Number));
+  if (prefix === 8 * bytes.length) return undefined;
+  bytes[prefix >> 3]! |= 0x80 >> (prefix & 7); // the first bit that is not the block's own
+  const upper = bytes.length === 4 ? bytes.join(".") : formatIPv6(bytes, 0);
+  return [`${network}/${prefix + 1}`, `${upper}/${prefix + 1}`];
+}
+
+/**
+ * Do these blocks lead into `tun`? A rule of the user's in front of ours, or a route that is more specific, comes first. Asks the kernel
+ * for one address of each. Returns a warning, or "".
+ */
+export async function strays(blocks: string[], tun: string): Promise<string> {
+  const addresses = blocks.map((block) => (halvesOf(block)?.[1] ?? block).split("/")[0]!);
+  const { stdout } = await run("ip -force -batch -", addresses.map((address) => `route get ${address}\n`).join(""));
+  const ways = new Map([...stdout.matchAll(/^(\S+) .*?((?:via \S+ )?dev (\S+))/gm)].map(([, address, way, dev]) => [address, { way, dev }]));
+  const stray = addresses.flatMap((address, i) => (ways.get(address)?.dev === tun ? [] : [`${address} of ${blocks[i]} goes ${ways.get(address)?.way ?? "nowhere"}`]));
+  if (stray.length === 0) return "";
+  const more = stray.length > 1 ? ` (and so for ${stray.length - 1} more)` : "";
+  return `not into the tunnel: ${stray[0]}${more}, for a rule or a route of this machine's own comes first; 'ip rule' shows the rules`;
+}
+
 const overlap = (one: string, other: string) => contains(one, other.split("/")[0]!) || contains(other, one.split("/")[0]!);
 
 /**
@@ -148,7 +204,7 @@ export function checkFree(machine: Machine, blocks: string[], option: string): s
     // A larger network with other hosts in it may stay: the smaller block wins, and takes only its own addresses from it.
     const larger = held && prefixOf(block) > held.prefix && !gateway;
     if (larger) warning = `this machine's network on ${held.dev}, ${held.address}/${held.prefix}, holds the tunnel's ${block}: its hosts with such addresses are out of reach meanwhile`;
-    const found = held && !larger ? `${held.dev} has ${held.address}/${held.prefix}` : route ? `${route.block} is routed out of ${route.dev} already` : undefined;
+    const found = held && !larger ? `${held.dev} has ${held.address}/${held.prefix}` : route ? `${route.block} is routed ${route.where} already` : undefined;
     if (found) throw new Failure(`Cannot use ${block} inside the tunnel: on this machine ${found}`, `${option.replace("--subnet", block.includes(":") ? "--subnet6" : "--subnet").replace("BLOCK", freeBlock(machine, block))}: nothing here has that`);
   }
   return warning;

@@ -3,11 +3,11 @@
  */
 import { existsSync } from "node:fs";
 import { isIPv6 } from "node:net";
-import { addAddress, addressesOf, bringUp, type Change, type Inner, innerAddresses, removal } from "./changes.ts";
+import { addAddress, addressesOf, bringUp, type Change, type Inner, insideOf, keepInside, removal } from "./changes.ts";
 import { inPath } from "./command.ts";
-import { contains, type Machine, prefixOf } from "./machine.ts";
+import { contains, halvesOf, hostRoute, ipFor, type Machine, mayTake, prefixOf, selectorOf } from "./machine.ts";
 import type { ClientOptions } from "./options.ts";
-import { formatIPv4, formatIPv6, parseCidr, parseIPv6 } from "./packet.ts";
+import { formatIPv4 } from "./packet.ts";
 import { Failure } from "./program.ts";
 
 /**
@@ -18,8 +18,8 @@ import { Failure } from "./program.ts";
  *   8600  to SERVER                         goto 8999    the tunnel's own packets
  *   8601  from 192.168.1.100                goto 8999    answers to who came to this machine's other addresses
  *   8601  fwmark 0xca6c                     goto 8999    what a rule of the user's own names: here, the packets of another VPN
- *   8666  lookup main suppress_prefixlength 0            what is more specific wins, as always; here, than 0.0.0.0/0
- *   8667  lookup 86                                      into the tunnel
+ *   8698  lookup main suppress_prefixlength 0            what is more specific wins, as always; here, than 0.0.0.0/0
+ *   8699  lookup 86                                      into the tunnel
  *   8999  nop                                            here they go on, to the rules that were there before
  */
 export const TABLE = 86;
@@ -34,17 +34,21 @@ type Routed = Pick<ClientOptions, "tun" | "routes"> & { dns?: string[] };
 export function clientChanges(options: Routed, config: Inner, outers: string[], machine: Machine): Change[] {
   const { tun, dns = [] } = options;
   const [address = "", address6] = addressesOf(config);
-  const inside = innerAddresses(parseCidr(address)!.network, config.prefix, config.subnet6);
+  const inside = insideOf(config);
   const routes = [...new Set([...options.routes, ...dns.filter((one) => !inside.some((block) => contains(block, one))).map(hostRoute)])].filter((route) => !inside.includes(route)); // the address brings that one already
   checkRoutes(routes, config, inside, outers);
   const tabled = routes.filter((route) => belongsInTable(route, outers, machine));
-  if (tabled.length > 0) checkTable(tabled[0]!, machine);
+  for (const ip of ["ip", "ip -6"]) {
+    const first = tabled.find((route) => ipFor(route) === ip);
+    if (first) checkTable(first, machine);
+  }
   const others = routes.filter((route) => !tabled.includes(route));
   for (const route of others) checkRoute(route, machine);
   return [
     ...addAddress(tun, address, machine),
     ...bringUp(tun, config.mtu, address6 !== undefined, machine),
     ...(address6 ? addAddress(tun, address6, machine) : []),
+    ...keepInside(inside, machine),
     ...others.flatMap((route) => addRoute(route, tun, machine)),
     ...tabled.flatMap((route) => addRoute(route, tun, machine, ` table ${TABLE}`)),
     ...["ip", "ip -6"].flatMap((ip) => rules(ip as "ip", tabled.filter((route) => ipFor(route) === ip), outers.filter((outer) => ipFor(outer) === ip && !outer.includes("%")), machine)),
@@ -54,9 +58,9 @@ export function clientChanges(options: Routed, config: Inner, outers: string[], 
 
 const isDefault = (route: string) => route.endsWith("/0"); // `main` has one already
 
-/** Must this route be in TABLE? Also where the user has rules of his own: they could keep packets from the main table. */
+/** Must this route be in TABLE? Also where a rule of the user's own could keep its packets from the main table. */
 function belongsInTable(route: string, outers: string[], machine: Machine): boolean {
-  return isDefault(route) || outers.some((outer) => contains(route, outer)) || machine.rules.some(({ ip, preference }) => ip === ipFor(route) && preference > BEHIND);
+  return isDefault(route) || outers.some((outer) => contains(route, outer)) || machine.rules.some((rule) => rule.preference > BEHIND && mayTake(rule, route));
 }
 
 /** Into a persistent TUN it may lead already: then it stays. */
@@ -74,12 +78,13 @@ function rules(ip: "ip" | "ip -6", tabled: string[], outers: string[], machine: 
   const left = machine.rules.filter((rule) => rule.ip === ip && isOurs(rule.preference));
   const own = machine.held.filter(({ address, global }) => global && ipFor(address) === ip).map(({ address }) => `from ${address}`);
   const lengths = [...new Set(tabled.map(prefixOf))].sort((one, other) => other - one);
-  const at = (length: number) => LOOKUPS + 2 * ((ip === "ip" ? 32 : 128) - length);
+  const at = (length: number) => LOOKUPS + 3 * ((ip === "ip" ? 32 : 128) - length);
   return [
     ...left.map(({ preference, text }) => ({ run: `${ip} rule del pref ${preference}`, sets: `rule ${preference} ${text}` })), // a killed client left it
     add("nop", BEHIND),
     ...outers.map((outer) => skip(`to ${outer}`, SPARED)),
-    ...[...new Set([...own, ...named(ip, machine)])].map((words) => skip(words, OWN)),
+    ...[...new Set(own)].map((words) => skip(words, OWN)),
+    ...named(ip, machine).map(({ words, to }) => skip(words, to ? at(to.includes("/") ? prefixOf(to) : prefixOf(hostRoute(to))) + 2 : OWN)),
     ...lengths.flatMap((length) => [
       add(`lookup main suppress_prefixlength ${length}`, at(length)),
       add(`lookup ${TABLE}${length > 0 ? ` suppress_prefixlength ${length - 1}` : ""}`, at(length) + 1),
@@ -90,13 +95,13 @@ function rules(ip: "ip" | "ip -6", tabled: string[], outers: string[], machine: 
 const isOurs = (preference: number) => preference >= SPARED && preference <= BEHIND;
 
 /**
- * The packets that the user's own rules behind ours name, by source, mark and so on: "from 10.1.0.5", "fwmark 0xca6c". What such a rule
- * leaves out by `not` are the special ones, too. A rule for all packets names none: this tunnel is asked for by name, and comes first.
+ * The packets that the user's own rules behind ours name, by source, mark and so on, go on to those rules. So do those to a block, behind
+ * the routes that are as specific. What such a rule leaves out by `not` are special ones, too. A rule for all names none: this
+ * tunnel is asked for by name, and comes first.
  */
-function named(ip: "ip" | "ip -6", machine: Machine): string[] {
-  const behind = machine.rules.filter((rule) => rule.ip === ip && rule.preference > BEHIND);
-  const selectors = behind.map(({ text }) => text.replace(/ (lookup|goto|blackhole|unreachable|prohibit|nop|proto)\b.*/, "").replace(/^not /, "").replace(/^from all ?/, ""));
-  return selectors.filter((words) => words !== "" && !words.includes("["));
+function named(ip: "ip" | "ip -6", machine: Machine): { words: string; to: string | undefined }[] {
+  const selectors = new Set(machine.rules.filter((rule) => rule.ip === ip && rule.preference > BEHIND).map(selectorOf));
+  return [...selectors].filter((words) => words !== "" && !words.includes("[")).map((words) => ({ words, to: /(?:^| )to (\S+)/.exec(words)?.[1] }));
 }
 
 /** Errors: a Failure for a route that cannot be, whatever this machine has. */
@@ -113,9 +118,9 @@ function checkRoutes(routes: string[], { subnet6 }: Inner, inside: string[], out
 
 /** Errors: a Failure if TABLE or the numbers of our rules are not free. */
 function checkTable(route: string, { tables, rules }: Machine): void {
-  const other = tables.get(`${TABLE}`)?.[0];
-  if (other) throw new Failure(`Cannot route ${route} into the tunnel: table ${TABLE} has routes of ${other.dev || "this machine"}`, `end the other client first, or leave that --route out; if it is no client's: ip route flush table ${TABLE}`);
-  const foreign = rules.find(({ preference, text }) => isOurs(preference) && !new RegExp(`goto ${BEHIND}|nop$|lookup ${TABLE}\\b|lookup main suppress_prefixlength`).test(text));
+  const other = tables.get(`${TABLE}`)?.find(({ block }) => ipFor(block) === ipFor(route));
+  if (other) throw new Failure(`Cannot route ${route} into the tunnel: table ${TABLE} has a route ${other.where} already`, `end the other client first, or leave that --route out; if it is no client's: ${ipFor(route)} route flush table ${TABLE}`);
+  const foreign = rules.find(({ ip, preference, text }) => ip === ipFor(route) && isOurs(preference) && !new RegExp(`goto ${BEHIND}|nop$|lookup ${TABLE}\\b|lookup main suppress_prefixlength`).test(text));
   if (foreign) throw new Failure(`Cannot route ${route} into the tunnel: our rules have the numbers ${SPARED} to ${BEHIND}, and ${foreign.preference} is there already (${foreign.text})`, `${foreign.ip} rule del pref ${foreign.preference}, if nothing needs it; or leave that --route out`);
 }
 
@@ -126,20 +131,9 @@ function checkRoute(route: string, { routes, held }: Machine): void {
   const prefix = prefixOf(route);
   const own = held.find(({ address, prefix: length }) => length === prefix && contains(route, address));
   const halves = halvesOf(route);
-  const where = own ? `it is this machine's own network, on ${own.dev}` : `this machine routes it out of ${other.dev} already`;
-  const instead = halves && own ? `halves of it, --route ${halves.join(" --route ")}, or single hosts (/${isIPv6(own.address) ? 128 : 32}); its own hosts are out of reach then` : `ip route del ${route} dev ${other.dev}, or leave that --route out`;
+  const where = own ? `it is this machine's own network, on ${own.dev}` : `this machine routes it ${other.where} already`;
+  const instead = halves && own ? `halves of it, --route ${halves.join(" --route ")}, or single hosts (/${isIPv6(own.address) ? 128 : 32}); its own hosts are out of reach then` : `${ipFor(route)} route del ${route}${other.dev && ` dev ${other.dev}`}, or leave that --route out`;
   throw new Failure(`Cannot route ${route} into the tunnel: ${where}`, instead);
-}
-
-/** "192.168.1.0/25" and "192.168.1.128/25" of 192.168.1.0/24: more specific than the whole, so they win over it. None of one address. */
-function halvesOf(block: string): [string, string] | undefined {
-  const [network = ""] = block.split("/");
-  const prefix = prefixOf(block);
-  const bytes = parseIPv6(network) ?? Buffer.from(network.split(".").map(Number));
-  if (prefix === 8 * bytes.length) return undefined;
-  bytes[prefix >> 3]! |= 0x80 >> (prefix & 7); // the first bit that is not the block's own
-  const upper = bytes.length === 4 ? bytes.join(".") : formatIPv6(bytes, 0);
-  return [`${network}/${prefix + 1}`, `${upper}/${prefix + 1}`];
 }
 
 /**
@@ -181,8 +175,3 @@ function resolver(tun: string, dns: string[], machine: Machine): Change[] {
     { run: `mount --bind ${file} ${target}`, undo: `umount --lazy ${target}`, otherwise: copies },
   ];
 }
-
-const ipFor = (address: string) => (address.includes(":") ? "ip -6" : "ip");
-
-/** A route to this address alone. */
-export const hostRoute = (address: string) => `${address}/${isIPv6(address) ? 128 : 32}`;

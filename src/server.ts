@@ -2,10 +2,10 @@
  * The server: TUN on one side, a TCP connection to each client on the other, one loop between them. Compare with
  * client.ts, of the same shape: it connects where the server listens, and has one peer where the server has many.
  */
-import { innerAddresses, IPV6, serverChanges } from "./changes.ts";
+import { innerAddresses, insideOf, IPV6, serverChanges } from "./changes.ts";
 import { Clients } from "./clients.ts";
 import { watch } from "./loop.ts";
-import { canCarryIPv6, checkDevice, checkFree } from "./machine.ts";
+import { canCarryIPv6, checkDevice, checkFree, strays } from "./machine.ts";
 import { serverOptions } from "./options.ts";
 import { atExit, fail, program } from "./program.ts";
 import { Setup } from "./setup.ts";
@@ -28,11 +28,14 @@ program(async () => {
   const machine = await setup.begin(tun.name); //                what this machine has, before we change anything
   if (options.configure) checkDevice(machine, options.nat);
   const wish6 = options.secret && canCarryIPv6(tun.name, mtu) ? options.subnet6 : undefined; // no handshake, no IPv6 addresses
-  const warning = checkFree(machine, innerAddresses(subnet.network, subnet.prefix, wish6), "--subnet BLOCK");
-  if (warning) trace.note(warning);
   const gateway = subnet.network + 1;
+  const inside = insideOf({ address: gateway, prefix: subnet.prefix, mtu, subnet6: wish6 });
+  const warning = checkFree(machine, inside, "--subnet BLOCK");
+  if (warning) trace.note(warning);
   const { toDo, missing } = await setup.make(serverChanges({ ...options, subnet6: wish6 }, gateway, machine));
   const subnet6 = missing.has(IPV6) ? undefined : wish6;
+  const stray = setup.runs && (await strays(subnet6 ? inside : inside.slice(0, 1), tun.name));
+  if (stray) trace.note(stray);
 
   const clients = new Clients({ ...options, subnet6 }, tun, listener); // each will be one more fd; who holds which inner address
   atExit(() => clients.end()); //                                before the changes are undone

@@ -28,6 +28,11 @@ export class Setup {
     this.configure = configure;
   }
 
+  /** Are changes run? Else they are the user's to type. */
+  get runs(): boolean {
+    return this.configure && !this.dropped;
+  }
+
   /** Waits for the keepers of killed programs, then reads what this machine has. `tun`: our interface. Errors: a Failure. */
   async begin(tun: string): Promise<Machine> {
     if (this.configure) {
@@ -49,9 +54,9 @@ export class Setup {
     const then = new Map(this.done);
     const fresh = changes.filter((change) => note(change, then));
     const some = fresh.length > 0;
-    if (!this.configure || this.dropped) {
+    if (!this.runs) {
       for (const change of fresh) note(change, this.done);
-      return { toDo: some ? toType(fresh) : "", some, missing };
+      return { toDo: some ? toType(fresh, this.dropped) : "", some, missing };
     }
     for (let group = firstGroup(fresh); group.length > 0; group = firstGroup(fresh)) {
       fresh.splice(0, group.length);
@@ -164,10 +169,12 @@ function firstGroup(changes: Change[]): Change[] {
   return changes.slice(0, end < 0 ? BATCH : Math.max(end, 1));
 }
 
-function toType(changes: Change[]): string {
+/** What the user has to type; with `leaving`, also what takes it back, because the rest of it is taken back by us. */
+function toType(changes: Change[], leaving: boolean): string {
   const what = LAB_HOST ? `${nextTerminal(`make configure-${LAB_HOST}`)}, which runs on the ${LAB_HOST}:` : "Type in the next terminal, as root:";
   const typed = ({ run, input }: Change) => (input ? `printf '${input.replaceAll("\n", "\\n")}' | ${run}` : run.replace(/^nft (.*[{;].*)/, "nft '$1'"));
-  return ["", what, ...changes.map((change) => `  ${typed(change)}`)].join("\n");
+  const undone = changes.flatMap(({ undo }) => (leaving && undo !== undefined ? [`  ${undo}`] : [])).reverse();
+  return ["", what, ...changes.map((change) => `  ${typed(change)}`), ...(undone.length > 0 ? ["and, when this program has ended:", ...undone] : [])].join("\n");
 }
 
 export const nextTerminal = (command: string) => `${chalk.bold.inverse(" next terminal ")} ${chalk.bold(command)}`;
