@@ -106,7 +106,7 @@ labTest("a second client of the same host that would take all, too, is refused, 
   await startServer(lab, "--tun", "tun1", "--port", "5556", "--subnet", "10.9.0.0/24", "--subnet6", "off");
   await startFar(lab, FAR[0]!);
   const before = snapshot(lab, "client");
-  for (const [port, route, words] of [["5556", "0.0.0.0/0", /table 86 has routes of tun0/], ["5556", "203.0.113.0/24", /end the other client first/], ["5555", "9.9.9.9/32", /on this machine tun0 has 10\.8\.0\.2/]] as const) {
+  for (const [port, route, words] of [["5556", "0.0.0.0/0", /table 86 has a route out of tun0 already/], ["5556", "203.0.113.0/24", /end the other client first/], ["5555", "9.9.9.9/32", /on this machine tun0 has 10\.8\.0\.2/]] as const) {
     const second = startProgram(lab, "client", "client", [FAR[0]!, "--tun", "tun1", "--port", port, "--configure", "--route", route], SECRET);
     assert.equal(await second.ended, 1);
     assert.match(second.output, /^error Cannot /m);
