@@ -73,7 +73,7 @@ export class Cipher {
 
   private transform(memory: Memory, at: number, length: number, ad: number): number {
     memory.check(at - ad, ad + length + TAG_LENGTH);
-    memory.check(at, length); // below zero it could hide in the sum
+    memory.check(at, length); // separately: a negative length could pass the combined check above
     const address = memory.address + at;
     if (this.context === null) throw new Error("Cannot use a cipher: it was freed");
     if (this.usedUp) throw new Error("Cannot use a cipher: its nonce counter is used up");
@@ -83,6 +83,45 @@ export class Cipher {
     must(EVP_CipherUpdate(this.context, null, this.outLength.address, address - ad, ad), "add the header");
     must(EVP_CipherUpdate(this.context, address, this.outLength.address, address, length), "transform");
     return address;
+  }
+}
+
+/** The two keys of a session, 32 bytes each, named from this end's point of view. */
+export interface SessionKeys {
+  send: Buffer;
+  receive: Buffer;
+}
+
+/** A session's two ciphers. rekey.ts gives them fresh keys, each between two frames. */
+export class Keys {
+  sealer: Cipher;
+  opener: Cipher;
+  private freed = false;
+
+  constructor({ send, receive }: SessionKeys) {
+    this.sealer = new Cipher(send, "seal");
+    this.opener = new Cipher(receive, "open");
+  }
+
+  /** From the next frame on, this key seals what we send. */
+  sendWith(key: Buffer): void {
+    if (this.freed) return;
+    this.sealer.free();
+    this.sealer = new Cipher(key, "seal");
+  }
+
+  /** From the next frame on, this key opens what we receive. */
+  receiveWith(key: Buffer): void {
+    if (this.freed) return;
+    this.opener.free();
+    this.opener = new Cipher(key, "open");
+  }
+
+  /** Lets go of both. */
+  free(): void {
+    this.freed = true;
+    this.sealer.free();
+    this.opener.free();
   }
 }
 

@@ -12,8 +12,9 @@ import { Memory, read, write } from "./libc.ts";
 import { OFFLOAD_HEADER } from "./offload.ts";
 import { innerDestination, parseCidr } from "./packet.ts";
 import { Router } from "./router.ts";
-import { memory, packet, tunnel } from "./testing.ts";
-import { inbound, outbound, type Peer } from "./tunnel.ts";
+import type { Peer } from "./peer.ts";
+import { packet, session } from "./testing.ts";
+import { outbound } from "./tunnel.ts";
 
 const PROCESSES = 6; // about one in thirty has boxes
 const QUIET = 5; // rounds in a row
@@ -25,21 +26,21 @@ const isQuiet = (figures: number[]) =>
 
 /** Bytes of heap for each packet, in rounds of 16,000; half of the packets are dropped. */
 function measure(): number[] {
-  const it = tunnel("xor+aes");
+  const it = session();
   const one = Buffer.concat([Buffer.alloc(OFFLOAD_HEADER), packet(100)]);
   const router = new Router<Peer>(parseCidr("192.168.7.0/24")!); // an address that is more than 2^31
   const address = router.offer()!;
-  router.claim(address, it.client);
+  router.lease(address, it.client.peer);
   let count = 0;
   one.writeUInt32BE(address, OFFLOAD_HEADER + 16);
   const peerFor = (bytes: Buffer, at: number, length: number) => (count++ % 2 ? router.clientAt(innerDestination(bytes, at, length, undefined))! : "test");
-  const arrived = new Memory(2048);
+  const [sent, arrived] = [new Memory(2048), new Memory(2048)];
   const round = () => {
-    one.copy(memory.bytes);
-    for (let i = 0; i < 8; i++) write(it.clientKernel, memory, 0, one.length);
-    outbound(it.tuns.client, peerFor);
-    inbound(it.server, it.tuns.server);
-    for (let i = 0; i < 4; i++) assert.equal(read(it.serverKernel, arrived, 0, 2048), one.length);
+    one.copy(sent.bytes);
+    for (let i = 0; i < 8; i++) write(it.client.kernel, sent, 0, one.length);
+    outbound(it.client.tun, peerFor);
+    it.server.receive();
+    for (let i = 0; i < 4; i++) assert.equal(read(it.server.kernel, arrived, 0, 2048), one.length);
   };
   // Until the compiler is done with the code, its own work shows. A garbage collection makes a figure negative: there must be none.
   const figures: number[] = [];

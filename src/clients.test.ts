@@ -3,41 +3,48 @@ import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { connect, type Socket } from "node:net";
 import { after, type TestContext, test } from "node:test";
-import { Clients } from "./clients.ts";
+import { type Client, Clients } from "./clients.ts";
 import { aesFraming, Control, FrameType } from "./frame.ts";
 import { encodeWish, Handshake, type Wish } from "./handshake.ts";
 import { close, Memory, read, write } from "./libc.ts";
 import { ready } from "./loop.ts";
 import { type ServerOptions, serverOptions } from "./options.ts";
 import { formatIPv4, parseCidr, parseIPv4 } from "./packet.ts";
-import { checkPulse } from "./pulse.ts";
-import { startSession } from "./session.ts";
-import { connectTcp, listenTcp } from "./tcp.ts";
-import { seal, SOCK_SEQPACKET, socketPair, until } from "./testing.ts";
-import { DOWN, trace, UP } from "./trace.ts";
-import { inbound, Peer, sendControl } from "./tunnel.ts";
+import type { Peer } from "./peer.ts";
+import type { Heartbeat } from "./pulse.ts";
+import { connectTcp, type TcpSocket } from "./sockets.ts";
+import { tcp, type TcpLink, TcpPort } from "./tcp.ts";
+import { dialIdle, seal, SOCK_SEQPACKET, socketPair, until } from "./testing.ts";
+import { trace } from "./trace.ts";
 
 const SECRET = randomBytes(32);
 const PORT = 5552;
 const options = { secret: SECRET, subnet: parseCidr("10.8.0.0/29")!, mtu: 1400, maxClients: 253 } as ServerOptions;
-const clients = new Clients(options, { fd: socketPair(SOCK_SEQPACKET)[0], name: "tun0", header: 10 }, listenTcp("127.0.0.1", PORT));
-after(() => clients.end());
+
+/** A server's clients on a port of loopback. */
+function serve(number: number) {
+  const port = tcp.open({ listen: "127.0.0.1", port: number, handshake: true });
+  const clients = new Clients(options, { fd: socketPair(SOCK_SEQPACKET)[0], name: "tun0", header: 10 });
+  port.serve(clients);
+  return { clients, end: () => (port.end(), clients.end()) };
+}
+const { clients, end } = serve(PORT);
+after(end);
 
 const holder = (address: string) => clients.router.clientAt(parseIPv4(address)!);
+const receive = (peer: Peer) => (peer.link as TcpLink).receive(peer);
 
 /** A session whose client has not sent a sealed frame yet. */
-async function shakeHands(wish?: Wish, port = PORT) {
-  const socket = await connectTcp(["127.0.0.1"], port);
-  const { keys, config } = await startSession(socket, SECRET, wish);
-  const peer = new Peer(socket, UP, DOWN, keys);
-  return { ...config, peer, text: formatIPv4(config.address), leave: () => sendControl(peer, Control.goodbye) };
+async function shakeHands(wish?: Wish, number = PORT) {
+  const { config, ...idle } = await dialIdle("127.0.0.1", number, SECRET, wish);
+  return { ...config, ...idle, text: formatIPv4(config.address), leave: () => idle.peer.sendControl(Control.goodbye) };
 }
 
 /** A client that is connected, and holds its address. */
 async function join(wish?: Wish) {
   const client = await shakeHands(wish);
   const before = holder(client.text);
-  sendControl(client.peer, Control.keepalive);
+  client.peer.sendControl(Control.keepalive);
   await until(() => holder(client.text) !== before);
   return client;
 }
@@ -65,7 +72,7 @@ test("with its token, a client takes its address over from a connection that is 
   const again = await shakeHands(old);
   assert.equal(again.text, old.text);
   assert.equal(holder(old.text), held, "not before it has proven itself");
-  sendControl(again.peer, Control.keepalive);
+  again.peer.sendControl(Control.keepalive);
   await until(() => holder(old.text) !== held);
   assert.ok(held.peer.closed);
   assert.match(said(), /client 10\.8\.0\.2 from .* left: it connected again, from 127\.0\.0\.1:\d+ \(0 connected\)\nclient 10\.8\.0\.2 connected .* \(1 connected\)/);
@@ -78,9 +85,9 @@ test("with its token, a client takes its address over from a connection that is 
 test("the address of a connection that died goes to another client only when no other is left: its own may come back", async (t) => {
   const said = notes(t);
   const [lost, other] = [await join(), await join()];
-  sendControl(holder(lost.text)!.peer, Control.keepalive);
-  assert.ok(await ready(lost.peer.socket.fd, "readable", 5000));
-  close(lost.peer.socket.fd); // with a frame unread, so with a reset
+  holder(lost.text)!.peer.sendControl(Control.keepalive);
+  assert.ok(await ready(lost.fd, "readable", 5000));
+  close(lost.fd); // with a frame unread, so with a reset
   await until(() => clients.router.size === 1);
   assert.match(said(), /client 10\.8\.0\.2 from .* left: ECONNRESET/);
   const newcomers = [await join(), await join()];
@@ -94,9 +101,13 @@ test("the address of a connection that died goes to another client only when no 
 test("so it is when we end the connection, for a broken stream or no answer; not when the client ended, for it comes back without its token", async (t) => {
   const said = notes(t);
   const ends: [left: RegExp, next: string, end: (client: Awaited<ReturnType<typeof join>>) => void][] = [
-    [/wrong tag/, "10.8.0.3", ({ peer, leave }) => (peer.sealer!.counter++, leave())],
-    [/it has not answered/, "10.8.0.3", ({ text }) => (Object.assign(holder(text)!.peer, { awaitsAnswer: true, silentChecks: 4 }), checkPulse(holder(text)!.peer))],
-    [/without a goodbye/, "10.8.0.2", ({ peer }) => close(peer.socket.fd)],
+    [/wrong tag/, "10.8.0.3", ({ peer, leave }) => (peer.keys!.sealer.counter++, leave())],
+    [/it has not answered/, "10.8.0.3", ({ text }) => {
+      const pulse = holder(text)!.peer.pulse as Heartbeat;
+      Object.assign(pulse, { awaitsAnswer: true, silentChecks: 4 });
+      pulse.check();
+    }],
+    [/without a goodbye/, "10.8.0.2", ({ fd }) => close(fd)],
     [/it said goodbye/, "10.8.0.2", ({ leave }) => leave()],
   ];
   for (const [left, next, end] of ends) {
@@ -136,7 +147,7 @@ test("a replayed message 1, with a wish and the right token, takes nothing and d
   aesFraming.putHeader(frame.bytes, 0, FrameType.handshake, message.length);
   message.copy(frame.bytes, 4);
   for (let i = 0; i < 3; i++) {
-    const { fd } = await connectTcp(["127.0.0.1"], PORT);
+    const { fd } = (await connectTcp("127.0.0.1", PORT, 5000)) as TcpSocket;
     write(fd, frame, 0, 4 + message.length);
     assert.ok(await ready(fd, "readable", 5000), "it is answered");
     frame.bytes.writeUInt32BE(0x03000014, 200); // a control frame, sealed with a key that nobody has
@@ -160,9 +171,9 @@ test("a wish that makes no sense is refused", async (t) => {
 
 test("when 128 have not proven themselves, a newcomer gets in: one that is silent makes room, or one without a sealed frame; both are told of", async (t) => {
   const said = notes(t);
-  const crowded = new Clients(options, { fd: socketPair(SOCK_SEQPACKET)[0], name: "tun0", header: 10 }, listenTcp("127.0.0.1", PORT + 1));
-  t.after(() => crowded.end());
-  const strangers = crowded["strangers"];
+  const crowded = serve(PORT + 1);
+  t.after(crowded.end);
+  const strangers = crowded.clients["strangers"];
   const silent = (count: number, localAddress: string) =>
     Promise.all(Array.from({ length: count }, () => new Promise<Socket>((resolve) => {
       const socket = connect({ port: PORT + 1, host: "127.0.0.1", localAddress }, () => resolve(socket)).resume();
@@ -176,7 +187,7 @@ test("when 128 have not proven themselves, a newcomer gets in: one that is silen
   await until(() => said().includes("127.0.0.2") && waiting.some(({ readableEnded }) => readableEnded));
   assert.match(said(), /^refused 127\.0\.0\.1:\d+: made room: more than 128 .*, and no address has more of them\nrefused 127\.0\.0\.2:\d+: made room: [^\n]*$/);
   const { peer } = unproven[0]!;
-  inbound(peer, { fd: -1, name: "none", header: 10 });
+  receive(peer);
   assert.ok(peer.closed, "it was told goodbye");
   assert.equal(strangers.size, 128);
   for (const socket of waiting) socket.destroy();
@@ -188,20 +199,20 @@ test("--cipher xor: the first packet from a client's address makes it the client
   const [tunFd, kernel] = socketPair(SOCK_SEQPACKET);
   const [near, far] = socketPair();
   const tun = { fd: tunFd, name: "tun0", header: 0 };
-  const clients = new Clients(serverOptions(["--cipher", "xor"]), tun, socketPair()[0]);
+  const clients = new Clients(serverOptions(["--cipher", "xor"]), tun);
   t.after(() => {
     clients.end();
     for (const fd of [tunFd, kernel, far]) close(fd);
   });
-  await clients["serve"]({ fd: near, address: "192.168.1.100", remote: "192.168.1.100:40000" });
-  const peer = [...clients["peers"]][0]!;
-  const sender = new Peer({ fd: far, address: "", remote: "" }, UP, DOWN);
+  const socket = { fd: near, address: "192.168.1.100", remote: "192.168.1.100:40000" };
+  await new TcpPort(PORT, false).answer(socket, clients);
+  const [{ peer }] = [...clients.all] as [Client];
   const passes = (source: string) => {
-    const frame = seal(sender, FrameType.data, Buffer.from(`450000144000400040010000${source}08080808`, "hex"));
+    const frame = seal(peer, FrameType.data, Buffer.from(`450000144000400040010000${source}08080808`, "hex"));
     const memory = new Memory(64);
     frame.copy(memory.bytes);
     write(far, memory, 0, frame.length);
-    inbound(peer, tun);
+    receive(peer);
     return read(kernel, memory, 0, 64) > 0;
   };
   assert.deepEqual(["00000000", "0a080001", "0a080007", "0a080002", "00000000", "0a080007"].map(passes), [false, false, true, false, false, true]);

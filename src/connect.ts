@@ -6,26 +6,33 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { type Change, innerAddresses, insideOf } from "./changes.ts";
 import { run } from "./command.ts";
-import type { ClientConfig, SessionKeys } from "./handshake.ts";
-import { close } from "./libc.ts";
+import type { SessionKeys } from "./aes.ts";
+import type { ClientConfig } from "./handshake.ts";
+import { ECONNREFUSED, EINVAL } from "./libc.ts";
 import { canCarryIPv6, checkFree, type Machine, readAgain, strays } from "./machine.ts";
 import type { ClientOptions } from "./options.ts";
 import { Failure } from "./program.ts";
 import { clientChanges, renewal } from "./routes.ts";
-import { startSession, WrongSecret } from "./session.ts";
+import { Names, resolve } from "./names.ts";
+import type { Peer } from "./peer.ts";
+import type { Heartbeat } from "./pulse.ts";
+import { ClientHandshake, noSession, WrongSecret } from "./session.ts";
 import { Setup } from "./setup.ts";
-import { connectTcp, resolve, type TcpSocket } from "./tcp.ts";
+import { type Answer, type Port, Unreachable } from "./transport.ts";
 import { trace } from "./trace.ts";
-import type { Peer } from "./tunnel.ts";
 
 const FIRST_PAUSE = 500; // ms, at most, before the first try …
 const LONGEST_PAUSE = 30_000; // … and before each of the later ones
+const DIAL_DEADLINE = 10_000; // ms, for all addresses of a name together
 
 export interface Session {
-  socket: TcpSocket;
+  readonly remote: string;
+  readonly address: string; // the server's: "192.168.1.1"
+  readonly attach: Answer["attach"]; // makes it a peer's link
   keys: SessionKeys | undefined; // undefined: --cipher xor
   config: ClientConfig;
-  peer?: Peer; // once the loop watches it
+  peer?: Peer; // once it is attached
+  pulse?: Heartbeat; // of that peer
   answered: boolean; // has the server ever sent a frame, in this session or one before it?
   useless: boolean; // this machine could not be configured for it
   failures: number; // tries without a frame from the server, before this session
@@ -34,23 +41,47 @@ export interface Session {
 /** Has the server sent a frame in this session? */
 const heard = ({ peer }: Session) => peer !== undefined && peer.framesReceived > 0;
 
-/** One try: a TCP connection, fresh keys, and an inner address, that of the session `before` if the server still has it. Errors: a Failure. */
-export async function connect(options: ClientOptions, end: OwnEnd, before?: Session, addresses?: string[]): Promise<Session> {
+/**
+ * One try: a connection, fresh keys, and an inner address, that of the session `before` if the server still has it.
+ * Errors: a Failure.
+ */
+export async function openSession(options: ClientOptions, end: OwnEnd, port: Port, before?: Session, addresses?: string[]): Promise<Session> {
+  const handshake = options.secret && new ClientHandshake(options.secret, before?.config);
   const prepare = async (address: string) => before && end.spare(address);
-  const socket = await connectTcp(addresses ?? (await resolve(options.server)), options.port, prepare);
-  const session = { socket, answered: before !== undefined && (before.answered || heard(before)), useless: false, failures: 0 };
+  const answer = await reach(port, addresses ?? (await resolve(options.server)), handshake?.message1, prepare);
+  const { remote, address, attach } = answer;
+  const answered = before !== undefined && (before.answered || heard(before));
   try {
-    const { keys, config }: { keys?: SessionKeys; config: ClientConfig } = options.secret
-      ? await startSession(socket, options.secret, before?.config)
-      : { config: { ...options.address, mtu: options.mtu } };
-    const mtu = Math.min(config.mtu, options.mtu);
-    const ours = { ...config, mtu, subnet6: canCarryIPv6(options.tun, mtu) ? config.subnet6 : undefined };
-    end.check(ours, socket.address); // before we prove ourselves: a server whose session is of no use to us keeps our address for us
-    return { ...session, keys, config: ours };
+    const given: { keys?: SessionKeys; config: ClientConfig } = handshake?.finish(answer.message2, remote) ?? { config: { ...options.address, mtu: options.mtu } };
+    const mtu = Math.min(given.config.mtu, options.mtu);
+    const config = { ...given.config, mtu, subnet6: canCarryIPv6(options.tun, mtu) ? given.config.subnet6 : undefined };
+    end.check(config, address); // before we prove ourselves: a server whose session is of no use to us keeps our address for us
+    return { remote, address, attach, keys: given.keys, config, answered, useless: false, failures: 0 };
   } catch (error) {
-    close(socket.fd);
+    answer.hangUp();
     throw error;
   }
+}
+
+/** Dials one address after the other, until one answers. `prepare` is called before each. Errors: a Failure. */
+export async function reach(port: Port, addresses: string[], message1?: Buffer, prepare = async (_address: string): Promise<unknown> => undefined): Promise<Answer & { address: string }> {
+  const failed: Unreachable[] = [];
+  for (const address of addresses) {
+    await prepare(address);
+    try {
+      return { address, ...(await port.dial(address, DIAL_DEADLINE / addresses.length, message1)) };
+    } catch (error) {
+      if (!(error instanceof Unreachable)) throw noSession(address, error);
+      failed.push(error);
+    }
+  }
+  const hints: Record<number, string> = {
+    [-ECONNREFUSED]: "the machine answers, but nothing listens there: start the server, or check --port",
+    [-EINVAL]: "write a link-local address with this machine's interface: fe80::1%eth0",
+  };
+  const hint = failed.map(({ errno }) => hints[errno]).find(Boolean);
+  const reasons = failed.map(({ message }) => message).join(", nor to ");
+  throw new Failure(`Cannot connect to ${reasons}`, hint ?? "check the address with ping, and that no firewall blocks the port");
 }
 
 /** This machine's end of the tunnel: its addresses, what is routed into it, and the way to the server. Run, or printed to be typed. */
@@ -78,14 +109,14 @@ export class OwnEnd {
    * Errors: a Failure, but for a session that is not the first one: that one ends, and the next one is another try.
    */
   async configure(session: Session): Promise<void> {
-    const { config, socket } = session;
+    const { config, address, remote } = session;
     const before = this.config;
     try {
       if (before && describe(config) === describe(before)) return;
-      const warning = this.check(config, socket.address);
+      const warning = this.check(config, address);
       if (warning) trace.note(warning);
-      const toDo = await this.arrange(config, socket.address);
-      trace.note(`connected to ${socket.remote}: this end of the tunnel is ${before ? "now " : ""}${describe(config)}${toDo}`);
+      const toDo = await this.arrange(config, address);
+      trace.note(`connected to ${remote}: this end of the tunnel is ${before ? "now " : ""}${describe(config)}${toDo}`);
       this.setup.dropRoot(this.options.user);
     } catch (error) {
       if (!before || !(error instanceof Failure)) throw error;
@@ -147,22 +178,22 @@ export class OwnEnd {
  * Connects again, as often as it takes. Errors: a Failure with --once, where a new try is in vain, or where it was connected but
  * never heard.
  */
-export async function reconnect(options: ClientOptions, end: OwnEnd, before: Session, reason: string): Promise<Session> {
+export async function reconnect(options: ClientOptions, end: OwnEnd, port: Port, before: Session, reason: string): Promise<Session> {
   const lostAt = performance.now();
-  const lost = `Lost the server ${before.socket.remote}: ${reason}`;
+  const lost = `Lost the server ${before.remote}: ${reason}`;
   // Without a handshake, two different ciphers show only so.
   if (!options.secret && !before.answered && !heard(before)) throw new Failure(lost, "start both ends with --cipher xor, or both without; or is the server full?");
   if (options.once) throw new Failure(lost, "start the server, then this client again");
 
   let problem = lost;
-  const names = new Names(options.server, before.socket.address);
+  const names = new Names(options.server, before.address);
   for (let failures = heard(before) && !before.useless ? 0 : before.failures; ; failures++) {
     const pause = backOff(failures);
     trace.note(`${problem}; trying again in ${seconds(pause)} s`);
     names.lookUp(); // nobody waits for it: the way to the name server may lead into the tunnel
     await sleep(pause);
     try {
-      const session = await connect(options, end, before, names.addresses);
+      const session = await openSession(options, end, port, before, names.addresses);
       const same = describe(session.config) === describe(before.config);
       const again = `connected again after ${seconds(performance.now() - lostAt)} s`;
       trace.note(same ? `${again}: this end of the tunnel is still ${describe(session.config)}` : `${again}, but with another address or MTU`);
@@ -171,29 +202,6 @@ export async function reconnect(options: ClientOptions, end: OwnEnd, before: Ses
       if (!(error instanceof Failure) || error instanceof WrongSecret) throw error;
       problem = error.message;
     }
-  }
-}
-
-/** The server's addresses: the one of before, until its name is found. */
-class Names {
-  addresses: string[];
-  private readonly name: string;
-  private busy = false;
-
-  constructor(name: string, before: string) {
-    this.name = name;
-    this.addresses = [before];
-  }
-
-  async lookUp(): Promise<void> {
-    if (this.busy) return;
-    this.busy = true;
-    try {
-      this.addresses = await resolve(this.name);
-    } catch {
-      // those that we have stay; the next try looks again
-    }
-    this.busy = false;
   }
 }
 

@@ -1,40 +1,13 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { aesFraming, BrokenStream, type Framing, FrameReader, FrameType, handshakeFraming, xorFraming } from "./frame.ts";
-import { close, Memory, write } from "./libc.ts";
-import { random, SEED, socketPair } from "./testing.ts";
+import { aesFraming, BrokenStream, type Framing, FrameType, handshakeFraming, xorFraming } from "./frame.ts";
+import { deframe, random, SEED } from "./testing.ts";
 
 function frame(framing: Framing, type: FrameType, body: Buffer): Buffer {
   const bytes = Buffer.alloc(framing.header + body.length, body.length);
   framing.putHeader(bytes, 0, type, body.length);
   body.copy(bytes, framing.header);
   return bytes;
-}
-
-/** Feeds the stream in the given pieces, and collects the frames that come out. */
-function deframe(framing: Framing, stream: Buffer, pieces: (rest: number) => number): { type: number; body: string }[] {
-  const [near, far] = socketPair();
-  const reader = new FrameReader(framing);
-  const memory = new Memory(Math.ceil(stream.length / 4) * 4 + 4);
-  stream.copy(memory.bytes);
-  const frames: { type: number; body: string }[] = [];
-  try {
-    for (let at = 0; at < stream.length; ) {
-      const size = Math.min(pieces(stream.length - at), stream.length - at, 100_000);
-      assert.equal(write(far, memory, at, size), size);
-      at += size;
-      for (let taken = 0; taken < size; ) {
-        const count = reader.fill(near);
-        assert.ok(count > 0, `fill() said ${count}`);
-        taken += count;
-        while (reader.next()) frames.push({ type: reader.type, body: reader.memory.bytes.toString("hex", reader.start, reader.end) });
-      }
-    }
-  } finally {
-    close(near);
-    close(far);
-  }
-  return frames;
 }
 
 test("a frame of the original C protocol: 00 04 and four XORed bytes", () => {
@@ -51,17 +24,17 @@ for (const [name, framing] of [["xor", xorFraming], ["xor+aes", aesFraming]] as 
   const stream = Buffer.concat(bodies.map((body) => frame(framing, FrameType.data, body)));
   const expected = bodies.map((body) => ({ type: FrameType.data as number, body: body.toString("hex") }));
 
-  test(`next() finds every frame in a stream fed one byte at a time (${name})`, () => {
+  test(`wholeFrame() finds every frame in a stream fed one byte at a time (${name})`, () => {
     const small = Buffer.concat(bodies.filter((body) => body.length < 2000).map((body) => frame(framing, FrameType.data, body)));
     assert.deepEqual(deframe(framing, small, () => 1), expected.filter(({ body }) => body.length < 4000));
   });
 
-  test(`next() finds every frame in a stream split at random (${name}, seed ${SEED})`, () => {
+  test(`wholeFrame() finds every frame in a stream split at random (${name}, seed ${SEED})`, () => {
     const below = random(SEED);
     for (let round = 0; round < 50; round++) assert.deepEqual(deframe(framing, stream, () => 1 + below(30_000)), expected);
   });
 
-  test(`the reader never runs out of room, however long the stream (${name}, seed ${SEED})`, () => {
+  test(`the link never runs out of room, however long the stream (${name}, seed ${SEED})`, () => {
     const below = random(SEED);
     const long = Array.from({ length: 60 }, (_, i) => Buffer.alloc(4 * (1 + below(i % 3 ? 400 : 16_000)), i));
     const frames = deframe(framing, Buffer.concat(long.map((body) => frame(framing, FrameType.data, body))), () => 1 + below(100_000));

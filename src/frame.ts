@@ -15,7 +15,6 @@
  *   14     …    the packet, then 0–3 zero bytes up to a multiple of 4
  */
 import { TAG_LENGTH } from "./aes.ts";
-import { Memory, read } from "./libc.ts";
 import { OFFLOAD_HEADER } from "./offload.ts";
 import { MAX_PACKET } from "./tun.ts";
 
@@ -35,6 +34,7 @@ export interface Framing {
   readonly packet: number; // before the IP packet itself, in each record
   readonly align: number; // a record is padded to a multiple of this
   readonly tag: number; // after the body's records
+  readonly typed: boolean; // does the header begin with a FrameType? Without one, every frame is data
   readonly batches: boolean; // may a frame carry several packets?
   readonly maxBody: number;
   putHeader(bytes: Buffer, at: number, type: FrameType, bodyLength: number): void;
@@ -52,6 +52,7 @@ export const aesFraming: Framing = {
   packet: RECORD + OFFLOAD_HEADER,
   align: 4, // so that every body starts at a multiple of 4 in memory, and XOR can go word by word
   tag: TAG_LENGTH,
+  typed: true,
   batches: true,
   maxBody: BATCH + RECORD + pad(OFFLOAD_HEADER + MAX_PACKET, 4) + TAG_LENGTH,
   putHeader(bytes, at, type, bodyLength) {
@@ -76,6 +77,7 @@ export const xorFraming: Framing = {
   packet: 0,
   align: 1,
   tag: 0,
+  typed: false,
   batches: false,
   maxBody: MAX_PACKET,
   putHeader(bytes, at, _type, bodyLength) {
@@ -94,52 +96,13 @@ function checkLength(length: number, min: number, max: number): number | string 
 export class BrokenStream extends Error {}
 
 /**
- * Finds frames in a stream that may be split anywhere. `fill()` is one read() from the socket; then each `next()` that
- * returns true shows one whole frame: type, and body from `start` to `end` in `memory`.
+ * The size of the frame that begins at bytes[from], header included; 0 while a part of it has not come yet.
+ * Throws BrokenStream if its header makes no sense.
  */
-export class FrameReader {
-  readonly memory: Memory;
-  type: FrameType = FrameType.data;
-  start = 0;
-  end = 0;
-  private head = 0; // first byte not yet given out by next()
-  private tail = 0; // end of what was read
-  private readonly framing: Framing;
-
-  constructor(framing: Framing) {
-    this.framing = framing;
-    this.memory = new Memory(2 * pad(framing.header + framing.maxBody, 4));
-  }
-
-  /** One read() of as much as fits. Bytes read, 0 at the end of the stream, or a negative errno. */
-  fill(fd: number): number {
-    const { bytes } = this.memory;
-    if (this.head === this.tail) this.head = this.tail = 0;
-    else if (this.head > bytes.length / 2) {
-      bytes.copyWithin(0, this.head, this.tail); // less than one frame: next() gave out all whole ones
-      this.tail -= this.head;
-      this.head = 0;
-    }
-    const count = read(fd, this.memory, this.tail, bytes.length - this.tail);
-    if (count > 0) this.tail += count;
-    return count;
-  }
-
-  /** Bytes that were read and not yet given out. */
-  get rest(): number {
-    return this.tail - this.head;
-  }
-
-  /** Moves to the next whole frame; false if there is none yet. Throws BrokenStream where a header makes no sense. */
-  next(): boolean {
-    const { header } = this.framing;
-    if (this.tail - this.head < header) return false;
-    const length = this.framing.bodyLength(this.memory.bytes, this.head);
-    if (typeof length === "string") throw new BrokenStream(length);
-    if (this.tail - this.head < header + length) return false;
-    this.type = this.framing.header === 4 ? (this.memory.bytes[this.head] as FrameType) : FrameType.data;
-    this.start = this.head + header;
-    this.end = this.head = this.start + length;
-    return true;
-  }
+export function wholeFrame(framing: Framing, bytes: Buffer, from: number, to: number): number {
+  if (to - from < framing.header) return 0;
+  const length = framing.bodyLength(bytes, from);
+  if (typeof length === "string") throw new BrokenStream(length);
+  const size = framing.header + length;
+  return to - from < size ? 0 : size;
 }

@@ -9,7 +9,7 @@
  */
 import { createCipheriv, createDecipheriv, createHash, createPublicKey } from "node:crypto";
 import { diffieHellman, generateKeyPairSync, hkdfSync, type KeyObject } from "node:crypto";
-import { KEY_LENGTH, TAG_LENGTH } from "./aes.ts";
+import { KEY_LENGTH, type SessionKeys, TAG_LENGTH } from "./aes.ts";
 import { BrokenStream } from "./frame.ts";
 import { embed, formatIPv4, parseIPv4, parsePrefix96, type Prefix96 } from "./packet.ts";
 
@@ -17,12 +17,6 @@ const NAME = "Noise_NNpsk0_25519_AESGCM_SHA256"; // exactly 32 bytes: h starts a
 const PROLOGUE = Buffer.from("simple-vpn/1"); // both ends must mean the same protocol and version
 export const REKEY_PROLOGUE = Buffer.from("simple-vpn/1 rekey"); // inside a session: no message of one kind passes for the other
 const DH_LENGTH = 32;
-
-/** The two keys of a session, 32 bytes each, named from this end's point of view. */
-export interface SessionKeys {
-  send: Buffer;
-  receive: Buffer;
-}
 
 /** What the server tells a client: JSON in message 2's payload, so that later versions can add to it. */
 export interface ClientConfig {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { BURST, HandshakeRate, MAX_UNPROVEN, oneTooMany, RATE, Refusals, type Stranger } from "./limits.ts";
+import { BURST, HandshakeRate, MAX_UNPROVEN, oneTooMany, RATE, Refusals } from "./limits.ts";
 
 test("allows() lets an address begin BURST handshakes at once, then RATE a second; a second address has its own", () => {
   const rate = new HandshakeRate();
@@ -43,15 +43,15 @@ test("an IPv6 source counts as its /64, for whoever has one address of it has 2^
 
 /** A server's strangers: lets one from each source in, one after the other, and gives back who made room: its source, and the number of its arrival. */
 function door(): (...sources: string[]) => string[] {
-  const [strangers, left] = [new Set<Stranger>(), [] as string[]];
+  const [strangers, left] = [new Set<{ source: string; end: () => void }>(), [] as string[]];
   let arrivals = 0;
   return (...sources) => {
     const before = left.length;
     for (const source of sources) {
       const name = `${source} ${++arrivals}`;
-      strangers.add({ source, leave: () => left.push(name) });
+      strangers.add({ source, end: () => left.push(name) });
       const leaving = oneTooMany(strangers);
-      leaving?.leave();
+      leaving?.end();
       strangers.delete(leaving!);
     }
     assert.equal(strangers.size, arrivals - left.length);

@@ -5,7 +5,7 @@ import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { close, EAGAIN, Memory, read, write } from "./libc.ts";
 import { ready, watch } from "./loop.ts";
-import { acceptTcp, connectTcp, listenTcp, socketError, type TcpSocket } from "./tcp.ts";
+import { acceptTcp, connectTcp, listenTcp, socketError, type TcpSocket } from "./sockets.ts";
 import { socketPair, until } from "./testing.ts";
 
 const memory = new Memory(64);
@@ -94,7 +94,7 @@ test("an exception in a handler reaches uncaughtException, so that the program c
 
 test("a reset connection wakes the loop, and SO_ERROR or read() tells why", async () => {
   const listener = listenTcp("127.0.0.1", 5551);
-  const client = await connectTcp(["127.0.0.1"], 5551);
+  const client = (await connectTcp("127.0.0.1", 5551, 5000)) as TcpSocket;
   assert.ok(await ready(listener, "readable", 5000));
   const server = acceptTcp(listener) as TcpSocket;
   let errors = 0;

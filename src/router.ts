@@ -1,14 +1,23 @@
-/** Server only: which client holds which inner address. The kernel's routing table ends at tun0; this one goes on from there. */
+/**
+ * Server only: which client has which inner address. The kernel's routing table ends at tun0; this one goes on from there.
+ * An address's life has four words:
+ *
+ *   wish    the address that a client had, and asks for again in its handshake
+ *   offer   the address that the server's answer names. An offer reserves nothing, so a replayed handshake cannot use up
+ *           addresses. Later handshakes prefer the address with the fewest open offers
+ *   lease   the client has sent a sealed frame, which proves it: the address is its own until its session ends
+ *   kept    the lease ended with a connection that died. Others get this address last, for its client may come back
+ */
 import type { Cidr } from "./packet.ts";
 
-/** Leases of a subnet: the server has its first address, clients the next ones; the last is the broadcast address. */
+/** The leases of a subnet: the server has its first address, clients the next ones; the last is the broadcast address. */
 export class Router<Client> {
   readonly gateway: number;
   private readonly last: number;
   private readonly max: number;
-  private readonly holders = new Map<number, Client>(); // by address as a signed number, as packet.ts reads it from a packet
+  private readonly leases = new Map<number, Client>(); // by address as a signed number, as packet.ts reads it from a packet
   private readonly offers = new Map<number, number>(); // address → open handshakes it was offered in
-  private readonly missed = new Set<number>(); // addresses, signed: the connection died, and the client may come back
+  private readonly kept = new Set<number>(); // addresses, signed
 
   /** @param max leases at once; the subnet may have room for fewer */
   constructor(subnet: Cidr, max = Infinity) {
@@ -18,19 +27,18 @@ export class Router<Client> {
   }
 
   /**
-   * An address for a handshake: the one it wishes for, if nobody holds it or `mayTakeOver` says yes to its holder; else the lowest
-   * that is free; undefined if all are taken. An offer is no lease: a replayed handshake must cost nothing. It only steers other
-   * handshakes to other addresses: to those with the fewest offers. One that is missed counts as if it were offered to its client.
+   * An address for a handshake: its wish, if nobody has that, or if `mayTakeOver` says yes to who has it. Else the lowest free one
+   * with the fewest offers; a kept one counts as offered to its client. Undefined if all are leased.
    */
-  offer(wish = 0, mayTakeOver = (_holder: Client) => false): number | undefined {
-    const holder = this.holders.get(wish | 0);
+  offer(wish = 0, mayTakeOver = (_client: Client) => false): number | undefined {
+    const former = this.leases.get(wish | 0);
     const full = this.size >= this.max;
-    let best = this.isClients(wish) && (holder === undefined ? !full : mayTakeOver(holder)) ? wish : undefined;
+    let best = this.isClients(wish) && (former === undefined ? !full : mayTakeOver(former)) ? wish : undefined;
     if (best === undefined && full) return undefined;
     let fewest = best === undefined ? Infinity : 0;
     for (let address = this.gateway + 1; address <= this.last && fewest > 0; address++) {
-      const offers = (this.offers.get(address) ?? 0) + Number(this.missed.has(address | 0));
-      if (this.holders.has(address | 0) || offers >= fewest) continue;
+      const offers = (this.offers.get(address) ?? 0) + Number(this.kept.has(address | 0));
+      if (this.leases.has(address | 0) || offers >= fewest) continue;
       best = address;
       fewest = offers;
     }
@@ -45,11 +53,11 @@ export class Router<Client> {
     else this.offers.delete(address);
   }
 
-  /** `client` holds `address` from now on; false if it cannot: held by another, or no client's address at all. */
-  claim(address: number, client: Client): boolean {
-    if (!this.isClients(address) || this.holders.has(address | 0) || this.size >= this.max) return false;
-    this.holders.set(address | 0, client);
-    this.missed.delete(address | 0);
+  /** `client` has `address` from now on. False if it cannot: another has it, or it is no client's address at all. */
+  lease(address: number, client: Client): boolean {
+    if (!this.isClients(address) || this.leases.has(address | 0) || this.size >= this.max) return false;
+    this.leases.set(address | 0, client);
+    this.kept.delete(address | 0);
     return true;
   }
 
@@ -57,19 +65,19 @@ export class Router<Client> {
     return address > this.gateway && address <= this.last;
   }
 
-  /** Frees `address`, if `client` holds it. `missed`: as long as there are others, it is for this client only, which may come back. */
-  release(address: number, client: Client, missed = false): void {
-    if (this.holders.get(address | 0) !== client) return;
-    this.holders.delete(address | 0);
-    if (missed) this.missed.add(address | 0);
+  /** Frees `address`, if it is `client`'s. `keep`: for its client, as long as there are others. */
+  release(address: number, client: Client, keep = false): void {
+    if (this.leases.get(address | 0) !== client) return;
+    this.leases.delete(address | 0);
+    if (keep) this.kept.add(address | 0);
   }
 
-  /** Who holds `address`. */
+  /** Who has `address`. */
   clientAt(address: number): Client | undefined {
-    return this.holders.get(address | 0);
+    return this.leases.get(address | 0);
   }
 
   get size(): number {
-    return this.holders.size;
+    return this.leases.size;
   }
 }

@@ -9,25 +9,26 @@ import { canCarryIPv6, checkDevice, checkFree, strays } from "./machine.ts";
 import { serverOptions } from "./options.ts";
 import { atExit, fail, program } from "./program.ts";
 import { Setup } from "./setup.ts";
-import { endpoint, listenTcp } from "./tcp.ts";
+import { endpoint } from "./addresses.ts";
+import { tcp } from "./tcp.ts";
 import { trace, XOR_WARNING } from "./trace.ts";
 import { openTun } from "./tun.ts";
 import { outbound, tunGone } from "./tunnel.ts";
 
 program(async () => {
   const options = serverOptions(process.argv.slice(2)); //       flags, or exit 2
-  const { subnet, mtu } = options;
+  const { subnet, mtu, listen, port, secret } = options;
   trace.start("server", options.trace, options.traceFile);
   atExit(() => trace.stop());
 
   const tun = openTun(options.tun, options.offload); //          open() and ioctl(): tun0 and its fd
-  const listener = listenTcp(options.listen, options.port); //   socket(), bind() and listen(): the other fd
-  if (!options.secret) trace.note(XOR_WARNING);
+  const transport = tcp.open({ listen, port, handshake: secret !== undefined }); // socket(), bind(), listen(): the other fd
+  if (!secret) trace.note(XOR_WARNING);
 
   const setup = new Setup(options.configure);
   const machine = await setup.begin(tun.name); //                what this machine has, before we change anything
   if (options.configure) checkDevice(machine, options.nat);
-  const wish6 = options.secret && canCarryIPv6(tun.name, mtu) ? options.subnet6 : undefined; // no handshake, no IPv6 addresses
+  const wish6 = secret && canCarryIPv6(tun.name, mtu) ? options.subnet6 : undefined; // no handshake, no IPv6 addresses
   const gateway = subnet.network + 1;
   const inside = insideOf({ address: gateway, prefix: subnet.prefix, mtu, subnet6: wish6 });
   const warning = checkFree(machine, inside, "--subnet BLOCK");
@@ -37,15 +38,16 @@ program(async () => {
   const stray = setup.runs && (await strays(subnet6 ? inside : inside.slice(0, 1), tun.name));
   if (stray) trace.note(stray);
 
-  const clients = new Clients({ ...options, subnet6 }, tun, listener); // each will be one more fd; who holds which inner address
-  atExit(() => clients.end()); //                                before the changes are undone
+  const clients = new Clients({ ...options, subnet6 }, tun); //  each will be one more fd; who has which inner address
+  atExit(() => (transport.end(), clients.end())); //             before the changes are undone
+  transport.serve(clients);
   setup.dropRoot(options.user);
   const addresses = innerAddresses(gateway, subnet.prefix, subnet6).join(" and ");
-  trace.note(`listening on ${endpoint(options.listen, options.port)}: this end of the tunnel is ${addresses}, MTU ${mtu}${toDo}`);
+  trace.note(`listening on ${endpoint(listen, port)}: this end of the tunnel is ${addresses}, MTU ${mtu}${toDo}`);
 
-  // The loop: this fd, and the listener's and the clients', which clients.ts watches in the same way.
+  // The loop: this fd, and the listener's and the clients', which tcp.ts watches in the same way.
   watch(tun.fd, {
-    readable: () => outbound(tun, (packet, at, length) => clients.peerFor(packet, at, length)),
+    readable: () => outbound(tun, (packet, at, size) => clients.peerFor(packet, at, size)),
     error: () => fail(tunGone(tun)),
   });
 });

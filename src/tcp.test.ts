@@ -1,10 +1,12 @@
-/** What tcp.ts says to the kernel, byte by byte. Its sockets are tested in the lab, and in loop.test.ts. */
+/** What sockets.ts says to the kernel, byte by byte. Its sockets are tested in the lab, and in loop.test.ts. */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { readdirSync } from "node:fs";
 import { test } from "node:test";
 import * as libc from "./libc.ts";
-import { acceptTcp, endpoint, readSockaddr, resolve, sockaddr } from "./tcp.ts";
+import { endpoint, readSockaddr, sockaddr } from "./addresses.ts";
+import { resolve } from "./names.ts";
+import { acceptTcp } from "./sockets.ts";
 
 test("sockaddr() lays out both families as ip(7) and ipv6(7) say, and readSockaddr() reads them", () => {
   const layouts: Record<string, string> = {
@@ -83,12 +85,14 @@ const SANDBOX = `
       if (prctl(...args, 0, 0) !== 0) throw new Error("no sandbox: prctl " + args);
   }`;
 
-test("connectTcp(), listenTcp(): an option that a sandbox refuses is a Failure, and costs no fd", () => {
+test("reach(), listenTcp(): an option that a sandbox refuses is a Failure, and costs no fd", () => {
   const script = `${SANDBOX}
     import { readdirSync } from "node:fs";
     import { SO_REUSEADDR, TCP_USER_TIMEOUT } from "./src/libc.ts";
     import { Failure } from "./src/program.ts";
-    import { connectTcp, listenTcp } from "./src/tcp.ts";
+    import { reach } from "./src/connect.ts";
+    import { listenTcp } from "./src/sockets.ts";
+    import { tcp } from "./src/tcp.ts";
     const fds = () => readdirSync("/proc/self/fd").length;
     async function show(use) {
       const before = fds();
@@ -97,7 +101,7 @@ test("connectTcp(), listenTcp(): an option that a sandbox refuses is a Failure, 
     }
     listenTcp("0.0.0.0", 5552);
     refuse(TCP_USER_TIMEOUT);
-    await show(async () => connectTcp(["127.0.0.1", "127.0.0.2"], 5552));
+    await show(async () => reach(tcp.open({ port: 5552, handshake: false }), ["127.0.0.1", "127.0.0.2"]));
     refuse(SO_REUSEADDR);
     await show(async () => listenTcp("127.0.0.1", 5553));`;
   const args = ["--import", "tsx", "--input-type=module", "-e", script];

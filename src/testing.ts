@@ -2,12 +2,19 @@
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { constants, openSync } from "node:fs";
-import { type FrameType, pad } from "./frame.ts";
+import type { SessionKeys } from "./aes.ts";
+import { aesFraming, type Framing, FrameType, pad, wholeFrame, xorFraming } from "./frame.ts";
+import type { Receiver } from "./link.ts";
+import type { Wish } from "./handshake.ts";
 import { close, Memory, O_CLOEXEC, O_RDWR, read, write } from "./libc.ts";
 import { SOCK_NONBLOCK, SOCK_STREAM, thisProcess } from "./libc.ts";
 import { OFFLOAD_HEADER } from "./offload.ts";
-import { DOWN, UP } from "./trace.ts";
-import { Peer } from "./tunnel.ts";
+import { Peer } from "./peer.ts";
+import { ClientHandshake } from "./session.ts";
+import { tcp, TcpLink } from "./tcp.ts";
+import { type Direction, DOWN, UP } from "./trace.ts";
+import type { Tun } from "./tun.ts";
+import { outbound } from "./tunnel.ts";
 import { xor } from "./xor.ts";
 
 const cSocketpair = thisProcess.func("int socketpair(int domain, int type, int protocol, _Out_ int *fds)");
@@ -23,26 +30,105 @@ export function socketPair(type = SOCK_STREAM): [number, number] {
 
 export const memory = new Memory(1 << 18);
 
-/** A client's and a server's end of one connection, each with its TUN: a SOCK_SEQPACKET pair keeps borders as a TUN does; its other end is the "kernel". */
-export function tunnel(cipher: "xor" | "xor+aes") {
-  const [clientFd, serverFd] = socketPair();
-  const [[clientTun, clientKernel], [serverTun, serverKernel]] = [socketPair(SOCK_SEQPACKET), socketPair(SOCK_SEQPACKET)];
-  const [up, down] = [randomBytes(32), randomBytes(32)];
+/** One end of a session: its peer, its link, its TUN; and `kernel`, the other side of that TUN. */
+export class End {
+  readonly peer: Peer;
+  readonly tun: Tun;
+  readonly fd: number; // the link's
+  readonly reasons: string[] = []; // why it was closed; told once
+  readonly kernel: number;
+  private readonly link: TcpLink;
+
+  constructor(name: string, steps: [Direction, Direction], fd: number, keys?: SessionKeys) {
+    const [tun, kernel] = socketPair(SOCK_SEQPACKET); // it keeps the borders of messages, as a TUN does
+    this.fd = fd;
+    this.kernel = kernel;
+    this.tun = { fd: tun, name: "tun0", header: keys ? OFFLOAD_HEADER : 0 };
+    this.link = new TcpLink({ fd, address: "", remote: name }, keys ? aesFraming : xorFraming);
+    this.peer = new Peer(this.link, this.tun, steps, keys, { onClose: (reason) => this.reasons.push(reason) });
+  }
+
+  /** The kernel routes a packet into the TUN. */
+  put(packet: Buffer): void {
+    put(this.kernel, Buffer.concat([Buffer.alloc(this.tun.header), packet]));
+  }
+  /** What the TUN has given the kernel. */
+  take(): Buffer | undefined {
+    return take(this.kernel)?.subarray(this.tun.header);
+  }
+  /** A packet through the whole of outbound(). */
+  send(packet: Buffer): void {
+    this.put(packet);
+    outbound(this.tun, () => this.peer);
+  }
+  /** The link is readable. */
+  receive(): void {
+    if (!this.peer.closed) this.link.receive(this.peer);
+  }
+  get reason(): string {
+    return this.reasons.join();
+  }
+  end(): void {
+    this.peer.close("the test is over");
+    for (const fd of [this.tun.fd, this.kernel]) close(fd);
+  }
+}
+
+/** A client's and a server's end of one session. No loop runs them: the test says which end does what, and when. */
+export function session(cipher: "xor" | "xor+aes" = "xor+aes", [up, down] = [randomBytes(32), randomBytes(32)]) {
+  const [near, far] = socketPair();
   const aes = cipher === "xor+aes";
-  const client = new Peer({ fd: clientFd, address: "", remote: "server" }, UP, DOWN, aes ? { send: up, receive: down } : undefined);
-  const server = new Peer({ fd: serverFd, address: "", remote: "client" }, DOWN, UP, aes ? { send: down, receive: up } : undefined);
-  const header = aes ? OFFLOAD_HEADER : 0;
-  const reasons: string[] = [];
-  client.onClose = server.onClose = (reason) => reasons.push(reason);
-  const fds = [clientFd, serverFd, clientTun, clientKernel, serverTun, serverKernel];
-  return {
-    client, server, reasons, clientKernel, serverKernel, clientFd, serverFd,
-    tuns: { client: { fd: clientTun, name: "tun0", header }, server: { fd: serverTun, name: "tun0", header } },
-    /** The kernel's side of a TUN: each packet behind the TUN's header. */
-    put: (kernel: number, packet: Buffer) => put(kernel, Buffer.concat([Buffer.alloc(header), packet])),
-    take: (kernel: number) => take(kernel)?.subarray(header),
-    end: () => fds.forEach((fd) => close(fd)),
+  const client = new End("server", [UP, DOWN], near, aes ? { send: up!, receive: down! } : undefined);
+  const server = new End("client", [DOWN, UP], far, aes ? { send: down!, receive: up! } : undefined);
+  const reasons = () => [...client.reasons, ...server.reasons];
+  return { client, server, reasons, end: () => [client, server].forEach((one) => one.end()) };
+}
+
+/** A session with a server on this machine or in the lab, whose client's end no loop runs. */
+export async function dialIdle(address: string, number: number, secret: Buffer, wish?: Wish) {
+  const handshake = new ClientHandshake(secret, wish);
+  const port = tcp.open({ port: number, handshake: true });
+  const { message2, remote, attach } = await port.dial(address, 10_000, handshake.message1);
+  const { keys, config } = handshake.finish(message2, remote);
+  const peer = attach((link) => new Peer(link, { fd: -1, name: "none", header: OFFLOAD_HEADER }, [UP, DOWN], keys));
+  const link = peer.link as TcpLink;
+  link["watched"]!.stop();
+  return { config, peer, fd: link["fd"], receive: () => link.receive(peer) };
+}
+
+/** Feeds a stream to a TcpLink in pieces of so many bytes, and collects the frames that come out; `body`: in hex. */
+export function deframe(framing: Framing, stream: Buffer, pieces: (rest: number) => number): { type: number; body: string }[] {
+  const [near, far] = socketPair();
+  const link = new TcpLink({ fd: near, address: "", remote: "" }, framing);
+  const memory = new Memory(Math.ceil(stream.length / 4) * 4 + 4);
+  stream.copy(memory.bytes);
+  const frames: { type: number; body: string }[] = [];
+  let waiting = 0; // bytes that the link has not read
+  let rest = 0; // of a frame that has not come whole
+  const receiver: Receiver = {
+    received({ bytes }, from, to) {
+      waiting -= to - from - rest;
+      for (let size = wholeFrame(framing, bytes, from, to); size > 0; size = wholeFrame(framing, bytes, from, to)) {
+        const type = framing.typed ? bytes[from]! : FrameType.data;
+        frames.push({ type, body: bytes.toString("hex", from + framing.header, (from += size)) });
+      }
+      rest = to - from;
+      return from;
+    },
+    writable() {},
+    lost: (reason) => assert.fail(reason),
   };
+  try {
+    for (let at = 0; at < stream.length; at += waiting) {
+      waiting = Math.min(pieces(stream.length - at), stream.length - at, 100_000);
+      assert.equal(write(far, memory, at, waiting), waiting);
+      for (at += waiting; waiting > 0; ) link.receive(receiver);
+    }
+  } finally {
+    close(near);
+    close(far);
+  }
+  return frames;
 }
 
 export function put(fd: number, bytes: Buffer): void {
@@ -64,13 +150,13 @@ export function packet(length: number): Buffer {
 
 /** A whole frame with any body at all, XORed and sealed with the peer's own key: what a hostile holder of the secret can send. */
 export function seal(peer: Peer, type: number, body: Buffer): Buffer {
-  const { framing, sealer } = peer;
+  const { framing } = peer.link;
   const size = framing.header + body.length + framing.tag;
   const frame = new Memory(pad(size, 4));
   body.copy(frame.bytes, framing.header);
   xor(frame, framing.header, frame, framing.header, body.length);
   framing.putHeader(frame.bytes, 0, type as FrameType, body.length + framing.tag);
-  sealer?.seal(frame, framing.header, body.length, framing.header);
+  peer.keys?.sealer.seal(frame, framing.header, body.length, framing.header);
   return frame.bytes.subarray(0, size);
 }
 

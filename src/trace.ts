@@ -94,8 +94,13 @@ class Trace {
     if (mode !== "off") setInterval(() => this.everySecond(), 1000).unref();
   }
 
-  /** May the next packet be shown step by step? Asked once a packet; a no folds the trace until it is quiet. */
-  show(): boolean {
+  /** The steps of a frame, if its next packet may be shown step by step. Asked once a packet. */
+  show(walk: Direction, frame: number): Steps | undefined {
+    return this.mayShow() ? new Steps(walk, `${walk.name}${frame}`) : undefined;
+  }
+
+  /** One more packet: may it be shown? A no folds the trace until it is quiet. */
+  mayShow(): boolean {
     if (this.mode !== "walk" || this.folded) return false;
     if (++this.shown <= SHOWN_A_SECOND) return true;
     this.folded = true;
@@ -126,7 +131,7 @@ class Trace {
   /** Counts a packet that goes no further, and shows it while packets are shown. `reason`: one of few; `remote`: the peer whose it is. */
   drop(reason: string, remote: string, memory: Memory, from: number, bytes: number): void {
     this.drops.set(reason, (this.drops.get(reason) ?? 0) + 1);
-    if (!this.show()) return;
+    if (!this.mayShow()) return;
     const text = remote ? `${reason} (${remote})` : reason;
     this.record({ time: this.now(), host: this.host, step: "drop", id: "", bytes, text, first: copy(memory, from, bytes), packet: true });
   }
@@ -195,6 +200,61 @@ export const XOR_WARNING = chalk.red.bold("--cipher xor is NOT SECURE: anyone on
 
 /** This program's trace. */
 export const trace = new Trace();
+
+/**
+ * The steps of one frame, or of one packet in it, while the trace shows them: a method for each stage of WALK. Each says what has just
+ * been done to `size` bytes at memory[at …]. `time`: ns, when it began, if that was before the call.
+ */
+export class Steps {
+  private readonly walk: Direction;
+  private readonly id: string;
+
+  constructor(walk: Direction, id: string) {
+    this.walk = walk;
+    this.id = id;
+  }
+
+  wake(time: bigint): void {
+    trace.step(this.walk.wake, this.id, 0, "the loop wakes: the TUN is readable", undefined, 0, time);
+  }
+  read(memory: Memory, at: number, size: number, large: string): void {
+    trace.packet(this.walk.read, this.id, size, `read ${size} bytes${large}`, memory, at);
+  }
+  xor(memory: Memory, at: number, size: number): void {
+    trace.step(this.walk.xor, this.id, size, `${size} bytes ^ 0x42`, memory, at);
+  }
+  seal(memory: Memory, at: number, size: number, nonce: number): void {
+    const text = `AES-256-GCM, nonce ${nonce}, tag of 16 bytes appended`;
+    trace.step(this.walk.seal, this.id, size, text, memory, at);
+  }
+  frame(memory: Memory, at: number, size: number, header: number): void {
+    trace.step(this.walk.frame, this.id, size, `header of ${header} bytes in front: ${size} bytes`, memory, at);
+  }
+  write(memory: Memory, at: number, size: number, remote: string, time: bigint): void {
+    trace.step(this.walk.write, this.id, size, `wrote ${size} bytes to ${remote}`, memory, at, time);
+  }
+  receive(memory: Memory, at: number, size: number, remote: string, time: bigint): void {
+    trace.step(this.walk.receive, this.id, size, `read ${size} bytes from ${remote}`, memory, at, time);
+  }
+  deframe(memory: Memory, at: number, size: number, header: number): void {
+    const text = `a whole frame: body of ${size - header} bytes`;
+    trace.step(this.walk.deframe, this.id, size, text, memory, at + header);
+  }
+  open(memory: Memory, at: number, size: number): void {
+    trace.step(this.walk.open, this.id, size, "AES-256-GCM: tag good, decrypted", memory, at);
+  }
+  unxor(memory: Memory, at: number, size: number, large: string): void {
+    trace.packet(this.walk.unxor, this.id, size, `${size} bytes ^ 0x42${large}`, memory, at);
+  }
+  inject(memory: Memory, at: number, size: number, tun: string, time: bigint): void {
+    trace.step(this.walk.inject, this.id, size, `wrote ${size} bytes to ${tun}: the kernel takes over`, memory, at, time);
+  }
+
+  /** Of the packet at this place in the frame. */
+  packet(place: number): Steps {
+    return new Steps(this.walk, `${this.id}.${place}`);
+  }
+}
 
 function copy(memory: Memory | undefined, from: number, bytes: number): Buffer | undefined {
   return memory && Buffer.from(memory.bytes.subarray(from, from + Math.min(bytes, HEADERS)));

@@ -1,20 +1,22 @@
 /** For fuzz.ts: the handshake, its messages, and the JSON that they carry. */
 import assert from "node:assert/strict";
 import { createPrivateKey } from "node:crypto";
-import { aesFraming, BrokenStream, FrameType } from "../frame.ts";
+import { aesFraming, FrameType } from "../frame.ts";
 import { decodeReply, decodeWish, encodeReply, encodeWish, Handshake, HandshakeError, Refused, type Wish } from "../handshake.ts";
 import { close } from "../libc.ts";
 import { embed, formatIPv4 } from "../packet.ts";
-import { acceptSession, startSession } from "../session.ts";
+import { answer, ClientHandshake, noSession } from "../session.ts";
+import { TcpPort } from "../tcp.ts";
 import { socketPair } from "../testing.ts";
 import { checkFailure, drain, feed, OWN, SECRET, SHUT_WR, shutdown } from "./fuzz-inputs.ts";
 import type { Random } from "./fuzz.ts";
 import { ipv4, isToken, network6, written } from "./models.ts";
 
-// ---- handshake: acceptSession() and startSession(), the messages and what carries them ----
+// ---- handshake: the messages through TcpPort, answer() and ClientHandshake; the messages and what carries them ----
 
 /** A private key that is always the same: the messages are those of the seed. RFC 8410, section 7. */
 const ephemeral = (byte: number) => createPrivateKey({ key: Buffer.concat([Buffer.from("302e020100300506032b656e04220420", "hex"), Buffer.alloc(32, byte)]), format: "der", type: "pkcs8" });
+const PORT = new TcpPort(0, true);
 const KEYS = [ephemeral(1), ephemeral(2)];
 const LOW_ORDER = ["00".repeat(32), `01${"00".repeat(31)}`, `ec${"ff".repeat(30)}7f`, `ed${"ff".repeat(30)}7f`, "ff".repeat(32)].map((hex) => Buffer.from(hex, "hex")); // RFC 7748, section 6.1, and beyond p
 
@@ -86,15 +88,17 @@ export async function runServerHandshake(any: Random): Promise<void> {
   const wishes: Wish[] = [];
   const isFull = any.below(4) === 0;
   let opened = false;
-  try {
-    await acceptSession({ fd: near, address: "", remote: "client" }, SECRET, (asked) => (wishes.push(asked), isFull ? { refused: "full" } : { address: OWN, prefix: 24, mtu: 1400 }));
-    opened = true;
-  } catch (error) {
-    assert.ok(error instanceof BrokenStream, `${error}`);
-  } finally {
-    close(near);
-    close(far);
-  }
+  const config = { address: OWN, prefix: 24, mtu: 1400 };
+  await PORT.answer({ fd: near, address: "", remote: "client" }, {
+    arrives: () => ({ lost() {} }),
+    missed() {},
+    hears(caller, message1) {
+      const { message2, keys } = answer(SECRET, message1, (asked) => (wishes.push(asked), isFull ? { refused: "full" } : config));
+      if (message2) caller.refuse(message2);
+      opened = keys !== undefined;
+    },
+  });
+  close(far);
   const isGood = sent.equals(valid) && message.length <= 1024 && expected !== undefined;
   assert.deepEqual(wishes, isGood ? [expected] : [], "an address is offered to holders of the secret only, once");
   assert.equal(opened, isGood && !isLowOrder && !isFull);
@@ -102,7 +106,8 @@ export async function runServerHandshake(any: Random): Promise<void> {
 
 export async function runClientHandshake(any: Random): Promise<void> {
   const [near, far] = socketPair();
-  const starting = startSession({ fd: near, address: "", remote: "server" }, SECRET, any.one<Wish>({}, { address: OWN, token: "ab".repeat(16) }));
+  const handshake = new ClientHandshake(SECRET, any.one<Wish>({}, { address: OWN, token: "ab".repeat(16) }));
+  const asking = PORT.ask({ fd: near, address: "", remote: "server" }, handshake.message1);
   const server = new Handshake("server", SECRET, undefined, any.one(...KEYS));
   server.read(drain(far)[0]!.subarray(4));
   const payload = reply(any);
@@ -111,13 +116,14 @@ export async function runClientHandshake(any: Random): Promise<void> {
   feed(far, sent, () => 1 + any.below(400), () => {});
   shutdown(far, SHUT_WR);
   try {
-    const { config } = await starting;
+    const { message2, hangUp } = await asking;
+    hangUp();
+    const { config } = handshake.finish(message2, "server");
     assert.ok(sent.equals(valid), "only what was made with the secret opens a session");
     assert.equal(formatIPv4(config.address), configIn(payload)?.address);
   } catch (error) {
-    checkFailure(error);
+    checkFailure(noSession("server", error));
   } finally {
-    close(near);
     close(far);
   }
 }

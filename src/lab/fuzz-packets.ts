@@ -2,43 +2,29 @@
 import assert from "node:assert/strict";
 import { Clients } from "../clients.ts";
 import { Control, FrameType, pad } from "../frame.ts";
-import { close, Memory, write } from "../libc.ts";
+import { close, type Memory, write } from "../libc.ts";
 import { describeOffload, OFFLOAD_HEADER, refuseOffload } from "../offload.ts";
 import { serverOptions } from "../options.ts";
 import { describe, formatIPv4 } from "../packet.ts";
-import { seal, SOCK_SEQPACKET, socketPair } from "../testing.ts";
-import { DOWN, UP } from "../trace.ts";
-import { inbound, Peer } from "../tunnel.ts";
+import type { Peer } from "../peer.ts";
+import { type TcpLink, TcpPort } from "../tcp.ts";
+import { seal, session, SOCK_SEQPACKET, socketPair } from "../testing.ts";
 import { drain, feed, harmless, io, isOwn, offload, OWN, packet, PREFIX6, SECRET, show, versionOf } from "./fuzz-inputs.ts";
 import type { Random } from "./fuzz.ts";
 import { groupsAt, written } from "./models.ts";
 
 // ---- sealed: what a holder of the secret sends in a session ----
 
-/** A client's and a server's end; the server has a TUN, whose other end is `kernel`. */
-class Session {
-  private readonly fds = [...socketPair(), ...socketPair(SOCK_SEQPACKET)];
-  readonly wire = this.fds[0]!;
-  readonly kernel = this.fds[3]!;
-  readonly tun = { fd: this.fds[2]!, name: "tun0", header: OFFLOAD_HEADER };
-  readonly client = new Peer({ fd: this.wire, address: "", remote: "server" }, UP, DOWN, { send: SECRET, receive: SECRET });
-  readonly server = new Peer({ fd: this.fds[1]!, address: "", remote: "client" }, DOWN, UP, { send: SECRET, receive: SECRET });
-
-  constructor() {
-    this.server.admit = (bytes, at, length) => (isOwn(bytes.subarray(at, at + length)) ? undefined : "test: its source is another's");
-  }
-
-  end(): void {
-    this.client.close("");
-    this.server.close("");
-    for (const fd of this.fds) close(fd);
-  }
+function newSession() {
+  const it = session("xor+aes", [SECRET, SECRET]);
+  it.server.peer.refuse = (bytes, at, size) => (isOwn(bytes.subarray(at, at + size)) ? undefined : "test: its source is another's");
+  return it;
 }
-let session: Session | undefined;
+let current: ReturnType<typeof newSession> | undefined;
 
 export function endSession(): void {
-  session?.end();
-  session = undefined;
+  current?.end();
+  current = undefined;
 }
 
 /** A packet of its own as large as there can be, or a byte larger. */
@@ -79,8 +65,9 @@ function accepted(plaintext: Buffer): Buffer[] {
 
 export function runSealed(any: Random): void {
   show(any);
-  session ??= new Session();
-  const { client, server, tun, kernel, wire } = session;
+  current ??= newSession();
+  const { client } = current;
+  const { peer: server, kernel } = current.server;
   const sent: Buffer[] = [];
   const expected: [number, Buffer][] = []; // where in the stream it is whole, and what must come out
   let reason = "";
@@ -89,7 +76,7 @@ export function runSealed(any: Random): void {
   for (let size = 0, frames = 1 + any.below(3); frames > 0; frames--) {
     const type = any.below(20) ? FrameType.data : any.one(FrameType.control, FrameType.handshake, any.below(256));
     const body = type === FrameType.control ? any.one(Buffer.alloc(0), Buffer.from([0, 0, 0, any.one(Control.keepalive, Control.goodbye, 77)]), any.bytes(4 * any.below(4))) : records(any);
-    const frame = seal(client, type, body);
+    const frame = seal(client.peer, type, body);
     sent.push(frame);
     size += frame.length;
     if (sound && type === FrameType.data && body.length % 4 === 0) expected.push(...accepted(body).map((one): [number, Buffer] => [size, one]));
@@ -100,15 +87,15 @@ export function runSealed(any: Random): void {
   let same = 0; // bytes that arrive as they were sent
   while (same < stream.length && stream[same] === arriving[same]) same++;
   const written: Buffer[] = [];
-  feed(wire, arriving, () => (any.below(2) ? 60_000 : 1 + any.below(300)), () => {
-    if (!server.closed) inbound(server, tun);
+  feed(client.fd, arriving, () => (any.below(2) ? 60_000 : 1 + any.below(300)), () => {
+    current!.server.receive();
     written.push(...drain(kernel));
   });
   assert.deepEqual(written, expected.filter(([end]) => end <= same).map(([, one]) => one));
   if (sound && same === stream.length && arriving.length === same) assert.ok(!server.closed, `honest frames end no session: ${reason}`);
   if (server.closed || !arriving.equals(stream)) {
-    session.end();
-    session = undefined;
+    current.end();
+    current = undefined;
   }
 }
 
@@ -148,16 +135,16 @@ export function runDescribe(any: Random): void {
 
 // ---- addresses: what the server lets a client send, and whom a packet is for. Clients, Router ----
 
+const PORT = new TcpPort(0, false);
 const [tunFd, kernelFd] = socketPair(SOCK_SEQPACKET);
 /** Two servers with a resident client: one with inner IPv6, one without, and where an address as a signed number is below zero. */
-const NETS = [{ base: 0x0a080000, subnet6: "fd56:504e::/96" }, { base: 0xc8080000, subnet6: "off" }].map((net) => ({ ...net, fds: [-1, -1], server: undefined as Clients | undefined }));
+const NETS = [{ base: 0x0a080000, subnet6: "fd56:504e::/96" }, { base: 0xc8080000, subnet6: "off" }].map((net) => ({ ...net, server: undefined as Clients | undefined }));
 
 function started(net: (typeof NETS)[number]): Clients {
   if (net.server) return net.server;
   const options = serverOptions(["--cipher", "xor", "--subnet", `${formatIPv4(net.base)}/29`, "--subnet6", net.subnet6]);
-  net.fds = socketPair();
-  net.server = new Clients({ ...options, secret: undefined }, { fd: tunFd, name: "tun0", header: 0 }, net.fds[0]!); // nobody connects to it: serve() is handed its clients
-  net.server.router.claim(net.base + 3, { peer: {}, isFor: () => false } as never);
+  net.server = new Clients({ ...options, secret: undefined }, { fd: tunFd, name: "tun0", header: 0 }); // nobody connects to it: PORT is handed its clients
+  net.server.router.lease(net.base + 3, { peer: {}, isFor: () => false } as never);
   return net.server;
 }
 
@@ -165,7 +152,6 @@ export function stopServers(): void {
   for (const net of NETS) {
     if (!net.server) continue;
     net.server.end();
-    close(net.fds[1]!);
     net.server = undefined;
   }
 }
@@ -175,8 +161,9 @@ export async function runAddresses(any: Random): Promise<void> {
   const net = any.one(...NETS);
   const server = started(net);
   const [near, far] = socketPair();
-  await server["serve"]({ fd: near, address: String(any.below(2 ** 31)), remote: "client" }); // an address each: no rate limit
-  const peer = [...server["peers"]].at(-1)!;
+  await PORT.answer({ fd: near, address: String(any.below(2 ** 31)), remote: "client" }, server); // an address each: no rate limit
+  const { peer } = [...server.all].at(-1)!;
+  const link = peer.link as TcpLink;
   const made = () => {
     const bytes = any.mutate(packet(any)).subarray(0, 60_000);
     for (const at of versionOf(bytes) === 4 ? [12, 16] : []) if (bytes[at] === 10) bytes[at] = net.base >>> 24;
@@ -194,7 +181,7 @@ export async function runAddresses(any: Random): Promise<void> {
     if (one.length === 0) continue;
     const frame = seal(peer, FrameType.data, one);
     write(far, frameMemory(frame), 0, frame.length);
-    inbound(peer, { fd: tunFd, name: "tun0", header: 0 });
+    link.receive(peer);
     const source = inner(one, 12, 8);
     if (held === undefined && source !== undefined && source > net.base + 1 && source < net.base + 7 && source !== net.base + 3) held = source;
     assert.deepEqual(drain(kernelFd), source !== undefined && source === held ? [one] : []);
@@ -205,7 +192,7 @@ export async function runAddresses(any: Random): Promise<void> {
     else assert.equal(target === peer ? "its own" : target, destination !== undefined && destination === held ? "its own" : "no client holds its destination address");
   }
   close(far);
-  inbound(peer, { fd: tunFd, name: "tun0", header: 0 });
+  link.receive(peer);
   assert.equal(server.router.size, 1, "its address is free again");
 }
 

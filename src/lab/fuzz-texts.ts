@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { clientOptions, serverOptions } from "../options.ts";
 import { embed, formatIPv4, formatIPv6, parseBlock6, parseIPv6, parsePrefix96 } from "../packet.ts";
 import { Failure } from "../program.ts";
-import { endpoint, readSockaddr, sockaddr } from "../tcp.ts";
+import { endpoint, readSockaddr, sockaddr } from "../addresses.ts";
 import { ADDRESSES, checkFailure } from "./fuzz-inputs.ts";
 import type { Random } from "./fuzz.ts";
 import { groupsAt, ipv6, network6, OPTIONS, written } from "./models.ts";

@@ -5,14 +5,17 @@
 import { spawnSync } from "node:child_process";
 import { readFileSync, statSync } from "node:fs";
 import { serverChanges } from "../changes.ts";
-import { close } from "../libc.ts";
+import { bracketed, endpoint } from "../addresses.ts";
+import { errnoName } from "../libc.ts";
 import { FRESH, hostRoute } from "../machine.ts";
+import { resolve } from "../names.ts";
 import { readSecret } from "../options.ts";
 import { type Cidr, formatIPv4 } from "../packet.ts";
-import type { Failure } from "../program.ts";
+import { Failure } from "../program.ts";
 import { clientChanges } from "../routes.ts";
-import { startSession } from "../session.ts";
-import { bracketed, connectTcp, resolve, type TcpSocket } from "../tcp.ts";
+import { ClientHandshake, noSession } from "../session.ts";
+import { connectTcp, type TcpSocket } from "../sockets.ts";
+import { TcpPort } from "../tcp.ts";
 import { CLONE_DEVICE } from "../tun.ts";
 import { type PingWalk, pingWatched } from "./drops.ts";
 import { ask, connectionsOf, filter, findHolder, findLink, findNat, nftTables, routeTo, routeWithout, sysctl } from "./inspect.ts";
@@ -79,7 +82,7 @@ export function clientChecks(options: Options): Check[] {
         return problem(`${remote} is routed into ${tun} itself: a routing loop`, fix);
       }
       try {
-        socket = await connectTcp(await resolve(remote), port);
+        socket = await connectAny(await resolve(remote), port);
         return ok(`${socket.remote} answers`);
       } catch (error) {
         return problem((error as Failure).message, doctorThere);
@@ -222,16 +225,27 @@ async function shakeHands({ secret }: Options, socket: TcpSocket, tell: (mtu: nu
     return unknown(`${(error as Failure).message}: ${(error as Failure).hint}`);
   }
   try {
-    const { config } = await startSession(socket, key);
-    tell(config.mtu);
+    const handshake = new ClientHandshake(key);
+    const { message2, hangUp } = await new TcpPort(0, true).ask(socket, handshake.message1);
+    hangUp();
+    tell(handshake.finish(message2, socket.remote).config.mtu);
     return ok("the server has the same secret");
   } catch (error) {
-    const { message } = error as Error;
+    const { message } = noSession(socket.remote, error) as Error;
     if (!/refused our secret|another secret/.test(message)) return problem(message, "server# npx tsx src/lab/doctor.ts server");
     return problem("wrong secret: the server has another one", `scp ${bracketed(socket.address)}:simple-vpn/secret.key ${secret ?? "secret.key"}`);
-  } finally {
-    close(socket.fd);
   }
+}
+
+/** Errors: a Failure, for the last of them. */
+async function connectAny(addresses: string[], port: number): Promise<TcpSocket> {
+  let failure;
+  for (const address of addresses) {
+    const socket = await connectTcp(address, port, 10_000 / addresses.length);
+    if (typeof socket !== "number") return socket;
+    failure = new Failure(`Cannot connect to ${endpoint(address, port)}: ${errnoName(socket)}`, "start the server");
+  }
+  throw failure;
 }
 
 /** The kernel's own words on the pinged packet. */

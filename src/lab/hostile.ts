@@ -15,11 +15,8 @@ import { OFFLOAD_HEADER } from "../offload.ts";
 import { readSecret } from "../options.ts";
 import { embed, parseIPv4, parseIPv6, type Prefix96 } from "../packet.ts";
 import { Failure, program } from "../program.ts";
-import { startSession } from "../session.ts";
-import { connectTcp } from "../tcp.ts";
-import { random, seal } from "../testing.ts";
-import { DOWN, UP } from "../trace.ts";
-import { inbound, Peer, sendControl } from "../tunnel.ts";
+import type { Peer } from "../peer.ts";
+import { dialIdle, random, seal } from "../testing.ts";
 import { NETNS } from "./lab.ts";
 
 const PORT = 5555;
@@ -86,23 +83,29 @@ function told(): Promise<void> {
 
 // ---- insiders ----
 
+interface Insider {
+  peer: Peer;
+  fd: number; // of its link
+  receive: () => void; // one read() from it
+  own: number; // its inner address
+  subnet6?: Prefix96 | undefined;
+}
+
 /** A session like an honest client's. */
-async function insider(server: string): Promise<{ peer: Peer; own: number; subnet6?: Prefix96 | undefined }> {
-  const socket = await connectTcp([server], PORT);
-  const { keys, config } = await startSession(socket, readSecret(undefined));
-  const peer = new Peer(socket, UP, DOWN, keys);
-  sendControl(peer, Control.keepalive);
-  return { peer, own: config.address, subnet6: config.subnet6 };
+async function insider(server: string): Promise<Insider> {
+  const { config, ...idle } = await dialIdle(server, PORT, readSecret(undefined));
+  idle.peer.sendControl(Control.keepalive);
+  return { ...idle, own: config.address, subnet6: config.subnet6 };
 }
 
 /** A frame with any body. False if the server has closed the connection. */
-async function send(peer: Peer, type: number, body: Buffer): Promise<boolean> {
+async function send({ peer, fd }: Insider, type: number, body: Buffer): Promise<boolean> {
   const frame = seal(peer, type, body);
   const memory = new Memory(pad(frame.length, 4));
   frame.copy(memory.bytes);
   for (let at = 0; at < frame.length; ) {
-    const count = write(peer.socket.fd, memory, at, frame.length - at);
-    if (count === -EAGAIN) await ready(peer.socket.fd, "writable", 30_000);
+    const count = write(fd, memory, at, frame.length - at);
+    if (count === -EAGAIN) await ready(fd, "writable", 30_000);
     else if (count < 0) return false;
     else at += count;
   }
@@ -142,29 +145,32 @@ function ipv6(source: string, destination: string): Buffer {
 
 /** Packets from everyone else's address, the server's, another client's, loopback, the internet; and one of each family from its own. */
 async function spoof(server: string): Promise<void> {
-  const { peer, own, subnet6 } = await insider(server);
+  const me = await insider(server);
+  const { own, subnet6 } = me;
   const inner = (address: string) => embed(subnet6!, parseIPv4(address)!);
   const sources = ["10.8.0.1", "10.8.0.250", "127.0.0.1", "192.168.1.1", "8.8.8.8", "0.0.0.0", "255.255.255.255", "224.0.0.1"].map((source) => parseIPv4(source)!);
-  for (const source of [...sources, own + 1, own]) await send(peer, FrameType.data, record(PLAIN, ipv4(source, TARGET, 1, ping)));
+  for (const source of [...sources, own + 1, own]) await send(me, FrameType.data, record(PLAIN, ipv4(source, TARGET, 1, ping)));
   const sources6 = [inner("10.8.0.1"), inner("10.8.0.250"), inner("0.0.0.0"), "::", "::1", "::ffff:10.8.0.2", "fd56:504f::a08:2", "fd56:504e::1:a08:2", "fe80::a08:2", "ff02::1", "2001:4860:4860::8888"];
-  for (const source of [...sources6, embed(subnet6!, own)]) await send(peer, FrameType.data, record(PLAIN, ipv6(source, "2001:4860:4860::8888")));
+  for (const source of [...sources6, embed(subnet6!, own)]) await send(me, FrameType.data, record(PLAIN, ipv6(source, "2001:4860:4860::8888")));
   await told();
 }
 
 /** Random bytes as packets, and as IPv4 packets from its own address. */
 async function garbage(server: string, count: number): Promise<void> {
-  const { peer, own } = await insider(server);
+  const me = await insider(server);
+  const { own } = me;
   const below = random(5);
   for (let i = 0; i < count; i++) {
     const bytes = Buffer.from(Array.from({ length: 1 + below(300) }, () => below(256)));
-    await send(peer, FrameType.data, record(PLAIN, below(2) ? bytes : ipv4(own, below(2) ? TARGET : below(2 ** 32), below(256), bytes)));
+    await send(me, FrameType.data, record(PLAIN, below(2) ? bytes : ipv4(own, below(2) ? TARGET : below(2 ** 32), below(256), bytes)));
   }
   await told();
 }
 
 /** A large TCP packet with each field of its offload header wrong in turn, then two fields at a time. */
 async function offload(server: string): Promise<void> {
-  const { peer, own } = await insider(server);
+  const me = await insider(server);
+  const { own } = me;
   const tcp = Buffer.alloc(3000);
   tcp.writeUInt32BE((1234 << 16) | 9, 0); // ports
   tcp[12] = 0x50; // its header: 20 bytes
@@ -183,7 +189,7 @@ async function offload(server: string): Promise<void> {
       const header = Buffer.alloc(OFFLOAD_HEADER);
       for (const [at, size, right] of fields) header.writeUIntLE(right, at, size);
       for (const { at, size, value } of [first, second]) header.writeUIntLE(value, at, size);
-      if (!(await send(peer, FrameType.data, record(header, packet)))) throw new Error("the server has ended the session");
+      if (!(await send(me, FrameType.data, record(header, packet)))) throw new Error("the server has ended the session");
     }
   }
   await told();
@@ -193,24 +199,26 @@ async function offload(server: string): Promise<void> {
 async function counts(server: string, count: number): Promise<void> {
   const below = random(7);
   for (let i = 0; i < count; i++) {
-    const { peer, own } = await insider(server);
+    const me = await insider(server);
+    const { own } = me;
     const good = record(PLAIN, ipv4(own, TARGET, 1, ping));
     const lie = record(PLAIN, ipv4(own, TARGET, 1, ping), [0, OFFLOAD_HEADER, 39, 65546, 0x7fffffff, 0xffffffff][below(6)]);
-    await send(peer, FrameType.data, Buffer.concat([good, lie]));
-    await ready(peer.socket.fd, "readable", 10_000); // it is closed
+    await send(me, FrameType.data, Buffer.concat([good, lie]));
+    await ready(me.fd, "readable", 10_000); // it is closed
   }
   await told();
 }
 
 /** `count` frames as fast as they go: tiny packets to nobody, empty frames, unknown control words. */
 async function frames(server: string, count: number): Promise<void> {
-  const { peer, own } = await insider(server);
+  const me = await insider(server);
+  const { own } = me;
   const packet = record(PLAIN, ipv4(own, parseIPv4("10.8.0.250")!, 17, Buffer.alloc(8)));
   const many = Buffer.concat(Array.from({ length: 100 }, () => packet));
   for (let i = 0; i < count; i++) {
-    if (i % 3 === 0) await send(peer, FrameType.data, many);
-    else if (i % 3 === 1) await send(peer, FrameType.data, Buffer.alloc(0));
-    else await send(peer, FrameType.control, Buffer.from([0, 0, 0, 99]));
+    if (i % 3 === 0) await send(me, FrameType.data, many);
+    else if (i % 3 === 1) await send(me, FrameType.data, Buffer.alloc(0));
+    else await send(me, FrameType.control, Buffer.from([0, 0, 0, 99]));
   }
   await told();
 }
@@ -218,31 +226,32 @@ async function frames(server: string, count: number): Promise<void> {
 /** Asks for fresh keys again as soon as it has some: this costs a session, too. `count` of them. */
 async function rekeys(server: string, count: number): Promise<void> {
   for (let i = 0; i < count; i++) {
-    const { peer } = await insider(server);
+    const { peer, fd, receive } = await insider(server);
     let handshake: Handshake;
     const ask = () => {
       handshake = new Handshake("client", readSecret(undefined), REKEY_PROLOGUE);
-      sendControl(peer, Control.rekey, handshake.write(Buffer.alloc(0)));
+      peer.sendControl(Control.rekey, handshake.write(Buffer.alloc(0)));
     };
     peer.onRekey = (_word, message) => {
       handshake.read(message);
-      peer.receiveWith(handshake.split().receive);
-      sendControl(peer, Control.switch);
-      peer.sendWith(handshake.split().send);
+      peer.keys!.receiveWith(handshake.split().receive);
+      peer.sendControl(Control.switch);
+      peer.keys!.sendWith(handshake.split().send);
       ask();
     };
     ask();
-    for (; !peer.closed; inbound(peer, { fd: -1, name: "none", header: OFFLOAD_HEADER })) await ready(peer.socket.fd, "readable", 10_000);
+    for (; !peer.closed; receive()) await ready(fd, "readable", 10_000);
   }
   await told();
 }
 
 /** Asks for large answers, and never reads them. */
 async function deaf(server: string, count: number): Promise<void> {
-  const { peer, own } = await insider(server);
+  const me = await insider(server);
+  const { own } = me;
   const request = Buffer.alloc(1300);
   request.set([8, 0, 0xf7, 0xff]);
-  for (let i = 0; i < count; i++) await send(peer, FrameType.data, record(PLAIN, ipv4(own, parseIPv4("10.8.0.1")!, 1, request)));
+  for (let i = 0; i < count; i++) await send(me, FrameType.data, record(PLAIN, ipv4(own, parseIPv4("10.8.0.1")!, 1, request)));
   await told();
 }
 

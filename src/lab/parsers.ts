@@ -4,7 +4,9 @@
  * message: without one, Node reads this file to make it, and never ends where tsx has moved the lines (Node 20).
  */
 import assert from "node:assert/strict";
-import { aesFraming, BrokenStream, FrameReader, type Framing, handshakeFraming, pad, xorFraming } from "../frame.ts";
+import { aesFraming, BrokenStream, type Framing, handshakeFraming, pad, wholeFrame, xorFraming } from "../frame.ts";
+import type { Receiver } from "../link.ts";
+import { TcpLink } from "../tcp.ts";
 import { socketPair } from "../testing.ts";
 import { runClientHandshake, runReply, runServerHandshake, runWish } from "./fuzz-handshake.ts";
 import { drain, feed, show } from "./fuzz-inputs.ts";
@@ -20,11 +22,11 @@ export interface Parser {
   end?: () => void; // closes what the cases shared
 }
 
-// ---- frames: FrameReader ----
+// ---- frames: TcpLink and wholeFrame() ----
 
 const FRAMINGS = [xorFraming, aesFraming, handshakeFraming];
-const readers = new Map(FRAMINGS.map((framing) => [framing, new FrameReader(framing)]));
 const pipe = socketPair();
+const links = new Map(FRAMINGS.map((framing) => [framing, new TcpLink({ fd: pipe[1], address: "", remote: "" }, framing)]));
 
 /** The frames of a whole stream as [type, body], and whether it breaks off with a header that makes no sense. */
 function deframe(framing: Framing, stream: Buffer): { frames: [number, Buffer][]; broken: boolean } {
@@ -51,18 +53,26 @@ function runFrames(any: Random): void {
     return Buffer.concat([header, body]);
   });
   const stream = any.mutate(Buffer.concat(valid));
-  const reader = readers.get(framing)!;
-  [reader["head"], reader["tail"]] = [0, 0];
+  const link = links.get(framing)!;
+  [link["head"], link["tail"]] = [0, 0];
   const got: [number, Buffer][] = [];
-  let broken = false;
+  let [broken, came] = [false, true];
+  const receiver: Receiver = {
+    received({ bytes }, from, to) {
+      came = true;
+      for (let size = wholeFrame(framing, bytes, from, to); size > 0; size = wholeFrame(framing, bytes, from, to))
+        got.push([framing.typed ? bytes[from]! : 2, Buffer.from(bytes.subarray(from + framing.header, (from += size)))]);
+      return from;
+    },
+    writable() {},
+    lost: (reason) => assert.fail(reason),
+  };
   const take = () => {
-    while (!broken && reader.fill(pipe[1]) > 0) {
-      try {
-        while (reader.next()) got.push([reader.type, Buffer.from(reader.memory.bytes.subarray(reader.start, reader.end))]);
-      } catch (error) {
-        assert.ok(error instanceof BrokenStream, String(error));
-        broken = true;
-      }
+    try {
+      for (came = true; came && !broken; ) (came = false), link.receive(receiver);
+    } catch (error) {
+      assert.ok(error instanceof BrokenStream, String(error));
+      broken = true;
     }
     if (broken) drain(pipe[1]);
   };

@@ -6,74 +6,65 @@
 import assert from "node:assert/strict";
 import { Control, FrameType } from "../frame.ts";
 import { Handshake, REKEY_PROLOGUE } from "../handshake.ts";
-import { Memory, read, write } from "../libc.ts";
-import { OFFLOAD_HEADER } from "../offload.ts";
+import { Memory, write } from "../libc.ts";
 import { answerRekeys, keepFresh } from "../rekey.ts";
-import { seal, SOCK_SEQPACKET, socketPair } from "../testing.ts";
-import { DOWN, UP } from "../trace.ts";
-import { inbound, outbound, Peer } from "../tunnel.ts";
+import { type End, seal, session } from "../testing.ts";
 import type { Random } from "./fuzz.ts";
 
 const SECRET = Buffer.alloc(32, 0x5e);
 const NOTHING = Buffer.alloc(0);
 const memory = new Memory(4096);
-const [fds, tuns] = [socketPair(), [socketPair(SOCK_SEQPACKET), socketPair(SOCK_SEQPACKET)]];
 
 /** What a frame asks of whom it reaches. A `good` message 1 was made with the secret, whoever sent it; an `own` one by keepFresh(). */
 type Sent = { key: number } & ({ what: "packet"; number: number } | { what: "message 1"; good: boolean; own: boolean } | { what: "message 2"; own: boolean } | { what: "switch" | "nothing" | "goodbye" });
 
 /** One end: the peer as it is, and the model of it. */
-class End {
-  readonly peer: Peer;
-  readonly tun;
-  readonly kernel: number;
+class Modelled {
+  readonly end: End;
   readonly sent: Sent[] = []; // by this end, not yet read by the other
   readonly keys = { send: 0, receive: 0 }; // the peer's, counted …
   readonly model = { send: 0, receive: 0, closed: false, waiting: false }; // … and as they should be; waiting: for message 2, or for `switch`
   readonly expected: number[] = [];
   readonly got: number[] = [];
 
-  constructor(which: 0 | 1, peer: Peer) {
-    this.peer = peer;
-    const [fd, kernel] = tuns[which]!;
-    this.tun = { fd, name: "tun0", header: OFFLOAD_HEADER };
-    this.kernel = kernel;
-    const { sendWith, receiveWith } = peer;
-    peer.sendWith = (key) => (this.keys.send++, sendWith.call(peer, key));
-    peer.receiveWith = (key) => (this.keys.receive++, receiveWith.call(peer, key));
+  constructor(end: End) {
+    this.end = end;
+    const keys = end.peer.keys!;
+    const { sendWith, receiveWith } = keys;
+    keys.sendWith = (key) => (this.keys.send++, sendWith.call(keys, key));
+    keys.receiveWith = (key) => (this.keys.receive++, receiveWith.call(keys, key));
   }
 
   /** Sends a packet with a number in it, as the program would. */
   packet(number: number): void {
-    if (this.peer.closed) return;
-    memory.bytes.fill(0, 0, OFFLOAD_HEADER + 40);
-    memory.bytes[OFFLOAD_HEADER] = 0x45;
-    memory.bytes.writeUInt32BE(number, OFFLOAD_HEADER + 20);
-    write(this.kernel, memory, 0, OFFLOAD_HEADER + 40);
-    outbound(this.tun, () => this.peer);
+    if (this.end.peer.closed) return;
+    const packet = Buffer.alloc(40);
+    packet[0] = 0x45;
+    packet.writeUInt32BE(number, 20);
+    this.end.send(packet);
     this.sent.push({ key: this.model.send, what: "packet", number });
   }
 
   /** Sends any control frame. */
   forge(body: Buffer, sent: Exclude<Sent, { what: "packet" }>): void {
-    if (this.peer.closed) return;
-    const frame = seal(this.peer, FrameType.control, body);
+    if (this.end.peer.closed) return;
+    const frame = seal(this.end.peer, FrameType.control, body);
     frame.copy(memory.bytes);
-    assert.equal(write(this.peer.socket.fd, memory, 0, frame.length), frame.length);
+    assert.equal(write(this.end.fd, memory, 0, frame.length), frame.length);
     this.sent.push({ ...sent, key: this.model.send });
   }
 
   /** One read(): everything that waits; then the peer must be what the model says. */
-  receive(from: End, takes: (one: Sent) => boolean): void {
-    if (!this.peer.closed) inbound(this.peer, this.tun);
-    while (read(this.kernel, memory, 0, 4096) > 0) this.got.push(memory.bytes.readUInt32BE(OFFLOAD_HEADER + 20));
+  receive(from: Modelled, takes: (one: Sent) => boolean): void {
+    this.end.receive();
+    for (let packet = this.end.take(); packet; packet = this.end.take()) this.got.push(packet.readUInt32BE(20));
     for (const one of from.sent.splice(0)) {
       if (this.model.closed) break;
       this.model.closed = one.key !== this.model.receive || one.what === "goodbye" || !takes(one);
       if (one.what === "packet" && !this.model.closed) this.expected.push(one.number);
     }
     const { closed, send, receive } = this.model;
-    assert.deepEqual({ closed: this.peer.closed, ...this.keys, got: this.got }, { closed, send, receive, got: this.expected });
+    assert.deepEqual({ closed: this.end.peer.closed, ...this.keys, got: this.got }, { closed, send, receive, got: this.expected });
   }
 }
 
@@ -101,9 +92,8 @@ function badMessage1(any: Random): Buffer {
 }
 
 export function runRekey(any: Random): void {
-  const keys = [Buffer.alloc(32, 1), Buffer.alloc(32, 2)] as const;
-  const client = new End(0, new Peer({ fd: fds[0], address: "", remote: "server" }, UP, DOWN, { send: keys[0], receive: keys[1] }));
-  const server = new End(1, new Peer({ fd: fds[1], address: "", remote: "client" }, DOWN, UP, { send: keys[1], receive: keys[0] }));
+  const it = session("xor+aes", [Buffer.alloc(32, 1), Buffer.alloc(32, 2)]);
+  const [client, server] = [new Modelled(it.client), new Modelled(it.server)];
   const { setInterval } = globalThis;
   let now = 1_000_000; // ms
   let earliest = 0;
@@ -111,9 +101,9 @@ export function runRekey(any: Random): void {
   try {
     performance.now = () => now;
     globalThis.setInterval = ((run: () => void) => ((second = run), { unref() { return this; }, refresh() {} })) as never;
-    keepFresh(client.peer, SECRET, 1);
+    keepFresh(it.client.peer, SECRET, 1);
     globalThis.setInterval = setInterval;
-    answerRekeys(server.peer, SECRET);
+    answerRekeys(it.server.peer, SECRET);
 
     const tick = () => {
       now += 1000;
@@ -182,7 +172,6 @@ export function runRekey(any: Random): void {
   } finally {
     globalThis.setInterval = setInterval;
     delete (performance as { now?: unknown }).now;
-    for (const one of [client, server]) one.peer.close("");
-    for (const fd of fds) while (read(fd, memory, 0, 4096) > 0);
+    it.end();
   }
 }

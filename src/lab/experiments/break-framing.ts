@@ -2,9 +2,8 @@
  * TCP keeps bytes in order, but not their borders. A receiver that takes each read() for one packet works with a slow ping,
  * and fails as soon as there is traffic. Both receivers here get the same reads of a real stream.
  */
-import { FrameReader, xorFraming } from "../../frame.ts";
-import { close, errnoName, Memory, write } from "../../libc.ts";
-import { socketPair, until } from "../../testing.ts";
+import { xorFraming } from "../../frame.ts";
+import { deframe, until } from "../../testing.ts";
 import { XOR_KEY } from "../../xor.ts";
 import { headerIsWhole } from "./break-xor.ts";
 import { Relay, RELAY_PORT } from "./relay.ts";
@@ -44,36 +43,18 @@ The receiver that takes a read for a packet passes every test with a slow ping, 
 The length in front of each frame, and a reader that keeps the unfinished rest for the next read, find every one.`;
 }
 
-/** Gives the same reads to both receivers. FrameReader must find all `sent` packets, and `expected` hold for the naive one's, which are returned. */
+/** Gives the same reads to both receivers. The VPN's own must find all `sent` packets, and `expected` hold for the naive one's, which are returned. */
 function compare(reads: Buffer[], sent: number, expected: (naive: number) => boolean): number {
   const naive = reads.map((bytes) => decode(bytes.subarray(2))); // "the first two bytes are the length, the rest is the packet"
   const right = naive.filter(headerIsWhole).length;
-  const found = readFrames(reads);
+  const sizes = reads.map(({ length }) => length);
+  const frames = deframe(xorFraming, Buffer.concat(reads), () => sizes.shift()!);
+  const found = frames.map(({ body }) => decode(Buffer.from(body, "hex")));
   const whole = found.filter(headerIsWhole).length;
   note(`one read() = one packet: ${right} right, ${naive.length - right} wrong, ${sent - right} of ${sent} lost`);
-  note(`FrameReader:             ${whole} right, ${found.length - whole} wrong, ${sent - whole} of ${sent} lost`);
-  measured(expected(right) && whole === sent && found.length === sent, `of ${sent} packets in ${reads.length} reads, the naive receiver found ${right}, FrameReader ${whole}`);
+  note(`our own link:            ${whole} right, ${found.length - whole} wrong, ${sent - whole} of ${sent} lost`);
+  measured(expected(right) && whole === sent && found.length === sent, `of ${sent} packets in ${reads.length} reads, the naive receiver found ${right}, our own link ${whole}`);
   return right;
-}
-
-/** The reads, one by one, through a real socket into the VPN's own FrameReader; the packets it finds. */
-function readFrames(reads: Buffer[]): Buffer[] {
-  const [far, near] = socketPair();
-  const reader = new FrameReader(xorFraming);
-  const packets: Buffer[] = [];
-  const piece = new Memory(64 * 1024);
-  for (const bytes of reads) {
-    for (let at = 0; at < bytes.length; ) {
-      const count = write(far, piece, 0, bytes.copy(piece.bytes, 0, at));
-      if (count < 0) throw new Error(`write: ${errnoName(count)}`);
-      at += count;
-      reader.fill(near);
-      while (reader.next()) packets.push(decode(reader.memory.bytes.subarray(reader.start, reader.end)));
-    }
-  }
-  close(far);
-  close(near);
-  return packets;
 }
 
 const decode = (body: Buffer) => Buffer.from(body.map((byte) => byte ^ XOR_KEY));
