@@ -6,7 +6,7 @@
 import assert from "node:assert/strict";
 import { Control, FrameType } from "../frame.ts";
 import { Handshake, REKEY_PROLOGUE } from "../handshake.ts";
-import { Memory, write } from "../libc.ts";
+import { close, Memory, write } from "../libc.ts";
 import { answerRekeys, keepFresh } from "../rekey.ts";
 import { type End, seal, session } from "../testing.ts";
 import type { Random } from "./fuzz.ts";
@@ -33,6 +33,7 @@ class Modelled {
     const { sendWith, receiveWith } = keys;
     keys.sendWith = (key) => (this.keys.send++, sendWith.call(keys, key));
     keys.receiveWith = (key) => (this.keys.receive++, receiveWith.call(keys, key));
+    end.peer.link.close = () => {}; // the other end shall read all that was sent before
   }
 
   /** Sends a packet with a number in it, as the program would. */
@@ -173,5 +174,6 @@ export function runRekey(any: Random): void {
     globalThis.setInterval = setInterval;
     delete (performance as { now?: unknown }).now;
     it.end();
+    for (const { end } of [client, server]) close(end.fd);
   }
 }
