@@ -59,7 +59,7 @@ export function serverChanges(options: Served, gateway: number, machine: Machine
     ...addAddress(tun, address, machine),
     ...bringUp(tun, mtu, address6 !== undefined, machine),
     ...ipv4,
-    ...ipv6.map((change) => ({ ...change, part: IPV6 })),
+    ...ipv6.map((change) => ({ ...change, part: change.part ? `${change.part} (${IPV6})` : IPV6 })),
     ...(address6 ? addAddress(tun, address6, machine, IPV6) : []),
   ];
 }

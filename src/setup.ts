@@ -56,7 +56,7 @@ export class Setup {
     for (let group = firstGroup(fresh); group.length > 0; group = firstGroup(fresh)) {
       fresh.splice(0, group.length);
       const { part } = group[0]!;
-      if (part !== undefined && missing.has(part)) continue;
+      if ([...missing].some((whole) => belongs(part, whole))) continue;
       try {
         await (group.length > 1 ? this.runAll(group) : this.runOne(group[0]!));
         for (const change of group) note(change, this.done);
@@ -64,7 +64,7 @@ export class Setup {
         if (part === undefined) throw error;
         missing.add(part);
         console.log(`# ${chalk.yellow(`without ${part}`)}: ${(error as Error).message}`);
-        await this.takeBack(changes.filter((change) => change.part === part));
+        await this.takeBack(changes.filter((change) => belongs(change.part, part)));
       }
     }
     return { toDo: "", some, missing };
@@ -152,6 +152,9 @@ function note({ run, sets = run, removes }: Change, done: Map<string, string>): 
   if (removes !== undefined) done.delete(removes);
   return true;
 }
+
+/** Is it that part, or a part of it? "a limit (IPv6)" is one of "IPv6", and left out with it. */
+const belongs = (part: string | undefined, whole: string) => part === whole || part?.endsWith(` (${whole})`);
 
 /** "ip" or "ip -6", if the line is one of those. A batch of lines is of one kind. */
 const ipOf = (line: string) => /^ip( -6)?(?= )/.exec(line)?.[0];

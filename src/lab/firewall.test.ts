@@ -5,9 +5,9 @@ import { type Running, startProgram } from "./running.ts";
 import { labTest, ping, retry, snapshot, standIn, startClient, startServer } from "./testing.ts";
 
 /** All is as before when both have ended. */
-async function endsAsBefore(lab: Lab, programs: Running[], before: string[]): Promise<void> {
+async function endAsBefore(programs: Running[], state: () => unknown, before: unknown): Promise<void> {
   for (const program of programs) assert.equal(await program.stop(), 0, program.output);
-  assert.deepEqual(both(lab), before);
+  assert.deepEqual(state(), before);
 }
 const both = (lab: Lab) => [snapshot(lab, "client"), snapshot(lab, "server")];
 
@@ -16,6 +16,10 @@ const both = (lab: Lab) => [snapshot(lab, "client"), snapshot(lab, "server")];
 const LACKS: [what: string, tool: string, pattern: string, said: string, goesOn: RegExp][] = [
   ["ip6tables' nat table", "ip6tables", "*nat*", "ip6tables v1.8.9 (legacy): can't initialize ip6tables table `nat': Table does not exist (do you need to insmod?)", /without IPv6 inside the tunnel: Cannot run 'ip6tables .*Table does not exist/],
   ["conntrack", "iptables", "*conntrack*", "iptables: No chain/target/match by that name.", /without a way for answers through a firewall/],
+  [
+    "TCPMSS for IPv6", "ip6tables", "*TCPMSS*", "ip6tables: No chain/target/match by that name.",
+    /without a limit for TCP's segments/,
+  ],
   ["TCPMSS", "iptables", "*TCPMSS*", "iptables: No chain/target/match by that name.", /without a limit for TCP's segments/],
   ["the icmp match", "iptables", "*redirect*", "iptables: No chain/target/match by that name.", /without silence about redirects/],
   ["the comment match", "iptables", "*comment*", "iptables: No chain/target/match by that name.", /No chain\/target\/match by that name; so, instead:\n# iptables -t nat -A POSTROUTING \S+ \S+ -o eth1 -j MASQUERADE -w\n/],
@@ -30,16 +34,26 @@ for (const [what, tool, pattern, said, goesOn] of LACKS) {
     assert.match(running.output, goesOn);
     const user = await startClient(lab);
     ping(lab, "client", TARGET);
-    if (tool === "ip6tables") assert.doesNotMatch(user.output, /fd56:/);
-    await endsAsBefore(lab, [user, running], before);
+    if (pattern === "*nat*") assert.doesNotMatch(user.output, /fd56:/);
+    else assert.match(user.output, /fd56:/);
+    await endAsBefore([user, running], () => both(lab), before);
   });
+}
+
+// ---- no iptables ----
+
+/** Takes the iptables command away from the lab. Returns what reads the state of the server without it. */
+function withoutIptables(lab: Lab): () => string {
+  lab.run("server", "iptables-save"); // what it makes the kernel set up by itself must be there before
+  lab.run("lab", `mount --bind /dev/null ${lab.run("lab", "readlink -f /usr/sbin/iptables").trim()}`);
+  const commands = ["nft list ruleset", "ip addr", "ip rule", "sysctl net.ipv4.conf net.ipv4.ip_forward"];
+  const read = () => commands.map((command) => lab.run("server", command)).join("");
+  return () => read().replace(/NO-CARRIER,|,LOWER_UP|state \w+/g, "");
 }
 
 labTest("no iptables command, but nft: a table of our own masquerades, and goes at the end; by SIGKILL, too", async (lab) => {
   lab.addIPv6();
-  lab.run("server", "iptables-save"); // what it makes the kernel set up by itself must be there before
-  lab.run("lab", `mount --bind /dev/null ${lab.run("lab", "readlink -f /usr/sbin/iptables").trim()}`);
-  const state = () => ["nft list ruleset", "ip addr", "ip rule", "sysctl net.ipv4.conf net.ipv4.ip_forward"].map((command) => lab.run("server", command)).join("").replace(/NO-CARRIER,|,LOWER_UP|state \w+/g, "");
+  const state = withoutIptables(lab);
   const before = state();
   for (const signal of ["SIGTERM", "SIGKILL"] as const) {
     const running = await startServer(lab);
@@ -51,3 +65,29 @@ labTest("no iptables command, but nft: a table of our own masquerades, and goes 
     await retry(() => assert.equal(state(), before));
   }
 });
+
+const NFT_LACKS: [word: string, said: string, goesOn: RegExp][] = [
+  [
+    "maxseg", "Error: Could not process rule: No such file or directory",
+    /without a limit for TCP's segments.*: Cannot run 'nft add rule ip .* maxseg .*No such file/,
+  ],
+  [
+    "icmp", "Error: Could not process rule: Not supported",
+    /without silence about redirects.*: Cannot run 'nft add rule ip .* icmp .*Not supported/,
+  ],
+];
+for (const [word, said, goesOn] of NFT_LACKS) {
+  labTest(`nft without ${word}: the server goes on without it, says so, and undoes all`, async (lab) => {
+    lab.addIPv6();
+    const state = withoutIptables(lab);
+    const before = state();
+    const refusal = `case "$*" in *" ${word} "*) echo "${said}" >&2; exit 1 ;; esac`;
+    const lacking = standIn("nft", `${refusal}; real "$@"`);
+    const running = startProgram(lab, "server", "server", ["--configure", "--nat", "eth1"], lacking);
+    await running.until(/listening on .*tunnel is 10\.8\.0\.1\/24 and fd56:/);
+    assert.match(running.output, goesOn);
+    const user = await startClient(lab, "client", "--route", `${TARGET6}/128`);
+    for (const target of [TARGET, TARGET6]) ping(lab, "client", target);
+    await endAsBefore([user, running], state, before);
+  });
+}
