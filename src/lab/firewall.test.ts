@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { type Lab, TARGET, TARGET6 } from "./lab.ts";
 import { type Running, startProgram } from "./running.ts";
-import { labTest, ping, retry, snapshot, standIn, startClient, startServer } from "./testing.ts";
+import { labTest, ping, retry, SECRET, snapshot, standIn, startClient, startServer } from "./testing.ts";
 
 /** All is as before when both have ended. */
 async function endAsBefore(programs: Running[], state: () => unknown, before: unknown): Promise<void> {
@@ -91,3 +91,35 @@ for (const [word, said, goesOn] of NFT_LACKS) {
     await endAsBefore([user, running], state, before);
   });
 }
+
+// ---- a server without --nat ----
+
+const plainServer = (lab: Lab, env = SECRET) => startProgram(lab, "server", "server", ["--configure"], env);
+
+for (const tool of ["iptables", "nft"]) {
+  labTest(`without --nat where the machine forwards: no ICMP redirects (${tool})`, async (lab) => {
+    lab.run("server", "sysctl -w net.ipv4.ip_forward=1");
+    const host = lab.addClient(2);
+    const state = tool === "nft" ? withoutIptables(lab) : () => snapshot(lab, "server");
+    const before = state();
+    const running = plainServer(lab);
+    await running.until(/listening on/);
+    const users = [await startClient(lab), await startClient(lab, host)];
+    const { stdout } = lab.try("client", "ping -c 5 -i 0.2 10.8.0.3");
+    assert.match(stdout, / 5 received/);
+    assert.doesNotMatch(stdout, /redirect/i);
+    await endAsBefore([...users, running], state, before);
+  });
+}
+
+labTest("without --nat: where the rule about redirects cannot be set, the server goes on", async (lab) => {
+  const noTool = standIn("iptables", "echo 'iptables: Permission denied' >&2; exit 4");
+  const quiet = plainServer(lab, noTool);
+  await quiet.until(/listening on/);
+  assert.doesNotMatch(quiet.output, /iptables/);
+  await quiet.stop();
+  lab.run("server", "sysctl -w net.ipv4.ip_forward=1");
+  const running = plainServer(lab, noTool);
+  await running.until(/without silence about redirects[^]*listening on/);
+  await endAsBefore([running], () => 0, 0);
+});
