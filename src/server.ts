@@ -26,7 +26,7 @@ program(async () => {
 
   const setup = new Setup(options.configure);
   const machine = await setup.begin(tun.name); //                what this machine has, before we change anything
-  if (options.configure) checkDevice(machine, options.nat);
+  if (options.configure) checkDevice(machine, options.nat, tun.name);
   const wish6 = options.secret && canCarryIPv6(tun.name, mtu) ? options.subnet6 : undefined; // no handshake, no IPv6 addresses
   const warning = checkFree(machine, innerAddresses(subnet.network, subnet.prefix, wish6), "--subnet BLOCK");
   if (warning) trace.note(warning);

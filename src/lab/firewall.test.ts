@@ -123,3 +123,15 @@ labTest("without --nat: where the rule about redirects cannot be set, the server
   await running.until(/without silence about redirects[^]*listening on/);
   await endAsBefore([running], () => 0, 0);
 });
+
+labTest("--nat of no use is refused, and the hint names what is of use", async (lab) => {
+  const nowhere = "it leads nowhere else";
+  const useless = [["ppp0", "there is no such interface"], ["lo", nowhere], ["tun0", nowhere]];
+  for (const [device, why] of useless) {
+    const running = startProgram(lab, "server", "server", ["--configure", "--nat", device!], SECRET);
+    assert.equal(await running.ended, 1, running.output);
+    const said = `Cannot use --nat ${device}: ${why}. Try: name another one, of eth0, eth1\n`;
+    assert.ok(running.output.includes(said), running.output);
+  }
+  await startServer(lab); // with eth1, which it names
+});
