@@ -4,6 +4,7 @@
  */
 import { innerAddresses, IPV6, serverChanges } from "./changes.ts";
 import { Clients } from "./clients.ts";
+import { findWalls } from "./firewall.ts";
 import { watch } from "./loop.ts";
 import { canCarryIPv6, checkDevice, checkFree } from "./machine.ts";
 import { serverOptions } from "./options.ts";
@@ -30,6 +31,8 @@ program(async () => {
   const wish6 = options.secret && canCarryIPv6(tun.name, mtu) ? options.subnet6 : undefined; // no handshake, no IPv6 addresses
   const warning = checkFree(machine, innerAddresses(subnet.network, subnet.prefix, wish6), "--subnet BLOCK");
   if (warning) trace.note(warning);
+  const wall = options.nat && (await findWalls(tun.name, machine));
+  if (wall) trace.note(wall);
   const gateway = subnet.network + 1;
   const { toDo, missing } = await setup.make(serverChanges({ ...options, subnet6: wish6 }, gateway, machine));
   const subnet6 = missing.has(IPV6) ? undefined : wish6;

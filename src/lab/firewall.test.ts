@@ -135,3 +135,75 @@ labTest("--nat of no use is refused, and the hint names what is of use", async (
   }
   await startServer(lab); // with eth1, which it names
 });
+
+// ---- firewalls of others ----
+
+const nft = (lab: Lab, line: string) => lab.run("server", ["nft", ...line.split(" ")]);
+const chain = (table: string, name: string, policy: string) =>
+  `add chain ${table} ${name} { type filter hook forward priority 10 ; policy ${policy} ; }`;
+/** The hint of the server's line about a firewall, as a shell would take it. */
+const opening = ({ output }: Running) => /to let the tunnel through: (nft '.*')$/m.exec(output)?.[1];
+
+/** Firewalls, as commands of nft that make them. */
+const WALLS: [what: string, named: string, lines: string[]][] = [
+  ["a policy of drop", "inet own wall", ["add table inet own", chain("inet own", "wall", "drop")]],
+  [
+    "reject as the last rule", "inet firewalld filter_FORWARD",
+    [
+      "add table inet firewalld", chain("inet firewalld", "filter_FORWARD", "accept"),
+      "add rule inet firewalld filter_FORWARD ct state established,related accept",
+      "add rule inet firewalld filter_FORWARD counter reject with icmpx type admin-prohibited",
+    ],
+  ],
+];
+for (const [what, named, lines] of WALLS) {
+  for (const tool of ["iptables", "nft"]) {
+    labTest(`another firewall with ${what} is named, and the hint opens it (${tool})`, async (lab) => {
+      lab.addIPv6();
+      if (tool === "nft") withoutIptables(lab);
+      for (const line of lines) nft(lab, line);
+      const running = await startServer(lab);
+      const user = await startClient(lab, "client", "--route", `${TARGET6}/128`);
+      assert.notEqual(lab.try("client", `ping -c 1 -W 1 ${TARGET}`).status, 0, "it is in the way");
+      assert.ok(running.output.includes(named), running.output);
+      lab.run("server", ["sh", "-c", opening(running)!]);
+      for (const target of [TARGET, TARGET6]) ping(lab, "client", target);
+      for (const program of [user, running]) await program.stop();
+      assert.doesNotMatch((await startServer(lab)).output, /to let the tunnel through/, "it is open by now");
+    });
+  }
+}
+
+labTest("two firewalls in the way are named in one line", async (lab) => {
+  for (const line of WALLS.flatMap(([, , lines]) => lines)) nft(lab, line);
+  const running = await startServer(lab);
+  lab.run("server", ["sh", "-c", opening(running)!]);
+  await startClient(lab);
+  ping(lab, "client", TARGET);
+});
+
+labTest("not in the way: iptables' own chain, one that accepts at its end; no nft, no word", async (lab) => {
+  lab.run("server", "iptables -P FORWARD DROP");
+  for (const line of ["add table ip other", chain("ip other", "wall", "drop")]) nft(lab, line);
+  nft(lab, "add rule ip other wall counter accept");
+  const first = await startServer(lab);
+  assert.equal(opening(first), undefined, first.output);
+  const user = await startClient(lab);
+  ping(lab, "client", TARGET);
+  for (const program of [user, first]) await program.stop();
+  for (const line of WALLS[0]![2]) nft(lab, line);
+  lab.run("lab", `mount --bind /dev/null ${lab.run("lab", "readlink -f /usr/sbin/nft").trim()}`);
+  assert.equal(opening(await startServer(lab)), undefined);
+});
+
+labTest("where iptables is the legacy one, nftables' chain of its name is in the way", async (lab, t) => {
+  const legacy = standIn("iptables", `exec iptables-legacy "$@"`);
+  const works = lab.try("server", "iptables-legacy -S").status === 0;
+  if (!works && !process.env.CI) return t.skip("iptables-legacy does not work here");
+  for (const line of ["add table ip filter", chain("ip filter", "FORWARD", "drop")]) nft(lab, line);
+  const running = startProgram(lab, "server", "server", ["--configure", "--nat", "eth1"], legacy);
+  await running.until(/listening on/);
+  lab.run("server", ["sh", "-c", opening(running)!]);
+  await startClient(lab);
+  ping(lab, "client", TARGET);
+});
