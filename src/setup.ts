@@ -101,10 +101,21 @@ export class Setup {
     const ip = ipOf(lines[0]!)!;
     const result = await this.execute(`${ip} -batch -`, lines.map((line) => `${line.slice(ip.length + 1)}\n`).join(""));
     if (result.code === 0) return lines.forEach((line) => this.keeper!.forget(line)); // some were an undoing, and are done now
-    const failed = Number(/Command failed -:(\d+)/.exec(result.stderr)?.[1] ?? 1) - 1;
+    const at = /Command failed -:(\d+)/.exec(result.stderr)?.[1];
+    if (at === undefined) await this.undoAny(group);
+    const failed = Number(at ?? 1) - 1;
     for (const change of group.slice(0, failed)) note(change, this.done); // a later try begins behind them
     for (const { undo } of group.slice(failed)) if (undo !== undefined) this.keeper!.forget(undo);
-    check(lines[failed]!, { ...result, stderr: result.stderr.replace(/Command failed.*/, "") });
+    const name = at === undefined ? `${ip} -batch -` : lines[failed]!;
+    check(name, { ...result, stderr: result.stderr.replace(/Command failed.*/, "") });
+  }
+
+  /**
+   * `ip` did not say how far it came: it was killed, or did not understand a word. What it has not done cannot be
+   * undone, and that is no error.
+   */
+  private async undoAny(group: Change[]): Promise<void> {
+    for (const { undo } of [...group].reverse()) if (undo !== undefined) await this.execute(undo);
   }
 
   /** Undoes at once what was done of these, the newest first. */

@@ -1,7 +1,10 @@
 /** The server's firewall: what it sets, what this kernel or this machine cannot do, and what others have set already. */
 import assert from "node:assert/strict";
-import { type Lab, TARGET, TARGET6 } from "./lab.ts";
-import { type Running, startProgram } from "./running.ts";
+import { mkdtempSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type Lab, ROOT, TARGET, TARGET6 } from "./lab.ts";
+import { Running, startProgram } from "./running.ts";
 import { labTest, ping, retry, SECRET, snapshot, standIn, startClient, startServer } from "./testing.ts";
 
 /** All is as before when both have ended. */
@@ -207,3 +210,46 @@ labTest("where iptables is the legacy one, nftables' chain of its name is in the
   await startClient(lab);
   ping(lab, "client", TARGET);
 });
+
+// ---- set-up that fails half-way ----
+
+/** With Setup alone: four rules in one batch, tried twice; they stay until a line of input comes. */
+const TWICE = `
+  const { Setup } = await import("${ROOT}src/setup.ts");
+  const { exit } = await import("${ROOT}src/program.ts");
+  const setup = new Setup(true);
+  await setup.begin("tun0");
+  const rule = (n) => "to 192.0.2." + n + " lookup 100 pref " + n;
+  const change = (words) => ({ run: "ip rule add " + words, undo: "ip rule del " + words });
+  const changes = [1, 2, 3, 4].map((n) => change(rule(n)));
+  for (const name of ["first", "second"]) {
+    const failed = await setup.make(changes).then(() => "nothing", (error) => error.message);
+    console.log("== " + name + " try, failed: " + failed);
+  }
+  process.stdin.once("data", () => exit(0));`;
+
+const NAMED = "ip rule add to 192.0.2.3 lookup 100 pref 3";
+const HALFWAY: [what: string, script: string, named: string, again: number[]][] = [
+  // It says which line failed; ip ends at once, without that; it is killed.
+  ["is refused", `sed '3s/.*/rule add to 192.0.2.1 lookup 100 pref 1/' | real "$@"`, NAMED, [3, 4]],
+  ["is not understood", `sed '3s/.*/rule add nonsense/' | real "$@"`, "ip -batch -", [1, 2, 3, 4]],
+  ["is killed", `head -n 2 | real "$@"; kill -KILL $$`, "ip -batch -", [1, 2, 3, 4]],
+];
+for (const [what, script, named, again] of HALFWAY) {
+  labTest(`a batch that ${what} half-way: a later try does the rest, and the end undoes all`, async (lab) => {
+    const marker = join(mkdtempSync(join(tmpdir(), "simple-vpn-batch-")), "failed");
+    const failing = `*-batch*) [ -e ${marker} ] || { touch ${marker}; ${script}; exit; }`;
+    const { env } = standIn("ip", `case "$*" in ${failing} ;; esac; real "$@"`);
+    const before = snapshot(lab, "client");
+    const command = [process.execPath, "--import", "tsx", "--input-type=module", "-e", TWICE];
+    const running = new Running(lab.spawn("client", command, { env }));
+    await running.until(/== second try/);
+    assert.ok(running.output.includes(`== first try, failed: Cannot run '${named}': `), running.output);
+    const second = again.map((n) => `# ip rule add to 192.0.2.${n} lookup 100 pref ${n}\n`).join("");
+    assert.ok(running.output.endsWith(`\n${second}== second try, failed: nothing\n`), running.output);
+    assert.equal(lab.run("client", "ip rule").match(/to 192\.0\.2\.\d /g)?.length, 4);
+    running.child.stdin!.write("\n");
+    assert.equal(await running.ended, 0, running.output);
+    assert.equal(snapshot(lab, "client"), before);
+  });
+}
