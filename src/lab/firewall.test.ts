@@ -1,4 +1,7 @@
-/** The server's firewall: what it sets, what this kernel or this machine cannot do, and what others have set already. */
+/**
+ * The server's firewall: what it sets, what this kernel cannot do, what others have set already. And two more of
+ * set-up: a batch that fails half-way, blocks that are in use.
+ */
 import assert from "node:assert/strict";
 import { mkdtempSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -253,3 +256,50 @@ for (const [what, script, named, again] of HALFWAY) {
     assert.equal(snapshot(lab, "client"), before);
   });
 }
+
+// ---- inner blocks that are in use already ----
+
+/** A program that must end with such an error: the options that its hint names, to be typed. */
+async function refuses(running: Running, words: RegExp, option: string): Promise<string[]> {
+  assert.equal(await running.ended, 1, running.output);
+  assert.match(running.output, words);
+  const said = new RegExp(`Try: .*${option} (?:on the server, such as )?(\\S+): nothing here has that`);
+  const block = said.exec(running.output);
+  assert.ok(block, running.output);
+  return [option, block[1]!];
+}
+
+labTest("a machine with addresses in fd56:504e::/96: the --subnet6 that the server names works", async (lab) => {
+  lab.addIPv6();
+  lab.run("server", "ip addr add fd56:504e::1/96 dev eth1");
+  const running = startProgram(lab, "server", "server", ["--configure", "--nat", "eth1"], SECRET);
+  const taken = /Cannot use fd56:504e::\S*\/96 inside .*: on this machine eth1 has fd56:504e::1\/96/;
+  const option = await refuses(running, taken, "--subnet6");
+  await startServer(lab, ...option);
+  const user = await startClient(lab, "client", "--route", `${TARGET6}/128`);
+  assert.ok(user.output.includes(`and ${option[1]!.replace("/96", "")}a08:2/96`), user.output);
+  for (const target of [TARGET, TARGET6]) ping(lab, "client", target);
+});
+
+labTest("two servers with one subnet: the second client is refused; the --subnet that it names works", async (lab) => {
+  const other = lab.addClient(2);
+  lab.run("server", "sysctl -w net.ipv4.ip_forward=1"); // so that the client reaches the second server
+  const second = async (...args: string[]) => {
+    const running = startProgram(lab, other, "server", ["--configure", ...args], SECRET);
+    await running.until(/listening on/);
+    return running;
+  };
+  const toSecond = ["192.168.2.100", "--configure", "--tun", "tun1"];
+  const client2 = () => startProgram(lab, "client", "client", toSecond, SECRET);
+  await startServer(lab);
+  await startClient(lab);
+  const same = await second();
+  const taken = /Cannot use 10\.8\.0\.0\/24 inside .*: on this machine tun0 has 10\.8\.0\.2\/24/;
+  const option = await refuses(client2(), taken, "--subnet");
+  await same.stop();
+  await second(...option);
+  const user = client2();
+  await user.until(/connected to/);
+  ping(lab, "client", TARGET);
+  ping(lab, "client", option[1]!.replace(/0\/.*/, "1"));
+});
