@@ -28,11 +28,11 @@ program(async () => {
   const setup = new Setup(options.configure);
   const machine = await setup.begin(tun.name); //                what this machine has, before we change anything
   if (options.configure) checkDevice(machine, options.nat, tun.name);
+  const wall = options.nat && (await findWalls(tun.name, machine));
+  if (wall) trace.note(wall);
   const wish6 = options.secret && canCarryIPv6(tun.name, mtu) ? options.subnet6 : undefined; // no handshake, no IPv6 addresses
   const warning = checkFree(machine, innerAddresses(subnet.network, subnet.prefix, wish6), "--subnet BLOCK");
   if (warning) trace.note(warning);
-  const wall = options.nat && (await findWalls(tun.name, machine));
-  if (wall) trace.note(wall);
   const gateway = subnet.network + 1;
   const { toDo, missing } = await setup.make(serverChanges({ ...options, subnet6: wish6 }, gateway, machine));
   const subnet6 = missing.has(IPV6) ? undefined : wish6;
