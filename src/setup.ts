@@ -203,6 +203,9 @@ function check(line: string, { code, stderr }: Result): void {
   const said = stderr.trim().replace(/\s*\n\s*/g, "; ");
   const setting = /^sysctl -w (\S+=\S+)/.exec(line)?.[1]?.replaceAll("/", ".");
   const inContainer = existsSync("/.dockerenv") || existsSync("/run/.containerenv");
-  const hint = setting === undefined ? "run it by hand to see what it needs" : inContainer ? `start the container with --sysctl ${setting}` : `set ${setting} on the machine that this one runs on; for a container, --sysctl ${setting}`;
+  const orWithout = line.includes("resolv.conf") ? ", or leave --dns out" : "";
+  const outside = `set ${setting} on the machine that this one runs on; for a container, --sysctl ${setting}`;
+  const settingHint = inContainer ? `start the container with --sysctl ${setting}` : outside;
+  const hint = setting === undefined ? `run it by hand to see what it needs${orWithout}` : settingHint;
   throw new Failure(`Cannot run '${line}': ${said.replace(/\.$/, "") || code}`, hint);
 }
