@@ -67,13 +67,16 @@ export const IPV6 = "IPv6 inside the tunnel"; // a part
 export function serverChanges(options: Served, gateway: number, machine: Machine): Change[] {
   const { tun, mtu, subnet, subnet6, nat } = options;
   const [address = "", address6] = innerAddresses(gateway, subnet.prefix, subnet6);
-  const ipv4 = nat === undefined ? [] : [...forward("ipv4", machine), ...leave("ip", options, `${formatIPv4(subnet.network)}/${subnet.prefix}`, machine)];
+  const source = `${formatIPv4(subnet.network)}/${subnet.prefix}`;
+  const onward = () => [...forward("ipv4", machine), ...leave("ip", options, source, machine)];
+  const ipv4 = nat === undefined ? [] : onward();
   const ipv6 = nat === undefined || !subnet6 ? [] : [...routerAdvertisements(nat, machine), ...forward("ipv6", machine), ...leave("ip6", options, `${embed(subnet6, 0)}/96`, machine)];
   return [
     ...addAddress(tun, address, machine),
     ...bringUp(tun, mtu, address6 !== undefined, machine),
     ...ipv4,
-    ...ipv6.map((change) => ({ ...change, part: IPV6 })),
+    ...quiet(options, machine),
+    ...ipv6.map((change) => ({ ...change, part: change.part ? `${change.part} (${IPV6})` : IPV6 })),
     ...(address6 ? addAddress(tun, address6, machine, IPV6) : []),
     ...keepInside(insideOf({ address: gateway, prefix: subnet.prefix, mtu, subnet6 }), machine),
   ];
@@ -96,14 +99,29 @@ function leave(family: "ip" | "ip6", options: Served, source: string, machine: M
       // TCP's SYN names the largest segment that its sender takes (MSS). It knows its own link only; we lower it to what the next one takes.
       [`-t mangle -A FORWARD -i ${tun} ${clamp}`, MSS],
       [`-t mangle -A FORWARD -o ${tun} ${clamp}`, MSS],
-      // From one client to another, a packet leaves by the interface that it came in by. To the kernel that is a detour, and it says so.
-      ...(family === "ip" ? ([[`-A OUTPUT -o ${tun} -p icmp --icmp-type redirect -j DROP`, REDIRECTS]] as [string, string][]) : []),
     ]),
   ];
 }
 
 const MSS = "a limit for TCP's segments: large ones need ICMP to find the path's MTU";
 const REDIRECTS = "silence about redirects: a client that pings another one is told of a detour";
+
+/**
+ * From one client to another, a packet leaves by the interface that it came in by. To a kernel that forwards,
+ * with --nat or before us, this is a detour, and it says so. (That of IPv6 does not.)
+ */
+function quiet({ tun, nat, configure }: Served, { firewall, setting }: Machine): Change[] {
+  if (!configure || (nat === undefined && setting("ipv4/ip_forward") !== "1")) return [];
+  const line = `iptables -A OUTPUT -o ${tun} -p icmp --icmp-type redirect -j DROP`;
+  if (firewall === "iptables") return [rule(line, configure, REDIRECTS)];
+  const table = `ip simple-vpn-${tun}-quiet`; // not that of nftables(): it must go alone if it fails
+  const changes: Change[] = [
+    { run: `nft add table ${table}`, undo: `nft delete table ${table}` },
+    { run: `nft add chain ${table} quiet { type filter hook output priority 0 ; }` },
+    { run: `nft add rule ${table} quiet oifname ${tun} icmp type redirect drop` },
+  ];
+  return changes.map((change) => ({ ...change, part: REDIRECTS }));
+}
 
 /**
  * One rule of iptables or ip6tables. What we add ourselves bears a name, to tell it from the user's own; and it has patience (-w) with
@@ -131,7 +149,6 @@ function nftables(family: "ip" | "ip6", { tun, nat, configure }: Served, source:
   if (!configure) return changes;
   const clamp = "tcp flags syn tcp option maxseg size set rt mtu";
   changes.push(chain("clamp", "filter hook forward priority -150"), add(`clamp iifname ${tun} ${clamp}`, MSS), add(`clamp oifname ${tun} ${clamp}`, MSS));
-  if (family === "ip") changes.push(chain("quiet", "filter hook output priority 0"), add(`quiet oifname ${tun} icmp type redirect drop`, REDIRECTS));
   return changes;
 }
 

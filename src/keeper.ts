@@ -85,8 +85,14 @@ export class Keeper {
     try {
       writeSync(this.pipe, `${line}\n`);
     } catch {
-      throw new Failure("Cannot keep what --configure does, to undo it: the keeper has ended", `at the end, by hand: ${this.kept.join("; ")}`);
+      const problem = "Cannot keep what --configure does, to undo it: the keeper has ended";
+      throw new Failure(problem, `at the end, by hand: ${this.byHand()}`);
     }
+  }
+
+  /** For a shell to read: find's own semicolons are escaped. */
+  private byHand(): string {
+    return this.kept.map((line) => line.replaceAll(" ;", " \\;")).join("; ");
   }
 
   /** Lets it undo everything, and waits until it has. Throws a Failure if it could not. */
@@ -94,7 +100,8 @@ export class Keeper {
     close(this.pipe);
     const status: [number] = [0];
     if (waitpid(this.pid, status, 0) >= 0 && status[0] === 0) return;
-    throw new Failure("Cannot undo everything that --configure did", `by hand, what is left of these: ${this.kept.join("; ")}`);
+    const hint = `by hand, what is left of these: ${this.byHand()}`;
+    throw new Failure("Cannot undo everything that --configure did", hint);
   }
 }
 

@@ -210,10 +210,16 @@ export function checkFree(machine: Machine, blocks: string[], option: string): s
   return warning;
 }
 
-/** A device that does not exist would be accepted by iptables, and never match. Errors: a Failure. */
-export function checkDevice({ links }: Machine, device: string | undefined): void {
-  if (device === undefined || links.includes(device)) return;
-  throw new Failure(`Cannot use --nat ${device}: there is no such interface`, `name another one, of ${links.join(", ")}`);
+/**
+ * Clients' packets leave by `device`: by neither lo nor our own `tun`. iptables would accept one that does not
+ * exist, and never match. Errors: a Failure.
+ */
+export function checkDevice({ links }: Machine, device: string | undefined, tun: string): void {
+  const outward = links.filter((link) => link !== "lo" && link !== tun);
+  if (device === undefined || outward.includes(device)) return;
+  const why = links.includes(device) ? "it leads nowhere else" : "there is no such interface";
+  const others = outward.length > 0 ? `name another one, of ${outward.join(", ")}` : "leave --nat out";
+  throw new Failure(`Cannot use --nat ${device}: ${why}`, others);
 }
 
 /** A block of the same size that is free on this machine. */

@@ -53,13 +53,17 @@ test("every option is read", () => {
   assert.deepEqual([server("--subnet6", "off").subnet6, server("--subnet6", "fd00:1:2::/96").subnet6], [undefined, [0xfd000001, 0x00020000, 0]]);
   for (const address of ["10.1.2.3", "::", "2001:db8::1"]) assert.equal(server("--listen", address).listen, address);
   assert.deepEqual(client("--route", "::/0", "--route", "2001:DB8::/32").routes, ["::/0", "2001:db8::/32"]);
-  assert.deepEqual(client("--dns", "8.8.8.8", "--dns", "2001:4860:4860::8888").dns, ["8.8.8.8", "2001:4860:4860::8888"]);
+  const { dns } = client("--dns", "8.8.8.8", "--dns", "2001:4860:4860:0::8888");
+  assert.deepEqual(dns, ["8.8.8.8", "2001:4860:4860::8888"]);
   assert.deepEqual([client("--once").once, client("--rekey", "1").rekey], [true, 1]);
 });
 
 test("wrong usage is one line that says what was wrong and what to try, exit code 2", () => {
   refuses(() => clientOptions([]), /expected one server, got 0/);
-  for (const dns of ["dns.test", "fe80::1%eth0", "8.8.8"]) refuses(() => client("--dns", dns), /--dns \S+ is no IP address/);
+  for (const dns of ["127.0.0.53", "0.0.0.0", "::1", "::", "0:0::0.0.0.1"])
+    refuses(() => client("--dns", dns), /--dns \S+ is this machine itself: name one that the server reaches/);
+  for (const dns of ["dns.test", "fe80::1%eth0", "8.8.8", "::ffff:127.0.0.1"])
+    refuses(() => client("--dns", dns), /--dns \S+ is no IP address/);
   refuses(() => client("another"), /expected one server, got 2/);
   refuses(() => server("stray"), /unexpected argument stray/);
   refuses(() => client("--nonsense"), /--nonsense/);

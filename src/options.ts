@@ -6,6 +6,7 @@ import { parseArgs } from "node:util";
 import { KEY_LENGTH } from "./aes.ts";
 import { IFNAMSIZ } from "./libc.ts";
 import { type Cidr, parseBlock6, parseCidr, parsePrefix96, type Prefix96 } from "./packet.ts";
+import { formatIPv6, parseIPv6 } from "./packet.ts";
 import { Failure } from "./program.ts";
 
 /** One option: how its value is shown in the help, and read; `read` throws what is wrong with the value. */
@@ -228,8 +229,13 @@ function subnet6(text: string): Prefix96 | undefined {
 }
 
 function dnsServer(text: string): string {
-  if (isIP(text) === 0 || text.includes("%")) throw new Error("is no IP address, such as 8.8.8.8");
-  return text;
+  const bytes = parseIPv6(text);
+  const address = bytes ? formatIPv6(bytes) : text;
+  const isMapped = /^::ffff:[^:]+:[^:]+$/.test(address); // IPv4 after all: no IPv6 route counts for it
+  const isAddress = isIP(text) !== 0 && !text.includes("%") && !isMapped;
+  if (!isAddress) throw new Error("is no IP address, such as 8.8.8.8");
+  if (!/^(0|127)\.|^::1?$/.test(address)) return address;
+  throw new Error("is this machine itself: name one that the server reaches, such as 8.8.8.8");
 }
 
 function listenAddress(text: string): string {

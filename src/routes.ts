@@ -1,14 +1,13 @@
 /**
  * Client only: what is routed into the tunnel, and how the server, to which the tunnel itself leads, is spared. As commands: see changes.ts.
  */
-import { existsSync } from "node:fs";
 import { isIPv6 } from "node:net";
 import { addAddress, addressesOf, bringUp, type Change, type Inner, insideOf, keepInside, removal } from "./changes.ts";
-import { inPath } from "./command.ts";
 import { contains, halvesOf, hostRoute, ipFor, type Machine, mayTake, prefixOf, selectorOf } from "./machine.ts";
 import type { ClientOptions } from "./options.ts";
 import { formatIPv4 } from "./packet.ts";
 import { Failure } from "./program.ts";
+import { inItsName, resolver } from "./resolver.ts";
 
 /**
  * A routing table of our own, for the routes that would send the tunnel's own packets into the tunnel, round and round. Rules in front
@@ -36,14 +35,14 @@ export function clientChanges(options: Routed, config: Inner, outers: string[], 
   const [address = "", address6] = addressesOf(config);
   const inside = insideOf(config);
   const routes = [...new Set([...options.routes, ...dns.filter((one) => !inside.some((block) => contains(block, one))).map(hostRoute)])].filter((route) => !inside.includes(route)); // the address brings that one already
-  checkRoutes(routes, config, inside, outers);
+  inItsName(dns, () => checkRoutes(routes, config, inside, outers));
   const tabled = routes.filter((route) => belongsInTable(route, outers, machine));
   for (const ip of ["ip", "ip -6"]) {
     const first = tabled.find((route) => ipFor(route) === ip);
-    if (first) checkTable(first, machine);
+    if (first) inItsName(dns, () => checkTable(first, machine));
   }
   const others = routes.filter((route) => !tabled.includes(route));
-  for (const route of others) checkRoute(route, machine);
+  for (const route of others) inItsName(dns, () => checkRoute(route, machine));
   return [
     ...addAddress(tun, address, machine),
     ...bringUp(tun, config.mtu, address6 !== undefined, machine),
@@ -153,25 +152,5 @@ export function renewal(tun: string, config: Inner, former: Inner, machine: Mach
     ...leaving.filter((own) => !(own.includes(":") && config.mtu < 1280)).map(take), // that one the kernel has removed
     ...kept.flatMap((own) => addAddress(tun, own, machine)),
     take(single),
-  ];
-}
-
-/**
- * Where names are asked from now on. systemd-resolved is told for this interface. Elsewhere a file of ours lies over /etc/resolv.conf;
- * in a container, which may not mount, it is copied there.
- */
-function resolver(tun: string, dns: string[], machine: Machine): Change[] {
-  if (dns.length === 0) return [];
-  if (existsSync("/run/systemd/resolve") && inPath("resolvectl"))
-    return [{ run: `resolvectl dns ${tun} ${dns.join(" ")}`, undo: machine.tun && `resolvectl revert ${tun}` }, { run: `resolvectl domain ${tun} ~.` }];
-  const [file, target] = [`/run/simple-vpn-${tun}.resolv.conf`, "/etc/resolv.conf"];
-  const copies = [
-    { run: `cp ${target} ${file}.before`, undo: `rm -f ${file}.before` },
-    { run: `cp ${file} ${target}`, undo: `cp ${file}.before ${target}` },
-  ];
-  return [
-    { run: `tee ${file}`, input: dns.map((address) => `nameserver ${address}\n`).join(""), undo: `rm -f ${file}` },
-    { run: `chmod 644 ${file}` }, // whatever the umask: everybody asks for names
-    { run: `mount --bind ${file} ${target}`, undo: `umount --lazy ${target}`, otherwise: copies },
   ];
 }

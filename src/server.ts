@@ -4,6 +4,7 @@
  */
 import { innerAddresses, insideOf, IPV6, serverChanges } from "./changes.ts";
 import { Clients } from "./clients.ts";
+import { findWalls } from "./firewall.ts";
 import { watch } from "./loop.ts";
 import { canCarryIPv6, checkDevice, checkFree, strays } from "./machine.ts";
 import { serverOptions } from "./options.ts";
@@ -27,7 +28,9 @@ program(async () => {
 
   const setup = new Setup(options.configure);
   const machine = await setup.begin(tun.name); //                what this machine has, before we change anything
-  if (options.configure) checkDevice(machine, options.nat);
+  if (options.configure) checkDevice(machine, options.nat, tun.name);
+  const wall = options.nat && (await findWalls(tun.name, machine));
+  if (wall) trace.note(wall);
   const wish6 = secret && canCarryIPv6(tun.name, mtu) ? options.subnet6 : undefined; // no handshake, no IPv6 addresses
   const gateway = subnet.network + 1;
   const inside = insideOf({ address: gateway, prefix: subnet.prefix, mtu, subnet6: wish6 });

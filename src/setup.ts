@@ -61,7 +61,7 @@ export class Setup {
     for (let group = firstGroup(fresh); group.length > 0; group = firstGroup(fresh)) {
       fresh.splice(0, group.length);
       const { part } = group[0]!;
-      if (part !== undefined && missing.has(part)) continue;
+      if ([...missing].some((whole) => belongs(part, whole))) continue;
       try {
         await (group.length > 1 ? this.runAll(group) : this.runOne(group[0]!));
         for (const change of group) note(change, this.done);
@@ -69,7 +69,7 @@ export class Setup {
         if (part === undefined) throw error;
         missing.add(part);
         console.log(`# ${chalk.yellow(`without ${part}`)}: ${(error as Error).message}`);
-        await this.takeBack(changes.filter((change) => change.part === part));
+        await this.takeBack(changes.filter((change) => belongs(change.part, part)));
       }
     }
     return { toDo: "", some, missing };
@@ -106,10 +106,21 @@ export class Setup {
     const ip = ipOf(lines[0]!)!;
     const result = await this.execute(`${ip} -batch -`, lines.map((line) => `${line.slice(ip.length + 1)}\n`).join(""));
     if (result.code === 0) return lines.forEach((line) => this.keeper!.forget(line)); // some were an undoing, and are done now
-    const failed = Number(/Command failed -:(\d+)/.exec(result.stderr)?.[1] ?? 1) - 1;
+    const at = /Command failed -:(\d+)/.exec(result.stderr)?.[1];
+    if (at === undefined) await this.undoAny(group);
+    const failed = Number(at ?? 1) - 1;
     for (const change of group.slice(0, failed)) note(change, this.done); // a later try begins behind them
     for (const { undo } of group.slice(failed)) if (undo !== undefined) this.keeper!.forget(undo);
-    check(lines[failed]!, { ...result, stderr: result.stderr.replace(/Command failed.*/, "") });
+    const name = at === undefined ? `${ip} -batch -` : lines[failed]!;
+    check(name, { ...result, stderr: result.stderr.replace(/Command failed.*/, "") });
+  }
+
+  /**
+   * `ip` did not say how far it came: it was killed, or did not understand a word. What it has not done cannot be
+   * undone, and that is no error.
+   */
+  private async undoAny(group: Change[]): Promise<void> {
+    for (const { undo } of [...group].reverse()) if (undo !== undefined) await this.execute(undo);
   }
 
   /** Undoes at once what was done of these, the newest first. */
@@ -158,6 +169,9 @@ function note({ run, sets = run, removes }: Change, done: Map<string, string>): 
   return true;
 }
 
+/** Is it that part, or a part of it? "a limit (IPv6)" is one of "IPv6", and left out with it. */
+const belongs = (part: string | undefined, whole: string) => part === whole || part?.endsWith(` (${whole})`);
+
 /** "ip" or "ip -6", if the line is one of those. A batch of lines is of one kind. */
 const ipOf = (line: string) => /^ip( -6)?(?= )/.exec(line)?.[0];
 
@@ -189,6 +203,9 @@ function check(line: string, { code, stderr }: Result): void {
   const said = stderr.trim().replace(/\s*\n\s*/g, "; ");
   const setting = /^sysctl -w (\S+=\S+)/.exec(line)?.[1]?.replaceAll("/", ".");
   const inContainer = existsSync("/.dockerenv") || existsSync("/run/.containerenv");
-  const hint = setting === undefined ? "run it by hand to see what it needs" : inContainer ? `start the container with --sysctl ${setting}` : `set ${setting} on the machine that this one runs on; for a container, --sysctl ${setting}`;
+  const orWithout = line.includes("resolv.conf") ? ", or leave --dns out" : "";
+  const outside = `set ${setting} on the machine that this one runs on; for a container, --sysctl ${setting}`;
+  const settingHint = inContainer ? `start the container with --sysctl ${setting}` : outside;
+  const hint = setting === undefined ? `run it by hand to see what it needs${orWithout}` : settingHint;
   throw new Failure(`Cannot run '${line}': ${said.replace(/\.$/, "") || code}`, hint);
 }

@@ -73,6 +73,13 @@ const among = (...words: string[]) => (text: string) => words.includes(text);
 const device = (text: string) => Buffer.byteLength(text) < 16 && text !== "" && text !== "." && text !== ".." && [...text].every((char) => char > " " && char < "\x7f" && !"/:%".includes(char));
 const prefixIn = (found: ReturnType<typeof block>, least: number, most: number) => found !== undefined && found.groups.length === 2 && found.prefix >= least && found.prefix <= most;
 
+/** Another machine's address: not 0.…, 127.…, ::, ::1, nor an IPv4 one as IPv6 (RFC 4291, section 2.5). */
+function isFar(text: string): boolean {
+  const [four, groups] = [ipv4(text), ipv6(text)];
+  if (four !== undefined) return ![0, 127].includes(Math.floor(four / 2 ** 24));
+  return groups !== undefined && !/^(0,){7}[01]$|^(0,){5}65535,/.test(groups.join());
+}
+
 /** Which values each option takes, and on which of the two programs. Not here: --secret and --user, which depend on the machine. */
 export const OPTIONS: Record<string, { of: "both" | "client" | "server"; takes: (text: string) => boolean }> = {
   port: { of: "both", takes: between(1, 65535) },
@@ -83,7 +90,7 @@ export const OPTIONS: Record<string, { of: "both" | "client" | "server"; takes: 
   trace: { of: "both", takes: among("walk", "summary", "off") },
   "trace-file": { of: "both", takes: () => true },
   route: { of: "client", takes: (text) => network(text, 2) !== undefined || network6(text) !== undefined },
-  dns: { of: "client", takes: (text) => ipv4(text) !== undefined || ipv6(text) !== undefined },
+  dns: { of: "client", takes: isFar },
   rekey: { of: "client", takes: between(1, 86_400) },
   address: { of: "client", takes: (text) => prefixIn(block(text), 8, 30) },
   listen: { of: "server", takes: (text) => text === "*" || ipv4(text) !== undefined || ipv6(text.replace(/%[\da-z.:-]+$/i, "")) !== undefined },

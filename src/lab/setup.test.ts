@@ -90,45 +90,6 @@ labTest("a --route that is this machine's own network is refused; the halves of 
 
 // ---- what this kernel cannot do ----
 
-const LACKS: [what: string, tool: string, pattern: string, said: string, goesOn: RegExp][] = [
-  ["ip6tables' nat table", "ip6tables", "*nat*", "ip6tables v1.8.9 (legacy): can't initialize ip6tables table `nat': Table does not exist (do you need to insmod?)", /without IPv6 inside the tunnel: Cannot run 'ip6tables .*Table does not exist/],
-  ["conntrack", "iptables", "*conntrack*", "iptables: No chain/target/match by that name.", /without a way for answers through a firewall/],
-  ["TCPMSS", "iptables", "*TCPMSS*", "iptables: No chain/target/match by that name.", /without a limit for TCP's segments/],
-  ["the icmp match", "iptables", "*redirect*", "iptables: No chain/target/match by that name.", /without silence about redirects/],
-  ["the comment match", "iptables", "*comment*", "iptables: No chain/target/match by that name.", /No chain\/target\/match by that name; so, instead:\n# iptables -t nat -A POSTROUTING \S+ \S+ -o eth1 -j MASQUERADE -w\n/],
-];
-for (const [what, tool, pattern, said, goesOn] of LACKS) {
-  labTest(`a kernel without ${what}: the server goes on without it, says so, and undoes the rest`, async (lab) => {
-    lab.addIPv6();
-    const before = both(lab);
-    const lacking = standIn(tool, `case "$*" in ${pattern}) echo "${said.replaceAll("`", "\\`")}" >&2; exit 3 ;; *) real "$@" ;; esac`);
-    const running = startProgram(lab, "server", "server", ["--configure", "--nat", "eth1"], lacking);
-    await running.until(/listening on/);
-    assert.match(running.output, goesOn);
-    const user = await startClient(lab);
-    ping(lab, "client", TARGET);
-    if (tool === "ip6tables") assert.doesNotMatch(user.output, /fd56:/);
-    await endsAsBefore(lab, [user, running], before);
-  });
-}
-
-labTest("no iptables command, but nft: a table of our own masquerades, and goes at the end; by SIGKILL, too", async (lab) => {
-  lab.addIPv6();
-  lab.run("server", "iptables-save"); // what it makes the kernel set up by itself must be there before
-  lab.run("lab", `mount --bind /dev/null ${lab.run("lab", "readlink -f /usr/sbin/iptables").trim()}`);
-  const state = () => ["nft list ruleset", "ip addr", "ip rule", "sysctl net.ipv4.conf net.ipv4.ip_forward"].map((command) => lab.run("server", command)).join("").replace(/NO-CARRIER,|,LOWER_UP|state \w+/g, "");
-  const before = state();
-  for (const signal of ["SIGTERM", "SIGKILL"] as const) {
-    const running = await startServer(lab);
-    assert.match(running.output, /# nft add table ip simple-vpn-tun0/);
-    const user = await startClient(lab, "client", "--route", `${TARGET6}/128`);
-    for (const target of [TARGET, TARGET6]) ping(lab, "client", target);
-    await user.stop();
-    await running.stop(signal);
-    await retry(() => assert.equal(state(), before));
-  }
-});
-
 labTest("busybox's ip is not enough, and is named", async (lab) => {
   const busybox = standIn("ip", `exec busybox ip "$@"`);
   const running = startProgram(lab, "server", "server", ["--configure"], busybox);
@@ -189,42 +150,4 @@ labTest("set-up that takes long: the client has proven itself before, answers me
   writeFileSync(join(folder, "go"), "");
   assert.equal(await user.ended, 0, user.output);
   assert.equal(snapshot(lab, "client"), before);
-});
-
-// ---- names ----
-
-const RESOLVER = "nameserver 192.168.1.1\n";
-/** /etc/resolv.conf of the lab alone. */
-function ownResolver(lab: Lab): void {
-  const file = join(mkdtempSync(join(tmpdir(), "simple-vpn-resolv-")), "resolv.conf");
-  writeFileSync(file, RESOLVER);
-  lab.run("lab", `mount --bind ${file} /etc/resolv.conf`);
-}
-const resolver = (lab: Lab) => lab.run("client", "cat /etc/resolv.conf");
-
-labTest("--dns: names are asked through the tunnel while it is up; resolv.conf is as before then, after SIGKILL, and where nothing may be mounted", async (lab) => {
-  ownResolver(lab);
-  await new Running(lab.spawn("internet", [process.execPath, "--import", "tsx", "src/lab/internet.ts"])).until(/ready/);
-  await startServer(lab);
-  for (const [signal, env] of [["SIGTERM", SECRET], ["SIGKILL", SECRET], ["SIGTERM", standIn("mount", "echo 'mount: permission denied' >&2; exit 1")]] as const) {
-    const user = startProgram(lab, "client", "client", [SERVER, "--configure", "--dns", TARGET], env);
-    await user.until(/connected to/);
-    assert.equal(resolver(lab), `nameserver ${TARGET}\n`);
-    assert.match(lab.run("client", "getent hosts some.name.test"), /^8\.8\.8\.8 +some\.name\.test/);
-    await user.stop(signal);
-    await retry(() => assert.equal(resolver(lab), RESOLVER));
-    await retry(() => assert.equal(lab.try("lab", "find /run -name simple-vpn-*").stdout, ""));
-  }
-});
-
-labTest("--dns where systemd-resolved answers: it is told for this interface alone", async (lab) => {
-  ownResolver(lab);
-  const log = join(mkdtempSync(join(tmpdir(), "simple-vpn-resolved-")), "log");
-  lab.run("lab", "mkdir -p /run/systemd/resolve");
-  await startServer(lab);
-  const user = startProgram(lab, "client", "client", [SERVER, "--configure", "--dns", TARGET, "--dns", "10.8.0.1"], standIn("resolvectl", `echo "$@" >> ${log}`));
-  await user.until(/connected to/);
-  assert.equal(lab.run("lab", `cat ${log}`), `dns tun0 ${TARGET} 10.8.0.1\ndomain tun0 ~.\n`);
-  assert.equal(resolver(lab), RESOLVER);
-  assert.match(lab.run("client", `ip route get ${TARGET}`), /dev tun0/);
 });

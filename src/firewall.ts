@@ -1,0 +1,73 @@
+/**
+ * Server only: firewalls of others in nftables. A packet must pass every one of them. A rule of ours that
+ * accepts it does not overrule another table that drops it (nft(8), VERDICT STATEMENT). So the user is told.
+ */
+import chalk from "chalk";
+import { run } from "./command.ts";
+import type { Machine } from "./machine.ts";
+
+interface Chain {
+  family: string;
+  table: string;
+  name: string;
+  type?: string; // of these three, only a chain that the kernel calls has any
+  hook?: string;
+  policy?: string;
+}
+interface Rule {
+  family: string;
+  table: string;
+  chain: string;
+  expr: Record<string, unknown>[]; // "match", "counter", "accept" and so on, in their order
+}
+
+/**
+ * Which chains drop what is forwarded for `tun`, and the command that lets it through: one line to print, or
+ * "". Where nft is missing, or may not look, none is known.
+ */
+export async function findWalls(tun: string, { firewall }: Machine): Promise<string> {
+  const { chains, rules } = await readRuleset();
+  // In iptables' own chain, our rules come first. Only iptables-nft keeps that chain here.
+  const isNft = firewall === "iptables" && (await run("iptables -V")).stdout.includes("nf_tables");
+  const walls = chains.filter((chain) => {
+    const { family, table, name, type, hook } = chain;
+    if (type !== "filter" || hook !== "forward" || !["ip", "ip6", "inet"].includes(family)) return false;
+    if (isNft && family !== "inet" && table === "filter" && name === "FORWARD") return false;
+    return drops(chain, rulesOf(chain, rules)) && !isOpen(tun, rulesOf(chain, rules));
+  });
+  if (walls.length === 0) return "";
+  const names = walls.map(({ family, table, name }) => `${family} ${table} ${name}`);
+  const ways = [`iifname "${tun}" accept`, `oifname "${tun}" ct state established,related accept`];
+  const lines = names.flatMap((name) => ways.map((way) => `insert rule ${name} ${way}`));
+  const chainsOf = `chain ${names.join(", chain ")} of nftables`;
+  const what = `this machine's firewall drops what is forwarded, whatever our rules say (${chainsOf})`;
+  return chalk.yellow(`${what}; to let the tunnel through: nft '${lines.join("; ")}'`);
+}
+
+async function readRuleset(): Promise<{ chains: Chain[]; rules: Rule[] }> {
+  const { stdout } = await run("nft -j -t list ruleset"); // -t: without the elements of sets, maybe many
+  try {
+    const { nftables: all }: { nftables: { chain?: Chain; rule?: Rule }[] } = JSON.parse(stdout);
+    return { chains: all.flatMap(({ chain }) => chain ?? []), rules: all.flatMap(({ rule }) => rule ?? []) };
+  } catch {
+    return { chains: [], rules: [] };
+  }
+}
+
+const rulesOf = ({ family, table, name }: Chain, rules: Rule[]) =>
+  rules.filter((rule) => rule.family === family && rule.table === table && rule.chain === name);
+
+/** Is a packet dropped that no rule is about? By the last rule if that is for all, else by the policy. */
+function drops({ policy }: Chain, rules: Rule[]): boolean {
+  const words = rules.at(-1)?.expr.flatMap((part) => Object.keys(part)) ?? [];
+  const isForAll = words.every((word) => ["counter", "log", "accept", "drop", "reject"].includes(word));
+  const verdict = isForAll && words.find((word) => ["accept", "drop", "reject"].includes(word));
+  return (verdict || policy) !== "accept";
+}
+
+/** Is there a rule that accepts what comes from `tun`, and one that accepts what goes there? */
+function isOpen(tun: string, rules: Rule[]): boolean {
+  const texts = rules.map(({ expr }) => JSON.stringify(expr));
+  const has = (...words: string[]) => texts.some((text) => words.every((word) => text.includes(`"${word}"`)));
+  return has("iifname", tun, "accept") && has("oifname", tun, "accept");
+}
