@@ -211,8 +211,8 @@ export function checkFree(machine: Machine, blocks: string[], option: string): s
 }
 
 /**
- * Clients' packets leave by `device`: by neither lo nor our own `tun`. iptables would accept one that does not
- * exist, and never match. Errors: a Failure.
+ * Clients' packets leave by `device`: by neither lo nor our own `tun`. iptables would accept one that does
+ * not exist, and never match. Errors: a Failure.
  */
 export function checkDevice({ links }: Machine, device: string | undefined, tun: string): void {
   const outward = links.filter((link) => link !== "lo" && link !== tun);

@@ -116,8 +116,8 @@ export class Setup {
   }
 
   /**
-   * `ip` did not say how far it came: it was killed, or did not understand a word. What it has not done cannot be
-   * undone, and that is no error.
+   * `ip` did not say how far it came: it was killed, or did not understand a word. What it has not done
+   * cannot be undone, and that is no error.
    */
   private async undoAny(group: Change[]): Promise<void> {
     for (const { undo } of [...group].reverse()) if (undo !== undefined) await this.execute(undo);
