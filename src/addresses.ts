@@ -1,7 +1,7 @@
 /** Socket addresses: as the kernel takes them, and as people write them. */
 import { isIPv6 } from "node:net";
-import { AF_INET, AF_INET6, if_nametoindex } from "./libc.ts";
-import { formatIPv4, formatIPv6, parseIPv4, parseIPv6 } from "./packet.ts";
+import { formatIPv4, formatIPv6, parseIPv4, parseIPv6 } from "./address.ts";
+import { AF_INET, AF_INET6, if_nametoindex } from "./socket-calls.ts";
 
 export const SIZEOF_SOCKADDR_IN = 16;
 export const SIZEOF_SOCKADDR_IN6 = 28;

@@ -4,10 +4,9 @@
  * program that created it closes it. Only a persistent one stays as we leave it.
  */
 import { readdirSync } from "node:fs";
-import type { ClientConfig } from "./handshake.ts";
+import { embed, formatIPv4, parseCidr, type Prefix96 } from "./address.ts";
 import { ipFor, type Machine, mayTake } from "./machine.ts";
 import type { ServerOptions } from "./options.ts";
-import { embed, formatIPv4, parseCidr, type Prefix96 } from "./packet.ts";
 
 /** One command, and the one that takes it back. */
 export interface Change {
@@ -21,7 +20,14 @@ export interface Change {
   part?: string; // of what is asked for, one that the rest can do without. If it fails, all of it is left out
 }
 
-export type Inner = Pick<ClientConfig, "address" | "prefix" | "mtu" | "subnet6">;
+/** The inside of the tunnel, as one end has it. */
+export interface Inner {
+  address: number; // its own
+  prefix: number; // of the inner subnet, bits
+  mtu: number; // bytes
+  subnet6?: Prefix96 | undefined; // undefined: no IPv6
+}
+
 export const addressesOf = ({ address, prefix, subnet6 }: Inner) => innerAddresses(address, prefix, subnet6);
 
 /** One end's inner addresses: "10.8.0.2/24", and where the tunnel carries IPv6 "fd56:504e::a08:2/96". */

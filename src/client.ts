@@ -12,9 +12,10 @@ import { atExit, fail, program } from "./program.ts";
 import { CHECK, Heartbeat } from "./pulse.ts";
 import { keepFresh } from "./rekey.ts";
 import { tcp } from "./tcp.ts";
-import { DOWN, trace, UP, XOR_WARNING } from "./trace.ts";
+import { trace, XOR_WARNING } from "./trace.ts";
 import { openTun } from "./tun.ts";
 import { outbound, tunGone } from "./tunnel.ts";
+import { DOWN, UP } from "./walk.ts";
 
 program(async () => {
   const options = clientOptions(process.argv.slice(2)); //         flags, or exit 2

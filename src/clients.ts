@@ -3,6 +3,7 @@
  * others nothing.
  */
 import { randomBytes } from "node:crypto";
+import { formatIPv4 } from "./address.ts";
 import type { SessionKeys } from "./aes.ts";
 import { Control } from "./frame.ts";
 import type { Wish } from "./handshake.ts";
@@ -10,15 +11,16 @@ import { Lease, type Offer } from "./lease.ts";
 import { MADE_ROOM, Refusals, Strangers, type Visitor } from "./limits.ts";
 import type { Link } from "./link.ts";
 import type { ServerOptions } from "./options.ts";
-import { formatIPv4, innerDestination, innerSource } from "./packet.ts";
+import { innerDestination, innerSource } from "./packet.ts";
 import { Peer } from "./peer.ts";
 import { CHECK, Heartbeat } from "./pulse.ts";
 import { answerRekeys } from "./rekey.ts";
 import { Router } from "./router.ts";
 import { answer } from "./session.ts";
-import { DOWN, trace, UP } from "./trace.ts";
+import { trace } from "./trace.ts";
 import type { Answering, Caller } from "./transport.ts";
 import type { Tun } from "./tun.ts";
+import { DOWN, UP } from "./walk.ts";
 
 const PROOF_DEADLINE = 10_000; // ms from the handshake to the client's first sealed frame
 

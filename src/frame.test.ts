@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { aesFraming, BrokenStream, type Framing, FrameType, handshakeFraming, xorFraming } from "./frame.ts";
+import { BrokenStream } from "./failure.ts";
+import { aesFraming, type Framing, FrameType, handshakeFraming, xorFraming } from "./frame.ts";
 import { deframe, random, SEED } from "./testing.ts";
 
 function frame(framing: Framing, type: FrameType, body: Buffer): Buffer {

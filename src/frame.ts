@@ -15,8 +15,9 @@
  *   14     …    the packet, then 0–3 zero bytes up to a multiple of 4
  */
 import { TAG_LENGTH } from "./aes.ts";
+import { BrokenStream } from "./failure.ts";
 import { OFFLOAD_HEADER } from "./offload.ts";
-import { MAX_PACKET } from "./tun.ts";
+import { MAX_PACKET } from "./packet.ts";
 
 export const FrameType = { handshake: 1, data: 2, control: 3 } as const;
 export type FrameType = (typeof FrameType)[keyof typeof FrameType];
@@ -91,9 +92,6 @@ export const xorFraming: Framing = {
 function checkLength(length: number, min: number, max: number): number | string {
   return length < min || length > max ? `frame length ${length}, expected ${min} to ${max}` : length;
 }
-
-/** The stream is broken: after this, no byte of it can be trusted to be where it should be. */
-export class BrokenStream extends Error {}
 
 /**
  * The size of the frame that begins at bytes[from], header included; 0 while a part of it has not come yet.

@@ -9,9 +9,9 @@
  */
 import { createCipheriv, createDecipheriv, createHash, createPublicKey } from "node:crypto";
 import { diffieHellman, generateKeyPairSync, hkdfSync, type KeyObject } from "node:crypto";
+import { embed, formatIPv4, parseIPv4, parsePrefix96, type Prefix96 } from "./address.ts";
 import { KEY_LENGTH, type SessionKeys, TAG_LENGTH } from "./aes.ts";
-import { BrokenStream } from "./frame.ts";
-import { embed, formatIPv4, parseIPv4, parsePrefix96, type Prefix96 } from "./packet.ts";
+import { BrokenStream } from "./failure.ts";
 
 const NAME = "Noise_NNpsk0_25519_AESGCM_SHA256"; // exactly 32 bytes: h starts as the name itself (section 5.2)
 const PROLOGUE = Buffer.from("simple-vpn/1"); // both ends must mean the same protocol and version

@@ -4,9 +4,9 @@ import { closeSync, constants, existsSync, mkdtempSync, openSync, readdirSync, r
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
+import type { Failure } from "./failure.ts";
 import { Keeper } from "./keeper.ts";
 import { O_CLOEXEC, O_RDWR, thisProcess, waitpid } from "./libc.ts";
-import type { Failure } from "./program.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "simple-vpn-keeper-"));
 

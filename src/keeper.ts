@@ -7,8 +7,8 @@
 import { spawn } from "node:child_process";
 import { readdirSync, readFileSync, readlinkSync, writeSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
+import { Failure } from "./failure.ts";
 import { close, errnoName, O_CLOEXEC, pipe2, waitpid } from "./libc.ts";
-import { Failure } from "./program.ts";
 
 /** Its arguments, "$@", are the undoing that it was handed, the newest first; `set -f`: none of it is a pattern of file names. */
 const SCRIPT = `

@@ -1,5 +1,5 @@
 /** Server only: a client's address, from the offer in its handshake to the end of its lease. The words are router.ts's. */
-import { formatIPv4 } from "./packet.ts";
+import { formatIPv4 } from "./address.ts";
 import type { Peer } from "./peer.ts";
 import type { Router } from "./router.ts";
 import { trace } from "./trace.ts";

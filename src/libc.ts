@@ -11,7 +11,7 @@ import { getSystemErrorName } from "node:util";
 export const thisProcess = koffi.load(null);
 
 /** Makes `prototype` (C syntax) callable; -1 becomes the negative errno, read at once, before anything overwrites it. */
-function libc(prototype: string): (...args: unknown[]) => number {
+export function libc(prototype: string): (...args: unknown[]) => number {
   const call = thisProcess.func(prototype);
   return (...args) => {
     const result: number = call(...args);
@@ -22,20 +22,10 @@ function libc(prototype: string): (...args: unknown[]) => number {
 export const open = libc("int open(const char *path, int flags)"); // open(2)
 export const close = libc("int close(int fd)"); // close(2)
 export const ioctl = libc("int ioctl(int fd, unsigned long request, void *argument)"); // ioctl(2)
-export const socket = libc("int socket(int domain, int type, int protocol)"); // socket(2)
-export const bind = libc("int bind(int fd, void *address, uint32_t length)"); // bind(2)
-export const listen = libc("int listen(int fd, int backlog)"); // listen(2)
-export const accept4 = libc("int accept4(int fd, _Out_ void *address, _Inout_ uint32_t *length, int flags)"); // accept(2)
-export const connect = libc("int connect(int fd, void *address, uint32_t length)"); // connect(2)
-export const shutdown = libc("int shutdown(int fd, int how)"); // shutdown(2)
-export const setsockopt = libc("int setsockopt(int fd, int level, int name, void *value, uint32_t length)"); // setsockopt(2)
 export const exitNow = libc("void _exit(int status)"); // _exit(2)
-export const getsockopt = libc("int getsockopt(int fd, int level, int name, void *value, _Inout_ uint32_t *length)");
-export const if_nametoindex = libc("uint32_t if_nametoindex(const char *name)"); // if_nametoindex(3): 0 if there is none such
 export const pipe2 = libc("int pipe2(_Out_ int *ends, int flags)"); // pipe(2)
 export const waitpid = libc("int waitpid(int pid, _Out_ int *status, int options)"); // waitpid(2)
 const cStrerror = thisProcess.func("const char *strerror(int number)"); // strerror(3)
-
 
 /**
  * A fixed piece of memory, seen three ways: as bytes, as 32-bit words (for XOR), and by address (for C calls).
@@ -112,27 +102,3 @@ export const IFF_NO_PI = 0x1000; // no 4 bytes of "packet information" before ea
 export const IFF_VNET_HDR = 0x4000; // a struct virtio_net_hdr before each packet: offload.ts
 export const IFNAMSIZ = 16; // a name is at most 15 bytes and a NUL
 export const SIZEOF_IFREQ = 40; // struct ifreq: name at 0, flags (short) at 16
-
-// sys/socket.h, netinet/tcp.h
-export const AF_INET = 2;
-export const AF_INET6 = 10;
-export const SOCK_STREAM = 1;
-export const SOCK_NONBLOCK = O_NONBLOCK;
-export const SOCK_CLOEXEC = O_CLOEXEC;
-export const SHUT_RDWR = 2;
-export const SOL_SOCKET = 1;
-export const SO_REUSEADDR = 2;
-export const SO_ERROR = 4;
-export const SO_SNDBUF = 7; // bytes
-export const SO_KEEPALIVE = 9;
-export const IPPROTO_TCP = 6;
-export const IPPROTO_IPV6 = 41;
-export const IPV6_V6ONLY = 26; // linux/in6.h
-export const TCP_NODELAY = 1;
-export const TCP_KEEPIDLE = 4; // s
-export const TCP_KEEPINTVL = 5; // s
-export const TCP_KEEPCNT = 6;
-export const TCP_INFO = 11;
-export const TCPI_RTT = 68; // struct tcp_info (linux/tcp.h): tcpi_rtt, u32, µs
-export const TCP_USER_TIMEOUT = 18; // ms
-export const TCP_NOTSENT_LOWAT = 25; // bytes

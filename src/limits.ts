@@ -2,7 +2,7 @@
  * Server only: what strangers may cost. Whoever reaches the port can open connections; these limits bound the memory, the work
  * and the lines on the terminal that they can take. What needs the secret is bounded elsewhere: --max-clients, and OUTBOX in tunnel.ts.
  */
-import { parseIPv6 } from "./packet.ts";
+import { parseIPv6 } from "./address.ts";
 
 export const MAX_UNPROVEN = 128; // connections that have not yet sent a sealed frame. For one more, another makes room
 export const BURST = 40; // handshakes that one address may begin at once: a class behind one NAT has one address …

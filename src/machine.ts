@@ -5,9 +5,9 @@
 import { randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { BlockList, isIPv6 } from "node:net";
+import { formatIPv6, parseIPv6 } from "./address.ts";
 import { inPath, run } from "./command.ts";
-import { formatIPv6, parseIPv6 } from "./packet.ts";
-import { Failure } from "./program.ts";
+import { Failure } from "./failure.ts";
 
 /** An address of an interface that is not our TUN. */
 export interface Held {

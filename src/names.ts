@@ -1,9 +1,9 @@
 /** Client only: the addresses of the server's name. */
 import { promises as dns } from "node:dns";
 import { isIPv4, isIPv6 } from "node:net";
+import { formatIPv4, parseIPv6 } from "./address.ts";
 import { MAPPED } from "./addresses.ts";
-import { formatIPv4, parseIPv6 } from "./packet.ts";
-import { Failure } from "./program.ts";
+import { Failure } from "./failure.ts";
 
 /** The addresses of a name, of both families, in the resolver's order; an address is its own only one. Errors: a Failure. */
 export async function resolve(name: string): Promise<string[]> {

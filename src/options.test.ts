@@ -5,8 +5,8 @@ import { syncBuiltinESMExports } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
+import { Failure } from "./failure.ts";
 import { clientOptions, serverOptions } from "./options.ts";
-import { Failure } from "./program.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "simple-vpn-options-"));
 function secretFile(text: string, mode = 0o600): string {

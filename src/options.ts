@@ -3,11 +3,10 @@ import { spawnSync } from "node:child_process";
 import { chmodSync, readFileSync, statSync } from "node:fs";
 import { isIP } from "node:net";
 import { parseArgs } from "node:util";
+import { type Cidr, formatIPv6, parseBlock6, parseCidr, parseIPv6, parsePrefix96, type Prefix96 } from "./address.ts";
 import { KEY_LENGTH } from "./aes.ts";
+import { Failure } from "./failure.ts";
 import { IFNAMSIZ } from "./libc.ts";
-import { type Cidr, parseBlock6, parseCidr, parsePrefix96, type Prefix96 } from "./packet.ts";
-import { formatIPv6, parseIPv6 } from "./packet.ts";
-import { Failure } from "./program.ts";
 
 /** One option: how its value is shown in the help, and read; `read` throws what is wrong with the value. */
 interface Option<T> {

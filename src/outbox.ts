@@ -7,7 +7,8 @@ import type { Keys } from "./aes.ts";
 import { BATCH, FrameType } from "./frame.ts";
 import { EAGAIN, errnoName, Memory } from "./libc.ts";
 import type { Link, Pulse } from "./link.ts";
-import { type Direction, type Steps, trace } from "./trace.ts";
+import { type Steps, trace } from "./trace.ts";
+import type { Direction } from "./walk.ts";
 import { xor } from "./xor.ts";
 
 const SIZE = 8 * BATCH; // bytes that may wait for one link

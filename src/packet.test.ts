@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { describe, embed, formatIPv4, formatIPv6, innerDestination, innerSource, ipVersion, parseBlock6, parseCidr, parseIPv4, parseIPv6, parsePrefix96 } from "./packet.ts";
+import { embed, formatIPv4, formatIPv6, parseBlock6, parseCidr, parseIPv4, parseIPv6, parsePrefix96 } from "./address.ts";
+import { describe, innerDestination, innerSource, ipVersion } from "./packet.ts";
 import { random, SEED } from "./testing.ts";
 
 const line = (hex: string) => {

@@ -5,13 +5,16 @@
  *   received()  link → TUN    server: 8.deframe 8.open 8.xor 8.write    client: R5.deframe, R6
  */
 import { Keys, type SessionKeys } from "./aes.ts";
-import { BrokenStream, Control, FrameType, pad, wholeFrame } from "./frame.ts";
+import { BrokenStream } from "./failure.ts";
+import { Control, FrameType, pad, wholeFrame } from "./frame.ts";
 import { Memory } from "./libc.ts";
 import type { Link, Pulse, Receiver } from "./link.ts";
 import { describeOffload } from "./offload.ts";
 import { Outbox, type Sender } from "./outbox.ts";
-import { type Direction, type Steps, trace } from "./trace.ts";
-import { MAX_PACKET, type Tun, writePacket } from "./tun.ts";
+import { MAX_PACKET } from "./packet.ts";
+import { type Steps, trace } from "./trace.ts";
+import { type Tun, writePacket } from "./tun.ts";
+import type { Direction } from "./walk.ts";
 import { xor } from "./xor.ts";
 
 const NO_MESSAGE = Buffer.alloc(0);

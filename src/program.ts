@@ -5,23 +5,8 @@
 import { ON_TERMINAL } from "./environment.ts"; // first: the rest already sees what it has put right
 import chalk from "chalk";
 import { readFileSync } from "node:fs";
+import { Failure } from "./failure.ts";
 import { exitNow } from "./libc.ts";
-
-/** A failure that the user can mend: what happened ("Cannot <action>: <state>"), and what to try. */
-export class Failure extends Error {
-  readonly hint: string;
-  readonly exitCode: number;
-
-  /** @param exitCode 2 for wrong usage, 1 for the rest */
-  constructor(message: string, hint: string, exitCode = 1) {
-    super(printable(message));
-    this.hint = printable(hint);
-    this.exitCode = exitCode;
-  }
-}
-
-/** They may repeat what was typed or received: one line, and no orders to the terminal. */
-const printable = (text: string) => text.replace(/[\x00-\x1f\x7f-\x9f]/g, "?");
 
 const undos: (() => void)[] = [];
 let exitCode: number | undefined; // once the program is ending

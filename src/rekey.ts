@@ -8,7 +8,8 @@
  *                     ◀──────────────────────────────────  rekey, message 2: its last frame under the old key
  *   switch: our last frame under the old key  ──────────▶
  */
-import { BrokenStream, Control } from "./frame.ts";
+import { BrokenStream } from "./failure.ts";
+import { Control } from "./frame.ts";
 import { Handshake, REKEY_PROLOGUE } from "./handshake.ts";
 import { trace } from "./trace.ts";
 import type { Peer } from "./peer.ts";

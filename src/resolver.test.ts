@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { parseCidr } from "./address.ts";
+import type { Failure } from "./failure.ts";
 import { FRESH, type Machine } from "./machine.ts";
-import { parseCidr } from "./packet.ts";
-import type { Failure } from "./program.ts";
 import { clientChanges } from "./routes.ts";
 
 const CONFIG = { address: parseCidr("10.8.0.2/24")!.address, prefix: 24, mtu: 1400 };

@@ -8,8 +8,8 @@ import { existsSync, readFileSync, readlinkSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 import type { Change } from "./changes.ts";
 import { inPath } from "./command.ts";
+import { Failure } from "./failure.ts";
 import { hostRoute, type Machine } from "./machine.ts";
-import { Failure } from "./program.ts";
 
 const TARGET = "/etc/resolv.conf";
 const COPY = `${TARGET}.before-simple-vpn`; // of the user's file; not in /run, which a restart empties

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { formatIPv4, innerDestination, parseCidr, parseIPv6, parsePrefix96 } from "./packet.ts";
+import { formatIPv4, parseCidr, parseIPv6, parsePrefix96 } from "./address.ts";
+import { innerDestination } from "./packet.ts";
 import { Router } from "./router.ts";
 
 const router = (cidr: string) => new Router<string>(parseCidr(cidr)!);

@@ -8,7 +8,7 @@
  *   lease   the client has sent a sealed frame, which proves it: the address is its own until its session ends
  *   kept    the lease ended with a connection that died. Others get this address last, for its client may come back
  */
-import type { Cidr } from "./packet.ts";
+import type { Cidr } from "./address.ts";
 
 /** The leases of a subnet: the server has its first address, clients the next ones; the last is the broadcast address. */
 export class Router<Client> {

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { parseCidr, parsePrefix96 } from "./address.ts";
 import type { Change } from "./changes.ts";
 import { checkFree, FRESH, type Machine } from "./machine.ts";
-import { parseCidr, parsePrefix96 } from "./packet.ts";
 import { clientChanges, renewal } from "./routes.ts";
 
 const CONFIG = { address: parseCidr("10.8.0.2/24")!.address, prefix: 24, mtu: 1400 };

@@ -2,11 +2,11 @@
  * Client only: what is routed into the tunnel, and how the server, to which the tunnel itself leads, is spared. As commands: see changes.ts.
  */
 import { isIPv6 } from "node:net";
+import { formatIPv4 } from "./address.ts";
 import { addAddress, addressesOf, bringUp, type Change, type Inner, insideOf, keepInside, removal } from "./changes.ts";
+import { Failure } from "./failure.ts";
 import { contains, halvesOf, hostRoute, ipFor, type Machine, mayTake, prefixOf, selectorOf } from "./machine.ts";
 import type { ClientOptions } from "./options.ts";
-import { formatIPv4 } from "./packet.ts";
-import { Failure } from "./program.ts";
 import { inItsName, resolver } from "./resolver.ts";
 
 /**

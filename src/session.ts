@@ -3,10 +3,9 @@
  * "refused"; it is not authenticated, and only decides which error the client prints.
  */
 import type { SessionKeys } from "./aes.ts";
-import { BrokenStream } from "./frame.ts";
+import { BrokenStream, Failure } from "./failure.ts";
 import { type ClientConfig, decodeReply, decodeWish, encodeReply, encodeWish, Handshake } from "./handshake.ts";
 import { HandshakeError, Refused, type Wish } from "./handshake.ts";
-import { Failure } from "./program.ts";
 
 const NO_REPLY = Buffer.alloc(0);
 

@@ -6,10 +6,11 @@ import { existsSync } from "node:fs";
 import chalk from "chalk";
 import type { Change } from "./changes.ts";
 import { type Result, run } from "./command.ts";
+import { Failure } from "./failure.ts";
 import { Keeper } from "./keeper.ts";
 import { type Machine, readMachine } from "./machine.ts";
 import type { Account } from "./options.ts";
-import { atExit, Failure } from "./program.ts";
+import { atExit } from "./program.ts";
 
 /** The host of the lab that this program is on, if terminal.ts has started it. There, commands are typed with make, for they are that host's. */
 export const LAB_HOST = process.env.SIMPLE_VPN_HOST;

@@ -1,9 +1,10 @@
 /** TCP sockets through libc: non-blocking, so that the loop can watch them beside the TUN fd. */
 import { existsSync } from "node:fs";
 import { endpoint, readSockaddr, sockaddr, SIZEOF_SOCKADDR_IN6 } from "./addresses.ts";
+import { Failure } from "./failure.ts";
 import * as libc from "./libc.ts";
 import { ready } from "./loop.ts";
-import { Failure } from "./program.ts";
+import * as calls from "./socket-calls.ts";
 
 export interface TcpSocket {
   readonly fd: number;
@@ -20,7 +21,7 @@ function setOptions(fd: number, ...options: [level: number, name: number, value:
   const int = Buffer.alloc(4);
   for (const [level, name, value] of options) {
     int.writeInt32LE(value);
-    const result = libc.setsockopt(fd, level, name, int, int.length);
+    const result = calls.setsockopt(fd, level, name, int, int.length);
     if (result < 0) return result;
   }
   return 0;
@@ -28,14 +29,14 @@ function setOptions(fd: number, ...options: [level: number, name: number, value:
 
 /** The round trip of a connection as the kernel measured it while connecting, µs. */
 function roundTrip(fd: number): number {
-  const info = Buffer.alloc(libc.TCPI_RTT + 4);
-  const result = libc.getsockopt(fd, libc.IPPROTO_TCP, libc.TCP_INFO, info, [info.length]);
-  return (result >= 0 && info.readUInt32LE(libc.TCPI_RTT)) || Infinity; // 0: not measured
+  const info = Buffer.alloc(calls.TCPI_RTT + 4);
+  const result = calls.getsockopt(fd, calls.IPPROTO_TCP, calls.TCP_INFO, info, [info.length]);
+  return (result >= 0 && info.readUInt32LE(calls.TCPI_RTT)) || Infinity; // 0: not measured
 }
 
 /** A socket of the address's family; its fd, or a negative errno. */
 function newSocket(address: Buffer): number {
-  return libc.socket(address.readUInt16LE(0), libc.SOCK_STREAM | libc.SOCK_NONBLOCK | libc.SOCK_CLOEXEC, 0);
+  return calls.socket(address.readUInt16LE(0), calls.SOCK_STREAM | calls.SOCK_NONBLOCK | calls.SOCK_CLOEXEC, 0);
 }
 
 /**
@@ -46,18 +47,18 @@ function newSocket(address: Buffer): number {
 function tune(fd: number): number {
   const result = setOptions(
     fd,
-    [libc.SOL_SOCKET, libc.SO_KEEPALIVE, 1],
-    [libc.IPPROTO_TCP, libc.TCP_KEEPIDLE, 5],
-    [libc.IPPROTO_TCP, libc.TCP_KEEPINTVL, 5],
-    [libc.IPPROTO_TCP, libc.TCP_KEEPCNT, 2],
-    [libc.IPPROTO_TCP, libc.TCP_USER_TIMEOUT, 15_000],
-    [libc.IPPROTO_TCP, libc.TCP_NODELAY, 1], // no Nagle: else each small frame waits for an ACK
-    [libc.IPPROTO_TCP, libc.TCP_NOTSENT_LOWAT, 128 * 1024], // the socket is "full" at so many unsent bytes
+    [calls.SOL_SOCKET, calls.SO_KEEPALIVE, 1],
+    [calls.IPPROTO_TCP, calls.TCP_KEEPIDLE, 5],
+    [calls.IPPROTO_TCP, calls.TCP_KEEPINTVL, 5],
+    [calls.IPPROTO_TCP, calls.TCP_KEEPCNT, 2],
+    [calls.IPPROTO_TCP, calls.TCP_USER_TIMEOUT, 15_000],
+    [calls.IPPROTO_TCP, calls.TCP_NODELAY, 1], // no Nagle: else each small frame waits for an ACK
+    [calls.IPPROTO_TCP, calls.TCP_NOTSENT_LOWAT, 128 * 1024], // the socket is "full" at so many unsent bytes
   );
   // Left alone, the kernel lets megabytes be on their way, and each ping waits behind them. For a near peer this is enough to
   // keep the wire busy; for a far one the kernel's own choice is right.
   if (result < 0 || roundTrip(fd) >= NEAR) return result;
-  return setOptions(fd, [libc.SOL_SOCKET, libc.SO_SNDBUF, NEAR_BUFFER]);
+  return setOptions(fd, [calls.SOL_SOCKET, calls.SO_SNDBUF, NEAR_BUFFER]);
 }
 
 /** Listens on `address`:`port`, "*" for all addresses; the listening fd. It becomes readable when a client can be accepted. */
@@ -67,11 +68,11 @@ export function listenTcp(address: string, port: number): number {
   const fd = newSocket(local);
   let result = fd;
   // Without it a restart fails while old connections are in TIME_WAIT.
-  if (result >= 0) result = setOptions(fd, [libc.SOL_SOCKET, libc.SO_REUSEADDR, 1]);
+  if (result >= 0) result = setOptions(fd, [calls.SOL_SOCKET, calls.SO_REUSEADDR, 1]);
   if (result >= 0 && local.length === SIZEOF_SOCKADDR_IN6)
-    result = setOptions(fd, [libc.IPPROTO_IPV6, libc.IPV6_V6ONLY, 0]); // "::" takes IPv4 clients, too
-  if (result >= 0) result = libc.bind(fd, local, local.length);
-  if (result >= 0) result = libc.listen(fd, 128);
+    result = setOptions(fd, [calls.IPPROTO_IPV6, calls.IPV6_V6ONLY, 0]); // "::" takes IPv4 clients, too
+  if (result >= 0) result = calls.bind(fd, local, local.length);
+  if (result >= 0) result = calls.listen(fd, 128);
   if (result >= 0) return fd;
   libc.close(fd);
   const hints: Record<number, string> = {
@@ -87,7 +88,7 @@ export function listenTcp(address: string, port: number): number {
 /** Takes one waiting client; or a negative errno: -EAGAIN, none is left; or why this one is lost. */
 export function acceptTcp(listener: number): TcpSocket | number {
   const sender = Buffer.alloc(SIZEOF_SOCKADDR_IN6);
-  const fd = libc.accept4(listener, sender, [sender.length], libc.SOCK_NONBLOCK | libc.SOCK_CLOEXEC);
+  const fd = calls.accept4(listener, sender, [sender.length], calls.SOCK_NONBLOCK | calls.SOCK_CLOEXEC);
   if (fd < 0) return fd;
   const result = tune(fd);
   if (result < 0) {
@@ -102,7 +103,7 @@ export function acceptTcp(listener: number): TcpSocket | number {
 export async function connectTcp(address: string, port: number, ms: number): Promise<TcpSocket | number> {
   const remote = sockaddr(address, port);
   const fd = newSocket(remote);
-  let result = fd < 0 ? fd : libc.connect(fd, remote, remote.length);
+  let result = fd < 0 ? fd : calls.connect(fd, remote, remote.length);
   // A non-blocking connect() is finished when the socket is writable. SO_ERROR then tells how (connect(2)).
   if (result === -libc.EINPROGRESS) result = (await ready(fd, "writable", ms)) ? -socketError(fd) : -libc.ETIMEDOUT;
   if (result >= 0) result = tune(fd);
@@ -114,6 +115,6 @@ export async function connectTcp(address: string, port: number, ms: number): Pro
 /** The error waiting on a socket (getsockopt SO_ERROR), a positive errno or 0. */
 export function socketError(fd: number): number {
   const int = Buffer.alloc(4);
-  const result = libc.getsockopt(fd, libc.SOL_SOCKET, libc.SO_ERROR, int, [int.length]);
+  const result = calls.getsockopt(fd, calls.SOL_SOCKET, calls.SO_ERROR, int, [int.length]);
   return result < 0 ? -result : int.readInt32LE();
 }

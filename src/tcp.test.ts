@@ -6,6 +6,7 @@ import { test } from "node:test";
 import * as libc from "./libc.ts";
 import { endpoint, readSockaddr, sockaddr } from "./addresses.ts";
 import { resolve } from "./names.ts";
+import * as calls from "./socket-calls.ts";
 import { acceptTcp } from "./sockets.ts";
 
 test("sockaddr() lays out both families as ip(7) and ipv6(7) say, and readSockaddr() reads them", () => {
@@ -19,8 +20,8 @@ test("sockaddr() lays out both families as ip(7) and ipv6(7) say, and readSockad
     assert.deepEqual(sockaddr(address, 5555), bytes);
     assert.deepEqual(readSockaddr(bytes), [address, 5555]);
   }
-  assert.ok(libc.if_nametoindex("lo") > 0);
-  assert.equal(sockaddr("fe80::1%lo", 1).readUInt32LE(24), libc.if_nametoindex("lo"));
+  assert.ok(calls.if_nametoindex("lo") > 0);
+  assert.equal(sockaddr("fe80::1%lo", 1).readUInt32LE(24), calls.if_nametoindex("lo"));
 });
 
 test("readSockaddr() shows an IPv4 client of an IPv6 socket as what it is, and nothing else as such", () => {
@@ -43,11 +44,11 @@ test("endpoint() puts brackets around an IPv6 address", () => {
 
 test("acceptTcp(): a connection that takes no TCP option is closed, and costs no exception", () => {
   const address = Buffer.from(`\x01\0\0simple-vpn-${process.pid}`); // unix(7): AF_UNIX, an abstract name
-  const newSocket = () => libc.socket(1, libc.SOCK_STREAM | libc.SOCK_NONBLOCK, 0);
+  const newSocket = () => calls.socket(1, calls.SOCK_STREAM | calls.SOCK_NONBLOCK, 0);
   const [listener, client] = [newSocket(), newSocket()];
-  assert.equal(libc.bind(listener, address, address.length), 0);
-  assert.equal(libc.listen(listener, 1), 0);
-  assert.equal(libc.connect(client, address, address.length), 0);
+  assert.equal(calls.bind(listener, address, address.length), 0);
+  assert.equal(calls.listen(listener, 1), 0);
+  assert.equal(calls.connect(client, address, address.length), 0);
   const fds = readdirSync("/proc/self/fd").length;
   assert.equal(acceptTcp(listener), -95 /* EOPNOTSUPP */);
   assert.equal(readdirSync("/proc/self/fd").length, fds);
@@ -88,9 +89,9 @@ const SANDBOX = `
 test("reach(), listenTcp(): an option that a sandbox refuses is a Failure, and costs no fd", () => {
   const script = `${SANDBOX}
     import { readdirSync } from "node:fs";
-    import { SO_REUSEADDR, TCP_USER_TIMEOUT } from "./src/libc.ts";
-    import { Failure } from "./src/program.ts";
     import { reach } from "./src/connect.ts";
+    import { Failure } from "./src/failure.ts";
+    import { SO_REUSEADDR, TCP_USER_TIMEOUT } from "./src/socket-calls.ts";
     import { listenTcp } from "./src/sockets.ts";
     import { tcp } from "./src/tcp.ts";
     const fds = () => readdirSync("/proc/self/fd").length;

@@ -2,13 +2,13 @@
  * Frames over TCP. TCP carries a stream of bytes: in order and whole, but it knows nothing of frames, and may hand them
  * over split anywhere. Each session has a connection of its own, so each has an fd in the loop.
  */
-import { aesFraming, BrokenStream, type Framing, FrameType, handshakeFraming, pad, wholeFrame, xorFraming } from "./frame.ts";
+import { BrokenStream, Failure } from "./failure.ts";
+import { aesFraming, type Framing, FrameType, handshakeFraming, pad, wholeFrame, xorFraming } from "./frame.ts";
 import { close, EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM, errnoName, Memory, read, write } from "./libc.ts";
-import { SHUT_RDWR, shutdown } from "./libc.ts";
 import type { Link, Receiver } from "./link.ts";
 import { ready, type Watch, watch } from "./loop.ts";
-import { fail, Failure } from "./program.ts";
 import { endpoint } from "./addresses.ts";
+import { SHUT_RDWR, shutdown } from "./socket-calls.ts";
 import { acceptTcp, connectTcp, listenTcp, socketError, type TcpSocket } from "./sockets.ts";
 import { trace } from "./trace.ts";
 import { type Answer, type Answering, type Port, type Transport, Unreachable } from "./transport.ts";
@@ -55,8 +55,13 @@ export class TcpPort implements Port {
 
   serve(server: Answering): void {
     const listener = this.listener!;
-    const over = () => fail(new Failure(`Cannot accept clients any more: ${errnoName(socketError(listener))}`, "start the server again"));
-    this.listenerWatch = watch(listener, { readable: () => this.acceptSome(server), error: over });
+    this.listenerWatch = watch(listener, {
+      readable: () => this.acceptSome(server),
+      error() {
+        const why = errnoName(socketError(listener));
+        throw new Failure(`Cannot accept clients any more: ${why}`, "start the server again");
+      },
+    });
   }
 
   end(): void {
@@ -68,7 +73,7 @@ export class TcpPort implements Port {
     for (let i = 0; i < ACCEPTS; i++) {
       const socket = acceptTcp(this.listener!);
       if (socket === -EAGAIN) return;
-      if (typeof socket !== "number") this.answer(socket, server).catch(fail);
+      if (typeof socket !== "number") void this.answer(socket, server);
       else if ([EMFILE, ENFILE, ENOBUFS, ENOMEM].includes(-socket)) return this.pause(socket);
       else server.missed("a connection", errnoName(socket)); // it is gone already (ECONNABORTED and the like, accept(2))
     }

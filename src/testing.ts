@@ -7,14 +7,15 @@ import { aesFraming, type Framing, FrameType, pad, wholeFrame, xorFraming } from
 import type { Receiver } from "./link.ts";
 import type { Wish } from "./handshake.ts";
 import { close, Memory, O_CLOEXEC, O_RDWR, read, write } from "./libc.ts";
-import { SOCK_NONBLOCK, SOCK_STREAM, thisProcess } from "./libc.ts";
+import { thisProcess } from "./libc.ts";
 import { OFFLOAD_HEADER } from "./offload.ts";
 import { Peer } from "./peer.ts";
 import { ClientHandshake } from "./session.ts";
+import { SOCK_NONBLOCK, SOCK_STREAM } from "./socket-calls.ts";
 import { tcp, TcpLink } from "./tcp.ts";
-import { type Direction, DOWN, UP } from "./trace.ts";
 import type { Tun } from "./tun.ts";
 import { outbound } from "./tunnel.ts";
+import { type Direction, DOWN, UP } from "./walk.ts";
 import { xor } from "./xor.ts";
 
 const cSocketpair = thisProcess.func("int socketpair(int domain, int type, int protocol, _Out_ int *fds)");

@@ -5,7 +5,9 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Memory } from "./libc.ts";
-import { decode, DOWN, render, STAGES, trace, UP } from "./trace.ts";
+import { decode, Screen } from "./render.ts";
+import { trace } from "./trace.ts";
+import { DOWN, STAGES, UP } from "./walk.ts";
 
 const FILE = join(mkdtempSync(join(tmpdir(), "simple-vpn-trace-")), "trace");
 const events = () => readFileSync(FILE, "utf8").trim().split("\n").map(decode);
@@ -45,7 +47,8 @@ test("the trace file holds what was recorded; a flood folds into summary lines, 
 
 test("render() shows time since the walk began, host, step, id and bytes", () => {
   const event = { host: "client", bytes: 84, text: "read 84 bytes", hex: "45000054aabbccdd11", id: "up1.0" };
-  render({ ...event, time: 5_000_000n, step: "5", hex: "" });
-  const line = render({ ...event, time: 5_042_999n, step: "6.read" }).replace(/\x1b\[\d+m/g, "");
+  const screen = new Screen();
+  screen.render({ ...event, time: 5_000_000n, step: "5", hex: "" });
+  const line = screen.render({ ...event, time: 5_042_999n, step: "6.read" }).replace(/\x1b\[\d+m/g, "");
   assert.equal(line, "   +42 µs client 6.read     up1.0   45 00 00 54 aa bb cc dd  read 84 bytes");
 });

@@ -1,52 +1,15 @@
 /**
- * The walk: the one vocabulary of steps that the code, its trace, the tests and walkthrough.md share, and how a step is
- * shown. A person's traffic is shown step by step; a flood is folded into one line a second, and unfolds when it is
+ * The trace: what is shown of the walk. A person's traffic is shown step by step; a flood is folded into one line a second, and unfolds when it is
  * quiet again, so that tracing never is the bottleneck. Lines are printed after the packet has gone on its way.
  */
 import chalk from "chalk";
 import { closeSync, openSync, writeSync } from "node:fs";
+import { Failure } from "./failure.ts";
 import type { Memory } from "./libc.ts";
+import { Counter, rates } from "./counters.ts";
 import { describe } from "./packet.ts";
-import { Failure } from "./program.ts";
-
-/**
- * The steps of the walk that are our own code's, as stages of the two pumps, outbound() and inbound(). The same code
- * runs both ways: the request goes up from client to server, the reply comes down. Steps 1–4, 7, 9, 10, R1, R2 and
- * R7–R9 are the kernel's and ping's.
- */
-const WALK = [
-  // stage, request, reply, what happens
-  ["wake", "5", "R3.wake", "the loop wakes: the TUN is readable"],
-  ["read", "6.read", "R3.read", "read() takes the IP packet out of the TUN"],
-  ["xor", "6.xor", "R4.xor", "every byte XOR 0x42"],
-  ["seal", "6.seal", "R4.seal", "AES-256-GCM"],
-  ["frame", "6.frame", "R4.frame", "a header in front"],
-  ["write", "6.write", "R4.write", "write() into the TCP socket"],
-  ["receive", "8.read", "R5.read", "read() from the TCP socket"],
-  ["deframe", "8.deframe", "R5.deframe", "the frame found again in the stream"],
-  ["open", "8.open", "R6.open", "tag checked, AES undone"],
-  ["unxor", "8.xor", "R6.xor", "XOR undone"],
-  ["inject", "8.write", "R6.write", "write() into the TUN: the kernel takes over"],
-] as const;
-export const STAGES = WALK.map(([stage]) => stage);
-export type Stage = (typeof WALK)[number][0];
-export type Step = (typeof WALK)[number][1 | 2];
-
-/** The names of one way's steps, by stage. */
-export type Direction = { name: "up" | "down" } & Record<Stage, Step>;
-export const UP = { name: "up", ...Object.fromEntries(WALK.map(([stage, up]) => [stage, up])) } as Direction;
-export const DOWN = { name: "down", ...Object.fromEntries(WALK.map(([stage, , down]) => [stage, down])) } as Direction;
-
-/** One line of the trace, and one JSON object in the trace file. */
-export interface TraceEvent {
-  time: bigint; // ns, CLOCK_MONOTONIC: one clock for all processes of a machine
-  host: string; // "client" or "server"
-  step: Step | "drop" | "summary" | "note";
-  id: string; // "up3": frame 3 on its way up; "up3.0": the first packet in it. The same on both ends. "": none
-  bytes: number; // how many bytes this step handled
-  text: string;
-  hex: string; // the first bytes, as they are after this step
-}
+import { encode, Screen, type TraceEvent } from "./render.ts";
+import type { Direction, Step } from "./walk.ts";
 
 /** An event as it is recorded, in a hurry: hex and packet description are made when it is printed. */
 interface Recorded extends Omit<TraceEvent, "hex"> {
@@ -56,17 +19,9 @@ interface Recorded extends Omit<TraceEvent, "hex"> {
 
 export type TraceMode = "walk" | "summary" | "off";
 const SHOWN_A_SECOND = 20; // packets: more is a flood
-const SHOWN_BYTES = 8; // on the screen; the trace file has HEX_BYTES
 const HEX_BYTES = 32;
 const HEADERS = 80; // bytes that describe() may look at: the longest IPv4 header and a TCP header
 const PRINT_DELAY = 20; // ms: by then the packet, and the answer to it, are on their way
-
-/** What one direction carried: the packets, their bytes, and the frames they shared. */
-class Counter {
-  packets = 0;
-  bytes = 0;
-  frames = 0;
-}
 
 class Trace {
   readonly sent = new Counter();
@@ -79,6 +34,7 @@ class Trace {
   private shown = 0; // packets shown in this second
   private folded = false;
   private mute = false;
+  private readonly screen = new Screen();
   private last = { sent: new Counter(), received: new Counter(), drops: 0 };
 
   start(host: string, mode: TraceMode, file: string | undefined): void {
@@ -170,7 +126,7 @@ class Trace {
     const events = this.pending.map(finish);
     this.pending = [];
     if (events.length > 0) this.writeFile(events);
-    for (const event of events) if (!this.mute) process.stdout.write(`${render(event)}\n`);
+    for (const event of events) if (!this.mute) process.stdout.write(`${this.screen.render(event)}\n`);
   }
 
   private writeFile(events: TraceEvent[]): void {
@@ -263,40 +219,4 @@ function copy(memory: Memory | undefined, from: number, bytes: number): Buffer |
 function finish({ first, packet, ...event }: Recorded): TraceEvent {
   const text = packet && first ? `${event.text}: ${describe(first, 0, event.bytes)}` : event.text;
   return { ...event, text, hex: first?.toString("hex", 0, HEX_BYTES) ?? "" };
-}
-
-function rates(now: Counter, before: Counter, verb: string): string {
-  const [packets, frames, bytes] = [now.packets - before.packets, now.frames - before.frames, now.bytes - before.bytes];
-  return `${verb} ${packets} packets (${bytes < 1e5 ? `${bytes} bytes` : `${(bytes / 1e6).toFixed(1)} MB`}) in ${frames} frames`;
-}
-
-function encode(event: TraceEvent): string {
-  return JSON.stringify({ ...event, time: 0 }).replace('"time":0', `"time":${event.time}`); // JSON has no BigInt
-}
-
-/** A line of a trace file as the event it was. */
-export function decode(line: string): TraceEvent {
-  const time = /"time":(\d+)/.exec(line)?.[1] ?? "0";
-  return { ...JSON.parse(line), time: BigInt(time) };
-}
-
-const HOST_COLOUR: Record<string, (text: string) => string> = { client: chalk.cyan, server: chalk.magenta };
-let wake = 0n; // when the latest packet's walk began: the times shown count from here
-
-/** One line for the screen: microseconds since step 5 (or R3, 8, R5 where that is the first seen), host, step, id, bytes. */
-export function render(event: TraceEvent, walkStarts: readonly string[] = ["5", "R3.wake", "8.read", "R5.read"]): string {
-  const host = (HOST_COLOUR[event.host] ?? String)(event.host);
-  if (event.step === "note") return `${host} ${event.text}`;
-  if (event.step === "summary") return `${host} ${chalk.dim("1 s:")} ${event.text}`;
-  if (event.step === "drop") return `${host} ${chalk.red("drop")} ${event.bytes} bytes: ${event.text}`;
-  if (walkStarts.includes(event.step)) wake = event.time;
-  const micros = `+${(event.time - wake) / 1000n}`.padStart(6);
-  const bytes = (event.hex.slice(0, SHOWN_BYTES * 2).match(/../g) ?? []).join(" ").padEnd(SHOWN_BYTES * 3);
-  return `${chalk.dim(`${micros} µs`)} ${host} ${chalk.bold(event.step.padEnd(10))} ${event.id.padEnd(7)} ${colourBytes(event.step, bytes)} ${event.text}`;
-}
-
-/** Plain bytes green, XORed ones yellow, sealed ones red: the colours of the traffic light. */
-function colourBytes(step: Step, bytes: string): string {
-  if (/seal|frame|deframe|6.write|R4.write|8.read|R5.read/.test(step)) return chalk.red(bytes);
-  return /6.xor|R4.xor|open/.test(step) ? chalk.yellow(bytes) : chalk.green(bytes);
 }

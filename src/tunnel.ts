@@ -6,13 +6,14 @@
  * Each wake-up is drained: packets are read until there is none left (or 64 KB), and share one frame, one seal and
  * one write(). The way back, from a peer to the TUN, is in peer.ts.
  */
+import { Failure } from "./failure.ts";
 import { BATCH, FrameType, pad } from "./frame.ts";
 import { EAGAIN, EBADFD, errnoName, Memory, read } from "./libc.ts";
 import { describeOffload, OFFLOAD_HEADER } from "./offload.ts";
+import { MAX_PACKET } from "./packet.ts";
 import type { Peer } from "./peer.ts";
-import { Failure } from "./program.ts";
 import { trace } from "./trace.ts";
-import { MAX_PACKET, type Tun } from "./tun.ts";
+import { type Tun } from "./tun.ts";
 
 const RECORD_SPACE = 4; // in front of the packet in `scratch`, for a record's length
 const scratch = new Memory(RECORD_SPACE + pad(OFFLOAD_HEADER + MAX_PACKET, 4)); // the packet just read from the TUN

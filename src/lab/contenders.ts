@@ -6,7 +6,7 @@ import { spawnSync } from "node:child_process";
 import { generateKeyPairSync, X509Certificate } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { Failure } from "../program.ts";
+import { Failure } from "../failure.ts";
 import { type Lab, SERVER } from "./lab.ts";
 import { Running, startProgram } from "./running.ts";
 import { compile, startSimple } from "./simplevpn.ts";

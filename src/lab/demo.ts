@@ -7,8 +7,10 @@ import { randomBytes } from "node:crypto";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import chalk from "chalk";
-import { atExit, exit, Failure, program } from "../program.ts";
-import { decode, DOWN, render, STAGES, type Step, type TraceEvent, UP } from "../trace.ts";
+import { Failure } from "../failure.ts";
+import { atExit, exit, program } from "../program.ts";
+import { decode, Screen, type TraceEvent } from "../render.ts";
+import { DOWN, STAGES, type Step, UP } from "../walk.ts";
 import { Lab, prompt, SERVER, TARGET } from "./lab.ts";
 import { startProgram } from "./running.ts";
 
@@ -47,9 +49,10 @@ program(async () => {
   const events = ["client", "server"].flatMap((host) => readFileSync(join(folder, host), "utf8").trim().split("\n").map(decode));
   events.sort((a, b) => (a.time < b.time ? -1 : 1));
   const walk = events.filter(({ step }) => step !== "note" && step !== "summary");
+  const screen = new Screen(["5"]);
   for (const event of walk) {
     if (event.step === "5") console.log();
-    console.log(render(event, ["5"]));
+    console.log(screen.render(event));
   }
 
   heading("5. Steps of our own code that were seen");

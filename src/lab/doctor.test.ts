@@ -1,7 +1,7 @@
 /** The doctor, tested by breaking each hop in the lab: it must name the hop, and what it says to type must mend it. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { parseCidr } from "../packet.ts";
+import { parseCidr } from "../address.ts";
 import { readTrace } from "./drops.ts";
 import { filter, findNat } from "./inspect.ts";
 import { type Lab, SERVER } from "./lab.ts";

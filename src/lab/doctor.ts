@@ -6,9 +6,10 @@
 import { readlinkSync } from "node:fs";
 import { resolve } from "node:path";
 import chalk from "chalk";
+import { parseIPv4 } from "../address.ts";
+import { Failure } from "../failure.ts";
 import { CLIENT, option, parse, SERVER } from "../options.ts";
-import { parseIPv4 } from "../packet.ts";
-import { exit, Failure, program } from "../program.ts";
+import { exit, program } from "../program.ts";
 import { LAB_HOST } from "../setup.ts";
 import { type Check, clientChecks, type Finding, type Options, serverChecks, unknown } from "./hops.ts";
 import { findHolder } from "./inspect.ts";

@@ -76,14 +76,15 @@ labTest("a --configure that fails says which command failed and why, and undoes 
 
 labTest("a server that breaks off right after the handshake is lost, not waited for: --once", async (lab) => {
   const script = `
-    import { acceptSession } from "./src/session.ts"; import { acceptTcp, listenTcp } from "./src/tcp.ts"; import { watch } from "./src/loop.ts"; import { close } from "./src/libc.ts";
-    const listener = listenTcp("0.0.0.0", 5555);
-    watch(listener, { readable: async () => {
-      const socket = acceptTcp(listener);
-      if (typeof socket === "number") return;
-      await acceptSession(socket, Buffer.from("5e".repeat(32), "hex"), () => ({ address: 0x0a080002, prefix: 24, mtu: 1400 }));
-      close(socket.fd);
-    }, error() {} });
+    import { answer } from "./src/session.ts";
+    import { tcp } from "./src/tcp.ts";
+    const secret = Buffer.from("5e".repeat(32), "hex");
+    const config = { address: 0x0a080002, prefix: 24, mtu: 1400 };
+    tcp.open({ listen: "0.0.0.0", port: 5555, handshake: true }).serve({
+      arrives: () => ({ lost() {} }),
+      missed() {},
+      hears: (caller, message1) => caller.refuse(answer(secret, message1, () => config).message2), // it says that, and no more
+    });
     console.log("listening");`;
   const server = new Running(lab.spawn("server", [process.execPath, "--import", "tsx", "--input-type=module", "-e", script]));
   await server.until(/listening/);

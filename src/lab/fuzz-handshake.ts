@@ -1,10 +1,10 @@
 /** For fuzz.ts: the handshake, its messages, and the JSON that they carry. */
 import assert from "node:assert/strict";
 import { createPrivateKey } from "node:crypto";
+import { embed, formatIPv4 } from "../address.ts";
 import { aesFraming, FrameType } from "../frame.ts";
 import { decodeReply, decodeWish, encodeReply, encodeWish, Handshake, HandshakeError, Refused, type Wish } from "../handshake.ts";
 import { close } from "../libc.ts";
-import { embed, formatIPv4 } from "../packet.ts";
 import { answer, ClientHandshake, noSession } from "../session.ts";
 import { TcpPort } from "../tcp.ts";
 import { socketPair } from "../testing.ts";

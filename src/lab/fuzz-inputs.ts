@@ -1,9 +1,9 @@
 /** For the fuzzer's parsers: packets and offload headers to begin with, what is harmless among them, and the way into a socket and out of it. */
 import assert from "node:assert/strict";
 import { constants } from "node:os";
+import { Failure } from "../failure.ts";
 import { Memory, read, thisProcess, write } from "../libc.ts";
 import { OFFLOAD_HEADER } from "../offload.ts";
-import { Failure } from "../program.ts";
 import { trace } from "../trace.ts";
 import type { Random } from "./fuzz.ts";
 

@@ -1,11 +1,12 @@
 /** For fuzz.ts: packets, on their way out of a holder of the secret's frames into the server's TUN, and to whom they are. */
 import assert from "node:assert/strict";
+import { formatIPv4 } from "../address.ts";
 import { Clients } from "../clients.ts";
 import { Control, FrameType, pad } from "../frame.ts";
 import { close, type Memory, write } from "../libc.ts";
 import { describeOffload, OFFLOAD_HEADER, refuseOffload } from "../offload.ts";
 import { serverOptions } from "../options.ts";
-import { describe, formatIPv4 } from "../packet.ts";
+import { describe } from "../packet.ts";
 import type { Peer } from "../peer.ts";
 import { type TcpLink, TcpPort } from "../tcp.ts";
 import { seal, session, SOCK_SEQPACKET, socketPair } from "../testing.ts";

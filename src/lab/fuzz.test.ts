@@ -1,7 +1,7 @@
 /** A slice of `make fuzz`: the same cases at each run, and as many new ones. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Failure } from "../program.ts";
+import { Failure } from "../failure.ts";
 import { SEED } from "../testing.ts";
 import { fuzz } from "./fuzz.ts";
 import { PARSERS } from "./parsers.ts";

@@ -5,8 +5,9 @@
  */
 import chalk from "chalk";
 import { readdirSync } from "node:fs";
+import { Failure } from "../failure.ts";
 import { CLIENT, option, parse, whole } from "../options.ts";
-import { Failure, program } from "../program.ts";
+import { program } from "../program.ts";
 import { random, SEED } from "../testing.ts";
 import { type Parser, PARSERS } from "./parsers.ts";
 

@@ -4,14 +4,14 @@
  */
 import { spawnSync } from "node:child_process";
 import { readFileSync, statSync } from "node:fs";
+import { type Cidr, formatIPv4 } from "../address.ts";
 import { serverChanges } from "../changes.ts";
 import { bracketed, endpoint } from "../addresses.ts";
+import { Failure } from "../failure.ts";
 import { errnoName } from "../libc.ts";
 import { FRESH, hostRoute } from "../machine.ts";
 import { resolve } from "../names.ts";
 import { readSecret } from "../options.ts";
-import { type Cidr, formatIPv4 } from "../packet.ts";
-import { Failure } from "../program.ts";
 import { clientChanges } from "../routes.ts";
 import { ClientHandshake, noSession } from "../session.ts";
 import { connectTcp, type TcpSocket } from "../sockets.ts";

@@ -1,8 +1,8 @@
 /** Reading what the kernel was told, on the host that this process is on: interfaces, routes, holders of a TUN, iptables rules. */
 import { spawnSync } from "node:child_process";
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
-import { type Cidr, parseCidr } from "../packet.ts";
-import { Failure } from "../program.ts";
+import { type Cidr, parseCidr } from "../address.ts";
+import { Failure } from "../failure.ts";
 
 /** What a command says. Errors: a Failure with the command's own words. */
 export function ask(line: string): string {

@@ -4,7 +4,8 @@
  */
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { Failure, program } from "../program.ts";
+import { Failure } from "../failure.ts";
+import { program } from "../program.ts";
 import { ROOT } from "./lab.ts";
 
 const REFS = join(ROOT, "refs");

@@ -9,7 +9,7 @@ import { dirname } from "node:path";
 import { fileURLToPath } from "node:url";
 import chalk from "chalk";
 import { ON_TERMINAL } from "../environment.ts";
-import { Failure } from "../program.ts";
+import { Failure } from "../failure.ts";
 import { CLONE_DEVICE } from "../tun.ts";
 
 export const TOPOLOGY = `

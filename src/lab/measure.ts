@@ -1,7 +1,7 @@
 /** How `make bench` measures one contender: iperf3 and ping on the client, and what /proc says of the programs on both hosts. */
 import { readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
-import { Failure } from "../program.ts";
+import { Failure } from "../failure.ts";
 import { retry, startOurClient, startOurServer } from "./contenders.ts";
 import type { Measure } from "./figures.ts";
 import { type Lab, SERVER } from "./lab.ts";

@@ -4,7 +4,8 @@
  * message: without one, Node reads this file to make it, and never ends where tsx has moved the lines (Node 20).
  */
 import assert from "node:assert/strict";
-import { aesFraming, BrokenStream, type Framing, handshakeFraming, pad, wholeFrame, xorFraming } from "../frame.ts";
+import { BrokenStream } from "../failure.ts";
+import { aesFraming, type Framing, handshakeFraming, pad, wholeFrame, xorFraming } from "../frame.ts";
 import type { Receiver } from "../link.ts";
 import { TcpLink } from "../tcp.ts";
 import { socketPair } from "../testing.ts";

@@ -1,7 +1,7 @@
 /** refs/simplevpn.c, the loop in C: compiled, and started on a host of the lab with its interface configured from outside. */
 import { spawnSync } from "node:child_process";
 import { join } from "node:path";
-import { Failure } from "../program.ts";
+import { Failure } from "../failure.ts";
 import { type Lab, ROOT, SERVER } from "./lab.ts";
 import { Running } from "./running.ts";
 import { has } from "./tools.ts";

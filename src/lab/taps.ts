@@ -6,9 +6,11 @@
  * and prints one JSON object for each packet that passes, with the kernel's own time stamp, until it is stopped.
  */
 import { writeSync } from "node:fs";
-import { bind, errnoName, ioctl, Memory, SOCK_CLOEXEC, SOCK_NONBLOCK, socket, thisProcess } from "../libc.ts";
+import { Failure } from "../failure.ts";
+import { errnoName, ioctl, Memory, thisProcess } from "../libc.ts";
 import { watch } from "../loop.ts";
-import { exit, Failure, program } from "../program.ts";
+import { exit, program } from "../program.ts";
+import { bind, SOCK_CLOEXEC, SOCK_NONBLOCK, socket } from "../socket-calls.ts";
 
 /** A packet that passed a tap. */
 export interface TapPacket {

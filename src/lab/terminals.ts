@@ -2,7 +2,8 @@
 import { spawnSync } from "node:child_process";
 import { setTimeout as sleep } from "node:timers/promises";
 import chalk from "chalk";
-import { exit, Failure, program } from "../program.ts";
+import { Failure } from "../failure.ts";
+import { exit, program } from "../program.ts";
 import { ROOT } from "./lab.ts";
 
 const COMMANDS = ["make server", "make configure-server", "make client", "make configure-client", "make ping"];

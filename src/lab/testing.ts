@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
-import { Failure } from "../program.ts";
+import { Failure } from "../failure.ts";
 import { Lab, ROOT, SERVER, TARGET } from "./lab.ts";
 import { Running, startProgram } from "./running.ts";
 

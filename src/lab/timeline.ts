@@ -3,9 +3,10 @@
  * files, from the taps, from the kernel's tracepoints, and from what the followed command printed.
  */
 import chalk from "chalk";
+import { formatIPv4 } from "../address.ts";
 import { FrameType } from "../frame.ts";
-import { describe, formatIPv4 } from "../packet.ts";
-import type { TraceEvent } from "../trace.ts";
+import { describe } from "../packet.ts";
+import type { TraceEvent } from "../render.ts";
 import type { TapPacket } from "./taps.ts";
 import type { KernelEvent } from "./tracepoints.ts";
 

@@ -3,8 +3,9 @@
  * mount and network namespace of its own, so it touches no interface of this machine: node --import tsx src/lab/tun-answers.ts
  */
 import { spawnSync } from "node:child_process";
+import { Failure } from "../failure.ts";
 import * as libc from "../libc.ts";
-import { Failure, program } from "../program.ts";
+import { program } from "../program.ts";
 import { CLONE_DEVICE } from "../tun.ts";
 
 // linux/if_tun.h, what the VPN itself does not use

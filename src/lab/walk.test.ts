@@ -5,7 +5,7 @@ import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "nod
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import { Failure } from "../program.ts";
+import { Failure } from "../failure.ts";
 import { ROOT } from "./lab.ts";
 import { Running } from "./running.ts";
 import { labTest } from "./testing.ts";

@@ -3,7 +3,8 @@
  * its nonces up. No lab is needed.
  */
 import { createCipheriv, randomBytes } from "node:crypto";
-import { describe, parseIPv4 } from "../../packet.ts";
+import { parseIPv4 } from "../../address.ts";
+import { describe } from "../../packet.ts";
 import { heading, hex, measured, note } from "./stage.ts";
 
 export const shows = "two packets sealed with one nonce: knowing the first gives away the second";
