@@ -9,7 +9,7 @@ import { answer, ClientHandshake, noSession } from "../session.ts";
 import { TcpPort } from "../tcp.ts";
 import { socketPair } from "../testing.ts";
 import { checkFailure, drain, feed, OWN, SECRET, SHUT_WR, shutdown } from "./fuzz-inputs.ts";
-import type { Random } from "./fuzz.ts";
+import type { Random } from "./random.ts";
 import { ipv4, isToken, network6, written } from "./models.ts";
 
 // ---- handshake: the messages through TcpPort, answer() and ClientHandshake; the messages and what carries them ----

@@ -5,7 +5,7 @@ import { Failure } from "../failure.ts";
 import { Memory, read, thisProcess, write } from "../libc.ts";
 import { OFFLOAD_HEADER } from "../offload.ts";
 import { trace } from "../trace.ts";
-import type { Random } from "./fuzz.ts";
+import type { Random } from "./random.ts";
 
 export const SECRET = Buffer.alloc(32, 0x5e);
 export const OWN = 0x0a080002; // 10.8.0.2, the hostile client's own inner address

@@ -11,7 +11,7 @@ import type { Peer } from "../peer.ts";
 import { type TcpLink, TcpPort } from "../tcp.ts";
 import { seal, session, SOCK_SEQPACKET, socketPair } from "../testing.ts";
 import { drain, feed, harmless, io, isOwn, offload, OWN, packet, PREFIX6, SECRET, show, versionOf } from "./fuzz-inputs.ts";
-import type { Random } from "./fuzz.ts";
+import type { Random } from "./random.ts";
 import { groupsAt, written } from "./models.ts";
 
 // ---- sealed: what a holder of the secret sends in a session ----

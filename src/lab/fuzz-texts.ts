@@ -9,7 +9,7 @@ import { Failure } from "../failure.ts";
 import { clientOptions, serverOptions } from "../options.ts";
 import { endpoint, readSockaddr, sockaddr } from "../addresses.ts";
 import { ADDRESSES, checkFailure } from "./fuzz-inputs.ts";
-import type { Random } from "./fuzz.ts";
+import type { Random } from "./random.ts";
 import { groupsAt, ipv6, network6, OPTIONS, written } from "./models.ts";
 
 // ---- ipv6: addresses and blocks as text, and as the kernel has them ----

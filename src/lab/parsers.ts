@@ -13,7 +13,7 @@ import { runClientHandshake, runReply, runServerHandshake, runWish } from "./fuz
 import { drain, feed, show } from "./fuzz-inputs.ts";
 import { endSession, runAddresses, runDescribe, runOffload, runSealed, stopServers } from "./fuzz-packets.ts";
 import { runIPv6, runOptions, runSecret } from "./fuzz-texts.ts";
-import type { Random } from "./fuzz.ts";
+import type { Random } from "./random.ts";
 import { runRekey } from "./rekeys.ts";
 
 export interface Parser {

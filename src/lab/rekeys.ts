@@ -9,7 +9,7 @@ import { Handshake, REKEY_PROLOGUE } from "../handshake.ts";
 import { close, Memory, write } from "../libc.ts";
 import { answerRekeys, keepFresh } from "../rekey.ts";
 import { type End, seal, session } from "../testing.ts";
-import type { Random } from "./fuzz.ts";
+import type { Random } from "./random.ts";
 
 const SECRET = Buffer.alloc(32, 0x5e);
 const NOTHING = Buffer.alloc(0);
