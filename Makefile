@@ -7,16 +7,16 @@ export PATH := $(or $(PATH),/usr/bin):/usr/local/bin:/usr/bin:/bin
 # tsx fails where it cannot write its cache; empty means /tmp.
 export TMPDIR := $(shell test -d "$$TMPDIR" -a -w "$$TMPDIR" && echo "$$TMPDIR")
 TSX := node --import tsx
-TERMINAL := $(TSX) src/lab/terminal.ts
+TERMINAL := $(TSX) src/lab/terminals/terminal.ts
 
 help: ## these lines
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
 
 demo: ready ## one ping through the tunnel, every step shown: about 10 seconds
-	@$(TSX) src/lab/demo.ts
+	@$(TSX) src/lab/walk/demo.ts
 
 walk: ready ## one ping, all 19 steps: walk.html, .svg, .pcapng (OUT=FOLDER FOLLOW="curl -s http://8.8.8.8/")
-	@$(TSX) src/lab/walk.ts $(if $(OUT),--out "$(OUT)") $(if $(FOLLOW),--follow $(FOLLOW))
+	@$(TSX) src/lab/walk/walk.ts $(if $(OUT),--out "$(OUT)") $(if $(FOLLOW),--follow $(FOLLOW))
 
 NODE := # of the command line only: npm sets one in the environment
 # The npm package `node` fetches the binary in its install script, which .npmrc forbids for all others.
@@ -25,11 +25,11 @@ RUN_TESTS = $(ON_NODE) $(TSX) --test --test-concurrency=2 --test-reporter=spec
 
 test: ready ## type check, unit tests, lab tests with real TUNs (NODE=26: on that version of Node.js)
 	@node_modules/.bin/tsc
-	@$(ON_NODE) $(TSX) src/lab/check.ts
+	@$(ON_NODE) $(TSX) src/lab/docs/check.ts
 	@$(RUN_TESTS) $$(find src -name '*.test.ts' | sort)
 
 unit: ready ## the unit tests, and one of the lab (NODE=26)
-	@$(RUN_TESTS) src/*.test.ts src/lab/vpn.test.ts
+	@$(RUN_TESTS) src/*.test.ts src/lab/tests/vpn.test.ts
 
 experiments: ready ## what to try next: eight experiments, a line each
 	@$(TSX) src/lab/experiments/run.ts
@@ -38,16 +38,16 @@ experiment: ready ## one of them, in a lab of its own: make experiment NAME=brea
 	@$(TSX) src/lab/experiments/run.ts $(NAME)
 
 bench: ready ## this VPN, OpenVPN, wireguard-go, a C program and no tunnel, side by side: 11 minutes (ARGS="--only ours,openvpn")
-	@$(TSX) src/lab/bench.ts $(ARGS)
+	@$(TSX) src/lab/bench/bench.ts $(ARGS)
 
 fuzz: ready ## a million hostile inputs for every parser: about two minutes (ARGS="--seed N --cases N")
-	@$(TSX) src/lab/fuzz.ts $(ARGS)
+	@$(TSX) src/lab/fuzz/fuzz.ts $(ARGS)
 
 soak: ready ## 64 clients, traffic, and for minutes something goes wrong; then all must be as before (ARGS="--seconds 240 --seed 7")
-	@$(TSX) src/lab/soak.ts $(ARGS)
+	@$(TSX) src/lab/soak/soak.ts $(ARGS)
 
 check: ready ## what README.md, walkthrough.md, draft/ and refs/ say, against the source and a fresh run
-	@$(TSX) src/lab/check.ts
+	@$(TSX) src/lab/docs/check.ts
 
 secret: secret.key ## the shared secret, 32 random bytes in hex, for both ends
 secret.key: | node
@@ -65,7 +65,7 @@ server configure-server client configure-client ping doctor down: ready
 	@$(TERMINAL) $@ $(ARGS)
 
 terminals: ready ## the five of them as tmux panes, commands typed and waiting for Enter
-	@$(TSX) src/lab/terminals.ts
+	@$(TSX) src/lab/terminals/terminals.ts
 
 on: ready ## any command on a host of the lab: make on HOST=client CMD="ip route"
 	@$(TERMINAL) on $(HOST) $(CMD)

@@ -2,20 +2,20 @@
  * The client: the TUN on one side, the link to the server on the other, one loop between them. Compare with server.ts,
  * of the same shape: it listens where the client connects, and has many peers where the client has one.
  */
-import { openSession, OwnEnd, reconnect } from "./connect.ts";
-import { Control } from "./frame.ts";
-import { type Watch, watch } from "./loop.ts";
-import { clientOptions } from "./options.ts";
-import { ipVersion } from "./packet.ts";
-import { Peer } from "./peer.ts";
-import { atExit, fail, program } from "./program.ts";
-import { CHECK, Heartbeat } from "./pulse.ts";
-import { keepFresh } from "./rekey.ts";
-import { tcp } from "./tcp.ts";
-import { trace, XOR_WARNING } from "./trace.ts";
-import { openTun } from "./tun.ts";
-import { outbound, tunGone } from "./tunnel.ts";
-import { DOWN, UP } from "./walk.ts";
+import { openSession, OwnEnd, reconnect } from "./client/connect.ts";
+import { Control } from "./core/frame.ts";
+import { type Watch, watch } from "./core/loop.ts";
+import { clientOptions } from "./host/options.ts";
+import { ipVersion } from "./base/packet.ts";
+import { Peer } from "./core/peer.ts";
+import { atExit, fail, program } from "./host/program.ts";
+import { CHECK, Heartbeat } from "./session/pulse.ts";
+import { keepFresh } from "./session/rekey.ts";
+import { tcp } from "./transport/tcp.ts";
+import { trace, XOR_WARNING } from "./base/trace.ts";
+import { openTun } from "./core/tun.ts";
+import { outbound, tunGone } from "./core/tunnel.ts";
+import { DOWN, UP } from "./base/walk.ts";
 
 program(async () => {
   const options = clientOptions(process.argv.slice(2)); //         flags, or exit 2

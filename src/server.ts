@@ -2,19 +2,19 @@
  * The server: TUN on one side, a TCP connection to each client on the other, one loop between them. Compare with
  * client.ts, of the same shape: it connects where the server listens, and has one peer where the server has many.
  */
-import { innerAddresses, insideOf, IPV6, serverChanges } from "./changes.ts";
-import { Clients } from "./clients.ts";
-import { findWalls } from "./firewall.ts";
-import { watch } from "./loop.ts";
-import { canCarryIPv6, checkDevice, checkFree, strays } from "./machine.ts";
-import { serverOptions } from "./options.ts";
-import { atExit, fail, program } from "./program.ts";
-import { Setup } from "./setup.ts";
-import { endpoint } from "./addresses.ts";
-import { tcp } from "./tcp.ts";
-import { trace, XOR_WARNING } from "./trace.ts";
-import { openTun } from "./tun.ts";
-import { outbound, tunGone } from "./tunnel.ts";
+import { innerAddresses, insideOf, IPV6, serverChanges } from "./host/changes.ts";
+import { Clients } from "./server/clients.ts";
+import { findWalls } from "./host/firewall.ts";
+import { watch } from "./core/loop.ts";
+import { canCarryIPv6, checkDevice, checkFree, strays } from "./host/machine.ts";
+import { serverOptions } from "./host/options.ts";
+import { atExit, fail, program } from "./host/program.ts";
+import { Setup } from "./host/setup.ts";
+import { endpoint } from "./transport/addresses.ts";
+import { tcp } from "./transport/tcp.ts";
+import { trace, XOR_WARNING } from "./base/trace.ts";
+import { openTun } from "./core/tun.ts";
+import { outbound, tunGone } from "./core/tunnel.ts";
 
 program(async () => {
   const options = serverOptions(process.argv.slice(2)); //       flags, or exit 2

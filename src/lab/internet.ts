@@ -1,7 +1,7 @@
 /** What the lab's internet host serves, for `make walk FOLLOW=…`: DNS on UDP port 53 (every name is 8.8.8.8), HTTP on TCP port 80. */
 import { createSocket } from "node:dgram";
 import { createServer } from "node:http";
-import { program } from "../program.ts";
+import { program } from "../host/program.ts";
 
 /** An answer to one DNS query (RFC 1035, section 4.1): its header and question, then one A record for the name asked for. */
 function answer(query: Buffer): Buffer {

@@ -8,9 +8,9 @@ import { accessSync, constants, readFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { fileURLToPath } from "node:url";
 import chalk from "chalk";
-import { ON_TERMINAL } from "../environment.ts";
-import { Failure } from "../failure.ts";
-import { CLONE_DEVICE } from "../tun.ts";
+import { ON_TERMINAL } from "../host/environment.ts";
+import { Failure } from "../base/failure.ts";
+import { CLONE_DEVICE } from "../core/tun.ts";
 
 export const TOPOLOGY = `
   client                          server                          internet

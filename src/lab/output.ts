@@ -1,7 +1,7 @@
 /** The files that a run leaves behind. */
 import { accessSync, constants, existsSync, mkdirSync, mkdtempSync, rmdirSync } from "node:fs";
 import { join } from "node:path";
-import { Failure } from "../failure.ts";
+import { Failure } from "../base/failure.ts";
 
 /**
  * Makes `folder`, if it is missing. Throws a Failure if `files` cannot be written in it: before the run, not

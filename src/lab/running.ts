@@ -1,7 +1,7 @@
 /** A program that runs on a host of the lab: what it has said so far, waiting for what it will say, and its end. */
 import type { ChildProcess, SpawnOptions } from "node:child_process";
 import { stripVTControlCharacters } from "node:util";
-import { Failure } from "../failure.ts";
+import { Failure } from "../base/failure.ts";
 import { type Lab, ROOT } from "./lab.ts";
 
 export class Running {

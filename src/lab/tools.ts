@@ -5,8 +5,8 @@
 import { spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { delimiter, join } from "node:path";
-import { Failure } from "../failure.ts";
-import { program } from "../program.ts";
+import { Failure } from "../base/failure.ts";
+import { program } from "../host/program.ts";
 
 const PACKAGES: Record<string, string> = {
   ip: "iproute2", iptables: "iptables", ping: "iputils-ping", sysctl: "procps", unshare: "util-linux", nsenter: "util-linux",

@@ -2,9 +2,9 @@
  * TCP keeps bytes in order, but not their borders. A receiver that takes each read() for one packet works with a slow ping,
  * and fails as soon as there is traffic. Both receivers here get the same reads of a real stream.
  */
-import { xorFraming } from "../../frame.ts";
-import { deframe, until } from "../../testing.ts";
-import { XOR_KEY } from "../../xor.ts";
+import { xorFraming } from "../../core/frame.ts";
+import { deframe, until } from "../tests/peers.ts";
+import { XOR_KEY } from "../../core/xor.ts";
 import { headerIsWhole } from "./break-xor.ts";
 import { Relay, RELAY_PORT } from "./relay.ts";
 import { heading, hex, measured, node, note, startClient, startServer, type, up } from "./stage.ts";

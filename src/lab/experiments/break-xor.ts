@@ -2,7 +2,7 @@
  * Recovers the key of `--cipher xor` from captured traffic, knowing only what everybody knows: a packet starts with 45 00,
  * IPv4 with a header of five words. Then reads along.
  */
-import { describe } from "../../packet.ts";
+import { describe } from "../../base/packet.ts";
 import { TARGET } from "../lab.ts";
 import { Relay, RELAY_PORT } from "./relay.ts";
 import { heading, hex, measured, note, startClient, startServer, type, up } from "./stage.ts";

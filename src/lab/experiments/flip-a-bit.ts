@@ -2,7 +2,7 @@
  * Someone on the way changes a packet without knowing any key. In xor mode a flipped bit stays a flipped bit, and the
  * destination believes it. In xor+aes mode the tag is wrong, and the connection ends.
  */
-import { until } from "../../testing.ts";
+import { until } from "../tests/peers.ts";
 import { TARGET } from "../lab.ts";
 import { Relay, RELAY_PORT } from "./relay.ts";
 import { type CipherName, heading, hex, measured, node, note, startClient, startServer, up } from "./stage.ts";

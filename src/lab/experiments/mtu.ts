@@ -2,8 +2,8 @@
  * A packet too large for the tunnel: refused or cut into fragments, by whoever has to send it on; and why TCP never gets
  * there. In xor mode, since then the relay can count what is inside (see break-xor).
  */
-import { describe } from "../../packet.ts";
-import { XOR_KEY } from "../../xor.ts";
+import { describe } from "../../base/packet.ts";
+import { XOR_KEY } from "../../core/xor.ts";
 import { type Lab, TARGET } from "../lab.ts";
 import { type Chunk, Relay, RELAY_PORT } from "./relay.ts";
 import { heading, measured, node, note, sentOn, startClient, startServer, type, up } from "./stage.ts";

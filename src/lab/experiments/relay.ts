@@ -4,7 +4,7 @@
  * because their lengths are readable.
  */
 import chalk from "chalk";
-import { type Framing, aesFraming, xorFraming } from "../../frame.ts";
+import { type Framing, aesFraming, xorFraming } from "../../core/frame.ts";
 import { type Lab, prompt, ROOT, SERVER } from "../lab.ts";
 import { Running } from "../running.ts";
 import type { CipherName } from "./stage.ts";

@@ -2,8 +2,8 @@
  * A recorded frame is sent again. In xor mode the server cannot know, and the packet arrives twice. In xor+aes mode each
  * frame has its own nonce, and the copy opens with none. A recorded handshake message is answered, and costs no lease.
  */
-import { aesFraming, FrameType } from "../../frame.ts";
-import { until } from "../../testing.ts";
+import { aesFraming, FrameType } from "../../core/frame.ts";
+import { until } from "../tests/peers.ts";
 import { SERVER, TARGET } from "../lab.ts";
 import { Relay, RELAY_PORT } from "./relay.ts";
 import { heading, hex, measured, node, note, startClient, startServer, type, up } from "./stage.ts";

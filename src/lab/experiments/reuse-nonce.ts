@@ -3,8 +3,8 @@
  * its nonces up. No lab is needed.
  */
 import { createCipheriv, randomBytes } from "node:crypto";
-import { parseIPv4 } from "../../address.ts";
-import { describe } from "../../packet.ts";
+import { parseIPv4 } from "../../base/address.ts";
+import { describe } from "../../base/packet.ts";
 import { heading, hex, measured, note } from "./stage.ts";
 
 export const shows = "two packets sealed with one nonce: knowing the first gives away the second";

@@ -3,8 +3,8 @@
  * lab of its own. Exit code 0 only if what was to be seen was seen.
  */
 import chalk from "chalk";
-import { Failure } from "../../failure.ts";
-import { exit, program } from "../../program.ts";
+import { Failure } from "../../base/failure.ts";
+import { exit, program } from "../../host/program.ts";
 import * as breakFraming from "./break-framing.ts";
 import * as breakXor from "./break-xor.ts";
 import * as flipABit from "./flip-a-bit.ts";

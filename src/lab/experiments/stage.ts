@@ -4,7 +4,7 @@
  */
 import { randomBytes } from "node:crypto";
 import chalk from "chalk";
-import { Failure } from "../../failure.ts";
+import { Failure } from "../../base/failure.ts";
 import { Lab, prompt, SERVER, TARGET, TOPOLOGY } from "../lab.ts";
 import { Running, startProgram } from "../running.ts";
 

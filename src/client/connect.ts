@@ -1,0 +1,219 @@
+/**
+ * Client only: a session with the server, and the next one when it is lost. tun0 stays as it is meanwhile, with its address and
+ * its routes: what is inside the tunnel notices a pause, and goes on. Nobody reads tun0 then; its queue holds about 500 packets,
+ * and the kernel counts what does not fit (ip -s link: TX dropped).
+ */
+import { setTimeout as sleep } from "node:timers/promises";
+import { type Change, innerAddresses, insideOf } from "../host/changes.ts";
+import { run } from "../host/command.ts";
+import type { SessionKeys } from "../core/aes.ts";
+import { Failure } from "../base/failure.ts";
+import type { ClientConfig } from "../session/handshake.ts";
+import { ECONNREFUSED, EINVAL } from "../base/libc.ts";
+import { canCarryIPv6, checkFree, type Machine, readAgain, strays } from "../host/machine.ts";
+import type { ClientOptions } from "../host/options.ts";
+import { clientChanges, renewal } from "./routes.ts";
+import { Names, resolve } from "./names.ts";
+import type { Peer } from "../core/peer.ts";
+import type { Heartbeat } from "../session/pulse.ts";
+import { ClientHandshake, noSession, WrongSecret } from "../session/session.ts";
+import { Setup } from "../host/setup.ts";
+import { type Answer, type Port, Unreachable } from "../transport/transport.ts";
+import { trace } from "../base/trace.ts";
+
+const FIRST_PAUSE = 500; // ms, at most, before the first try …
+const LONGEST_PAUSE = 30_000; // … and before each of the later ones
+const DIAL_DEADLINE = 10_000; // ms, for all addresses of a name together
+
+export interface Session {
+  readonly remote: string;
+  readonly address: string; // the server's: "192.168.1.1"
+  readonly attach: Answer["attach"]; // makes it a peer's link
+  keys: SessionKeys | undefined; // undefined: --cipher xor
+  config: ClientConfig;
+  peer?: Peer; // once it is attached
+  pulse?: Heartbeat; // of that peer
+  answered: boolean; // has the server ever sent a frame, in this session or one before it?
+  useless: boolean; // this machine could not be configured for it
+  failures: number; // tries without a frame from the server, before this session
+}
+
+/** Has the server sent a frame in this session? */
+const heard = ({ peer }: Session) => peer !== undefined && peer.framesReceived > 0;
+
+/**
+ * One try: a connection, fresh keys, and an inner address, that of the session `before` if the server still has it.
+ * Errors: a Failure.
+ */
+export async function openSession(options: ClientOptions, end: OwnEnd, port: Port, before?: Session, addresses?: string[]): Promise<Session> {
+  const handshake = options.secret && new ClientHandshake(options.secret, before?.config);
+  const prepare = async (address: string) => before && end.spare(address);
+  const answer = await reach(port, addresses ?? (await resolve(options.server)), handshake?.message1, prepare);
+  const { remote, address, attach } = answer;
+  const answered = before !== undefined && (before.answered || heard(before));
+  try {
+    const given: { keys?: SessionKeys; config: ClientConfig } = handshake?.finish(answer.message2, remote) ?? { config: { ...options.address, mtu: options.mtu } };
+    const mtu = Math.min(given.config.mtu, options.mtu);
+    const config = { ...given.config, mtu, subnet6: canCarryIPv6(options.tun, mtu) ? given.config.subnet6 : undefined };
+    end.check(config, address); // before we prove ourselves: a server whose session is of no use to us keeps our address for us
+    return { remote, address, attach, keys: given.keys, config, answered, useless: false, failures: 0 };
+  } catch (error) {
+    answer.hangUp();
+    throw error;
+  }
+}
+
+/** Dials one address after the other, until one answers. `prepare` is called before each. Errors: a Failure. */
+export async function reach(port: Port, addresses: string[], message1?: Buffer, prepare = async (_address: string): Promise<unknown> => undefined): Promise<Answer & { address: string }> {
+  const failed: Unreachable[] = [];
+  for (const address of addresses) {
+    await prepare(address);
+    try {
+      return { address, ...(await port.dial(address, DIAL_DEADLINE / addresses.length, message1)) };
+    } catch (error) {
+      if (!(error instanceof Unreachable)) throw noSession(address, error);
+      failed.push(error);
+    }
+  }
+  const hints: Record<number, string> = {
+    [-ECONNREFUSED]: "the machine answers, but nothing listens there: start the server, or check --port",
+    [-EINVAL]: "write a link-local address with this machine's interface: fe80::1%eth0",
+  };
+  const hint = failed.map(({ errno }) => hints[errno]).find(Boolean);
+  const reasons = failed.map(({ message }) => message).join(", nor to ");
+  throw new Failure(`Cannot connect to ${reasons}`, hint ?? "check the address with ping, and that no firewall blocks the port");
+}
+
+/** This machine's end of the tunnel: its addresses, what is routed into it, and the way to the server. Run, or printed to be typed. */
+export class OwnEnd {
+  private readonly options: ClientOptions;
+  private readonly setup: Setup;
+  private machine: Machine;
+  private readonly outers: string[] = []; // addresses of the server that its own tunnel's routes leave out
+  private config: ClientConfig | undefined; // what it is now
+
+  /** Reads what this machine has. Errors: a Failure. */
+  static async begin(options: ClientOptions): Promise<OwnEnd> {
+    const setup = new Setup(options.configure);
+    return new OwnEnd(options, setup, await setup.begin(options.tun));
+  }
+
+  private constructor(options: ClientOptions, setup: Setup, machine: Machine) {
+    this.options = options;
+    this.setup = setup;
+    this.machine = machine;
+  }
+
+  /**
+   * Makes it what the session says, or tells the user how; says that we are connected. Gives up root where --user asks for it.
+   * Errors: a Failure, but for a session that is not the first one: that one ends, and the next one is another try.
+   */
+  async configure(session: Session): Promise<void> {
+    const { config, address, remote } = session;
+    const before = this.config;
+    try {
+      if (before && describe(config) === describe(before)) return;
+      const warning = this.check(config, address);
+      if (warning) trace.note(warning);
+      const toDo = await this.arrange(config, address);
+      trace.note(`connected to ${remote}: this end of the tunnel is ${before ? "now " : ""}${describe(config)}${toDo}`);
+      this.setup.dropRoot(this.options.user);
+    } catch (error) {
+      if (!before || !(error instanceof Failure)) throw error;
+      session.useless = true;
+      session.peer!.close(error.message);
+    }
+  }
+
+  /** Can this end be what a session says? Returns a warning, or "". Errors: a Failure. */
+  check(config: ClientConfig, outer: string): string {
+    clientChanges(this.options, config, [...this.outers, outer], this.machine);
+    return checkFree(this.machine, insideOf(config), "another --subnet on the server, such as BLOCK");
+  }
+
+  /** The server may be at another address now, or this machine: these packets, too, must not be routed into the tunnel. Errors: a Failure. */
+  async spare(address: string): Promise<void> {
+    this.machine = await readAgain(this.options.tun, this.machine);
+    const known = this.outers.includes(address);
+    const toDo = await this.arrange(this.config!, address);
+    if (toDo !== undefined && known) trace.note(`this machine has other addresses now, and answers from them must not go into the tunnel${toDo}`);
+    else if (toDo !== undefined) trace.note(`the server may be at ${address} now, and the way there must not go through the tunnel${toDo}`);
+  }
+
+  /** Undefined: there was nothing to do. Else what is still to be typed, or "". */
+  private async arrange(config: ClientConfig, outer: string): Promise<string | undefined> {
+    const { options, machine, outers } = this;
+    const before = this.config ? clientChanges(options, this.config, outers, machine) : [];
+    const all = [...new Set([...outers, outer])];
+    const after = clientChanges(options, config, all, machine);
+    const runs = new Set(after.map(({ run }) => run));
+    // A route that has moved to our table goes from the main one.
+    const moved = before.filter(({ run }) => run.startsWith("ip route add") && !runs.has(run));
+    const changes = [
+      ...(this.config ? renewal(options.tun, config, this.config, machine) : []),
+      ...after,
+      ...moved.map(({ run }): Change => ({ run: run.replace("add", "del"), removes: run })),
+    ];
+    const way = await this.wayTo(outer);
+    const { toDo, some } = await this.setup.make(changes);
+    const now = await this.wayTo(outer);
+    const into = `dev ${options.tun}`; // as it was to an address that was not spared yet
+    if (this.setup.runs && (now === into || (now !== way && way !== into)))
+      throw new Failure(`Cannot keep the way to the server: ${now === way ? "" : `it was '${way}', and `}with these routes it is '${now}'`, "leave out the --route that the server is in; 'ip rule' shows which rules of yours lead to it");
+    this.config = config;
+    this.outers.splice(0, Infinity, ...all);
+    const warning = some && this.setup.runs && (await strays([...insideOf(config), ...options.routes], options.tun));
+    if (warning) trace.note(warning);
+    return some ? toDo : undefined;
+  }
+
+  /** How the kernel would send a packet to that address: "dev eth0", and over which router. */
+  private async wayTo(outer: string): Promise<string> {
+    const { stdout } = await run(`ip route get ${outer.replace(/%.*/, "")}`);
+    return /(via \S+ )?dev \S+/.exec(stdout)?.[0] ?? "none";
+  }
+}
+
+/**
+ * Connects again, as often as it takes. Errors: a Failure with --once, where a new try is in vain, or where it was connected but
+ * never heard.
+ */
+export async function reconnect(options: ClientOptions, end: OwnEnd, port: Port, before: Session, reason: string): Promise<Session> {
+  const lostAt = performance.now();
+  const lost = `Lost the server ${before.remote}: ${reason}`;
+  // Without a handshake, two different ciphers show only so.
+  if (!options.secret && !before.answered && !heard(before)) throw new Failure(lost, "start both ends with --cipher xor, or both without; or is the server full?");
+  if (options.once) throw new Failure(lost, "start the server, then this client again");
+
+  let problem = lost;
+  const names = new Names(options.server, before.address);
+  for (let failures = heard(before) && !before.useless ? 0 : before.failures; ; failures++) {
+    const pause = backOff(failures);
+    trace.note(`${problem}; trying again in ${seconds(pause)} s`);
+    names.lookUp(); // nobody waits for it: the way to the name server may lead into the tunnel
+    await sleep(pause);
+    try {
+      const session = await openSession(options, end, port, before, names.addresses);
+      const same = describe(session.config) === describe(before.config);
+      const again = `connected again after ${seconds(performance.now() - lostAt)} s`;
+      trace.note(same ? `${again}: this end of the tunnel is still ${describe(session.config)}` : `${again}, but with another address or MTU`);
+      return { ...session, failures: failures + 1 };
+    } catch (error) {
+      if (!(error instanceof Failure) || error instanceof WrongSecret) throw error;
+      problem = error.message;
+    }
+  }
+}
+
+/**
+ * How long to wait after so many failed tries, ms: twice as long each time, up to half a minute, and a random part of it less, so that
+ * thirty clients of a server that restarts do not come all at once ("equal jitter" in M. Brooker, Exponential Backoff And Jitter,
+ * AWS Architecture Blog, 2015). `random`: 0 to 1.
+ */
+export function backOff(failures: number, random = Math.random()): number {
+  const longest = Math.min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** failures);
+  return longest / 2 + (random * longest) / 2;
+}
+
+const seconds = (ms: number) => (ms / 1000).toFixed(1);
+const describe = ({ address, prefix, mtu, subnet6 }: ClientConfig) => `${innerAddresses(address, prefix, subnet6).join(" and ")}, MTU ${mtu}`;

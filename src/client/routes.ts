@@ -1,0 +1,156 @@
+/**
+ * Client only: what is routed into the tunnel, and how the server, to which the tunnel itself leads, is spared. As commands: see changes.ts.
+ */
+import { isIPv6 } from "node:net";
+import { formatIPv4 } from "../base/address.ts";
+import { addAddress, addressesOf, bringUp, type Change, type Inner, insideOf, keepInside, removal } from "../host/changes.ts";
+import { Failure } from "../base/failure.ts";
+import { contains, halvesOf, hostRoute, ipFor, type Machine, mayTake, prefixOf, selectorOf } from "../host/machine.ts";
+import type { ClientOptions } from "../host/options.ts";
+import { inItsName, resolver } from "./resolver.ts";
+
+/**
+ * A routing table of our own, for the routes that would send the tunnel's own packets into the tunnel, round and round. Rules in front
+ * of the main table lead to it (ip-rule(8)). So the routes that are there stay as they are and are used as they are, whichever network
+ * this machine moves to. wg-quick(8) does it alike.
+ *
+ *   8600  to SERVER                         goto 8999    the tunnel's own packets
+ *   8601  from 192.168.1.100                goto 8999    answers to who came to this machine's other addresses
+ *   8601  fwmark 0xca6c                     goto 8999    what a rule of the user's own names: here, the packets of another VPN
+ *   8698  lookup main suppress_prefixlength 0            what is more specific wins, as always; here, than 0.0.0.0/0
+ *   8699  lookup 86                                      into the tunnel
+ *   8999  nop                                            here they go on, to the rules that were there before
+ */
+export const TABLE = 86;
+const [SPARED, OWN, LOOKUPS, BEHIND] = [8600, 8601, 8602, 8999];
+
+type Routed = Pick<ClientOptions, "tun" | "routes"> & { dns?: string[] };
+
+/**
+ * The client's commands: its end of the tunnel, and what is routed into it. `outers`: the addresses that the server has, or had.
+ * Errors: a Failure for a route that cannot be.
+ */
+export function clientChanges(options: Routed, config: Inner, outers: string[], machine: Machine): Change[] {
+  const { tun, dns = [] } = options;
+  const [address = "", address6] = addressesOf(config);
+  const inside = insideOf(config);
+  const routes = [...new Set([...options.routes, ...dns.filter((one) => !inside.some((block) => contains(block, one))).map(hostRoute)])].filter((route) => !inside.includes(route)); // the address brings that one already
+  inItsName(dns, () => checkRoutes(routes, config, inside, outers));
+  const tabled = routes.filter((route) => belongsInTable(route, outers, machine));
+  for (const ip of ["ip", "ip -6"]) {
+    const first = tabled.find((route) => ipFor(route) === ip);
+    if (first) inItsName(dns, () => checkTable(first, machine));
+  }
+  const others = routes.filter((route) => !tabled.includes(route));
+  for (const route of others) inItsName(dns, () => checkRoute(route, machine));
+  return [
+    ...addAddress(tun, address, machine),
+    ...bringUp(tun, config.mtu, address6 !== undefined, machine),
+    ...(address6 ? addAddress(tun, address6, machine) : []),
+    ...keepInside(inside, machine),
+    ...others.flatMap((route) => addRoute(route, tun, machine)),
+    ...tabled.flatMap((route) => addRoute(route, tun, machine, ` table ${TABLE}`)),
+    ...["ip", "ip -6"].flatMap((ip) => rules(ip as "ip", tabled.filter((route) => ipFor(route) === ip), outers.filter((outer) => ipFor(outer) === ip && !outer.includes("%")), machine)),
+    ...resolver(tun, dns, machine),
+  ];
+}
+
+const isDefault = (route: string) => route.endsWith("/0"); // `main` has one already
+
+/** Must this route be in TABLE? Also where a rule of the user's own could keep its packets from the main table. */
+function belongsInTable(route: string, outers: string[], machine: Machine): boolean {
+  return isDefault(route) || outers.some((outer) => contains(route, outer)) || machine.rules.some((rule) => rule.preference > BEHIND && mayTake(rule, route));
+}
+
+/** Into a persistent TUN it may lead already: then it stays. */
+function addRoute(route: string, tun: string, machine: Machine, table = ""): Change[] {
+  if (machine.tun?.routes.includes(route + table)) return [];
+  const where = `${route} dev ${tun}${table}`;
+  return [{ run: `ip route add ${where}`, undo: machine.tun && `${ipFor(route)} route flush exact ${where}` }];
+}
+
+/** The rules that lead to these routes in TABLE, all of one family: a longer prefix before a shorter one, in whichever table it is. */
+function rules(ip: "ip" | "ip -6", tabled: string[], outers: string[], machine: Machine): Change[] {
+  if (tabled.length === 0) return [];
+  const add = (words: string, preference: number): Change => ({ run: `${ip} rule add ${words} pref ${preference}`, undo: `${ip} rule del ${words} pref ${preference}` });
+  const skip = (words: string, preference: number) => add(`${words} goto ${BEHIND}`, preference);
+  const left = machine.rules.filter((rule) => rule.ip === ip && isOurs(rule.preference));
+  const own = machine.held.filter(({ address, global }) => global && ipFor(address) === ip).map(({ address }) => `from ${address}`);
+  const lengths = [...new Set(tabled.map(prefixOf))].sort((one, other) => other - one);
+  const at = (length: number) => LOOKUPS + 3 * ((ip === "ip" ? 32 : 128) - length);
+  return [
+    ...left.map(({ preference, text }) => ({ run: `${ip} rule del pref ${preference}`, sets: `rule ${preference} ${text}` })), // a killed client left it
+    add("nop", BEHIND),
+    ...outers.map((outer) => skip(`to ${outer}`, SPARED)),
+    ...[...new Set(own)].map((words) => skip(words, OWN)),
+    ...named(ip, machine).map(({ words, to }) => skip(words, to ? at(to.includes("/") ? prefixOf(to) : prefixOf(hostRoute(to))) + 2 : OWN)),
+    ...lengths.flatMap((length) => [
+      add(`lookup main suppress_prefixlength ${length}`, at(length)),
+      add(`lookup ${TABLE}${length > 0 ? ` suppress_prefixlength ${length - 1}` : ""}`, at(length) + 1),
+    ]),
+  ];
+}
+
+const isOurs = (preference: number) => preference >= SPARED && preference <= BEHIND;
+
+/**
+ * The packets that the user's own rules behind ours name, by source, mark and so on, go on to those rules. So do those to a block, behind
+ * the routes that are as specific. What such a rule leaves out by `not` are special ones, too. A rule for all names none: this
+ * tunnel is asked for by name, and comes first.
+ */
+function named(ip: "ip" | "ip -6", machine: Machine): { words: string; to: string | undefined }[] {
+  const selectors = new Set(machine.rules.filter((rule) => rule.ip === ip && rule.preference > BEHIND).map(selectorOf));
+  return [...selectors].filter((words) => words !== "" && !words.includes("[")).map((words) => ({ words, to: /(?:^| )to (\S+)/.exec(words)?.[1] }));
+}
+
+/** Errors: a Failure for a route that cannot be, whatever this machine has. */
+function checkRoutes(routes: string[], { subnet6 }: Inner, inside: string[], outers: string[]): void {
+  const stray = subnet6 ? undefined : routes.find((route) => route.includes(":"));
+  if (stray) throw new Failure(`Cannot route ${stray} into the tunnel: it carries no IPv6`, "leave that --route out; IPv6 needs a server that has it, an MTU of 1280 or more, and a kernel with IPv6 here");
+  for (const outer of outers) {
+    const inner = inside.find((subnet) => contains(subnet, outer));
+    if (!inner && !routes.includes(hostRoute(outer))) continue;
+    const where = inner ? `the inner subnet ${inner}` : `--route ${hostRoute(outer)}`;
+    throw new Failure(`Cannot route the server itself into the tunnel to it: ${where}`, "leave that --route out, or choose another --subnet on the server");
+  }
+}
+
+/** Errors: a Failure if TABLE or the numbers of our rules are not free. */
+function checkTable(route: string, { tables, rules }: Machine): void {
+  const other = tables.get(`${TABLE}`)?.find(({ block }) => ipFor(block) === ipFor(route));
+  if (other) throw new Failure(`Cannot route ${route} into the tunnel: table ${TABLE} has a route ${other.where} already`, `end the other client first, or leave that --route out; if it is no client's: ${ipFor(route)} route flush table ${TABLE}`);
+  const foreign = rules.find(({ ip, preference, text }) => ip === ipFor(route) && isOurs(preference) && !new RegExp(`goto ${BEHIND}|nop$|lookup ${TABLE}\\b|lookup main suppress_prefixlength`).test(text));
+  if (foreign) throw new Failure(`Cannot route ${route} into the tunnel: our rules have the numbers ${SPARED} to ${BEHIND}, and ${foreign.preference} is there already (${foreign.text})`, `${foreign.ip} rule del pref ${foreign.preference}, if nothing needs it; or leave that --route out`);
+}
+
+/** Errors: a Failure if the main table has the very block already. */
+function checkRoute(route: string, { routes, held }: Machine): void {
+  const other = routes.find(({ block }) => block === route);
+  if (!other) return;
+  const prefix = prefixOf(route);
+  const own = held.find(({ address, prefix: length }) => length === prefix && contains(route, address));
+  const halves = halvesOf(route);
+  const where = own ? `it is this machine's own network, on ${own.dev}` : `this machine routes it ${other.where} already`;
+  const instead = halves && own ? `halves of it, --route ${halves.join(" --route ")}, or single hosts (/${isIPv6(own.address) ? 128 : 32}); its own hosts are out of reach then` : `${ipFor(route)} route del ${route}${other.dev && ` dev ${other.dev}`}, or leave that --route out`;
+  throw new Failure(`Cannot route ${route} into the tunnel: ${where}`, instead);
+}
+
+/**
+ * The commands when the server has given this end another address: the new one is added, then the former one goes. The new one is a /32
+ * at first. Else it would belong to the former one's subnet, and go together with it (ip-sysctl.rst: promote_secondaries), and the
+ * routes, too.
+ */
+export function renewal(tun: string, config: Inner, former: Inner, machine: Machine): Change[] {
+  const kept = addressesOf(config);
+  const leaving = addressesOf(former).filter((own) => !kept.includes(own) && !machine.tun?.addresses.includes(own));
+  if (leaving.length === 0) return [];
+  const single = `${formatIPv4(config.address)}/32`;
+  const take = (own: string): Change => ({ run: removal(own, tun), removes: `ip addr replace ${own} dev ${tun}` });
+  return [
+    ...bringUp(tun, config.mtu, config.subnet6 !== undefined, machine), // so that it has IPv6, if its MTU was too small for that
+    ...addAddress(tun, single, machine),
+    ...leaving.filter((own) => !(own.includes(":") && config.mtu < 1280)).map(take), // that one the kernel has removed
+    ...kept.flatMap((own) => addAddress(tun, own, machine)),
+    take(single),
+  ];
+}

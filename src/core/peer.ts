@@ -1,0 +1,217 @@
+/**
+ * A peer: the other end of one session. What the tunnel sends to it goes through its outbox. What its link receives is
+ * taken out of its frames here, and written to our TUN:
+ *
+ *   received()  link → TUN    server: 8.deframe 8.open 8.xor 8.write    client: R5.deframe, R6
+ */
+import { Keys, type SessionKeys } from "./aes.ts";
+import { BrokenStream } from "../base/failure.ts";
+import { Control, FrameType, pad, wholeFrame } from "./frame.ts";
+import { Memory } from "../base/libc.ts";
+import type { Link, Pulse, Receiver } from "./link.ts";
+import { describeOffload } from "./offload.ts";
+import { Outbox, type Sender } from "./outbox.ts";
+import { MAX_PACKET } from "../base/packet.ts";
+import { type Steps, trace } from "../base/trace.ts";
+import { type Tun, writePacket } from "./tun.ts";
+import type { Direction } from "../base/walk.ts";
+import { xor } from "./xor.ts";
+
+const NO_MESSAGE = Buffer.alloc(0);
+const NO_PULSE: Pulse = { sent() {}, expect() {}, heard() {}, owe() {} };
+
+/** What a peer tells its owner, and asks it. */
+export interface PeerEvents {
+  /** Bytes wait for the link; or, with false, none do any more. */
+  onBacklog(waiting: boolean): void;
+  /** The first frame came that proves the peer has the session's keys. */
+  onProven(): void;
+  /** A control frame about fresh keys: `rekey` and the peer's handshake message, or `switch`. Throws BrokenStream. */
+  onRekey(word: number, message: Buffer): void;
+  /** Why this packet of the peer's must not go into our TUN; undefined if it may. */
+  refuse(packet: Buffer, at: number, size: number): string | undefined;
+  /** The session is over; called once. `ended`: the other end ended it, so nobody will come back for it. */
+  onClose(reason: string, ended: boolean): void;
+}
+
+export class Peer implements Receiver, Sender {
+  readonly link: Link;
+  readonly tun: Tun;
+  readonly sendSteps: Direction; // names of the steps of what we send to this peer …
+  readonly receiveSteps: Direction; // … and of what we receive from it
+  readonly keys: Keys | undefined; // undefined: --cipher xor
+  readonly outbox: Outbox;
+  pulse = NO_PULSE;
+  framesReceived = 0;
+  closed = false;
+  private rest = 0; // bytes of a frame that has not come whole
+
+  onBacklog: PeerEvents["onBacklog"] = () => {};
+  onProven: PeerEvents["onProven"] = () => {};
+  onRekey: PeerEvents["onRekey"] = () => {};
+  refuse: PeerEvents["refuse"] = () => undefined;
+  onClose: PeerEvents["onClose"] = () => {};
+
+  /**
+   * @param steps of what we send to it, and of what we receive from it
+   * @param keys of the handshake; without them this is the original XOR protocol
+   * @param events what its owner wants to know from the first moment on
+   */
+  constructor(
+    link: Link,
+    tun: Tun,
+    steps: [send: Direction, receive: Direction],
+    keys?: SessionKeys,
+    events: Partial<PeerEvents> = {},
+  ) {
+    this.link = link;
+    this.tun = tun;
+    [this.sendSteps, this.receiveSteps] = steps;
+    this.keys = keys && new Keys(keys);
+    this.outbox = new Outbox(this);
+    Object.assign(this, events);
+  }
+
+  // ---- to the peer ----
+
+  /** Finishes the open frame, and sends it. */
+  send(type: FrameType): void {
+    if (this.closed) return;
+    this.outbox.seal(type);
+    this.flush();
+  }
+
+  /** Sends what waits in the outbox, as far as the link takes it. */
+  flush(): void {
+    if (this.closed) return;
+    this.outbox.flush();
+    if (!this.closed) this.onBacklog(this.outbox.waits);
+  }
+
+  /**
+   * Sends a control frame: one of the Control words, and what belongs to it (a multiple of 4 bytes), XORed and sealed
+   * like data. --cipher xor has none. False if it cannot be sent.
+   */
+  sendControl(word: number, message: Buffer = NO_MESSAGE): boolean {
+    const size = 4 + message.length;
+    if (!this.keys || this.closed) return false;
+    // A data frame is still open only if sealing it threw. Sealing throws again here, so nothing unsealed is sent.
+    this.outbox.seal(FrameType.data);
+    if (!this.outbox.openFor(size)) return false;
+    const body = new Memory(size);
+    body.bytes.writeUInt32BE(word);
+    message.copy(body.bytes, 4);
+    this.outbox.add(body, 0, size);
+    this.send(FrameType.control);
+    return true;
+  }
+
+  // ---- from the peer ----
+
+  received(memory: Memory, from: number, to: number, readAt: bigint): number {
+    const count = to - from - this.rest; // this read()'s own bytes
+    let at = from;
+    this.pulse.heard();
+    try {
+      while (!this.closed) {
+        const size = wholeFrame(this.link.framing, memory.bytes, at, to);
+        if (size === 0) break;
+        const type = this.link.framing.typed ? (memory.bytes[at] as FrameType) : FrameType.data;
+        const steps = type === FrameType.data ? trace.show(this.receiveSteps, this.framesReceived) : undefined;
+        if (at === from) steps?.receive(memory, at, count, this.link.remote, readAt);
+        this.receiveFrame(memory, at, size, type, steps); // WALK 8.deframe R5.deframe
+        at += size;
+      }
+    } catch (error) {
+      if (!(error instanceof BrokenStream)) throw error;
+      this.close(error.message);
+    }
+    this.rest = to - at;
+    if (this.rest > 0) this.pulse.owe(); // a frame that takes long to come: the other end must not think that we hang
+    return at;
+  }
+
+  /** Opens the frame at memory[at …], and takes its packets out. Throws BrokenStream. */
+  private receiveFrame(memory: Memory, at: number, size: number, type: FrameType, steps?: Steps): void {
+    const { header, tag, packet } = this.link.framing;
+    const start = at + header;
+    const end = at + size - tag;
+    steps?.deframe(memory, at, size, header);
+    if (type === FrameType.handshake) throw new BrokenStream("a handshake frame inside a session");
+    if (end < start) throw new BrokenStream("a frame without room for its tag");
+    if (this.keys) {
+      const { opener } = this.keys;
+      if (opener.usedUp) throw new BrokenStream("its key is used up, and it made no fresh one");
+      // WALK 8.open R6.open
+      if (!opener.open(memory, start, end - start, header)) throw new BrokenStream(this.wrongTag());
+      steps?.open(memory, start + packet, end - start);
+    }
+    xor(memory, start, memory, start, end - start); // WALK 8.xor R6.xor
+    trace.received.frames++;
+    if (this.framesReceived++ === 0) this.onProven();
+    if (type === FrameType.control) return this.receiveControl(memory, start, end);
+    this.pulse.owe();
+    this.takePackets(memory, start, end, steps);
+  }
+
+  private wrongTag(): string {
+    return `frame ${this.framesReceived} has a wrong tag: forged or damaged, or out of order`;
+  }
+
+  /** Each record of a data frame's body is one packet. */
+  private takePackets(memory: Memory, start: number, end: number, frameSteps?: Steps): void {
+    const { record, align } = this.link.framing;
+    const { header } = this.tun;
+    for (let at = start, place = 0; at < end && !this.closed; place++) {
+      const count = record > 0 ? memory.bytes.readUInt32BE(at) : end - at; // with the TUN's header
+      const from = at + record;
+      if (count <= header || count > header + MAX_PACKET || from + count > end)
+        throw new BrokenStream(`a record of ${count} bytes in a frame of ${end - start}`);
+      const shown = frameSteps && (place === 0 || trace.mayShow());
+      this.inject(memory, from, count, shown ? frameSteps.packet(place) : undefined);
+      at = from + pad(count, align);
+    }
+  }
+
+  /** Gives one packet to our kernel, through the TUN. `count`: with the TUN's header, which stands at memory[from …]. */
+  private inject(memory: Memory, from: number, count: number, steps?: Steps): void {
+    const { tun } = this;
+    const packet = from + tun.header;
+    const size = count - tun.header;
+    trace.received.packets++;
+    trace.received.bytes += size;
+    steps?.unxor(memory, packet, size, tun.header ? describeOffload(memory.bytes, from) : "");
+    const writtenAt = trace.clock();
+    const refusal = this.refuse(memory.bytes, packet, size) ?? writePacket(tun, memory, from, count); // WALK 8.write R6.write
+    if (refusal !== undefined) trace.drop(refusal, this.link.remote, memory, packet, size);
+    else steps?.inject(memory, packet, size, tun.name, writtenAt);
+  }
+
+  private receiveControl(memory: Memory, start: number, end: number): void {
+    const word = end - start >= 4 ? memory.bytes.readUInt32BE(start) : 0;
+    if (word === Control.goodbye) this.close("it said goodbye", true);
+    else if (word === Control.rekey || word === Control.switch)
+      this.onRekey(word, Buffer.from(memory.bytes.subarray(start + 4, end)));
+    else if (word !== Control.keepalive)
+      trace.drop("an unknown control word", this.link.remote, memory, start, end - start);
+  }
+
+  // ---- its end ----
+
+  writable(): void {
+    this.flush();
+  }
+
+  lost(reason: string, ended: boolean): void {
+    this.close(reason, ended);
+  }
+
+  /** The session is over, and its link is closed. `ended`: see PeerEvents. */
+  close(reason: string, ended = false): void {
+    if (this.closed) return;
+    this.closed = true;
+    this.keys?.free();
+    this.link.close();
+    this.onClose(reason, ended);
+  }
+}

@@ -1,0 +1,75 @@
+/**
+ * The pump from the TUN to the peers. Client and server run the same code; the steps' names differ:
+ *
+ *   outbound()  TUN → link    client: 5, 6.read 6.xor 6.seal 6.frame 6.write    server: R3, R4
+ *
+ * Each wake-up is drained: packets are read until there is none left (or 64 KB), and share one frame, one seal and
+ * one write(). The way back, from a peer to the TUN, is in peer.ts.
+ */
+import { Failure } from "../base/failure.ts";
+import { BATCH, FrameType, pad } from "./frame.ts";
+import { EAGAIN, EBADFD, errnoName, Memory, read } from "../base/libc.ts";
+import { describeOffload, OFFLOAD_HEADER } from "./offload.ts";
+import { MAX_PACKET } from "../base/packet.ts";
+import type { Peer } from "./peer.ts";
+import { trace } from "../base/trace.ts";
+import { type Tun } from "./tun.ts";
+
+const RECORD_SPACE = 4; // in front of the packet in `scratch`, for a record's length
+const scratch = new Memory(RECORD_SPACE + pad(OFFLOAD_HEADER + MAX_PACKET, 4)); // the packet just read from the TUN
+const CONTROL_ROOM = 256; // bytes that packets leave free in a full outbox: a goodbye and fresh keys still fit
+const touched: Peer[] = []; // peers that got a frame in this wake-up
+
+/** The peer that a packet goes to; a sentence instead says why it is dropped. `size`: the packet's, at bytes[at …]. */
+export type PeerFor = (bytes: Buffer, at: number, size: number) => Peer | string;
+
+/** Drains the TUN, and sends each packet to its peer. Throws a Failure if the TUN is gone. */
+export function outbound(tun: Tun, peerFor: PeerFor): void {
+  const wokenAt = trace.clock(); // WALK 5 R3.wake
+  const packet = RECORD_SPACE + tun.header;
+  let count = 0; // bytes that read() gave: the TUN's header, and the packet
+  try {
+    for (let drained = 0; drained < BATCH; drained += count) {
+      count = read(tun.fd, scratch, RECORD_SPACE, tun.header + MAX_PACKET); // WALK 6.read R3.read
+      if (count < 0) break;
+      const peer = peerFor(scratch.bytes, packet, count - tun.header);
+      const reason = typeof peer === "string" ? peer : enqueue(peer, tun, count, wokenAt);
+      const remote = typeof peer === "string" ? "" : peer.link.remote;
+      if (reason !== undefined) trace.drop(reason, remote, scratch, packet, count - tun.header);
+    }
+  } finally {
+    // Whatever ended the drain: no frame is left open.
+    for (let peer = touched.pop(); peer; peer = touched.pop()) peer.send(FrameType.data);
+  }
+  if (count < 0 && count !== -EAGAIN) throw tunGone(tun, count);
+}
+
+/** Puts the packet in `scratch` into the peer's open frame. A sentence says why it is dropped. */
+function enqueue(peer: Peer, tun: Tun, count: number, wokenAt: bigint): string | undefined {
+  const { outbox } = peer;
+  const { framing } = peer.link;
+  const size = framing.record + pad(count, framing.align); // of the record
+  if (!outbox.openFor(size, CONTROL_ROOM)) return "the socket is full";
+  if (touched.at(-1) !== peer) touched.push(peer);
+
+  const packet = RECORD_SPACE + tun.header;
+  const steps = outbox.show();
+  if (outbox.packets === 0) steps?.wake(wokenAt);
+  steps?.read(scratch, packet, count - tun.header, tun.header ? describeOffload(scratch.bytes, RECORD_SPACE) : "");
+
+  const from = RECORD_SPACE - framing.record;
+  if (framing.record > 0) scratch.bytes.writeUInt32BE(count, from);
+  scratch.bytes.fill(0, RECORD_SPACE + count, from + size); // the padding
+  outbox.add(scratch, from, size, count - tun.header, steps);
+  trace.sent.packets++;
+  trace.sent.bytes += count - tun.header;
+  if (!framing.batches) outbox.seal(FrameType.data);
+  return undefined;
+}
+
+/** The fd of an interface that was deleted: read() says EBADFD. */
+export function tunGone(tun: Tun, errno = -EBADFD): Failure {
+  const isDeleted = errno === -EBADFD;
+  const hint = isDeleted ? "someone deleted the interface: start the program again" : "see read(2) for this error";
+  return new Failure(`Cannot read from ${tun.name}: ${errnoName(errno)}`, hint);
+}

@@ -1,0 +1,167 @@
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import fs, { chmodSync, mkdirSync, mkdtempSync, statSync, writeFileSync } from "node:fs";
+import { syncBuiltinESMExports } from "node:module";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test, type TestContext } from "node:test";
+import { Failure } from "../base/failure.ts";
+import { clientOptions, serverOptions } from "./options.ts";
+
+const folder = mkdtempSync(join(tmpdir(), "simple-vpn-options-"));
+function secretFile(text: string, mode = 0o600): string {
+  const path = join(folder, `${Math.random()}`);
+  writeFileSync(path, text);
+  chmodSync(path, mode);
+  return path;
+}
+const SECRET = secretFile(`${"0123456789abcdef".repeat(4)}\n`);
+const client = (...args: string[]) => clientOptions(["192.168.1.1", "--secret", SECRET, ...args]);
+const server = (...args: string[]) => serverOptions(["--secret", SECRET, ...args]);
+
+/** The failure must be one line, have a hint, and the exit code given. */
+function refuses(run: () => unknown, message: RegExp, exitCode = 2, hint = /./): void {
+  assert.throws(run, (error) => {
+    assert.ok(error instanceof Failure, String(error));
+    assert.match(error.message, message);
+    assert.ok(!error.message.includes("\n") && error.hint.length > 0);
+    assert.match(error.hint, hint);
+    assert.equal(error.exitCode, exitCode);
+    return true;
+  });
+}
+
+test("the defaults are those of the README", () => {
+  const { secret, ...rest } = client();
+  assert.equal(secret?.toString("hex"), "0123456789abcdef".repeat(4));
+  assert.deepEqual(rest, {
+    server: "192.168.1.1", routes: [], dns: [], address: { address: 0x0a080002, prefix: 24, network: 0x0a080000, size: 256 },
+    port: 5555, tun: "tun0", mtu: 1400, offload: "on", trace: "walk", traceFile: undefined, configure: false, user: undefined, once: false, rekey: 120,
+  });
+  const { listen, subnet, subnet6, nat, maxClients } = server();
+  assert.deepEqual([listen, subnet.network, subnet.prefix, subnet6, nat, maxClients], ["*", 0x0a080000, 24, [0xfd56504e, 0, 0], undefined, 253]);
+});
+
+test("every option is read", () => {
+  const options = client("--port", "65535", "--tun", "vpn-long-name15", "--mtu", "68", "--trace", "off", "--trace-file", "t", "--configure", "--route", "8.8.8.8/32", "--route", "0.0.0.0/0");
+  assert.deepEqual(
+    [options.port, options.tun, options.mtu, options.trace, options.traceFile, options.configure, options.routes],
+    [65535, "vpn-long-name15", 68, "off", "t", true, ["8.8.8.8/32", "0.0.0.0/0"]],
+  );
+  assert.equal(clientOptions(["s", "--cipher", "xor"]).secret, undefined, "lesson one has no secret");
+  for (const nat of ["eth1", "eth1@if2", "eth1@long-name.10"]) assert.equal(server("--nat", nat).nat, "eth1");
+  assert.deepEqual([server("--subnet6", "off").subnet6, server("--subnet6", "fd00:1:2::/96").subnet6], [undefined, [0xfd000001, 0x00020000, 0]]);
+  for (const address of ["10.1.2.3", "::", "2001:db8::1"]) assert.equal(server("--listen", address).listen, address);
+  assert.deepEqual(client("--route", "::/0", "--route", "2001:DB8::/32").routes, ["::/0", "2001:db8::/32"]);
+  const { dns } = client("--dns", "8.8.8.8", "--dns", "2001:4860:4860:0::8888");
+  assert.deepEqual(dns, ["8.8.8.8", "2001:4860:4860::8888"]);
+  assert.deepEqual([client("--once").once, client("--rekey", "1").rekey], [true, 1]);
+});
+
+test("wrong usage is one line that says what was wrong and what to try, exit code 2", () => {
+  refuses(() => clientOptions([]), /expected one server, got 0/);
+  for (const dns of ["127.0.0.53", "0.0.0.0", "::1", "::", "0:0::0.0.0.1"])
+    refuses(() => client("--dns", dns), /--dns \S+ is this machine itself: name one that the server reaches/);
+  for (const dns of ["dns.test", "fe80::1%eth0", "8.8.8", "::ffff:127.0.0.1"])
+    refuses(() => client("--dns", dns), /--dns \S+ is no IP address/);
+  refuses(() => client("another"), /expected one server, got 2/);
+  refuses(() => server("stray"), /unexpected argument stray/);
+  refuses(() => client("--nonsense"), /--nonsense/);
+  refuses(() => client("--port"), /--port/);
+  for (const port of ["0", "65536", "x", "5.5", "", "1e3"]) refuses(() => client("--port", port), /--port/);
+  refuses(() => client("--port", "-1"), /--port/);
+  for (const mtu of ["67", "65536", "big"]) refuses(() => client("--mtu", mtu), /--mtu/);
+  for (const name of ["sixteen-bytes-ab", "a/b", "", "..", "a b", "tun%d", "tünl"]) refuses(() => client("--tun", name), /--tun/);
+  for (const subnet of ["10.8.0.0", "10.8.0.0/31", "10.8.0.0/7", "10.8.0.256/24", "nonsense"]) refuses(() => server("--subnet", subnet), /--subnet/);
+  refuses(() => server("--subnet", "10.8.0.5/24"), /host bits/);
+  refuses(() => server("--listen", "localhost"), /--listen/);
+  for (const nat of ["a/b", "@if2", "sixteen-bytes-ab@if2"]) refuses(() => server("--nat", nat), /--nat/);
+  for (const most of ["0", "x", "65535"]) refuses(() => server("--max-clients", most), /--max-clients/);
+  refuses(() => client("--route", "8.8.8.8"), /--route/);
+  refuses(() => client("--route", "8.8.8.8/24"), /host bits/);
+  for (const route of ["::", "2001:db8::1/32", "::/129", "fe80::%eth0/64"]) refuses(() => client("--route", route), /--route .*is no ADDRESS\/PREFIX/);
+  for (const subnet6 of ["on", "fd00::/64", "fd00::1/96", "10.8.0.0/24"]) refuses(() => server("--subnet6", subnet6), /--subnet6/);
+  refuses(() => client("--address", "10.8.0.2"), /--address/);
+  refuses(() => client("--cipher", "rot13"), /--cipher/);
+  for (const seconds of ["0", "86401", "often"]) refuses(() => client("--rekey", seconds), /--rekey/);
+  refuses(() => client("--trace", "loud"), /--trace/);
+  for (const user of ["nosuch", "", "-G", "root", "0"]) refuses(() => client("--user", user), /--user/);
+});
+
+test("--user is for root: whoever is not cannot become another", (t) => {
+  const run = (uid: number) => t.mock.method(process as { getuid(): number }, "getuid", () => uid);
+  run(1000);
+  refuses(() => client("--user", "nobody"), /--user nobody is for root/);
+  run(0);
+  assert.deepEqual(Object.keys(client("--user", "nobody").user!), ["name", "uid", "gid"]);
+});
+
+test("what was typed is repeated in one line, without control characters that a terminal would obey", () => {
+  refuses(() => client("--tun", "a\nb"), /--tun a\?b has a character/);
+  refuses(() => client("--tun", "\u001b[2J\u009b2J"), /--tun \?\[2J\?2J has/);
+});
+
+test("a secret that is missing, malformed or readable by others is refused", () => {
+  refuses(() => client("--secret", join(folder, "none")), /ENOENT/, 1);
+  for (const text of ["", "abc", "0".repeat(63), "0".repeat(65), "g".repeat(64)])
+    refuses(() => client("--secret", secretFile(text)), /expected 64 hex digits/, 1, /move it away, then/);
+  for (const mode of [0o640, 0o604, 0o620]) {
+    const path = secretFile("0".repeat(64), mode);
+    refuses(() => client("--secret", path), /other users/, 1, new RegExp(`^chmod 600 ${path}$`));
+    assert.equal(statSync(path).mode & 0o777, mode, "its owner's to change");
+  }
+});
+
+/** Runs it while a function of node:fs is another one. */
+function instead(t: TestContext, name: "chmodSync" | "statSync", other: () => void, run: () => void): void {
+  const { mock } = t.mock.method(fs, name, other as never);
+  syncBuiltinESMExports();
+  try {
+    run();
+  } finally {
+    mock.restore();
+    syncBuiltinESMExports();
+  }
+}
+const failing = (code: string) => () => {
+  throw Object.assign(new Error(), { code });
+};
+
+test("a secret that others can read, where chmod cannot help: the environment is the hint", (t) => {
+  const path = secretFile("0".repeat(64), 0o644);
+  const hint = /^SIMPLE_VPN_SECRET=\$\(cat .*\) in front of npx or node, instead of --secret$/;
+  for (const chmod of [failing("EPERM"), () => {}])
+    instead(t, "chmodSync", chmod, () => refuses(() => client("--secret", path), /other users/, 1, hint));
+});
+
+test("a secret that this user may not read: the hint says who may", (t) => {
+  const hint = /^start as root \(sudo\), or as a user who may read it: 'namei -l /;
+  instead(t, "statSync", failing("EACCES"), () => refuses(client, /: EACCES/, 1, hint));
+});
+
+test("a secret must be in a regular file: a folder is none, and a FIFO would wait, deaf to Ctrl-C", () => {
+  const fifo = join(folder, "fifo");
+  spawnSync("mkfifo", ["-m", "600", fifo]);
+  const open = join(folder, "open");
+  mkdirSync(open, 0o755);
+  for (const path of [folder, open]) refuses(() => client("--secret", path), /it is a folder/, 1, /name a f/);
+  refuses(() => client("--secret", fifo), /: it is no regular file/, 1, /^SIMPLE_VPN_SECRET=\$\(cat /);
+  refuses(() => client("--secret", join(SECRET, "below-a-file")), /ENOTDIR/, 1, /check the path/);
+});
+
+test("a secret written on Windows is taken: with a byte order mark, with CR and LF", () => {
+  const path = secretFile(`\ufeff${"AB".repeat(32)}\r\n`);
+  assert.equal(client("--secret", path).secret?.toString("hex"), "ab".repeat(32));
+});
+
+test("the environment's secret is used unless --secret names a file", () => {
+  process.env.SIMPLE_VPN_SECRET = "ab".repeat(32);
+  assert.equal(clientOptions(["s"]).secret?.toString("hex"), "ab".repeat(32));
+  assert.equal(client().secret?.toString("hex"), "0123456789abcdef".repeat(4));
+  for (const text of ["short", ""]) {
+    process.env.SIMPLE_VPN_SECRET = text;
+    const message = new RegExp(`SIMPLE_VPN_SECRET: expected 64 hex digits, got ${text.length}`);
+    refuses(() => clientOptions(["s"]), message, 1, /unset SIMPLE_VPN_SECRET/);
+  }
+  delete process.env.SIMPLE_VPN_SECRET;
+});

@@ -1,0 +1,271 @@
+/** The command line of both programs: one table of options, from which the help, the parsing and the types follow. */
+import { spawnSync } from "node:child_process";
+import { chmodSync, readFileSync, statSync } from "node:fs";
+import { isIP } from "node:net";
+import { parseArgs } from "node:util";
+import { type Cidr, formatIPv6, parseBlock6, parseCidr, parseIPv6, parsePrefix96, type Prefix96 } from "../base/address.ts";
+import { KEY_LENGTH } from "../core/aes.ts";
+import { Failure } from "../base/failure.ts";
+import { IFNAMSIZ } from "../base/libc.ts";
+
+/** One option: how its value is shown in the help, and read; `read` throws what is wrong with the value. */
+interface Option<T> {
+  value: string; // "" for a flag without one
+  initial?: string;
+  help: string;
+  read: (text: string) => T;
+}
+export const option = <T>(value: string, initial: string | undefined, help: string, read: (text: string) => T): Option<T> =>
+  initial === undefined ? { value, help, read } : { value, initial, help, read };
+const flag = (help: string) => option("", undefined, help, () => true);
+
+const COMMON = {
+  port: option("N", "5555", "TCP port", whole(1, 65535)),
+  tun: option("NAME", "tun0", "interface name, at most 15 bytes", interfaceName),
+  cipher: option("NAME", "xor+aes", "xor+aes; or xor, the original C programs' format: insecure, for lesson one", choice("xor+aes", "xor")),
+  secret: option("FILE", undefined, "64 hex digits, mode 0600 (secret.key); or the environment's SIMPLE_VPN_SECRET", String),
+  mtu: option("N", "1400", "of the TUN interface, bytes, 68 to 65535", whole(68, 65535)),
+  offload: option("on|off", "on", "on: the kernel hands over TCP in packets of up to 64 KB; not with --cipher xor", choice("on", "off")),
+  trace: option("MODE", "walk", "walk: every step, folded under load; summary: a line a second; off", choice("walk", "summary", "off")),
+  "trace-file": option("FILE", undefined, "the trace as JSON, one object a line", String),
+  configure: flag("run the ip, sysctl and iptables commands instead of printing them; undo them at exit"),
+  user: option("NAME", undefined, "once all is set up, go on as this user, without root", account),
+  help: flag("print this"),
+  version: flag("print the version"),
+};
+export const CLIENT = {
+  ...COMMON,
+  route: option("CIDR", undefined, "a block to send into the tunnel; repeatable", route),
+  dns: option("ADDRESS", undefined, "ask this name server, through the tunnel; repeatable", dnsServer),
+  once: flag("end when the server is lost, instead of connecting again"),
+  rekey: option("SECONDS", "120", "ask for fresh keys so often, 1 to 86400", whole(1, 86_400)),
+  address: option("CIDR", "10.8.0.2/24", "inner address, for --cipher xor only: there, no handshake assigns one", cidr(8, 30)),
+};
+export const SERVER = {
+  ...COMMON,
+  listen: option("ADDR", "*", "IPv4 or IPv6 address to listen on; *: all of this machine's", listenAddress),
+  subnet: option("CIDR", "10.8.0.0/24", "inner addresses: the server takes the first, clients the next ones", block(8, 30)),
+  subnet6: option("CIDR|off", "fd56:504e::/96", "inner IPv6 addresses: a /96, with the IPv4 ones in the last 32 bits; not with --cipher xor", subnet6),
+  "max-clients": option("N", "253", "connected clients, at most; the subnet may have room for fewer", whole(1, 65534)),
+  nat: option("DEV", undefined, "forward the clients' packets, and masquerade what leaves by DEV", linkName),
+};
+
+type Values<Table> = { [Name in keyof Table]?: Table[Name] extends Option<infer T> ? T[] : never };
+const last = <T>(values: T[] | undefined) => values?.at(-1);
+
+/** What both programs take. */
+export type Options = ReturnType<typeof common>;
+export type ClientOptions = ReturnType<typeof clientOptions>;
+export type ServerOptions = ReturnType<typeof serverOptions>;
+
+/** The client's options, from its arguments. Errors: a Failure with exit code 2 for usage, 1 for the secret. */
+export function clientOptions(args: string[]) {
+  const { values, positionals } = parse(args, CLIENT, "src/client.ts <server>");
+  if (positionals.length !== 1) throw usage(`expected one server, got ${positionals.length}`, "npx tsx src/client.ts 192.168.1.1");
+  return { ...common(values), server: positionals[0]!, routes: values.route ?? [], dns: values.dns ?? [], address: last(values.address)!, once: values.once !== undefined, rekey: last(values.rekey)! };
+}
+
+/** The server's options, likewise. */
+export function serverOptions(args: string[]) {
+  const { values, positionals } = parse(args, SERVER, "src/server.ts");
+  if (positionals.length !== 0) throw usage(`unexpected argument ${positionals[0]}`, "--help");
+  return {
+    ...common(values), listen: last(values.listen)!, subnet: last(values.subnet)!, subnet6: last(values.subnet6), maxClients: last(values["max-clients"])!, nat: last(values.nat),
+  };
+}
+
+function common(values: Values<typeof COMMON>) {
+  return {
+    port: last(values.port)!,
+    tun: last(values.tun)!,
+    secret: last(values.cipher) === "xor" ? undefined : readSecret(last(values.secret)), // 32 bytes; undefined: --cipher xor
+    mtu: last(values.mtu)!, // bytes
+    offload: last(values.cipher) === "xor" ? ("none" as const) : last(values.offload)!, // the C wire format has no place for it
+    trace: last(values.trace)!,
+    traceFile: last(values["trace-file"]),
+    configure: values.configure !== undefined,
+    user: last(values.user), // undefined: stay who we are
+  };
+}
+
+export function parse<Table extends Record<string, Option<unknown>>>(args: string[], table: Table, usageLine: string): { values: Values<Table>; positionals: string[] } {
+  const names = Object.keys(table);
+  const options = Object.fromEntries(names.map((name) => [name, { type: table[name]!.value ? ("string" as const) : ("boolean" as const), multiple: true }]));
+  let given;
+  try {
+    given = parseArgs({ args, options, allowPositionals: true });
+  } catch (error) {
+    throw usage((error as Error).message.split(/\. |\n/)[0]!, "--help");
+  }
+  if (given.values.help) leave(`Usage: npx tsx ${usageLine} [options]\n\n${names.map((name) => helpLine(name, table[name]!)).join("\n")}`);
+  if (given.values.version) leave(`simple-vpn ${JSON.parse(readFileSync(new URL("../package.json", import.meta.url), "utf8")).version}`);
+  const values: Record<string, unknown[]> = {};
+  for (const name of names) {
+    const { initial, read } = table[name]!;
+    const texts = given.values[name] ?? (initial === undefined ? undefined : [initial]);
+    if (texts) values[name] = (texts as string[]).map((text) => checked(name, text, read));
+  }
+  return { values: values as Values<Table>, positionals: given.positionals };
+}
+
+const helpLine = (name: string, { value, help, initial }: Option<unknown>) => `  ${`--${name} ${value}`.padEnd(20)} ${help}${initial ? ` (${initial})` : ""}`;
+
+function leave(text: string): never {
+  console.log(text);
+  process.exit(0);
+}
+
+function checked<T>(name: string, text: string, read: (text: string) => T): T {
+  try {
+    return read(text);
+  } catch (error) {
+    throw usage(`--${name} ${text} ${(error as Error).message}`, "--help");
+  }
+}
+
+const usage = (message: string, hint: string) => new Failure(`Cannot start: ${message}`, hint, 2);
+
+/** The shared secret, 32 bytes: from the file that --secret names, else the environment, else secret.key. */
+export function readSecret(file: string | undefined): Buffer {
+  const { SIMPLE_VPN_SECRET } = process.env;
+  if (file === undefined && SIMPLE_VPN_SECRET !== undefined) {
+    const hint = "'unset SIMPLE_VPN_SECRET', to use secret.key; or SIMPLE_VPN_SECRET=$(cat FILE)";
+    return parseSecret("SIMPLE_VPN_SECRET", SIMPLE_VPN_SECRET, hint);
+  }
+  const path = file ?? "secret.key";
+  const typed = /^[\w@%+=:,./-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`; // in a shell
+  const inFront = `SIMPLE_VPN_SECRET=$(cat ${typed}) in front of npx or node`;
+  const fromShell = file === undefined ? inFront : `${inFront}, instead of --secret`;
+  const refuse = (why: string, hint: string) => new Failure(`Cannot use the secret ${path}: ${why}`, hint);
+  try {
+    const status = statSync(path);
+    if (status.isDirectory()) throw refuse("it is a folder", "name a file in it");
+    if (!status.isFile()) throw refuse("it is no regular file", fromShell); // a FIFO holds up even Ctrl-C
+    if (status.mode & 0o077)
+      throw refuse("other users can read it", canHide(path, status.mode) ? `chmod 600 ${typed}` : fromShell);
+    const hint = "move it away, then 'make secret' makes a good one; the other end needs the same";
+    return parseSecret(path, readFileSync(path, "utf8"), hint);
+  } catch (error) {
+    if (error instanceof Failure) throw error;
+    const { code } = error as NodeJS.ErrnoException;
+    const hints: Record<string, string> = {
+      ENOENT: "'make secret' makes one; the other end needs the same",
+      EACCES: `start as root (sudo), or as a user who may read it: 'namei -l ${typed}' shows who`,
+    };
+    throw new Failure(`Cannot read the secret ${path}: ${code}`, hints[code!] ?? "check the path");
+  }
+}
+
+/**
+ * Can chmod(1) hide the file from others? Not on a read-only mount, not on a drive without modes (vfat, many
+ * shared folders), and not if another user owns it. Some of these refuse, some do nothing. So we try it, and
+ * put the mode back: to change it is for the owner.
+ */
+function canHide(path: string, mode: number): boolean {
+  try {
+    chmodSync(path, 0o600);
+    const hidden = (statSync(path).mode & 0o077) === 0;
+    chmodSync(path, mode & 0o7777);
+    return hidden;
+  } catch {
+    return false;
+  }
+}
+
+function parseSecret(source: string, text: string, hint: string): Buffer {
+  const digits = text.trim();
+  if (/^[0-9a-f]{64}$/i.test(digits)) return Buffer.from(digits, "hex");
+  const got = `expected ${2 * KEY_LENGTH} hex digits, got ${digits.length} characters`;
+  throw new Failure(`Cannot use the secret in ${source}: ${got}`, hint);
+}
+
+// ---- readers: text → value, or what is wrong with the text ----
+
+export function whole(min: number, max: number) {
+  return (text: string) => {
+    if (!/^\d+$/.test(text) || Number(text) < min || Number(text) > max) throw new Error(`is no whole number from ${min} to ${max}`);
+    return Number(text);
+  };
+}
+
+function choice<const T extends string>(...allowed: T[]) {
+  return (text: string) => {
+    const found = allowed.find((one) => one === text);
+    if (found === undefined) throw new Error(`is not one of ${allowed.join(", ")}`);
+    return found;
+  };
+}
+
+function cidr(minPrefix: number, maxPrefix: number) {
+  return (text: string): Cidr => {
+    const block = parseCidr(text);
+    if (block && block.prefix >= minPrefix && block.prefix <= maxPrefix) return block;
+    throw new Error(`is not ADDRESS/PREFIX with a prefix from ${minPrefix} to ${maxPrefix}, such as 10.8.0.0/24`);
+  };
+}
+
+function block(minPrefix: number, maxPrefix: number) {
+  return (text: string): Cidr => {
+    const block = cidr(minPrefix, maxPrefix)(text);
+    if (block.address !== block.network) throw new Error("has host bits set: give the block's first address, such as 10.0.0.0/8");
+    return block;
+  };
+}
+
+/** A block of either family, as `ip route` writes it. */
+function route(text: string): string {
+  const block6 = text.includes(":") ? parseBlock6(text) : undefined;
+  if (block6) return block6.text;
+  if (text.includes(":")) throw new Error("is no ADDRESS/PREFIX without host bits, such as 2001:db8::/32");
+  block(0, 32)(text);
+  return text;
+}
+
+function subnet6(text: string): Prefix96 | undefined {
+  const prefix = parsePrefix96(text);
+  if (prefix === undefined && text !== "off") throw new Error("is neither an IPv6 block ADDRESS/96, such as fd56:504e::/96, nor off");
+  return prefix;
+}
+
+function dnsServer(text: string): string {
+  const bytes = parseIPv6(text);
+  const address = bytes ? formatIPv6(bytes) : text;
+  const isMapped = /^::ffff:[^:]+:[^:]+$/.test(address); // IPv4 after all: no IPv6 route counts for it
+  const isAddress = isIP(text) !== 0 && !text.includes("%") && !isMapped;
+  if (!isAddress) throw new Error("is no IP address, such as 8.8.8.8");
+  if (!/^(0|127)\.|^::1?$/.test(address)) return address;
+  throw new Error("is this machine itself: name one that the server reaches, such as 8.8.8.8");
+}
+
+function listenAddress(text: string): string {
+  if (text !== "*" && isIP(text) === 0) throw new Error("is no IP address, such as 0.0.0.0 or :: for all of this machine's");
+  return text;
+}
+
+function interfaceName(text: string): string {
+  const length = Buffer.byteLength(text);
+  if (length === 0 || length >= IFNAMSIZ) throw new Error(`has ${length} bytes, expected 1 to ${IFNAMSIZ - 1}`);
+  if (!/^[!-~]+$/.test(text) || /[/:%]|^\.\.?$/.test(text)) throw new Error("has a character that an interface name cannot have");
+  return text;
+}
+
+/** As `ip -br link` shows it: in "eth1@if2", the name of this end ends before the @. */
+function linkName(text: string): string {
+  return interfaceName(text.replace(/@.*/s, ""));
+}
+
+/** A user of this system to go on as. */
+export interface Account {
+  name: string;
+  uid: number;
+  gid: number;
+}
+
+/** As id(1) knows it: /etc/passwd is not the only place where users are kept. */
+function account(name: string): Account {
+  const [uid, gid] = ["-u", "-g"].map((which) => Number(spawnSync("id", [which, "--", name], { encoding: "utf8" }).stdout?.trim() || NaN));
+  if (!Number.isInteger(uid) || !Number.isInteger(gid)) throw new Error("is no user of this system, such as nobody");
+  if (uid === 0) throw new Error("is root itself: name another user, such as nobody");
+  if (process.getuid!() !== 0) throw new Error("is for root, which can become another user: start with sudo, or leave it out");
+  return { name, uid: uid!, gid: gid! };
+}

@@ -1,0 +1,212 @@
+/**
+ * The commands of changes.ts and routes.ts: printed for the next terminal; or, with --configure, run, and undone at the end, whatever
+ * that is (keeper.ts). And the end of root.
+ */
+import { existsSync } from "node:fs";
+import chalk from "chalk";
+import type { Change } from "./changes.ts";
+import { type Result, run } from "./command.ts";
+import { Failure } from "../base/failure.ts";
+import { Keeper } from "./keeper.ts";
+import { type Machine, readMachine } from "./machine.ts";
+import type { Account } from "./options.ts";
+import { atExit } from "./program.ts";
+
+/** The host of the lab that this program is on, if terminal.ts has started it. There, commands are typed with make, for they are that host's. */
+export const LAB_HOST = process.env.SIMPLE_VPN_HOST;
+
+const BATCH = 200; // lines for one `ip -batch`: a signal waits for its end
+const SHOWN = 20; // of them; of more, the first few are printed
+
+export class Setup {
+  private readonly configure: boolean;
+  private readonly done = new Map<string, string>(); // what was set, and the command that set it
+  private keeper: Keeper | undefined;
+  private readonly poor = new Set<string>(); // tools that could not do what they were asked first, only what was asked instead
+  private dropped = false; // have we given up root? Then what is still to do is the user's
+
+  constructor(configure: boolean) {
+    this.configure = configure;
+  }
+
+  /** Are changes run? Else they are the user's to type. */
+  get runs(): boolean {
+    return this.configure && !this.dropped;
+  }
+
+  /** Waits for the keepers of killed programs, then reads what this machine has. `tun`: our interface. Errors: a Failure. */
+  async begin(tun: string): Promise<Machine> {
+    if (this.configure) {
+      const { stdout, stderr, code } = await run("ip -V");
+      if (!stdout.includes("iproute2")) throw new Failure(`Cannot configure this machine: its ip command ${code === "ENOENT" ? "is missing" : `is not iproute2's (${(stdout + stderr).trim().split("\n")[0]})`}`, "apt-get install iproute2, or apk add iproute2");
+      this.keeper = await Keeper.start();
+      atExit(() => this.keeper!.finish());
+    }
+    return readMachine(tun);
+  }
+
+  /**
+   * Runs the changes that are not done yet, and says so; `toDo` is "". Without --configure, or without root by now, `toDo` is the lines
+   * that tell the user to do it. `some`: was there anything to do? `missing`: the parts that failed, and that the rest can do without.
+   * Errors: a Failure with the command's own words.
+   */
+  async make(changes: Change[]): Promise<{ toDo: string; some: boolean; missing: Set<string> }> {
+    const missing = new Set<string>();
+    const then = new Map(this.done);
+    const fresh = changes.filter((change) => note(change, then));
+    const some = fresh.length > 0;
+    if (!this.runs) {
+      for (const change of fresh) note(change, this.done);
+      return { toDo: some ? toType(fresh, this.dropped) : "", some, missing };
+    }
+    for (let group = firstGroup(fresh); group.length > 0; group = firstGroup(fresh)) {
+      fresh.splice(0, group.length);
+      const { part } = group[0]!;
+      if ([...missing].some((whole) => belongs(part, whole))) continue;
+      try {
+        await (group.length > 1 ? this.runAll(group) : this.runOne(group[0]!));
+        for (const change of group) note(change, this.done);
+      } catch (error) {
+        if (part === undefined) throw error;
+        missing.add(part);
+        console.log(`# ${chalk.yellow(`without ${part}`)}: ${(error as Error).message}`);
+        await this.takeBack(changes.filter((change) => belongs(change.part, part)));
+      }
+    }
+    return { toDo: "", some, missing };
+  }
+
+  private async runOne({ run: line, input, undo, unless, otherwise }: Change): Promise<void> {
+    const tool = line.split(" ")[0]!;
+    if (otherwise && this.poor.has(tool)) return this.runEach(otherwise);
+    console.log(`# ${line}`);
+    if (undo !== undefined) this.keeper!.keep(undo);
+    if (unless !== undefined && (await this.execute(unless)).code === 0) return;
+    try {
+      check(line, await this.execute(line, input));
+      this.keeper!.forget(line); // it was an undoing, and is done now
+    } catch (error) {
+      if (undo !== undefined) this.keeper!.forget(undo);
+      if (otherwise === undefined) throw error;
+      console.log(`# ${(error as Error).message}; so, instead:`);
+      await this.runEach(otherwise);
+      this.poor.add(tool);
+    }
+  }
+
+  private async runEach(changes: Change[]): Promise<void> {
+    for (const change of changes) await this.runOne(change);
+  }
+
+  /** Many lines for `ip`, in one process. It stops at the first one that fails. */
+  private async runAll(group: Change[]): Promise<void> {
+    const lines = group.map((change) => change.run);
+    for (const line of lines.length > SHOWN ? lines.slice(0, 3) : lines) console.log(`# ${line}`);
+    if (lines.length > SHOWN) console.log(`# … and ${lines.length - 3} more of this kind`);
+    for (const { undo } of group) if (undo !== undefined) this.keeper!.keep(undo);
+    const ip = ipOf(lines[0]!)!;
+    const result = await this.execute(`${ip} -batch -`, lines.map((line) => `${line.slice(ip.length + 1)}\n`).join(""));
+    if (result.code === 0) return lines.forEach((line) => this.keeper!.forget(line)); // some were an undoing, and are done now
+    const at = /Command failed -:(\d+)/.exec(result.stderr)?.[1];
+    if (at === undefined) await this.undoAny(group);
+    const failed = Number(at ?? 1) - 1;
+    for (const change of group.slice(0, failed)) note(change, this.done); // a later try begins behind them
+    for (const { undo } of group.slice(failed)) if (undo !== undefined) this.keeper!.forget(undo);
+    const name = at === undefined ? `${ip} -batch -` : lines[failed]!;
+    check(name, { ...result, stderr: result.stderr.replace(/Command failed.*/, "") });
+  }
+
+  /**
+   * `ip` did not say how far it came: it was killed, or did not understand a word. What it has not done
+   * cannot be undone, and that is no error.
+   */
+  private async undoAny(group: Change[]): Promise<void> {
+    for (const { undo } of [...group].reverse()) if (undo !== undefined) await this.execute(undo);
+  }
+
+  /** Undoes at once what was done of these, the newest first. */
+  private async takeBack(changes: Change[]): Promise<void> {
+    for (const { undo, run, sets = run } of changes.reverse()) {
+      if (this.done.get(sets) !== run) continue;
+      this.done.delete(sets);
+      if (undo !== undefined && this.keeper!.forget(undo)) check(undo, await this.execute(undo));
+    }
+  }
+
+  /** The command holds the keeper's pipe. So the undoing of a command does not begin before the command has ended, even if we are killed meanwhile. */
+  private execute(line: string, input = ""): Promise<Result> {
+    return run(line, input, this.keeper!.pipe);
+  }
+
+  /**
+   * From here on open fds are enough: root was for making the TUN and for the commands. Undoing these needs root again, and is done
+   * by the keeper, which stays root. Throws a Failure if root could be had back.
+   */
+  dropRoot(user: Account | undefined): void {
+    if (user === undefined || this.dropped) return;
+    this.keeper?.enough();
+    try {
+      process.setgroups!([]); // in this order: each of them takes root
+      process.setgid!(user.gid);
+      process.setuid!(user.uid); // for root: all its user ids, and its capabilities with them (capabilities(7))
+    } catch (error) {
+      throw new Failure(`Cannot become ${user.name}: ${(error as Error).message}`, "start as root (sudo), or leave --user out");
+    }
+    try {
+      process.seteuid!(0);
+    } catch {
+      this.dropped = true; // as it should be
+      return;
+    }
+    throw new Failure(`Cannot drop root: as ${user.name}, this process can still have it back`, "name another user with --user");
+  }
+}
+
+/** What a change leaves as it is done; false if it was so before. */
+function note({ run, sets = run, removes }: Change, done: Map<string, string>): boolean {
+  if (done.get(sets) === run) return false;
+  done.set(sets, run);
+  if (removes !== undefined) done.delete(removes);
+  return true;
+}
+
+/** Is it that part, or a part of it? "a limit (IPv6)" is one of "IPv6", and left out with it. */
+const belongs = (part: string | undefined, whole: string) => part === whole || part?.endsWith(` (${whole})`);
+
+/** "ip" or "ip -6", if the line is one of those. A batch of lines is of one kind. */
+const ipOf = (line: string) => /^ip( -6)?(?= )/.exec(line)?.[0];
+
+/** The first of the changes; with those that follow it, if all can go to one `ip -batch`. */
+function firstGroup(changes: Change[]): Change[] {
+  const [first] = changes;
+  if (!first || ipOf(first.run) === undefined) return changes.slice(0, 1);
+  const end = changes.slice(0, BATCH).findIndex(({ run, unless, otherwise, part }) => ipOf(run) !== ipOf(first.run) || unless || otherwise || part !== first.part);
+  return changes.slice(0, end < 0 ? BATCH : Math.max(end, 1));
+}
+
+/** What the user has to type; with `leaving`, also what takes it back, because the rest of it is taken back by us. */
+function toType(changes: Change[], leaving: boolean): string {
+  const what = LAB_HOST ? `${nextTerminal(`make configure-${LAB_HOST}`)}, which runs on the ${LAB_HOST}:` : "Type in the next terminal, as root:";
+  const typed = ({ run, input }: Change) => (input ? `printf '${input.replaceAll("\n", "\\n")}' | ${run}` : run.replace(/^nft (.*[{;].*)/, "nft '$1'"));
+  const undone = changes.flatMap(({ undo }) => (leaving && undo !== undefined ? [`  ${undo}`] : [])).reverse();
+  return ["", what, ...changes.map((change) => `  ${typed(change)}`), ...(undone.length > 0 ? ["and, when this program has ended:", ...undone] : [])].join("\n");
+}
+
+export const nextTerminal = (command: string) => `${chalk.bold.inverse(" next terminal ")} ${chalk.bold(command)}`;
+
+const PACKAGES: Record<string, string> = { ip: "iproute2", sysctl: "procps", mount: "mount", umount: "mount" };
+
+/** Errors: a Failure with the command's own words, if it failed. */
+function check(line: string, { code, stderr }: Result): void {
+  if (code === 0) return;
+  const [program] = line.split(" ");
+  if (code === "ENOENT") throw new Failure(`Cannot run '${line}': there is no ${program}`, `apt-get install ${PACKAGES[program!] ?? "iptables"}`);
+  const said = stderr.trim().replace(/\s*\n\s*/g, "; ");
+  const setting = /^sysctl -w (\S+=\S+)/.exec(line)?.[1]?.replaceAll("/", ".");
+  const inContainer = existsSync("/.dockerenv") || existsSync("/run/.containerenv");
+  const orWithout = line.includes("resolv.conf") ? ", or leave --dns out" : "";
+  const outside = `set ${setting} on the machine that this one runs on; for a container, --sysctl ${setting}`;
+  const settingHint = inContainer ? `start the container with --sysctl ${setting}` : outside;
+  const hint = setting === undefined ? `run it by hand to see what it needs${orWithout}` : settingHint;
+  throw new Failure(`Cannot run '${line}': ${said.replace(/\.$/, "") || code}`, hint);
+}

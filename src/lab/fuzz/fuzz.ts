@@ -1,0 +1,97 @@
+/**
+ * `make fuzz`: every parser of the VPN gets input made to break it, a million cases. Nothing may escape but the parser's own
+ * errors, nothing may reach the TUN that should not, and no case may take long. All comes from one seed, which is printed:
+ * ARGS="--seed N" is the same run again, and a finding names the command that repeats its case alone.
+ */
+import chalk from "chalk";
+import { readdirSync } from "node:fs";
+import { Failure } from "../../base/failure.ts";
+import { CLIENT, option, parse, whole } from "../../host/options.ts";
+import { program } from "../../host/program.ts";
+import { random, SEED } from "../tests/peers.ts";
+import { type Parser, PARSERS } from "./parsers.ts";
+import { Random } from "./random.ts";
+
+const SLOW = 100; // ms: more than any case may take, on a busy machine, three times in a row
+const MEMORY = 512; // MB that the whole run may take, Node and the compiler included
+const TURN = 256; // cases between two turns of the event loop
+
+/** One parser's part of a run. */
+export interface Result {
+  name: string;
+  cases: number;
+  seconds: number;
+  slowest: number; // ms
+}
+
+/**
+ * Runs `cases` cases, divided among the parsers by their shares. `one`: only this one of each. Throws a Failure at the first
+ * finding, with the command that repeats it.
+ */
+export async function fuzz(seed: number, cases: number, parsers: readonly Parser[] = PARSERS, one?: number): Promise<Result[]> {
+  const shares = parsers.reduce((sum, { share }) => sum + share, 0);
+  const results: Result[] = [];
+  for (const { name, share, run, end } of parsers) {
+    const result = { name, cases: one === undefined ? Math.ceil((cases * share) / shares) : 1, seconds: 0, slowest: 0 };
+    const from = one ?? 0;
+    for (let i = from; i < from + result.cases; i++) {
+      let took = Infinity; // the least of three
+      for (let attempt = 0; took > SLOW && attempt < 3; attempt++) {
+        const start = performance.now();
+        try {
+          const waiting = run(new Random(seedOf(seed, name, i)));
+          if (waiting) await waiting;
+        } catch (error) {
+          if (process.env.SIMPLE_VPN_DEBUG) console.error(error);
+          throw finding(seed, name, i, String(error));
+        }
+        took = Math.min(took, performance.now() - start);
+      }
+      if (took > SLOW) throw finding(seed, name, i, `it takes ${took.toFixed()} ms`);
+      result.seconds += took / 1000;
+      result.slowest = Math.max(result.slowest, took);
+      if (i % TURN === 0) await new Promise(setImmediate);
+    }
+    end?.();
+    results.push(result);
+  }
+  return results;
+}
+
+/** Each case has a seed of its own, so that it can be repeated without those before it. */
+const seedOf = (seed: number, name: string, i: number) => [...name].reduce((sum, char) => Math.imul(sum, 31) + char.charCodeAt(0), Math.imul(seed, 0x9e3779b1)) + Math.imul(i, 0x85ebca6b);
+
+function finding(seed: number, name: string, i: number, what: string): Failure {
+  const line = what.split("\n").slice(0, 4).join(" ").slice(0, 300);
+  return new Failure(`Cannot pass case ${i} of ${name}, seed ${seed}: ${line}`, `SIMPLE_VPN_DEBUG=1 make fuzz ARGS="--seed ${seed} --only ${name} --case ${i}" repeats it`);
+}
+
+/** Descriptors that this process has open. */
+export const openFds = () => readdirSync("/proc/self/fd").length;
+
+const OPTIONS = {
+  seed: option("N", String(SEED), "where all chance comes from (random)", whole(0, 0xffffffff)),
+  cases: option("N", "1000000", "in all, divided among the parsers", whole(1, 1e9)),
+  only: option("NAME", undefined, `one parser: ${PARSERS.map(({ name }) => name).join(", ")}`, String),
+  case: option("N", undefined, "one case of each parser", whole(0, 1e9)),
+  help: CLIENT.help,
+};
+
+async function main(): Promise<void> {
+  const { values } = parse(process.argv.slice(2), OPTIONS, "src/lab/fuzz/fuzz.ts");
+  const [seed, cases, only] = [values.seed!.at(-1)!, values.cases!.at(-1)!, values.only?.at(-1)];
+  const parsers = PARSERS.filter(({ name }) => only === undefined || only === name);
+  if (parsers.length === 0) throw new Failure(`Cannot fuzz ${only}: there is no such parser`, "--help names them", 2);
+  console.log(`seed ${seed}`);
+  const fds = openFds();
+  const results = await fuzz(seed, cases, parsers, values.case?.at(-1));
+  console.log(chalk.bold(`${"parser".padEnd(12)}${"cases".padStart(10)}${"seconds".padStart(10)}${"slowest, ms".padStart(14)}`));
+  for (const { name, cases, seconds, slowest } of results) console.log(`${name.padEnd(12)}${String(cases).padStart(10)}${seconds.toFixed(1).padStart(10)}${slowest.toFixed(1).padStart(14)}`);
+  const total = results.reduce((sum, { cases }) => sum + cases, 0);
+  const megabytes = process.resourceUsage().maxRSS / 1024;
+  console.log(`${total} cases in ${process.uptime().toFixed()} s, seed ${seed}: nothing found. At most ${megabytes.toFixed()} MB of memory; ${fds} descriptors open before, ${openFds()} after.`);
+  if (megabytes > MEMORY) throw new Failure(`Cannot pass: the run took ${megabytes.toFixed()} MB of memory, more than ${MEMORY}`, "--only finds the parser");
+  if (openFds() > fds) throw new Failure(`Cannot pass: ${openFds() - fds} descriptors were left open`, "--only finds the parser");
+}
+
+if (process.argv[1]?.endsWith("fuzz.ts")) program(main);

@@ -1,0 +1,176 @@
+/**
+ * The five terminals: server, configure-server, client, configure-client, ping, each for a terminal of its own, in that
+ * order. They share one lab that stays until `make down`. Also `doctor`, when no ping is answered, and
+ * `on HOST COMMAND…`, for anything else on one of its hosts.
+ */
+import { randomBytes } from "node:crypto";
+import { accessSync, constants, existsSync, mkdirSync, readdirSync, readFileSync } from "node:fs";
+import { readlinkSync, rmSync, writeFileSync } from "node:fs";
+import { homedir } from "node:os";
+import { join } from "node:path";
+import chalk from "chalk";
+import { parseCidr, parsePrefix96 } from "../../base/address.ts";
+import { type Change, serverChanges } from "../../host/changes.ts";
+import { Failure } from "../../base/failure.ts";
+import { FRESH } from "../../host/machine.ts";
+import { SERVER as DEFAULTS } from "../../host/options.ts";
+import { exit, program } from "../../host/program.ts";
+import { clientChanges } from "../../client/routes.ts";
+import { nextTerminal } from "../../host/setup.ts";
+import { Lab, prompt, ROOT, SERVER, TARGET, TARGET6 } from "../lab.ts";
+
+// Tests have a lab of their own; and so has each user of a checkout that they may not write.
+const PLACE = isWritable(ROOT, ".lab") ? join(ROOT, ".lab") : join(homedir(), ".simple-vpn");
+const FOLDER = process.env.SIMPLE_VPN_LAB ?? PLACE;
+const HOLDER = join(FOLDER, "holder"); // a file with the lab's name
+const SUBNET = parseCidr("10.8.0.0/24")!;
+const CLIENT = { address: SUBNET.network + 2, prefix: SUBNET.prefix, mtu: 1400 }; // the first client gets the second address
+const SUBNET6 = parsePrefix96(DEFAULTS.subnet6.initial);
+const NAT = "eth1";
+
+/** Can `name` in `folder` be written, or made where it is not there? */
+function isWritable(folder: string, name: string): boolean {
+  try {
+    const path = join(folder, name);
+    accessSync(existsSync(path) ? path : folder, constants.W_OK);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function find(): Lab | undefined {
+  try {
+    return Lab.attach(readFileSync(HOLDER, "utf8"), console.log);
+  } catch {
+    return undefined; // no such file: no lab
+  }
+}
+
+const subnet6 = (lab: Lab) => (lab.hasIPv6("client") ? SUBNET6 : undefined);
+const routes = (lab: Lab) => [`${TARGET}/32`, ...(lab.hasIPv6("client") ? [`${TARGET6}/128`] : [])];
+const needed = () => find() ?? fail("the lab is not up", "make server, in another terminal");
+const next = (command: string) => console.log(`\n${nextTerminal(command)}\n`);
+
+function fail(reason: string, hint: string): never {
+  throw new Failure(`Cannot do this: ${reason}`, hint);
+}
+
+async function upOrFind(): Promise<Lab> {
+  const found = find();
+  if (found) return found;
+  mkdirSync(FOLDER, { recursive: true });
+  const lab = await Lab.up(console.log, true);
+  try {
+    writeFileSync(HOLDER, lab.name);
+  } catch (error) {
+    await lab.down(); // nobody could find it again
+    throw error;
+  }
+  if (process.env.IPV6) lab.addIPv6(); // make server IPV6=1
+  return lab;
+}
+
+/** A command in the foreground, until it ends; Ctrl-C is for it, not for us. */
+function foreground(lab: Lab, host: string, command: string[]): void {
+  process.removeAllListeners("SIGINT").on("SIGINT", () => {});
+  console.log(prompt(host, command.join(" ")));
+  const real = command[0] === "npx" ? [process.execPath, "--import", ...command.slice(1)] : command; // npx turns Ctrl-C into an error
+  const child = lab.spawn(host, real, { stdio: "inherit", env: { ...process.env, SIMPLE_VPN_HOST: host } });
+  child.once("exit", (code, signal) => exit(code ?? (signal === "SIGPIPE" ? 0 : 1))); // make ping | head
+}
+
+/** The server or the client, unless it runs: a second one would find the name tun0 in use (EBUSY). */
+function start(lab: Lab, host: "server" | "client", args: string[]): void {
+  const another = args.some((arg) => arg.startsWith("--tun"));
+  if (!another && lab.try(host, "ip link show tun0").status === 0) fail(`the ${host} has a tun0 already, so it runs in another terminal`, "Ctrl-C there, or make down, which ends everything");
+  foreground(lab, host, ["npx", "tsx", `src/${host}.ts`, ...ownSecret(), ...args]);
+}
+
+/**
+ * The option that names a secret of the user's own, where the Makefile could make none: the checkout cannot
+ * be written.
+ */
+function ownSecret(): string[] {
+  if (isWritable(ROOT, "secret.key") || process.env.SIMPLE_VPN_SECRET !== undefined) return [];
+  const file = join(FOLDER, "secret.key");
+  if (!existsSync(file)) writeFileSync(file, `${randomBytes(32).toString("hex")}\n`, { mode: 0o600 });
+  return ["--secret", file];
+}
+
+function configure(lab: Lab, host: string, changes: Change[]): void {
+  if (lab.try(host, "ip link show tun0").status !== 0) fail(`the ${host} has no tun0`, `make ${host}, in another terminal, and leave it running`);
+  for (const { run, unless } of changes) {
+    if (unless !== undefined && lab.try(host, unless).status === 0) continue;
+    try {
+      lab.run(host, run);
+    } catch (error) {
+      if (!/File exists/.test((error as Error).message)) throw error; // a route that is there already is no mistake here
+    }
+  }
+}
+
+/** The doctor on both hosts, with these options for both; 1 if it finds something on either. */
+function doctor(lab: Lab, options: string[]): void {
+  lab.try("lab", "mount -t tracefs tracefs /sys/kernel/tracing"); // in the lab's own mount namespace; the doctor says if it is missing
+  const codes = [["client", "--server", SERVER, ...options], ["server", ...options]].map((args) => {
+    const doctor = [process.execPath, "--import", "tsx", "src/lab/doctor/doctor.ts", ...args];
+    const command = ["env", `FORCE_COLOR=${chalk.level}`, `SIMPLE_VPN_HOST=${args[0]}`, ...doctor];
+    const { status, stdout, stderr } = lab.try(args[0]!, command);
+    console.log(`${prompt(args[0]!, `npx tsx src/lab/doctor/doctor.ts ${args.join(" ")}`)}\n${stdout}${stderr}`);
+    return status;
+  });
+  exit(codes.every((code) => code === 0) ? 0 : 1);
+}
+
+/** Ends the programs that still run in the lab, then the lab. */
+async function down(lab: Lab): Promise<void> {
+  const mount = readlinkSync(`/proc/${lab.holder}/ns/mnt`);
+  for (const pid of readdirSync("/proc").filter((name) => /^\d+$/.test(name) && Number(name) !== lab.holder)) {
+    try {
+      if (readlinkSync(`/proc/${pid}/ns/mnt`) === mount) process.kill(Number(pid), "SIGTERM");
+    } catch {
+      // it has ended, or is not ours
+    }
+  }
+  await lab.down();
+  rmSync(HOLDER);
+  console.log("The lab is down.");
+}
+
+program(async () => {
+  const [what, ...rest] = process.argv.slice(2);
+  switch (what) {
+    case "server": {
+      const lab = await upOrFind();
+      start(lab, "server", ["--nat", NAT, ...rest]);
+      return void lab.spawn("internet", [process.execPath, "--import", "tsx", "src/lab/internet.ts"], { stdio: "ignore" }); // something to curl
+    }
+    case "configure-server": {
+      const lab = needed();
+      configure(lab, "server", serverChanges({ tun: "tun0", mtu: CLIENT.mtu, subnet: SUBNET, subnet6: subnet6(lab), nat: NAT }, SUBNET.network + 1, FRESH));
+      return next("make client");
+    }
+    case "client": {
+      const lab = needed();
+      return start(lab, "client", [SERVER, ...routes(lab).flatMap((route) => ["--route", route]), ...rest]);
+    }
+    case "configure-client": {
+      const lab = needed();
+      configure(lab, "client", clientChanges({ tun: "tun0", routes: routes(lab) }, { ...CLIENT, subnet6: subnet6(lab) }, [SERVER], FRESH));
+      return next("make ping");
+    }
+    case "ping":
+      return foreground(needed(), "client", ["ping", ...(rest.length > 0 ? rest : [TARGET])]);
+    case "on":
+      return foreground(needed(), rest[0] ?? fail("no host given", "on client ip route"), rest.slice(1));
+    case "doctor":
+      return doctor(needed(), rest);
+    case "down": {
+      const lab = find();
+      return lab ? down(lab) : console.log("No lab is up.");
+    }
+    default:
+      throw new Failure(`Cannot start: ${what} is none of server, configure-server, client, configure-client, ping, on, doctor, down`, "make help", 2);
+  }
+});

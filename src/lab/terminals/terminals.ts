@@ -1,0 +1,63 @@
+/** `make terminals`: the five terminals as five tmux panes, each with its command typed and waiting for Enter. For a projector. */
+import { spawnSync } from "node:child_process";
+import { setTimeout as sleep } from "node:timers/promises";
+import chalk from "chalk";
+import { Failure } from "../../base/failure.ts";
+import { exit, program } from "../../host/program.ts";
+import { ROOT } from "../lab.ts";
+
+const COMMANDS = ["make server", "make configure-server", "make client", "make configure-client", "make ping"];
+const SESSION = process.env.SIMPLE_VPN_TMUX ?? "simple-vpn"; // a tmux server of our own (-L): no other session is touched
+const PROMPT_DEADLINE = 5000; // ms, for the panes' shells to start
+const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^MAKE|^MFLAGS$/.test(name))); // each pane's make is a first one
+
+function tmux(...args: string[]): string {
+  const { status, stdout, stderr } = spawnSync("tmux", ["-L", SESSION, ...args], { encoding: "utf8", env });
+  if (status !== 0) throw new Failure(`Cannot run 'tmux ${args.join(" ")}': ${stderr.trim()}`, `tmux -L ${SESSION} kill-server, then again`);
+  return stdout.trim();
+}
+
+/** Waits for the shell's prompt: what is typed before it is shown twice. */
+async function prompted(pane: string): Promise<void> {
+  for (const end = Date.now() + PROMPT_DEADLINE; tmux("capture-pane", "-p", "-t", pane) === "" && Date.now() < end; ) await sleep(50);
+}
+
+async function openPanes(): Promise<void> {
+  const panes = [tmux("new-session", "-d", "-P", "-F", "#{pane_id}", "-c", ROOT, "-x", "200", "-y", "50")];
+  while (panes.length < COMMANDS.length) {
+    panes.push(tmux("split-window", "-P", "-F", "#{pane_id}", "-c", ROOT));
+    tmux("select-layout", "tiled"); // after each split, or the next pane finds no room
+  }
+  tmux("set-option", "-g", "mouse", "on");
+  tmux("set-option", "-g", "pane-border-status", "top");
+  tmux("set-option", "-g", "pane-border-format", " #{pane_title} ");
+  for (const [i, pane] of panes.entries()) {
+    await prompted(pane);
+    tmux("select-pane", "-t", pane, "-T", `terminal ${i + 1}: ${COMMANDS[i]}`);
+    tmux("send-keys", "-t", pane, "-l", COMMANDS[i]!); // -l: as it is, and no Enter
+  }
+  tmux("select-pane", "-t", panes[0]!);
+}
+
+/** What tmux lacks for this; "" if nothing. Titles of panes (select-pane -T) came with 2.6. */
+function lacks(): string {
+  const { stdout } = spawnSync("tmux", ["-V"], { encoding: "utf8" });
+  const [, version] = /^tmux \D*(\d+\.\d+)/.exec(stdout ?? "") ?? [];
+  if (version === undefined) return "tmux is not installed ('apt-get install tmux')";
+  return Number(version) >= 2.6 ? "" : `tmux ${version} is too old, 2.6 or later is needed`;
+}
+
+program(async () => {
+  const lacking = lacks();
+  if (lacking) {
+    console.log(`${lacking}. Open five terminals in this folder, and type in them, in order:\n`);
+    COMMANDS.forEach((command, i) => console.log(`  ${i + 1}  ${chalk.bold(command)}`));
+    return;
+  }
+  if (spawnSync("tmux", ["-L", SESSION, "has-session"]).status !== 0) await openPanes();
+  if (!process.stdout.isTTY) return console.log(`ready: tmux -L ${SESSION} attach`);
+  // -u: our arrows and lines are UTF-8, also where LANG is not set
+  const { status } = spawnSync("tmux", ["-u", "-L", SESSION, "attach"], { stdio: "inherit" });
+  console.log(`The panes go on in the background: 'tmux -L ${SESSION} attach' shows them, 'tmux -L ${SESSION} kill-server' and 'make down' end them.`);
+  exit(status ?? 1);
+});

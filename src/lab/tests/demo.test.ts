@@ -1,0 +1,108 @@
+/** What a newcomer types: make demo, and the five terminals. */
+import assert from "node:assert/strict";
+import { spawn, spawnSync } from "node:child_process";
+import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { ROOT } from "../lab.ts";
+import { Running } from "../running.ts";
+import { labTest } from "./testing.ts";
+
+const TSX = ["--import", "tsx"];
+
+labTest("the demo answers its pings, shows every step on both ends, and exits with 0", async () => {
+  const demo = new Running(spawn(process.execPath, [...TSX, "src/lab/walk/demo.ts"], { cwd: ROOT }));
+  assert.equal(await demo.ended, 0, demo.output);
+  assert.match(demo.output, /3 packets transmitted, 3 received, 0% packet loss/);
+  assert.match(demo.output, /All pings answered, every step seen on both ends/);
+  assert.doesNotMatch(demo.output, /not seen/);
+});
+
+labTest("the five terminals, in their order, each naming the next; make down ends everything", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "simple-vpn-five-"));
+  const env = { ...process.env, SIMPLE_VPN_LAB: folder, SIMPLE_VPN_SECRET: "5e".repeat(32) };
+  const terminal = (...args: string[]) => new Running(spawn(process.execPath, [...TSX, "src/lab/terminals/terminal.ts", ...args], { cwd: ROOT, env }));
+  try {
+    const early = terminal("client");
+    assert.equal(await early.ended, 1);
+    assert.match(early.output, /the lab is not up\. Try: make server/);
+
+    const server = terminal("server");
+    await server.until(/listening on[^]*next terminal .*make configure-server.*on the server:\n  ip addr[^]*MASQUERADE/);
+    assert.doesNotMatch(server.output, /as root/, "nothing to type on the real machine");
+    const twice = terminal("server");
+    assert.equal(await twice.ended, 1);
+    assert.match(twice.output, /^error Cannot do this: the server has a tun0 already.* Try: .*make down/);
+    const configureServer = terminal("configure-server");
+    assert.equal(await configureServer.ended, 0, configureServer.output);
+    assert.match(configureServer.output, /server#.* iptables -t nat -A POSTROUTING[^]*next terminal .*make client/);
+    const client = terminal("client");
+    await client.until(/connected to[^]*next terminal .*make configure-client.*on the client:\n  ip addr[^]*ip route add/);
+    const configureClient = terminal("configure-client");
+    assert.equal(await configureClient.ended, 0, configureClient.output);
+    assert.match(configureClient.output, /next terminal .*make ping/);
+    const ping = terminal("ping", "-c", "2", "8.8.8.8");
+    assert.equal(await ping.ended, 0, ping.output);
+    assert.match(ping.output, /2 received, 0% packet loss/);
+    const page = terminal("on", "client", process.execPath, "-e", 'require("http").get("http://8.8.8.8/",(r)=>r.pipe(process.stdout))');
+    await page.until(/hello from the internet/);
+    for (const again of ["configure-server", "configure-client"]) assert.equal(await terminal(again).ended, 0, "once more changes nothing");
+    const rules = terminal("on", "server", "iptables", "-t", "nat", "-S", "POSTROUTING");
+    await rules.ended;
+    assert.equal(rules.output.split("-A POSTROUTING").length, 2, "one rule");
+    await client.until(/6\.seal/);
+    await server.until(/R4\.write/);
+    const on = terminal("on", "internet", "ip", "-br", "addr");
+    await on.until(/203\.0\.113\.8/);
+
+    const doctor = terminal("doctor");
+    assert.equal(await doctor.ended, 0, doctor.output);
+    assert.match(doctor.output, /The client is well\.[^]*The server is well\./);
+    await terminal("on", "client", "ip", "link", "set", "tun0", "down").ended;
+    await terminal("on", "server", "sysctl", "-w", "net.ipv4.ip_forward=0").ended;
+    const sick = terminal("doctor");
+    assert.equal(await sick.ended, 1);
+    assert.match(sick.output, /fix +make on HOST=client CMD="ip link set tun0 mtu 1400 up"\n/);
+    assert.match(sick.output, /fix +make on HOST=server CMD="sysctl -w net\.ipv4\.ip_forward=1"\n/);
+    assert.doesNotMatch(sick.output, /fix +(client|server)#/, "nothing to type on the real machine");
+
+    const [holder] = readFileSync(join(folder, "holder"), "utf8").split(" ");
+    assert.equal(await terminal("down").ended, 0);
+    assert.deepEqual([await server.ended, await client.ended !== undefined], [0, true]);
+    assert.ok(!existsSync(`/proc/${holder}`), "the holder is gone");
+  } finally {
+    await terminal("down").ended;
+    rmSync(folder, { recursive: true });
+  }
+});
+
+labTest("make down ends no process but the lab's: a pid that was given out anew is left alone", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "simple-vpn-stale-"));
+  const stranger = spawn("unshare", [...(process.getuid!() === 0 ? [] : ["-Ur"]), "--mount", "sleep", "60"]);
+  writeFileSync(join(folder, "holder"), `${stranger.pid} 12345`);
+  const { stdout } = spawnSync(process.execPath, [...TSX, "src/lab/terminals/terminal.ts", "down"], { cwd: ROOT, env: { ...process.env, SIMPLE_VPN_LAB: folder }, encoding: "utf8" });
+  assert.match(stdout, /No lab is up/);
+  assert.ok(stranger.exitCode === null && stranger.signalCode === null);
+  stranger.kill();
+});
+
+test("an ordinary user can run the demo with the PATH of su(1), where user namespaces are allowed", (t) => {
+  if (process.getuid!() !== 0) return t.skip("this run is an ordinary user's already: the other tests show it");
+  // /dev/net/tun is 0666 on ordinary distributions; where it is not, a device node of our own stands in, in a private mount.
+  const home = mkdtempSync(join(tmpdir(), "simple-vpn-user-"));
+  chmodSync(home, 0o777);
+  const script = `mount -t tmpfs tmpfs /dev/net && mknod -m 666 /dev/net/tun c 10 200 &&
+    cp -r package.json src node_modules ${home} && cd ${home} &&
+    exec setpriv --reuid 65534 --regid 65534 --clear-groups \\
+      env -i HOME=${home} PATH=/usr/local/bin:/usr/bin:/bin TMPDIR=${home} \\
+      ${process.execPath} --import tsx src/lab/walk/demo.ts`;
+  const { status, stdout, stderr } = spawnSync("unshare", ["--mount", "sh", "-c", script], { cwd: ROOT, encoding: "utf8", timeout: 60_000 });
+  rmSync(home, { recursive: true, force: true });
+  if (/Cannot make a private namespace/.test(stderr)) {
+    assert.ok(!process.env.CI, stderr);
+    return t.skip(stderr.trim());
+  }
+  assert.equal(status, 0, stdout + stderr);
+  assert.match(stdout, /All pings answered, every step seen on both ends/);
+});

@@ -1,0 +1,48 @@
+/** refs/simplevpn.c compiles without a warning, and both its roles talk to our programs. */
+import assert from "node:assert/strict";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, test } from "node:test";
+import { type Lab, SERVER } from "../lab.ts";
+import { startProgram } from "../running.ts";
+import { compile, startSimple } from "../bench/simplevpn.ts";
+import { labTest } from "./testing.ts";
+import { has } from "../tools.ts";
+
+if (!has("cc")) test("refs/simplevpn.c", (t) => (process.env.CI ? assert.fail("no cc") : t.skip("cc is not installed")));
+else {
+  const folder = mkdtempSync(join(tmpdir(), "simple-vpn-test-"));
+  after(() => rmSync(folder, { recursive: true }));
+  const path = compile(folder); // -Werror: a warning fails here
+
+  /** A flood of large pings: reads from the socket then end in the middle of frames. */
+  function flood(lab: Lab): void {
+    assert.match(lab.try("client", "ping -q -f -l 20 -s 1300 -c 2000 10.8.0.1").stdout, /2000 received, 0% packet loss/);
+  }
+
+  labTest("our client talks to refs/simplevpn.c as server, one client after the other", async (lab) => {
+    await startSimple(lab, "server", path);
+    for (const round of [1, 2]) {
+      const client = startProgram(lab, "client", "client", [SERVER, "--cipher", "xor", "--configure"]);
+      await client.until(/connected to/);
+      flood(lab);
+      assert.equal(await client.stop("SIGINT"), 0, `round ${round}`);
+    }
+  });
+
+  labTest("refs/simplevpn.c as client talks to our server", async (lab) => {
+    await startProgram(lab, "server", "server", ["--cipher", "xor", "--configure"]).until(/listening on/);
+    await startSimple(lab, "client", path);
+    flood(lab);
+  });
+
+  labTest("refs/simplevpn.c talks to itself, and says when the connection is over", async (lab) => {
+    const server = await startSimple(lab, "server", path);
+    const client = await startSimple(lab, "client", path);
+    flood(lab);
+    await server.stop();
+    assert.equal(await client.ended, 1);
+    assert.match(client.output, /the connection is over/);
+  });
+}

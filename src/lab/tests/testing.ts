@@ -1,0 +1,128 @@
+/** What the lab's tests share: a fresh lab for each test, and the two programs in it. */
+import { spawnSync } from "node:child_process";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test, type TestContext } from "node:test";
+import { Failure } from "../../base/failure.ts";
+import { Lab, ROOT, SERVER, TARGET } from "../lab.ts";
+import { Running, startProgram } from "../running.ts";
+
+/** A test with a lab of its own. Where this machine allows no lab it is skipped, and says why; in CI that is a failure. */
+export function labTest(name: string, run: (lab: Lab, t: TestContext) => Promise<void>): void {
+  test(name, { timeout: 120_000 }, async (t) => {
+    let lab: Lab;
+    try {
+      lab = await Lab.up();
+      lab.run("client", "ip tuntap add dev probe mode tun");
+    } catch (error) {
+      if (process.env.CI || !(error instanceof Failure)) throw error;
+      return t.skip(`${error.message}. Try: ${error.hint}`);
+    }
+    try {
+      await run(lab, t);
+    } finally {
+      await lab.down();
+    }
+  });
+}
+
+export const SECRET: { env: NodeJS.ProcessEnv } = { env: { ...process.env, SIMPLE_VPN_SECRET: "5e".repeat(32) } };
+
+/** Runs one of our programs on this machine, "lab/demo", to its end. */
+export function runProgram(name: string, args: string[] = [], env: NodeJS.ProcessEnv = process.env) {
+  const words = ["--import", "tsx", `src/${name}.ts`, ...args];
+  return spawnSync(process.execPath, words, { cwd: ROOT, env, encoding: "utf8", timeout: 60_000 });
+}
+
+/**
+ * An environment in which a tool is another one: this shell script, first in PATH. In it, `real` is the real tool, and "$@" are the
+ * arguments.
+ */
+export function standIn(tool: string, script: string): { env: NodeJS.ProcessEnv } {
+  const folder = mkdtempSync(join(tmpdir(), "simple-vpn-stand-in-"));
+  process.on("exit", () => rmSync(folder, { recursive: true }));
+  const real = `real() { PATH="\${PATH#*:}" command ${tool} "$@"; }`;
+  writeFileSync(join(folder, tool), `#!/bin/sh\n${real}\n${script}\n`, { mode: 0o755 });
+  return { env: { ...SECRET.env, PATH: `${folder}:${process.env.PATH}` } };
+}
+
+/** A configured server that forwards and masquerades. */
+export async function startServer(lab: Lab, ...args: string[]): Promise<Running> {
+  const server = startProgram(lab, "server", "server", ["--configure", "--nat", "eth1", ...args], SECRET);
+  await server.until(/listening on/);
+  return server;
+}
+
+/** A configured client on `host`, with a route to the internet host through the tunnel. */
+export async function startClient(lab: Lab, host = "client", ...args: string[]): Promise<Running> {
+  const client = startProgram(lab, host, "client", [host === "client" ? SERVER : `192.168.${host.slice(6)}.1`, "--configure", "--route", `${TARGET}/32`, ...args], SECRET);
+  await client.until(/connected to/);
+  return client;
+}
+
+/** Fails with ping's own words unless every one of `count` pings is answered. */
+export function ping(lab: Lab, host: string, target: string, count = 3): void {
+  const { status, stdout, stderr } = lab.try(host, `ping -c ${count} -i 0.2 -W 5 ${target}`);
+  if (status !== 0 || !stdout.includes(" 0% packet loss")) throw new Error(`${host} cannot ping ${target}:\n${stdout}${stderr}`);
+}
+
+/** Tries until it does not throw, for 20 s. */
+export async function retry(attempt: () => void): Promise<void> {
+  for (const deadline = Date.now() + 20_000; ; await new Promise((resolve) => setTimeout(resolve, 100))) {
+    try {
+      return attempt();
+    } catch (error) {
+      if (Date.now() > deadline) throw error;
+    }
+  }
+}
+
+/** What a host has that our programs may change, as text: two of them are equal if nothing was left behind. */
+export function snapshot(lab: Lab, host: string): string {
+  const commands = ["ip addr", "ip route show table all", "ip rule", "ip -6 rule", "iptables-save", "ip6tables-save", "sysctl net.ipv4.ip_forward net.ipv4.conf net.ipv6.conf"];
+  const text = commands.map((command) => lab.run(host, command)).join("");
+  const empty = /\*\w+\n(:\w+ ACCEPT.*\n)*COMMIT\n/g; // a table that was looked at once
+  return text.replace(/^#.*\n|\[\d+:\d+\]|NO-CARRIER,|,LOWER_UP|state \w+/gm, "").replace(empty, ""); // without times, counters, carriers
+}
+
+/** Sends random `megabytes` over TCP, with a pause until it is told to go on, and prints their hash; the other end prints the hash of what arrived. For node -e. */
+const stream = (role: "send" | "receive", target: string, port: string | undefined, megabytes: number) => `
+  const crypto = require("node:crypto"), hash = crypto.createHash("sha256");
+  const done = () => console.log("hash " + hash.digest("hex"));
+  const piece = (i) => crypto.createHash("shake256", { outputLength: 1 << 20 }).update("piece " + i).digest();
+  async function run(socket) {
+    if ("${role}" === "receive") return socket.on("data", (data) => hash.update(data)).on("end", () => { done(); process.exit(0); });
+    for (let i = 0; i < ${megabytes}; i++) {
+      if (i === ${megabytes >> 2}) console.log("pause"), await new Promise((resolve) => process.stdin.once("data", resolve).unref());
+      hash.update(piece(i));
+      if (!socket.write(piece(i))) await new Promise((resolve) => socket.once("drain", resolve));
+    }
+    socket.end();
+    done();
+  }
+  ${port ? `run(require("node:net").connect(${port}, "${target}"));` : `const server = require("node:net").createServer(run).listen(0, () => console.log("port " + server.address().port));`}`;
+
+/** Sends a quarter of `megabytes` between a client host and the one that has `target`; what sends the rest, and throws unless all arrived unchanged. */
+export async function startTransfer(lab: Lab, from: string, to: string, megabytes: number, target = TARGET): Promise<() => Promise<void>> {
+  const node = (host: string, port?: string) => new Running(lab.spawn(host, [process.execPath, "-e", stream(from === host ? "send" : "receive", target, port, megabytes)]));
+  const [near, far] = from.startsWith("client") ? [from, to] : [to, from];
+  const listener = node(far);
+  const [, port] = await listener.until(/port (\d+)/);
+  const connector = node(near, port);
+  const sender = from === near ? connector : listener;
+  await sender.until(/pause/);
+  return async () => {
+    sender.child.stdin!.write("\n");
+    const [sent, received] = [await connector.until(/hash (\w{64})/, 90_000), await listener.until(/hash (\w{64})/, 90_000)];
+    if (sent[1] !== received[1]) throw new Error(`${megabytes} MB from ${from} to ${to} did not arrive unchanged`);
+    for (const end of [connector, listener]) await end.stop("SIGKILL");
+  };
+}
+
+/** A whole transfer. `between`: done after a quarter of it. */
+export async function transfer(lab: Lab, from: string, to: string, megabytes: number, between = () => {}, target = TARGET): Promise<void> {
+  const rest = await startTransfer(lab, from, to, megabytes, target);
+  between();
+  await rest();
+}

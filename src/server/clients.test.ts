@@ -1,0 +1,220 @@
+/** Who gets which inner address: the server's clients on loopback, without root; a SOCK_SEQPACKET pair stands in for the TUN. */
+import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
+import { connect, type Socket } from "node:net";
+import { after, type TestContext, test } from "node:test";
+import { formatIPv4, parseCidr, parseIPv4 } from "../base/address.ts";
+import { type Client, Clients } from "./clients.ts";
+import { aesFraming, Control, FrameType } from "../core/frame.ts";
+import { encodeWish, Handshake, type Wish } from "../session/handshake.ts";
+import { close, Memory, read, write } from "../base/libc.ts";
+import { ready } from "../core/loop.ts";
+import { type ServerOptions, serverOptions } from "../host/options.ts";
+import type { Peer } from "../core/peer.ts";
+import type { Heartbeat } from "../session/pulse.ts";
+import { connectTcp, type TcpSocket } from "../transport/sockets.ts";
+import { tcp, type TcpLink, TcpPort } from "../transport/tcp.ts";
+import { dialIdle, seal, SOCK_SEQPACKET, socketPair, until } from "../lab/tests/peers.ts";
+import { trace } from "../base/trace.ts";
+
+const SECRET = randomBytes(32);
+const PORT = 5552;
+const options = { secret: SECRET, subnet: parseCidr("10.8.0.0/29")!, mtu: 1400, maxClients: 253 } as ServerOptions;
+
+/** A server's clients on a port of loopback. */
+function serve(number: number) {
+  const port = tcp.open({ listen: "127.0.0.1", port: number, handshake: true });
+  const clients = new Clients(options, { fd: socketPair(SOCK_SEQPACKET)[0], name: "tun0", header: 10 });
+  port.serve(clients);
+  return { clients, end: () => (port.end(), clients.end()) };
+}
+const { clients, end } = serve(PORT);
+after(end);
+
+const holder = (address: string) => clients.router.clientAt(parseIPv4(address)!);
+const receive = (peer: Peer) => (peer.link as TcpLink).receive(peer);
+
+/** A session whose client has not sent a sealed frame yet. */
+async function shakeHands(wish?: Wish, number = PORT) {
+  const { config, ...idle } = await dialIdle("127.0.0.1", number, SECRET, wish);
+  return { ...config, ...idle, text: formatIPv4(config.address), leave: () => idle.peer.sendControl(Control.goodbye) };
+}
+
+/** A client that is connected, and holds its address. */
+async function join(wish?: Wish) {
+  const client = await shakeHands(wish);
+  const before = holder(client.text);
+  client.peer.sendControl(Control.keepalive);
+  await until(() => holder(client.text) !== before);
+  return client;
+}
+
+/** Keeps what is noted from the screen; the function gives it back. */
+function notes(t: TestContext): () => string {
+  const { mock } = t.mock.method(trace, "note", () => {});
+  return () => mock.calls.map((call) => call.arguments[0]).join("\n");
+}
+
+test("a client without a wish gets the lowest address; one that had another gets that, if it is free", async (t) => {
+  notes(t);
+  const [first, second] = [await join(), await join({ address: parseIPv4("10.8.0.5")!, token: "ab".repeat(16) })];
+  assert.deepEqual([first.text, second.text], ["10.8.0.2", "10.8.0.5"]);
+  assert.match(first.token!, /^[0-9a-f]{32}$/);
+  assert.notEqual(first.token, second.token);
+  for (const one of [first, second]) one.leave();
+  await until(() => clients.router.size === 0);
+});
+
+test("with its token, a client takes its address over from a connection that is dead but unnoticed, from its first sealed frame on", async (t) => {
+  const said = notes(t);
+  const old = await join();
+  const held = holder(old.text)!;
+  const again = await shakeHands(old);
+  assert.equal(again.text, old.text);
+  assert.equal(holder(old.text), held, "not before it has proven itself");
+  again.peer.sendControl(Control.keepalive);
+  await until(() => holder(old.text) !== held);
+  assert.ok(held.peer.closed);
+  assert.match(said(), /client 10\.8\.0\.2 from .* left: it connected again, from 127\.0\.0\.1:\d+ \(0 connected\)\nclient 10\.8\.0\.2 connected .* \(1 connected\)/);
+  const once = await join(old);
+  assert.equal(once.text, "10.8.0.3", "a token is good for one session");
+  for (const one of [again, once]) one.leave();
+  await until(() => clients.router.size === 0);
+});
+
+test("the address of a connection that died goes to another client only when no other is left: its own may come back", async (t) => {
+  const said = notes(t);
+  const [lost, other] = [await join(), await join()];
+  holder(lost.text)!.peer.sendControl(Control.keepalive);
+  assert.ok(await ready(lost.fd, "readable", 5000));
+  close(lost.fd); // with a frame unread, so with a reset
+  await until(() => clients.router.size === 1);
+  assert.match(said(), /client 10\.8\.0\.2 from .* left: ECONNRESET/);
+  const newcomers = [await join(), await join()];
+  assert.deepEqual(newcomers.map(({ text }) => text), ["10.8.0.4", "10.8.0.5"]);
+  const back = await join(lost);
+  assert.equal(back.text, lost.text);
+  for (const one of [other, ...newcomers, back]) one.leave();
+  await until(() => clients.router.size === 0);
+});
+
+test("so it is when we end the connection, for a broken stream or no answer; not when the client ended, for it comes back without its token", async (t) => {
+  const said = notes(t);
+  const ends: [left: RegExp, next: string, end: (client: Awaited<ReturnType<typeof join>>) => void][] = [
+    [/wrong tag/, "10.8.0.3", ({ peer, leave }) => (peer.keys!.sealer.counter++, leave())],
+    [/it has not answered/, "10.8.0.3", ({ text }) => {
+      const pulse = holder(text)!.peer.pulse as Heartbeat;
+      Object.assign(pulse, { awaitsAnswer: true, silentChecks: 4 });
+      pulse.check();
+    }],
+    [/without a goodbye/, "10.8.0.2", ({ fd }) => close(fd)],
+    [/it said goodbye/, "10.8.0.2", ({ leave }) => leave()],
+  ];
+  for (const [left, next, end] of ends) {
+    const client = await join();
+    end(client);
+    await until(() => clients.router.size === 0);
+    assert.match(said().split("left:").at(-1)!, left);
+    for (const [wish, text] of [[undefined, next], [client, "10.8.0.2"]] as const) {
+      const one = await join(wish);
+      assert.equal(one.text, text);
+      one.leave();
+      await until(() => clients.router.size === 0);
+    }
+  }
+});
+
+test("without the token, or with a wrong one, an address in use stays where it is", async (t) => {
+  notes(t);
+  const old = await join();
+  for (const token of [undefined, "ab".repeat(16)]) {
+    const other = await join({ address: old.address, token });
+    assert.equal(other.text, "10.8.0.3");
+    assert.ok(!holder(old.text)!.peer.closed);
+    other.leave();
+    await until(() => clients.router.size === 1);
+  }
+  old.leave();
+  await until(() => clients.router.size === 0);
+});
+
+test("a replayed message 1, with a wish and the right token, takes nothing and disturbs nobody", async (t) => {
+  notes(t);
+  const old = await join();
+  const held = holder(old.text);
+  const message = new Handshake("client", SECRET).write(encodeWish(old));
+  const frame = new Memory(256);
+  aesFraming.putHeader(frame.bytes, 0, FrameType.handshake, message.length);
+  message.copy(frame.bytes, 4);
+  for (let i = 0; i < 3; i++) {
+    const { fd } = (await connectTcp("127.0.0.1", PORT, 5000)) as TcpSocket;
+    write(fd, frame, 0, 4 + message.length);
+    assert.ok(await ready(fd, "readable", 5000), "it is answered");
+    frame.bytes.writeUInt32BE(0x03000014, 200); // a control frame, sealed with a key that nobody has
+    write(fd, frame, 200, 24);
+    await ready(fd, "readable", 5000);
+    read(fd, new Memory(1024), 0, 1024);
+  }
+  assert.equal(holder(old.text), held);
+  assert.ok(!held!.peer.closed);
+  const again = await join(old);
+  assert.equal(again.text, old.text, "its owner can still have it");
+  again.leave();
+  await until(() => clients.router.size === 0);
+});
+
+test("a wish that makes no sense is refused", async (t) => {
+  const said = notes(t);
+  await assert.rejects(shakeHands({ address: 1, token: "no token" }), /closed the connection during the handshake/);
+  assert.match(said(), /refused 127\.0\.0\.1:\d+: the client's wish makes no sense/);
+});
+
+test("when 128 have not proven themselves, a newcomer gets in: one that is silent makes room, or one without a sealed frame; both are told of", async (t) => {
+  const said = notes(t);
+  const crowded = serve(PORT + 1);
+  t.after(crowded.end);
+  const strangers = crowded.clients["strangers"];
+  const silent = (count: number, localAddress: string) =>
+    Promise.all(Array.from({ length: count }, () => new Promise<Socket>((resolve) => {
+      const socket = connect({ port: PORT + 1, host: "127.0.0.1", localAddress }, () => resolve(socket)).resume();
+    })));
+  const unproven = [];
+  for (let i = 0; i < 33; i++) unproven.push(await shakeHands({}, PORT + 1));
+  const waiting = [...(await silent(33, "127.0.0.2")), ...(await silent(31, "127.0.0.3")), ...(await silent(31, "127.0.0.4"))];
+  await until(() => strangers.size === 128);
+  assert.equal(said(), "");
+  waiting.push(...(await silent(2, "127.0.0.5")));
+  await until(() => said().includes("127.0.0.2") && waiting.some(({ readableEnded }) => readableEnded));
+  assert.match(said(), /^refused 127\.0\.0\.1:\d+: made room: more than 128 .*, and no address has more of them\nrefused 127\.0\.0\.2:\d+: made room: [^\n]*$/);
+  const { peer } = unproven[0]!;
+  receive(peer);
+  assert.ok(peer.closed, "it was told goodbye");
+  assert.equal(strangers.size, 128);
+  for (const socket of waiting) socket.destroy();
+  for (const { leave } of unproven) leave();
+  await until(() => strangers.size === 0);
+});
+
+test("--cipher xor: the first packet from a client's address makes it the client's own; 0.0.0.0 is nobody's, before and after", async (t) => {
+  const [tunFd, kernel] = socketPair(SOCK_SEQPACKET);
+  const [near, far] = socketPair();
+  const tun = { fd: tunFd, name: "tun0", header: 0 };
+  const clients = new Clients(serverOptions(["--cipher", "xor"]), tun);
+  t.after(() => {
+    clients.end();
+    for (const fd of [tunFd, kernel, far]) close(fd);
+  });
+  const socket = { fd: near, address: "192.168.1.100", remote: "192.168.1.100:40000" };
+  await new TcpPort(PORT, false).answer(socket, clients);
+  const [{ peer }] = [...clients.all] as [Client];
+  const passes = (source: string) => {
+    const frame = seal(peer, FrameType.data, Buffer.from(`450000144000400040010000${source}08080808`, "hex"));
+    const memory = new Memory(64);
+    frame.copy(memory.bytes);
+    write(far, memory, 0, frame.length);
+    receive(peer);
+    return read(kernel, memory, 0, 64) > 0;
+  };
+  assert.deepEqual(["00000000", "0a080001", "0a080007", "0a080002", "00000000", "0a080007"].map(passes), [false, false, true, false, false, true]);
+  assert.equal(clients.router.clientAt(0x0a080007)?.peer, peer);
+});

@@ -1,0 +1,129 @@
+/**
+ * Server only: what strangers may cost. Whoever reaches the port can open connections; these limits bound the memory, the work
+ * and the lines on the terminal that they can take. What needs the secret is bounded elsewhere: --max-clients, and OUTBOX in tunnel.ts.
+ */
+import { parseIPv6 } from "../base/address.ts";
+
+export const MAX_UNPROVEN = 128; // connections that have not yet sent a sealed frame. For one more, another makes room
+export const BURST = 40; // handshakes that one address may begin at once: a class behind one NAT has one address …
+export const RATE = 4; // … and then in each second. Each lasts 20 s at most, and 40 + 4 × 20 < 128: one address leaves room for others
+export const MADE_ROOM = `made room: more than ${MAX_UNPROVEN} have not proven themselves yet, and no address has more of them`;
+const MAX_SOURCES = 4096; // sources remembered; of more, the one that was let in the longest ago is forgotten
+const TOLD = 10; // refusals in a second that are told one by one
+
+/** Who counts as one: an IPv4 address, or the /64 of an IPv6 one, for one machine can have all addresses of that. */
+export const sourceOf = (address: string) => parseIPv6(address)?.toString("hex", 0, 8) ?? address;
+
+/** The connections that have not proven themselves yet, in order of arrival. */
+export class Strangers {
+  private readonly all = new Set<Visitor>();
+  private readonly rate = new HandshakeRate();
+  private readonly refusals: Refusals;
+
+  constructor(refusals: Refusals) {
+    this.refusals = refusals;
+  }
+
+  /**
+   * One more has come, unless its address comes too often: then undefined, and that is told. A newcomer always gets in: if it is
+   * one too many, `end` of another one is called. So for a moment there are more: as many as one turn of the loop accepts.
+   */
+  add(address: string, remote: string, end: () => void): Visitor | undefined {
+    if (!this.rate.allows(address)) {
+      this.refusals.tell(remote, `more than ${BURST} connections at once from its address, or ${RATE} a second`);
+      return undefined;
+    }
+    const visitor = new Visitor(this.all, this.refusals, address, remote, end);
+    this.all.add(visitor);
+    const leaving = oneTooMany(this.all);
+    if (leaving) this.all.delete(leaving);
+    leaving?.end();
+    return visitor;
+  }
+
+  get size(): number {
+    return this.all.size;
+  }
+}
+
+/** A connection that has not proven itself yet. */
+export class Visitor {
+  readonly source: string;
+  readonly remote: string;
+  end: () => void; // ends it, at once or in the next turn of the loop: it makes room
+  private readonly all: Set<Visitor>;
+  private readonly refusals: Refusals;
+
+  constructor(all: Set<Visitor>, refusals: Refusals, address: string, remote: string, end: () => void) {
+    this.all = all;
+    this.refusals = refusals;
+    this.source = sourceOf(address);
+    this.remote = remote;
+    this.end = end;
+  }
+
+  /** It is none any more: it has proven itself, or has gone. False if it had to make room before. */
+  settle(): boolean {
+    return this.all.delete(this);
+  }
+
+  /** It has gone for that reason, or because it had to make room. */
+  lost(reason: string): void {
+    this.refusals.tell(this.remote, this.settle() ? reason : MADE_ROOM);
+  }
+}
+
+/**
+ * The one that makes room, if the latest is one too many. It is the oldest of the source that has the most of them, so that a few
+ * sources can hold no more than their share, and whoever comes from elsewhere gets in.
+ */
+export function oneTooMany<Stranger extends { source: string }>(strangers: Set<Stranger>): Stranger | undefined {
+  if (strangers.size <= MAX_UNPROVEN) return undefined;
+  const counts = new Map<string, number>();
+  for (const { source } of strangers) counts.set(source, (counts.get(source) ?? 0) + 1);
+  const most = Math.max(...counts.values());
+  return [...strangers].find(({ source }) => counts.get(source) === most);
+}
+
+/** A token bucket for each source, kept as one number: the time when it will be full again. */
+export class HandshakeRate {
+  private readonly fullAt = new Map<string, number>(); // ms, by source; in the order of the latest admission
+
+  /** May `address` begin one more handshake? `now`: ms. */
+  allows(address: string, now = performance.now()): boolean {
+    const source = sourceOf(address);
+    const fullAt = Math.max(this.fullAt.get(source) ?? 0, now) + 1000 / RATE;
+    if (fullAt - now > (BURST * 1000) / RATE) return false;
+    this.fullAt.delete(source);
+    this.fullAt.set(source, fullAt);
+    if (this.fullAt.size > MAX_SOURCES) this.fullAt.delete(this.fullAt.keys().next().value!);
+    return true;
+  }
+
+  /** Sources that are remembered. */
+  get size(): number {
+    return this.fullAt.size;
+  }
+}
+
+/** Tells of refused connections: one by one while they are few, else how many they were, once a second. */
+export class Refusals {
+  private readonly say: (text: string) => void;
+  private count = 0; // in this second
+  private latest = "";
+
+  constructor(say: (text: string) => void) {
+    this.say = say;
+  }
+
+  tell(remote: string, reason: string): void {
+    this.latest = `${remote}: ${reason}`;
+    if (this.count++ === 0) setTimeout(() => this.sum(), 1000).unref();
+    if (this.count <= TOLD) this.say(`refused ${this.latest}`);
+  }
+
+  private sum(): void {
+    if (this.count > TOLD) this.say(`refused ${this.count - TOLD} more in this second, the latest ${this.latest}`);
+    this.count = 0;
+  }
+}

@@ -1,0 +1,46 @@
+/**
+ * Does the program at the other end live? TCP asks only its kernel, which answers for a program that hangs. So, as in
+ * WireGuard: after receiving data, an end that sends nothing for 3 s sends a keepalive. An end that sent data and
+ * receives no byte for 12 to 15 s closes the session. A keepalive is no data: a tunnel that nobody uses is quiet.
+ * --cipher xor has no pulse, because its protocol has no such word.
+ */
+import { Control } from "../core/frame.ts";
+import type { Pulse } from "../core/link.ts";
+import type { Peer } from "../core/peer.ts";
+
+export const CHECK = 3_000; // ms between two checks
+const SILENT_CHECKS = 5; // so 9 s are left for the way there and back, for lost packets and busy machines
+
+export class Heartbeat implements Pulse {
+  private readonly peer: Peer;
+  private owesAnswer = false; // data came, and no frame of ours has followed it
+  private awaitsAnswer = false; // data has gone, and not a byte has come since …
+  private silentChecks = 0; // … for so many checks
+
+  constructor(peer: Peer) {
+    this.peer = peer;
+  }
+
+  sent(): void {
+    this.owesAnswer = false;
+  }
+  expect(): void {
+    this.awaitsAnswer = true;
+  }
+  heard(): void {
+    this.awaitsAnswer = false;
+    this.silentChecks = 0;
+  }
+  owe(): void {
+    this.owesAnswer = true;
+  }
+
+  /** Called every CHECK ms, be the peer closed or not. */
+  check(): void {
+    const { peer } = this;
+    if (this.owesAnswer) peer.sendControl(Control.keepalive);
+    if (!peer.keys || !this.awaitsAnswer || ++this.silentChecks !== SILENT_CHECKS) return;
+    const silence = ((SILENT_CHECKS - 1) * CHECK) / 1000; // s
+    peer.close(`it has not answered for ${silence} s: its program hangs, or its machine is gone`);
+  }
+}

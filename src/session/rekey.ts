@@ -1,0 +1,84 @@
+/**
+ * Fresh keys while a session lasts: a second handshake, inside the sealed frames of the first. Whoever gets hold of a key can read
+ * two minutes with it, and no nonce counter comes near its end. TCP keeps frames in order, so each end changes a key between two
+ * frames: none is lost, and none could be meant for either key.
+ *
+ *   client                                                server
+ *   rekey, message 1  ──────────────────────────────────▶
+ *                     ◀──────────────────────────────────  rekey, message 2: its last frame under the old key
+ *   switch: our last frame under the old key  ──────────▶
+ */
+import { BrokenStream } from "../base/failure.ts";
+import { Control } from "../core/frame.ts";
+import { Handshake, REKEY_PROLOGUE } from "./handshake.ts";
+import { trace } from "../base/trace.ts";
+import type { Peer } from "../core/peer.ts";
+
+/**
+ * A key seals no more than about 64 GiB. TLS 1.3 counts 2^24.5 records of 16 KiB, six times as much, as safe for AES-GCM (RFC 8446,
+ * section 5.5); at 6 Gbit/s the two minutes are over first.
+ */
+const BYTES = 2 ** 36;
+const MAX_OVERDUE = 60; // s that fresh keys may come late: WireGuard's REJECT_AFTER_TIME less REKEY_AFTER_TIME
+const PAUSE = 900; // ms between two rekeys that the server answers: a client waits at least a second after each
+const NOTHING = Buffer.alloc(0);
+
+/** The client's side: asks for fresh keys when the session's are `seconds` old, or have sealed enough. */
+export function keepFresh(peer: Peer, secret: Buffer, seconds: number): void {
+  const keys = peer.keys!; // its handshake made some
+  let age = 0; // of the keys, s
+  let overdue = 0; // s
+  let handshake: Handshake | undefined; // its message 1 is on its way
+  const clock = setInterval(() => {
+    if (peer.closed) return clearInterval(clock);
+    const due = ++age >= seconds || Math.max(keys.sealer.bytes, keys.opener.bytes) >= BYTES;
+    if (!due) return;
+    if (overdue++ === MAX_OVERDUE) return peer.close(`no fresh keys within ${MAX_OVERDUE} s: it does not answer, or takes no bytes from us`);
+    if (handshake) return;
+    const next = new Handshake("client", secret, REKEY_PROLOGUE);
+    if (!peer.sendControl(Control.rekey, next.write(NOTHING))) return;
+    handshake = next;
+    peer.pulse.expect(); // a server from which nothing comes is left sooner
+  }, 1000).unref();
+
+  peer.onRekey = (word, message) => {
+    if (word !== Control.rekey || !handshake) throw new BrokenStream("a rekey that we did not ask for");
+    handshake.read(message);
+    const { send, receive } = handshake.split();
+    keys.receiveWith(receive);
+    must(peer.sendControl(Control.switch));
+    keys.sendWith(send);
+    handshake = undefined;
+    age = overdue = 0;
+    clock.refresh();
+    trace.note(`fresh keys with ${peer.link.remote}: nonces count from 0 again`);
+  };
+}
+
+/** The server's side. A peer that asks too often, or out of turn, breaks its stream. */
+export function answerRekeys(peer: Peer, secret: Buffer): void {
+  const keys = peer.keys!;
+  let next: Buffer | undefined; // the client's key from its `switch` on
+  let earliest = 0; // performance.now()
+
+  peer.onRekey = (word, message) => {
+    if (word === Control.switch && next) {
+      keys.receiveWith(next);
+      next = undefined;
+      return trace.note(`fresh keys with ${peer.link.remote}: nonces count from 0 again`);
+    }
+    if (word === Control.switch || next) throw new BrokenStream("a rekey out of turn");
+    if (performance.now() < earliest) throw new BrokenStream("it asks for fresh keys more than once a second");
+    earliest = performance.now() + PAUSE;
+    const handshake = new Handshake("server", secret, REKEY_PROLOGUE);
+    handshake.read(message);
+    must(peer.sendControl(Control.rekey, handshake.write(NOTHING)));
+    const { send, receive } = handshake.split();
+    keys.sendWith(send);
+    next = receive;
+  };
+}
+
+function must(sent: boolean): void {
+  if (!sent) throw new BrokenStream("no room for a rekey: it takes no bytes from us");
+}

@@ -1,0 +1,70 @@
+/**
+ * What every transport does: a client dials a server, a server answers callers. The handshake's two messages go this way
+ * first. Then the connection becomes a Link, which carries the session's frames.
+ */
+import { errnoName } from "../base/libc.ts";
+import type { Link, Receiver } from "../core/link.ts";
+
+/** Opened while we are root, before --user takes that away: some transports need it for their socket. */
+export interface Transport {
+  /** @param listen the server's own address, "*" for all; a client has none. Errors: a Failure */
+  open(options: { listen?: string; port: number; handshake: boolean }): Port;
+}
+
+export interface Port {
+  /**
+   * Client: sends message 1 to a server, and waits for message 2. Without a handshake there is neither.
+   * Errors: Unreachable; BrokenStream if the server's answer makes no sense.
+   */
+  dial(address: string, ms: number, message1?: Buffer): Promise<Answer>;
+  /** Server: from now on, callers are heard. */
+  serve(server: Answering): void;
+  end(): void;
+}
+
+/** There is no way to that address, or nobody listens there. */
+export class Unreachable extends Error {
+  readonly remote: string;
+  readonly errno: number; // negative
+
+  constructor(remote: string, errno: number) {
+    super(`${remote}: ${errnoName(errno)}`);
+    this.remote = remote;
+    this.errno = errno;
+  }
+}
+
+/** A server that has answered our message 1. */
+export interface Answer {
+  readonly remote: string;
+  readonly message2: Buffer;
+  /** Makes it a session's link. Else: hangUp(). */
+  attach<R extends Receiver>(make: (link: Link) => R): R;
+  hangUp(): void;
+}
+
+/** A client that has sent its message 1. The server must attach() or refuse() it at once. */
+export interface Caller {
+  readonly address: string;
+  readonly remote: string;
+  readonly stranger: Stranger;
+  /** Sends message 2, if there is a handshake, and makes it a session's link. */
+  attach<R extends Receiver>(message2: Buffer | undefined, make: (link: Link) => R): R;
+  /** Sends that, and no more. */
+  refuse(message2: Buffer): void;
+}
+
+/** Somebody who costs us something, and has not proven to have the secret: see limits.ts. */
+export interface Stranger {
+  /** It has gone, or we have given it up, before it was a caller. */
+  lost(reason: string): void;
+}
+
+/** The server, as its transport knows it. */
+export interface Answering {
+  /** May somebody from there begin a handshake? `end` ends it, if it must make room for another one. */
+  arrives(address: string, remote: string, end: () => void): Stranger | undefined;
+  hears(caller: Caller, message1: Buffer): void;
+  /** One that was lost before it arrived. */
+  missed(remote: string, reason: string): void;
+}
