@@ -98,7 +98,7 @@ export function parse<Table extends Record<string, Option<unknown>>>(args: strin
     throw usage((error as Error).message.split(/\. |\n/)[0]!, "--help");
   }
   if (given.values.help) leave(`Usage: npx tsx ${usageLine} [options]\n\n${names.map((name) => helpLine(name, table[name]!)).join("\n")}`);
-  if (given.values.version) leave(`simple-vpn ${JSON.parse(readFileSync(new URL("../package.json", import.meta.url), "utf8")).version}`);
+  if (given.values.version) leave(`simple-vpn ${JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")).version}`);
   const values: Record<string, unknown[]> = {};
   for (const name of names) {
     const { initial, read } = table[name]!;

@@ -93,7 +93,7 @@ export function program(main: () => void | Promise<void>): void {
 
 /** Throws a Failure where Node.js is older than package.json allows. */
 function checkNode(): void {
-  const { engines } = JSON.parse(readFileSync(new URL("../package.json", import.meta.url), "utf8"));
+  const { engines } = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8"));
   const needed: string = engines.node.replace(">=", "");
   const { node } = process.versions;
   if (needed.localeCompare(node, "en", { numeric: true }) <= 0) return;

@@ -100,7 +100,7 @@ test("thousands of handshakes end, however often memory is collected meanwhile: 
     }
     console.log("done");`;
   const args = ["--max-semi-space-size=1", "--import", "tsx", "--input-type=module", "-e", script];
-  const { stdout, stderr } = spawnSync(process.execPath, args, { cwd: new URL("..", import.meta.url), encoding: "utf8", timeout: 30_000, killSignal: "SIGKILL" });
+  const { stdout, stderr } = spawnSync(process.execPath, args, { cwd: new URL("../..", import.meta.url), encoding: "utf8", timeout: 30_000, killSignal: "SIGKILL" });
   assert.equal(stdout, "done\n", `it hung, or failed: ${stderr}`);
 });
 

@@ -36,8 +36,11 @@ interface Miss {
 /** Is `name` the name of a function, method, class or constant of ours? */
 const isOurs = (name: string) => new RegExp(`(function\\*?|const|class|let|get|set|private|static|async|readonly) ${name}\\b|^  ${name}(<.*?>)?\\(|\\b${name}: ?[({]|\\b${name}\\(.*\\{$`, "m").test(ALL);
 
-/** A cited path, as it is or below src/ or src/lab/. */
-const isFile = (path: string, document: string) => ["", "src", "src/lab", dirname(document)].some((folder) => existsSync(join(ROOT, folder, path)));
+const FILES = list("src", "");
+
+/** A cited path, as it is, beside the document, or the end of one in src/. */
+const isFile = (path: string, document: string) =>
+  ["", dirname(document)].some((folder) => existsSync(join(ROOT, folder, path))) || FILES.some((file) => file.endsWith(`/${path}`));
 
 /** What is wrong with one piece of `inline code`; undefined if nothing is. */
 function wrongCode(code: string, document: string): string | undefined {

@@ -8,7 +8,7 @@ import { readdirSync } from "node:fs";
 import { Failure } from "../../base/failure.ts";
 import { CLIENT, option, parse, whole } from "../../host/options.ts";
 import { program } from "../../host/program.ts";
-import { random, SEED } from "../tests/peers.ts";
+import { SEED } from "../tests/peers.ts";
 import { type Parser, PARSERS } from "./parsers.ts";
 import { Random } from "./random.ts";
 

@@ -112,7 +112,7 @@ test("colour: --color or --no-color, then FORCE_COLOR, then NO_COLOR, then the t
 });
 
 test("all programs take --no-color and --color", () => {
-  for (const name of ["client", "server", "lab/doctor", "lab/bench", "lab/soak", "lab/fuzz"]) {
+  for (const name of ["client", "server", "lab/doctor/doctor", "lab/bench/bench", "lab/soak/soak", "lab/fuzz/fuzz"]) {
     const { status, stdout } = runProgram(name, ["--no-color", "--help"]);
     assert.equal(status, 0, name);
     assert.match(stdout, /^Usage/);

@@ -52,7 +52,7 @@ labTest("spaces, umlauts, percent signs in the folders of the checkout, of node 
   for (const one of [bin, TMPDIR]) mkdirSync(one, { recursive: true });
   const env = { ...process.env, TMPDIR, SIMPLE_VPN_LAB: TMPDIR, SIMPLE_VPN_SECRET: "5e".repeat(32) };
   const script = `lab() { "$0" --import tsx src/lab/$1.ts $2; }
-    cp "${process.execPath}" "$0" && copy "$1" && lab demo && five lab terminal`;
+    cp "${process.execPath}" "$0" && copy "$1" && lab walk/demo && five lab terminals/terminal`;
   const { status, stdout, stderr } = shell(script, [join(bin, "node"), checkout], env);
   assert.equal(status, 0, stdout + stderr);
   assert.match(stdout, /All pings answered/);

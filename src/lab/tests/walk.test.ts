@@ -48,7 +48,7 @@ function asNobody(mode: string, program: string) {
   const home = mkdtempSync(join(tmpdir(), "simple-vpn-user-"));
   chmodSync(home, 0o777);
   const script = `mount -t tmpfs tmpfs /dev/net && mknod -m ${mode} /dev/net/tun c 10 200 && cp -r package.json src node_modules walkthrough.md ${home} && cd ${home} &&
-    exec setpriv --reuid 65534 --regid 65534 --clear-groups env HOME=${home} TMPDIR=${home} ${process.execPath} --import tsx src/lab/${program}.ts`;
+    exec setpriv --reuid 65534 --regid 65534 --clear-groups env HOME=${home} TMPDIR=${home} ${process.execPath} --import tsx src/lab/walk/${program}.ts`;
   const done = spawnSync("unshare", ["--mount", "sh", "-c", script], { cwd: ROOT, encoding: "utf8", timeout: 60_000 });
   rmSync(home, { recursive: true, force: true });
   return done;

@@ -64,7 +64,7 @@ export function svg(evidence: Evidence[]): string {
 
 /** What walkthrough.md says about each step. */
 function sections(): string {
-  const text = readFileSync(new URL("../../walkthrough.md", import.meta.url), "utf8");
+  const text = readFileSync(new URL("../../../walkthrough.md", import.meta.url), "utf8");
   const section = (anchor: string) => new RegExp(`<a id="${anchor}"></a>\n([^]*?)\n(<a id=|## )`).exec(text)?.[1] ?? "";
   return WALK.map(({ id }) => `<article id="${anchorOf(id)}">${markdown(section(anchorOf(id)))}</article>`).join("\n");
 }

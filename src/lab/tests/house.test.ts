@@ -1,0 +1,62 @@
+/** The house: which folder may import which, that no imports go in a circle, and that the lesson stays short. */
+import assert from "node:assert/strict";
+import { readdirSync, readFileSync } from "node:fs";
+import { join, normalize } from "node:path";
+import { test } from "node:test";
+import { ROOT } from "../lab.ts";
+
+const SRC = join(ROOT, "src");
+const BELOW: Record<string, string[]> = {
+  base: [],
+  core: ["base"],
+  session: ["core", "base"],
+  transport: ["core", "base"],
+  host: ["core", "base"],
+  client: ["session", "transport", "host", "core", "base"],
+  server: ["session", "transport", "host", "core", "base"],
+  "client.ts": ["client", "session", "transport", "host", "core", "base"],
+  "server.ts": ["server", "session", "transport", "host", "core", "base"],
+  lab: ["client", "server", "session", "transport", "host", "core", "base"],
+};
+const LESSON = ["client.ts", "server.ts", "base/libc.ts", "core/"];
+const LONGEST_LESSON = 1200; // lines, comments included
+
+const all = readdirSync(SRC, { recursive: true, encoding: "utf8" }).filter((file) => file.endsWith(".ts"));
+const sources = all.filter((file) => !file.endsWith(".test.ts"));
+const text = (file: string) => readFileSync(join(SRC, file), "utf8");
+
+/** What each file imports of ours, types included. */
+const IMPORTS = new Map(
+  sources.map((file) => {
+    const found = text(file).matchAll(/^(?:import|export) [^;]*?from "(\.[^"]+)"/gms);
+    return [file, [...found].map(([, path]) => normalize(join(file, "..", path!)))];
+  }),
+);
+
+test("every file imports from its own folder, and from those below it", () => {
+  const folderOf = (file: string) => file.split("/")[0]!;
+  const wrong = [...IMPORTS].flatMap(([file, imports]) => {
+    const from = folderOf(file);
+    const allowed = [from, ...BELOW[from]!];
+    return imports.filter((one) => !allowed.includes(folderOf(one))).map((one) => `${file} imports ${one}`);
+  });
+  assert.deepEqual(wrong, []);
+});
+
+test("no imports go in a circle", () => {
+  const done = new Set<string>();
+  const visit = (file: string, path: string[]): void => {
+    assert.ok(!path.includes(file), `a circle: ${[...path, file].join(" → ")}`);
+    if (done.has(file)) return;
+    for (const next of IMPORTS.get(file) ?? []) visit(next, [...path, file]);
+    done.add(file);
+  };
+  for (const file of sources) visit(file, []);
+});
+
+test(`the lesson, ${LESSON.join(", ")}, has at most ${LONGEST_LESSON} lines`, () => {
+  const lesson = sources.filter((file) => LESSON.some((start) => file.startsWith(start)));
+  const lines = lesson.map((file) => text(file).split("\n").length - 1);
+  const sum = lines.reduce((a, b) => a + b);
+  assert.ok(sum <= LONGEST_LESSON, `${sum} lines: ${lesson.map((file, i) => `${file} ${lines[i]}`).join(", ")}`);
+});
