@@ -37,13 +37,16 @@ program(async () => {
     const lost = new Promise<string>((resolve) => (lose = resolve));
     // The loop: two fds, each with what to do when it is ready. The link's is watched in tcp.ts, in the same way.
     let tunWatch: Watch | undefined;
-    const peer = session.attach((link) => new Peer(link, tun, [UP, DOWN], keys, {
-      onBacklog: (waiting) => tunWatch?.want(!waiting, false), // let packets wait in tun0, where the kernel counts drops
-      onClose(reason) {
-        tunWatch?.stop(); // tun0 stays open, and its queue waits
-        lose(reason);
-      },
-    }));
+    const peer = session.attach(
+      (link) =>
+        new Peer(link, tun, [UP, DOWN], keys, {
+          onBacklog: (waiting) => tunWatch?.want(!waiting, false), // let packets wait in tun0, where the kernel counts drops
+          onClose(reason) {
+            tunWatch?.stop(); // tun0 stays open, and its queue waits
+            lose(reason);
+          },
+        }),
+    );
     session.peer = peer;
     session.pulse = peer.pulse = new Heartbeat(peer);
     if (secret) keepFresh(peer, secret, options.rekey);

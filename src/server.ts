@@ -46,7 +46,9 @@ program(async () => {
   transport.serve(clients);
   setup.dropRoot(options.user);
   const addresses = innerAddresses(gateway, subnet.prefix, subnet6).join(" and ");
-  trace.note(`listening on ${endpoint(listen, port)}: this end of the tunnel is ${addresses}, MTU ${mtu}${toDo}`);
+  trace.note(
+    `listening on ${endpoint(listen, port)}: this end of the tunnel is ${addresses}, MTU ${mtu}${toDo}`,
+  );
 
   // The loop: this fd, and the listener's and the clients', which tcp.ts watches in the same way.
   watch(tun.fd, {

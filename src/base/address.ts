@@ -33,14 +33,21 @@ export function parseCidr(text: string): Cidr | undefined {
 export function parseIPv6(text: unknown): Buffer | undefined {
   if (typeof text !== "string" || !isIPv6(text)) return undefined;
   const short = new URL(`http://[${text.replace(/%.*/, "")}]`).hostname.slice(1, -1); // no dotted part any more
-  const [left, right] = short.split("::").map((part) => part.split(":").filter(Boolean)) as [string[], string[]?];
-  const groups = right ? [...left, ...Array<string>(8 - left.length - right.length).fill("0"), ...right] : left;
+  const [left, right] = short.split("::").map((part) => part.split(":").filter(Boolean)) as [
+    string[],
+    string[]?,
+  ];
+  const groups = right
+    ? [...left, ...Array<string>(8 - left.length - right.length).fill("0"), ...right]
+    : left;
   return Buffer.from(groups.map((group) => group.padStart(4, "0")).join(""), "hex");
 }
 
 /** The 16 bytes at `at` as RFC 5952 writes them: "fd56:504e::a08:2". */
 export function formatIPv6(bytes: Buffer, at = 0): string {
-  return new URL(`http://[${bytes.toString("hex", at, at + 16).replace(/(....)(?=.)/g, "$1:")}]`).hostname.slice(1, -1);
+  return new URL(
+    `http://[${bytes.toString("hex", at, at + 16).replace(/(....)(?=.)/g, "$1:")}]`,
+  ).hostname.slice(1, -1);
 }
 
 /** "2001:db8::/32" → the same as RFC 5952 writes it, and its parts; undefined if it is not ADDRESS/PREFIX, or has host bits set. */
@@ -48,7 +55,8 @@ export function parseBlock6(text: string): { text: string; address: Buffer; pref
   const [, host, bits] = /^([\da-f:.]+)\/(\d{1,3})$/i.exec(text) ?? [];
   const address = parseIPv6(host);
   const prefix = Number(bits);
-  if (!address || prefix > 128 || BigInt.asUintN(128 - prefix, BigInt(`0x${address.toString("hex")}`)) !== 0n) return undefined;
+  if (!address || prefix > 128 || BigInt.asUintN(128 - prefix, BigInt(`0x${address.toString("hex")}`)) !== 0n)
+    return undefined;
   return { text: `${formatIPv6(address)}/${prefix}`, address, prefix };
 }
 
@@ -61,7 +69,9 @@ export type Prefix96 = readonly [number, number, number];
 /** "fd56:504e::/96" → [0xfd56504e, 0, 0]; undefined if it is no IPv6 block of that size. */
 export function parsePrefix96(text: unknown): Prefix96 | undefined {
   const block = typeof text === "string" ? parseBlock6(text) : undefined;
-  return block?.prefix === 96 ? [block.address.readUInt32BE(0), block.address.readUInt32BE(4), block.address.readUInt32BE(8)] : undefined;
+  return block?.prefix === 96
+    ? [block.address.readUInt32BE(0), block.address.readUInt32BE(4), block.address.readUInt32BE(8)]
+    : undefined;
 }
 
 /** The IPv6 address that goes with the inner IPv4 address 0x0a080002: "fd56:504e::a08:2". With 0, the block's first one. */

@@ -9,6 +9,10 @@ export class Counter {
 
 /** "sent 3 packets (252 bytes) in 2 frames": since `before`. */
 export function rates(now: Counter, before: Counter, verb: string): string {
-  const [packets, frames, bytes] = [now.packets - before.packets, now.frames - before.frames, now.bytes - before.bytes];
+  const [packets, frames, bytes] = [
+    now.packets - before.packets,
+    now.frames - before.frames,
+    now.bytes - before.bytes,
+  ];
   return `${verb} ${packets} packets (${bytes < 1e5 ? `${bytes} bytes` : `${(bytes / 1e6).toFixed(1)} MB`}) in ${frames} frames`;
 }

@@ -45,7 +45,8 @@ export class Memory {
 
   /** C checks no bounds: this does. Throws RangeError unless `count` bytes from `at` on are inside. */
   check(at: number, count: number): void {
-    if (at < 0 || count < 0 || at + count > this.bytes.length) throw new RangeError(`bytes ${at} to ${at + count} of ${this.bytes.length}`);
+    if (at < 0 || count < 0 || at + count > this.bytes.length)
+      throw new RangeError(`bytes ${at} to ${at + count} of ${this.bytes.length}`);
   }
 }
 
@@ -78,7 +79,18 @@ export function errnoName(errno: number): string {
 }
 
 // errno.h, by name (numbers differ between machines; Node knows this one's)
-export const { EACCES, EADDRINUSE, EADDRNOTAVAIL, EAFNOSUPPORT, EAGAIN, EBUSY, ECONNREFUSED, EINPROGRESS, EINVAL, EIO } = constants.errno;
+export const {
+  EACCES,
+  EADDRINUSE,
+  EADDRNOTAVAIL,
+  EAFNOSUPPORT,
+  EAGAIN,
+  EBUSY,
+  ECONNREFUSED,
+  EINPROGRESS,
+  EINVAL,
+  EIO,
+} = constants.errno;
 export const { EMFILE, ENFILE, ENOBUFS, ENODEV, ENOENT, ENOMEM, ENXIO, EPERM, ETIMEDOUT } = constants.errno;
 
 // fcntl.h

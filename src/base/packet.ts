@@ -14,10 +14,19 @@ export function ipVersion(bytes: Buffer, at: number, length: number): 4 | 6 | 0 
  * Who sent the packet at `at`, and to whom, as the number of an inner IPv4 address; 0 if that is none of the tunnel's: an IPv6 address
  * outside `subnet6`, or no IP packet. Signed, since V8 allocates for numbers of 2^31 and more (from 128.0.0.0 on). Source and destination stand at bytes 12 and 16 of an IPv4 header, 8 and 24 of an IPv6 header.
  */
-export const innerSource = (bytes: Buffer, at: number, length: number, subnet6: Prefix96 | undefined) => innerAddress(bytes, at, length, subnet6, 12, 8);
-export const innerDestination = (bytes: Buffer, at: number, length: number, subnet6: Prefix96 | undefined) => innerAddress(bytes, at, length, subnet6, 16, 24);
+export const innerSource = (bytes: Buffer, at: number, length: number, subnet6: Prefix96 | undefined) =>
+  innerAddress(bytes, at, length, subnet6, 12, 8);
+export const innerDestination = (bytes: Buffer, at: number, length: number, subnet6: Prefix96 | undefined) =>
+  innerAddress(bytes, at, length, subnet6, 16, 24);
 
-function innerAddress(bytes: Buffer, at: number, length: number, subnet6: Prefix96 | undefined, offset4: number, offset6: number): number {
+function innerAddress(
+  bytes: Buffer,
+  at: number,
+  length: number,
+  subnet6: Prefix96 | undefined,
+  offset4: number,
+  offset6: number,
+): number {
   const version = ipVersion(bytes, at, length);
   if (version === 4) return bytes.readInt32BE(at + offset4);
   if (version === 0 || subnet6 === undefined) return 0;
@@ -25,13 +34,38 @@ function innerAddress(bytes: Buffer, at: number, length: number, subnet6: Prefix
   return bytes.readInt32BE(at + offset6 + 12);
 }
 
-const ICMP_TYPES: Record<number, string> = { 0: "echo reply", 3: "destination unreachable", 8: "echo request", 11: "time exceeded" };
-const ICMP6_TYPES: Record<number, string> = {
-  1: "destination unreachable", 2: "packet too big", 3: "time exceeded", 4: "parameter problem", 128: "echo request", 129: "echo reply",
-  130: "multicast listener query", 131: "multicast listener report", 132: "multicast listener done", 133: "router solicitation", 134: "router advertisement",
-  135: "neighbour solicitation", 136: "neighbour advertisement", 137: "redirect", 143: "multicast listener report",
+const ICMP_TYPES: Record<number, string> = {
+  0: "echo reply",
+  3: "destination unreachable",
+  8: "echo request",
+  11: "time exceeded",
 };
-const EXTENSIONS: Record<number, string> = { 0: "hop-by-hop options", 43: "routing header", 44: "fragment", 50: "ESP", 51: "AH", 59: "nothing", 60: "destination options" };
+const ICMP6_TYPES: Record<number, string> = {
+  1: "destination unreachable",
+  2: "packet too big",
+  3: "time exceeded",
+  4: "parameter problem",
+  128: "echo request",
+  129: "echo reply",
+  130: "multicast listener query",
+  131: "multicast listener report",
+  132: "multicast listener done",
+  133: "router solicitation",
+  134: "router advertisement",
+  135: "neighbour solicitation",
+  136: "neighbour advertisement",
+  137: "redirect",
+  143: "multicast listener report",
+};
+const EXTENSIONS: Record<number, string> = {
+  0: "hop-by-hop options",
+  43: "routing header",
+  44: "fragment",
+  50: "ESP",
+  51: "AH",
+  59: "nothing",
+  60: "destination options",
+};
 const TCP_FLAGS = ["FIN", "SYN", "RST", "PSH", "ACK"]; // bits 0–4 of byte 13
 
 /**
@@ -59,7 +93,9 @@ function payload(bytes: Buffer, protocol: number, at: number, end: number): stri
   if ((protocol === 1 || protocol === 58) && has(8)) {
     const type = bytes[at]!;
     const name = (protocol === 1 ? ICMP_TYPES : ICMP6_TYPES)[type] ?? `type ${type}`;
-    const echo = name.startsWith("echo") ? ` id ${bytes.readUInt16BE(at + 4)} seq ${bytes.readUInt16BE(at + 6)}` : "";
+    const echo = name.startsWith("echo")
+      ? ` id ${bytes.readUInt16BE(at + 4)} seq ${bytes.readUInt16BE(at + 6)}`
+      : "";
     return `${protocol === 1 ? "ICMP" : "ICMPv6"} ${name}${echo}`;
   }
   if (protocol === 6 && has(20)) {

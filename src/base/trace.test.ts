@@ -13,8 +13,38 @@ const FILE = join(mkdtempSync(join(tmpdir(), "simple-vpn-trace-")), "trace");
 const events = () => readFileSync(FILE, "utf8").trim().split("\n").map(decode);
 
 test("UP and DOWN name each step once, in the order of the walk", () => {
-  assert.deepEqual(STAGES.map((stage) => UP[stage]), ["5", "6.read", "6.xor", "6.seal", "6.frame", "6.write", "8.read", "8.deframe", "8.open", "8.xor", "8.write"]);
-  assert.deepEqual(STAGES.map((stage) => DOWN[stage]), ["R3.wake", "R3.read", "R4.xor", "R4.seal", "R4.frame", "R4.write", "R5.read", "R5.deframe", "R6.open", "R6.xor", "R6.write"]);
+  assert.deepEqual(
+    STAGES.map((stage) => UP[stage]),
+    [
+      "5",
+      "6.read",
+      "6.xor",
+      "6.seal",
+      "6.frame",
+      "6.write",
+      "8.read",
+      "8.deframe",
+      "8.open",
+      "8.xor",
+      "8.write",
+    ],
+  );
+  assert.deepEqual(
+    STAGES.map((stage) => DOWN[stage]),
+    [
+      "R3.wake",
+      "R3.read",
+      "R4.xor",
+      "R4.seal",
+      "R4.frame",
+      "R4.write",
+      "R5.read",
+      "R5.deframe",
+      "R6.open",
+      "R6.xor",
+      "R6.write",
+    ],
+  );
 });
 
 test("the trace file holds what was recorded; a flood folds into summary lines, and unfolds when it is quiet", async () => {
@@ -30,15 +60,22 @@ test("the trace file holds what was recorded; a flood folds into summary lines, 
   }
   memory.bytes.fill(0); // what is recorded must not change with the memory
   assert.equal(shown, 20, "a person's traffic is shown, a flood is not");
-  for (const end = Date.now() + 5000; !trace.mayShow(); await sleep(20)) assert.ok(Date.now() < end, "it unfolds");
+  for (const end = Date.now() + 5000; !trace.mayShow(); await sleep(20))
+    assert.ok(Date.now() < end, "it unfolds");
   trace.drop("test", "from someone", memory, 0, 84);
   trace.stop();
 
   const all = events();
   const first = all[0]!;
-  assert.deepEqual([first.host, first.step, first.id, first.bytes, first.hex.slice(0, 8)], ["client", "6.read", "up0.0", 84, "45000054"]);
+  assert.deepEqual(
+    [first.host, first.step, first.id, first.bytes, first.hex.slice(0, 8)],
+    ["client", "6.read", "up0.0", 84, "45000054"],
+  );
   assert.match(first.text, /read 84 bytes: 0\.0\.0\.0 → 0\.0\.0\.0 IP protocol 0|read 84 bytes: /);
-  assert.ok(all.every(({ time }, i) => i === 0 || time >= all[i - 1]!.time), "in time order");
+  assert.ok(
+    all.every(({ time }, i) => i === 0 || time >= all[i - 1]!.time),
+    "in time order",
+  );
   assert.equal(all.filter(({ step }) => step === "6.read").length, 20);
   assert.match(all.find(({ step }) => step === "summary")!.text, /sent 100 packets/);
   assert.match(all.find(({ step }) => step === "drop")!.text, /test \(from someone\)/);

@@ -44,7 +44,10 @@ class Trace {
     try {
       if (file !== undefined) this.file = openSync(file, "w", 0o600); // it shows plaintext
     } catch (error) {
-      throw new Failure(`Cannot write the trace file ${file}: ${(error as NodeJS.ErrnoException).code}`, "choose another --trace-file");
+      throw new Failure(
+        `Cannot write the trace file ${file}: ${(error as NodeJS.ErrnoException).code}`,
+        "choose another --trace-file",
+      );
     }
     process.stdout.on("error", () => (this.mute = true)); // EPIPE: nobody reads what we print (client.ts | head)
     if (mode !== "off") setInterval(() => this.everySecond(), 1000).unref();
@@ -75,13 +78,39 @@ class Trace {
   }
 
   /** Records one step of a packet that is shown. The bytes are copied now; all else waits until the packet has gone on. */
-  step(step: Step, id: string, bytes: number, text: string, memory?: Memory, from = 0, time = this.now()): void {
-    this.record({ time, host: this.host, step, id, bytes, text, first: copy(memory, from, bytes), packet: false });
+  step(
+    step: Step,
+    id: string,
+    bytes: number,
+    text: string,
+    memory?: Memory,
+    from = 0,
+    time = this.now(),
+  ): void {
+    this.record({
+      time,
+      host: this.host,
+      step,
+      id,
+      bytes,
+      text,
+      first: copy(memory, from, bytes),
+      packet: false,
+    });
   }
 
   /** The same for a step whose bytes are a plain IP packet: its description is added to the text. */
   packet(step: Step, id: string, bytes: number, text: string, memory: Memory, from: number): void {
-    this.record({ time: this.now(), host: this.host, step, id, bytes, text, first: copy(memory, from, bytes), packet: true });
+    this.record({
+      time: this.now(),
+      host: this.host,
+      step,
+      id,
+      bytes,
+      text,
+      first: copy(memory, from, bytes),
+      packet: true,
+    });
   }
 
   /** Counts a packet that goes no further, and shows it while packets are shown. `reason`: one of few; `remote`: the peer whose it is. */
@@ -89,7 +118,16 @@ class Trace {
     this.drops.set(reason, (this.drops.get(reason) ?? 0) + 1);
     if (!this.mayShow()) return;
     const text = remote ? `${reason} (${remote})` : reason;
-    this.record({ time: this.now(), host: this.host, step: "drop", id: "", bytes, text, first: copy(memory, from, bytes), packet: true });
+    this.record({
+      time: this.now(),
+      host: this.host,
+      step: "drop",
+      id: "",
+      bytes,
+      text,
+      first: copy(memory, from, bytes),
+      packet: true,
+    });
   }
 
   /** Something the user should know, whatever the trace mode. */
@@ -98,13 +136,24 @@ class Trace {
   }
 
   private say(step: "note" | "summary", text: string): void {
-    this.record({ time: this.now(), host: this.host, step, id: "", bytes: 0, text, first: undefined, packet: false });
+    this.record({
+      time: this.now(),
+      host: this.host,
+      step,
+      id: "",
+      bytes: 0,
+      text,
+      first: undefined,
+      packet: false,
+    });
   }
 
   /** Prints what is pending and the totals; closes the trace file. */
   stop(): void {
     if (this.sent.packets + this.received.packets + this.dropped > 0)
-      this.note(`in all: ${rates(this.sent, new Counter(), "sent")}, ${rates(this.received, new Counter(), "received")}${this.dropReasons()}`);
+      this.note(
+        `in all: ${rates(this.sent, new Counter(), "sent")}, ${rates(this.received, new Counter(), "received")}${this.dropReasons()}`,
+      );
     this.print();
     if (this.file !== undefined) closeSync(this.file);
     this.file = undefined;
@@ -135,13 +184,16 @@ class Trace {
       writeSync(this.file, events.map((event) => `${encode(event)}\n`).join(""));
     } catch (error) {
       this.file = undefined; // a full disk is no reason to end the tunnel
-      this.note(chalk.red(`the trace file cannot be written any more: ${(error as NodeJS.ErrnoException).code}`));
+      this.note(
+        chalk.red(`the trace file cannot be written any more: ${(error as NodeJS.ErrnoException).code}`),
+      );
     }
   }
 
   private everySecond(): void {
     const { sent, received, dropped, last } = this;
-    const packets = sent.packets - last.sent.packets + received.packets - last.received.packets + dropped - last.drops;
+    const packets =
+      sent.packets - last.sent.packets + received.packets - last.received.packets + dropped - last.drops;
     if (this.folded && packets > 0) {
       const text = `${rates(sent, last.sent, "sent")}, ${rates(received, last.received, "received")}, dropped ${dropped - last.drops}`;
       this.say("summary", text);
@@ -152,7 +204,9 @@ class Trace {
   }
 }
 
-export const XOR_WARNING = chalk.red.bold("--cipher xor is NOT SECURE: anyone on the way can read and change every packet. For lesson one only.");
+export const XOR_WARNING = chalk.red.bold(
+  "--cipher xor is NOT SECURE: anyone on the way can read and change every packet. For lesson one only.",
+);
 
 /** This program's trace. */
 export const trace = new Trace();
@@ -184,7 +238,14 @@ export class Steps {
     trace.step(this.walk.seal, this.id, size, text, memory, at);
   }
   frame(memory: Memory, at: number, size: number, header: number): void {
-    trace.step(this.walk.frame, this.id, size, `header of ${header} bytes in front: ${size} bytes`, memory, at);
+    trace.step(
+      this.walk.frame,
+      this.id,
+      size,
+      `header of ${header} bytes in front: ${size} bytes`,
+      memory,
+      at,
+    );
   }
   write(memory: Memory, at: number, size: number, remote: string, time: bigint): void {
     trace.step(this.walk.write, this.id, size, `wrote ${size} bytes to ${remote}`, memory, at, time);
@@ -203,7 +264,15 @@ export class Steps {
     trace.packet(this.walk.unxor, this.id, size, `${size} bytes ^ 0x42${large}`, memory, at);
   }
   inject(memory: Memory, at: number, size: number, tun: string, time: bigint): void {
-    trace.step(this.walk.inject, this.id, size, `wrote ${size} bytes to ${tun}: the kernel takes over`, memory, at, time);
+    trace.step(
+      this.walk.inject,
+      this.id,
+      size,
+      `wrote ${size} bytes to ${tun}: the kernel takes over`,
+      memory,
+      at,
+      time,
+    );
   }
 
   /** Of the packet at this place in the frame. */

@@ -26,4 +26,7 @@ export type Step = (typeof WALK)[number][1 | 2];
 /** The names of one way's steps, by stage. */
 export type Direction = { name: "up" | "down" } & Record<Stage, Step>;
 export const UP = { name: "up", ...Object.fromEntries(WALK.map(([stage, up]) => [stage, up])) } as Direction;
-export const DOWN = { name: "down", ...Object.fromEntries(WALK.map(([stage, , down]) => [stage, down])) } as Direction;
+export const DOWN = {
+  name: "down",
+  ...Object.fromEntries(WALK.map(([stage, , down]) => [stage, down])),
+} as Direction;

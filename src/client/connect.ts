@@ -45,16 +45,34 @@ const heard = ({ peer }: Session) => peer !== undefined && peer.framesReceived >
  * One try: a connection, fresh keys, and an inner address, that of the session `before` if the server still has it.
  * Errors: a Failure.
  */
-export async function openSession(options: ClientOptions, end: OwnEnd, port: Port, before?: Session, addresses?: string[]): Promise<Session> {
+export async function openSession(
+  options: ClientOptions,
+  end: OwnEnd,
+  port: Port,
+  before?: Session,
+  addresses?: string[],
+): Promise<Session> {
   const handshake = options.secret && new ClientHandshake(options.secret, before?.config);
   const prepare = async (address: string) => before && end.spare(address);
-  const answer = await reach(port, addresses ?? (await resolve(options.server)), handshake?.message1, prepare);
+  const answer = await reach(
+    port,
+    addresses ?? (await resolve(options.server)),
+    handshake?.message1,
+    prepare,
+  );
   const { remote, address, attach } = answer;
   const answered = before !== undefined && (before.answered || heard(before));
   try {
-    const given: { keys?: SessionKeys; config: ClientConfig } = handshake?.finish(answer.message2, remote) ?? { config: { ...options.address, mtu: options.mtu } };
+    const given: { keys?: SessionKeys; config: ClientConfig } = handshake?.finish(
+      answer.message2,
+      remote,
+    ) ?? { config: { ...options.address, mtu: options.mtu } };
     const mtu = Math.min(given.config.mtu, options.mtu);
-    const config = { ...given.config, mtu, subnet6: canCarryIPv6(options.tun, mtu) ? given.config.subnet6 : undefined };
+    const config = {
+      ...given.config,
+      mtu,
+      subnet6: canCarryIPv6(options.tun, mtu) ? given.config.subnet6 : undefined,
+    };
     end.check(config, address); // before we prove ourselves: a server whose session is of no use to us keeps our address for us
     return { remote, address, attach, keys: given.keys, config, answered, useless: false, failures: 0 };
   } catch (error) {
@@ -64,7 +82,12 @@ export async function openSession(options: ClientOptions, end: OwnEnd, port: Por
 }
 
 /** Dials one address after the other, until one answers. `prepare` is called before each. Errors: a Failure. */
-export async function reach(port: Port, addresses: string[], message1?: Buffer, prepare = async (_address: string): Promise<unknown> => undefined): Promise<Answer & { address: string }> {
+export async function reach(
+  port: Port,
+  addresses: string[],
+  message1?: Buffer,
+  prepare = async (_address: string): Promise<unknown> => undefined,
+): Promise<Answer & { address: string }> {
   const failed: Unreachable[] = [];
   for (const address of addresses) {
     await prepare(address);
@@ -81,7 +104,10 @@ export async function reach(port: Port, addresses: string[], message1?: Buffer, 
   };
   const hint = failed.map(({ errno }) => hints[errno]).find(Boolean);
   const reasons = failed.map(({ message }) => message).join(", nor to ");
-  throw new Failure(`Cannot connect to ${reasons}`, hint ?? "check the address with ping, and that no firewall blocks the port");
+  throw new Failure(
+    `Cannot connect to ${reasons}`,
+    hint ?? "check the address with ping, and that no firewall blocks the port",
+  );
 }
 
 /** This machine's end of the tunnel: its addresses, what is routed into it, and the way to the server. Run, or printed to be typed. */
@@ -116,7 +142,9 @@ export class OwnEnd {
       const warning = this.check(config, address);
       if (warning) trace.note(warning);
       const toDo = await this.arrange(config, address);
-      trace.note(`connected to ${remote}: this end of the tunnel is ${before ? "now " : ""}${describe(config)}${toDo}`);
+      trace.note(
+        `connected to ${remote}: this end of the tunnel is ${before ? "now " : ""}${describe(config)}${toDo}`,
+      );
       this.setup.dropRoot(this.options.user);
     } catch (error) {
       if (!before || !(error instanceof Failure)) throw error;
@@ -136,8 +164,14 @@ export class OwnEnd {
     this.machine = await readAgain(this.options.tun, this.machine);
     const known = this.outers.includes(address);
     const toDo = await this.arrange(this.config!, address);
-    if (toDo !== undefined && known) trace.note(`this machine has other addresses now, and answers from them must not go into the tunnel${toDo}`);
-    else if (toDo !== undefined) trace.note(`the server may be at ${address} now, and the way there must not go through the tunnel${toDo}`);
+    if (toDo !== undefined && known)
+      trace.note(
+        `this machine has other addresses now, and answers from them must not go into the tunnel${toDo}`,
+      );
+    else if (toDo !== undefined)
+      trace.note(
+        `the server may be at ${address} now, and the way there must not go through the tunnel${toDo}`,
+      );
   }
 
   /** Undefined: there was nothing to do. Else what is still to be typed, or "". */
@@ -159,10 +193,14 @@ export class OwnEnd {
     const now = await this.wayTo(outer);
     const into = `dev ${options.tun}`; // as it was to an address that was not spared yet
     if (this.setup.runs && (now === into || (now !== way && way !== into)))
-      throw new Failure(`Cannot keep the way to the server: ${now === way ? "" : `it was '${way}', and `}with these routes it is '${now}'`, "leave out the --route that the server is in; 'ip rule' shows which rules of yours lead to it");
+      throw new Failure(
+        `Cannot keep the way to the server: ${now === way ? "" : `it was '${way}', and `}with these routes it is '${now}'`,
+        "leave out the --route that the server is in; 'ip rule' shows which rules of yours lead to it",
+      );
     this.config = config;
     this.outers.splice(0, Infinity, ...all);
-    const warning = some && this.setup.runs && (await strays([...insideOf(config), ...options.routes], options.tun));
+    const warning =
+      some && this.setup.runs && (await strays([...insideOf(config), ...options.routes], options.tun));
     if (warning) trace.note(warning);
     return some ? toDo : undefined;
   }
@@ -178,11 +216,18 @@ export class OwnEnd {
  * Connects again, as often as it takes. Errors: a Failure with --once, where a new try is in vain, or where it was connected but
  * never heard.
  */
-export async function reconnect(options: ClientOptions, end: OwnEnd, port: Port, before: Session, reason: string): Promise<Session> {
+export async function reconnect(
+  options: ClientOptions,
+  end: OwnEnd,
+  port: Port,
+  before: Session,
+  reason: string,
+): Promise<Session> {
   const lostAt = performance.now();
   const lost = `Lost the server ${before.remote}: ${reason}`;
   // Without a handshake, two different ciphers show only so.
-  if (!options.secret && !before.answered && !heard(before)) throw new Failure(lost, "start both ends with --cipher xor, or both without; or is the server full?");
+  if (!options.secret && !before.answered && !heard(before))
+    throw new Failure(lost, "start both ends with --cipher xor, or both without; or is the server full?");
   if (options.once) throw new Failure(lost, "start the server, then this client again");
 
   let problem = lost;
@@ -196,7 +241,11 @@ export async function reconnect(options: ClientOptions, end: OwnEnd, port: Port,
       const session = await openSession(options, end, port, before, names.addresses);
       const same = describe(session.config) === describe(before.config);
       const again = `connected again after ${seconds(performance.now() - lostAt)} s`;
-      trace.note(same ? `${again}: this end of the tunnel is still ${describe(session.config)}` : `${again}, but with another address or MTU`);
+      trace.note(
+        same
+          ? `${again}: this end of the tunnel is still ${describe(session.config)}`
+          : `${again}, but with another address or MTU`,
+      );
       return { ...session, failures: failures + 1 };
     } catch (error) {
       if (!(error instanceof Failure) || error instanceof WrongSecret) throw error;
@@ -216,4 +265,5 @@ export function backOff(failures: number, random = Math.random()): number {
 }
 
 const seconds = (ms: number) => (ms / 1000).toFixed(1);
-const describe = ({ address, prefix, mtu, subnet6 }: ClientConfig) => `${innerAddresses(address, prefix, subnet6).join(" and ")}, MTU ${mtu}`;
+const describe = ({ address, prefix, mtu, subnet6 }: ClientConfig) =>
+  `${innerAddresses(address, prefix, subnet6).join(" and ")}, MTU ${mtu}`;

@@ -15,7 +15,11 @@ test("a name server that no route can lead to is refused by the name of its opti
     ["2001:db8::53", {}, /^Cannot ask --dns 2001:db8::53 through the tunnel: it carries no IPv6$/],
     ["203.0.113.1", {}, /^Cannot route the server itself into the tunnel to it: --dns 203\.0\.113\.1$/],
     ["8.8.8.8", { routes: elsewhere }, /^Cannot ask --dns 8\.8\.8\.8 .*: this machine routes it out of wg0/],
-    ["8.8.8.8", { rules, tables }, /^Cannot ask --dns 8\.8\.8\.8 .*: table 86 has a route out of wg0 already$/],
+    [
+      "8.8.8.8",
+      { rules, tables },
+      /^Cannot ask --dns 8\.8\.8\.8 .*: table 86 has a route out of wg0 already$/,
+    ],
   ];
   for (const [dns, has, message] of cases) {
     const machine = { ...FRESH, ...has };

@@ -47,7 +47,9 @@ export function resolver(tun: string, dns: string[], machine: Machine): Change[]
 function readTarget(): { resolved: boolean; first: Change[] } {
   const path = followed(TARGET);
   const text = existsSync(path) ? readFileSync(path, "utf8") : undefined;
-  const mounts = readFileSync("/proc/self/mountinfo", "utf8").split("\n").map((line) => line.split(" "));
+  const mounts = readFileSync("/proc/self/mountinfo", "utf8")
+    .split("\n")
+    .map((line) => line.split(" "));
   const root = mounts.filter((words) => words[4] === path).at(-1)?.[3]; // proc(5): the topmost one's file
   const mounted = /\/simple-vpn-(\d+)\.resolv\.conf(\/\/deleted)?$/.exec(root ?? "")?.[1];
   const pid = mounted ?? (existsSync(COPY) ? /simple-vpn-(\d+)$/m.exec(text ?? "")?.[1] : undefined);

@@ -3,9 +3,27 @@
  */
 import { isIPv6 } from "node:net";
 import { formatIPv4 } from "../base/address.ts";
-import { addAddress, addressesOf, bringUp, type Change, type Inner, insideOf, keepInside, removal } from "../host/changes.ts";
+import {
+  addAddress,
+  addressesOf,
+  bringUp,
+  type Change,
+  type Inner,
+  insideOf,
+  keepInside,
+  removal,
+} from "../host/changes.ts";
 import { Failure } from "../base/failure.ts";
-import { contains, halvesOf, hostRoute, ipFor, type Machine, mayTake, prefixOf, selectorOf } from "../host/machine.ts";
+import {
+  contains,
+  halvesOf,
+  hostRoute,
+  ipFor,
+  type Machine,
+  mayTake,
+  prefixOf,
+  selectorOf,
+} from "../host/machine.ts";
 import type { ClientOptions } from "../host/options.ts";
 import { inItsName, resolver } from "./resolver.ts";
 
@@ -34,7 +52,12 @@ export function clientChanges(options: Routed, config: Inner, outers: string[], 
   const { tun, dns = [] } = options;
   const [address = "", address6] = addressesOf(config);
   const inside = insideOf(config);
-  const routes = [...new Set([...options.routes, ...dns.filter((one) => !inside.some((block) => contains(block, one))).map(hostRoute)])].filter((route) => !inside.includes(route)); // the address brings that one already
+  const routes = [
+    ...new Set([
+      ...options.routes,
+      ...dns.filter((one) => !inside.some((block) => contains(block, one))).map(hostRoute),
+    ]),
+  ].filter((route) => !inside.includes(route)); // the address brings that one already
   inItsName(dns, () => checkRoutes(routes, config, inside, outers));
   const tabled = routes.filter((route) => belongsInTable(route, outers, machine));
   for (const ip of ["ip", "ip -6"]) {
@@ -50,7 +73,14 @@ export function clientChanges(options: Routed, config: Inner, outers: string[], 
     ...keepInside(inside, machine),
     ...others.flatMap((route) => addRoute(route, tun, machine)),
     ...tabled.flatMap((route) => addRoute(route, tun, machine, ` table ${TABLE}`)),
-    ...["ip", "ip -6"].flatMap((ip) => rules(ip as "ip", tabled.filter((route) => ipFor(route) === ip), outers.filter((outer) => ipFor(outer) === ip && !outer.includes("%")), machine)),
+    ...["ip", "ip -6"].flatMap((ip) =>
+      rules(
+        ip as "ip",
+        tabled.filter((route) => ipFor(route) === ip),
+        outers.filter((outer) => ipFor(outer) === ip && !outer.includes("%")),
+        machine,
+      ),
+    ),
     ...resolver(tun, dns, machine),
   ];
 }
@@ -59,31 +89,47 @@ const isDefault = (route: string) => route.endsWith("/0"); // `main` has one alr
 
 /** Must this route be in TABLE? Also where a rule of the user's own could keep its packets from the main table. */
 function belongsInTable(route: string, outers: string[], machine: Machine): boolean {
-  return isDefault(route) || outers.some((outer) => contains(route, outer)) || machine.rules.some((rule) => rule.preference > BEHIND && mayTake(rule, route));
+  return (
+    isDefault(route) ||
+    outers.some((outer) => contains(route, outer)) ||
+    machine.rules.some((rule) => rule.preference > BEHIND && mayTake(rule, route))
+  );
 }
 
 /** Into a persistent TUN it may lead already: then it stays. */
 function addRoute(route: string, tun: string, machine: Machine, table = ""): Change[] {
   if (machine.tun?.routes.includes(route + table)) return [];
   const where = `${route} dev ${tun}${table}`;
-  return [{ run: `ip route add ${where}`, undo: machine.tun && `${ipFor(route)} route flush exact ${where}` }];
+  return [
+    { run: `ip route add ${where}`, undo: machine.tun && `${ipFor(route)} route flush exact ${where}` },
+  ];
 }
 
 /** The rules that lead to these routes in TABLE, all of one family: a longer prefix before a shorter one, in whichever table it is. */
 function rules(ip: "ip" | "ip -6", tabled: string[], outers: string[], machine: Machine): Change[] {
   if (tabled.length === 0) return [];
-  const add = (words: string, preference: number): Change => ({ run: `${ip} rule add ${words} pref ${preference}`, undo: `${ip} rule del ${words} pref ${preference}` });
+  const add = (words: string, preference: number): Change => ({
+    run: `${ip} rule add ${words} pref ${preference}`,
+    undo: `${ip} rule del ${words} pref ${preference}`,
+  });
   const skip = (words: string, preference: number) => add(`${words} goto ${BEHIND}`, preference);
   const left = machine.rules.filter((rule) => rule.ip === ip && isOurs(rule.preference));
-  const own = machine.held.filter(({ address, global }) => global && ipFor(address) === ip).map(({ address }) => `from ${address}`);
+  const own = machine.held
+    .filter(({ address, global }) => global && ipFor(address) === ip)
+    .map(({ address }) => `from ${address}`);
   const lengths = [...new Set(tabled.map(prefixOf))].sort((one, other) => other - one);
   const at = (length: number) => LOOKUPS + 3 * ((ip === "ip" ? 32 : 128) - length);
   return [
-    ...left.map(({ preference, text }) => ({ run: `${ip} rule del pref ${preference}`, sets: `rule ${preference} ${text}` })), // a killed client left it
+    ...left.map(({ preference, text }) => ({
+      run: `${ip} rule del pref ${preference}`,
+      sets: `rule ${preference} ${text}`,
+    })), // a killed client left it
     add("nop", BEHIND),
     ...outers.map((outer) => skip(`to ${outer}`, SPARED)),
     ...[...new Set(own)].map((words) => skip(words, OWN)),
-    ...named(ip, machine).map(({ words, to }) => skip(words, to ? at(to.includes("/") ? prefixOf(to) : prefixOf(hostRoute(to))) + 2 : OWN)),
+    ...named(ip, machine).map(({ words, to }) =>
+      skip(words, to ? at(to.includes("/") ? prefixOf(to) : prefixOf(hostRoute(to))) + 2 : OWN),
+    ),
     ...lengths.flatMap((length) => [
       add(`lookup main suppress_prefixlength ${length}`, at(length)),
       add(`lookup ${TABLE}${length > 0 ? ` suppress_prefixlength ${length - 1}` : ""}`, at(length) + 1),
@@ -99,28 +145,52 @@ const isOurs = (preference: number) => preference >= SPARED && preference <= BEH
  * tunnel is asked for by name, and comes first.
  */
 function named(ip: "ip" | "ip -6", machine: Machine): { words: string; to: string | undefined }[] {
-  const selectors = new Set(machine.rules.filter((rule) => rule.ip === ip && rule.preference > BEHIND).map(selectorOf));
-  return [...selectors].filter((words) => words !== "" && !words.includes("[")).map((words) => ({ words, to: /(?:^| )to (\S+)/.exec(words)?.[1] }));
+  const selectors = new Set(
+    machine.rules.filter((rule) => rule.ip === ip && rule.preference > BEHIND).map(selectorOf),
+  );
+  return [...selectors]
+    .filter((words) => words !== "" && !words.includes("["))
+    .map((words) => ({ words, to: /(?:^| )to (\S+)/.exec(words)?.[1] }));
 }
 
 /** Errors: a Failure for a route that cannot be, whatever this machine has. */
 function checkRoutes(routes: string[], { subnet6 }: Inner, inside: string[], outers: string[]): void {
   const stray = subnet6 ? undefined : routes.find((route) => route.includes(":"));
-  if (stray) throw new Failure(`Cannot route ${stray} into the tunnel: it carries no IPv6`, "leave that --route out; IPv6 needs a server that has it, an MTU of 1280 or more, and a kernel with IPv6 here");
+  if (stray)
+    throw new Failure(
+      `Cannot route ${stray} into the tunnel: it carries no IPv6`,
+      "leave that --route out; IPv6 needs a server that has it, an MTU of 1280 or more, and a kernel with IPv6 here",
+    );
   for (const outer of outers) {
     const inner = inside.find((subnet) => contains(subnet, outer));
     if (!inner && !routes.includes(hostRoute(outer))) continue;
     const where = inner ? `the inner subnet ${inner}` : `--route ${hostRoute(outer)}`;
-    throw new Failure(`Cannot route the server itself into the tunnel to it: ${where}`, "leave that --route out, or choose another --subnet on the server");
+    throw new Failure(
+      `Cannot route the server itself into the tunnel to it: ${where}`,
+      "leave that --route out, or choose another --subnet on the server",
+    );
   }
 }
 
 /** Errors: a Failure if TABLE or the numbers of our rules are not free. */
 function checkTable(route: string, { tables, rules }: Machine): void {
   const other = tables.get(`${TABLE}`)?.find(({ block }) => ipFor(block) === ipFor(route));
-  if (other) throw new Failure(`Cannot route ${route} into the tunnel: table ${TABLE} has a route ${other.where} already`, `end the other client first, or leave that --route out; if it is no client's: ${ipFor(route)} route flush table ${TABLE}`);
-  const foreign = rules.find(({ ip, preference, text }) => ip === ipFor(route) && isOurs(preference) && !new RegExp(`goto ${BEHIND}|nop$|lookup ${TABLE}\\b|lookup main suppress_prefixlength`).test(text));
-  if (foreign) throw new Failure(`Cannot route ${route} into the tunnel: our rules have the numbers ${SPARED} to ${BEHIND}, and ${foreign.preference} is there already (${foreign.text})`, `${foreign.ip} rule del pref ${foreign.preference}, if nothing needs it; or leave that --route out`);
+  if (other)
+    throw new Failure(
+      `Cannot route ${route} into the tunnel: table ${TABLE} has a route ${other.where} already`,
+      `end the other client first, or leave that --route out; if it is no client's: ${ipFor(route)} route flush table ${TABLE}`,
+    );
+  const foreign = rules.find(
+    ({ ip, preference, text }) =>
+      ip === ipFor(route) &&
+      isOurs(preference) &&
+      !new RegExp(`goto ${BEHIND}|nop$|lookup ${TABLE}\\b|lookup main suppress_prefixlength`).test(text),
+  );
+  if (foreign)
+    throw new Failure(
+      `Cannot route ${route} into the tunnel: our rules have the numbers ${SPARED} to ${BEHIND}, and ${foreign.preference} is there already (${foreign.text})`,
+      `${foreign.ip} rule del pref ${foreign.preference}, if nothing needs it; or leave that --route out`,
+    );
 }
 
 /** Errors: a Failure if the main table has the very block already. */
@@ -130,8 +200,13 @@ function checkRoute(route: string, { routes, held }: Machine): void {
   const prefix = prefixOf(route);
   const own = held.find(({ address, prefix: length }) => length === prefix && contains(route, address));
   const halves = halvesOf(route);
-  const where = own ? `it is this machine's own network, on ${own.dev}` : `this machine routes it ${other.where} already`;
-  const instead = halves && own ? `halves of it, --route ${halves.join(" --route ")}, or single hosts (/${isIPv6(own.address) ? 128 : 32}); its own hosts are out of reach then` : `${ipFor(route)} route del ${route}${other.dev && ` dev ${other.dev}`}, or leave that --route out`;
+  const where = own
+    ? `it is this machine's own network, on ${own.dev}`
+    : `this machine routes it ${other.where} already`;
+  const instead =
+    halves && own
+      ? `halves of it, --route ${halves.join(" --route ")}, or single hosts (/${isIPv6(own.address) ? 128 : 32}); its own hosts are out of reach then`
+      : `${ipFor(route)} route del ${route}${other.dev && ` dev ${other.dev}`}, or leave that --route out`;
   throw new Failure(`Cannot route ${route} into the tunnel: ${where}`, instead);
 }
 
@@ -142,10 +217,15 @@ function checkRoute(route: string, { routes, held }: Machine): void {
  */
 export function renewal(tun: string, config: Inner, former: Inner, machine: Machine): Change[] {
   const kept = addressesOf(config);
-  const leaving = addressesOf(former).filter((own) => !kept.includes(own) && !machine.tun?.addresses.includes(own));
+  const leaving = addressesOf(former).filter(
+    (own) => !kept.includes(own) && !machine.tun?.addresses.includes(own),
+  );
   if (leaving.length === 0) return [];
   const single = `${formatIPv4(config.address)}/32`;
-  const take = (own: string): Change => ({ run: removal(own, tun), removes: `ip addr replace ${own} dev ${tun}` });
+  const take = (own: string): Change => ({
+    run: removal(own, tun),
+    removes: `ip addr replace ${own} dev ${tun}`,
+  });
   return [
     ...bringUp(tun, config.mtu, config.subnet6 !== undefined, machine), // so that it has IPv6, if its MTU was too small for that
     ...addAddress(tun, single, machine),

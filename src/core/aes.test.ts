@@ -39,7 +39,10 @@ test("seal() gives the published result: GCM specification (McGrew and Viega), t
   assert.equal(empty.sealed.toString("hex"), "530f8afbc74536b9a963b4f1c4cb738b");
   const block = new Message(zeros(0), zeros(16));
   block.seal(new Cipher(zeros(32), "seal"));
-  assert.equal(block.sealed.toString("hex"), "cea7403d4d606b6e074ec5d3baf39d18d0d1c8a799996bf0265b98b5d48ab919");
+  assert.equal(
+    block.sealed.toString("hex"),
+    "cea7403d4d606b6e074ec5d3baf39d18d0d1c8a799996bf0265b98b5d48ab919",
+  );
 });
 
 test(`seal() agrees with node:crypto on random messages of up to 256 KB, and open() undoes it (seed ${SEED})`, () => {
@@ -48,7 +51,9 @@ test(`seal() agrees with node:crypto on random messages of up to 256 KB, and ope
   const below = random(SEED);
   for (let counter = 0; counter < 200; counter++) {
     const header = randomBytes(below(8));
-    const text = randomBytes(counter < 40 ? counter : counter === 40 ? MOST : below(counter < 100 ? 3000 : MOST));
+    const text = randomBytes(
+      counter < 40 ? counter : counter === 40 ? MOST : below(counter < 100 ? 3000 : MOST),
+    );
     const message = new Message(header, text);
     message.seal(sealer);
 
@@ -108,5 +113,10 @@ test("a freed Cipher throws instead of touching freed memory", () => {
 
 test("a length below zero throws before OpenSSL sees it: there it would be a crash", () => {
   const memory = new Memory(64);
-  for (const length of [-1, -4, -16]) assert.throws(() => new Cipher(randomBytes(32), "open").open(memory, 32, length, 16), RangeError, `${length}`);
+  for (const length of [-1, -4, -16])
+    assert.throws(
+      () => new Cipher(randomBytes(32), "open").open(memory, 32, length, 16),
+      RangeError,
+      `${length}`,
+    );
 });

@@ -12,10 +12,16 @@ const LIMIT = 2 ** 32; // messages under one key; rekey.ts brings a fresh one lo
 // openssl/evp.h, EVP_EncryptInit(3ssl). EVP_CTRL_AEAD_GET_TAG = 0x10, EVP_CTRL_AEAD_SET_TAG = 0x11
 const EVP_CIPHER_CTX_new = thisProcess.func("void *EVP_CIPHER_CTX_new()");
 const EVP_CIPHER_CTX_free = thisProcess.func("void EVP_CIPHER_CTX_free(void *ctx)");
-const EVP_CIPHER_CTX_ctrl = thisProcess.func("int EVP_CIPHER_CTX_ctrl(void *ctx, int command, int number, void *pointer)");
+const EVP_CIPHER_CTX_ctrl = thisProcess.func(
+  "int EVP_CIPHER_CTX_ctrl(void *ctx, int command, int number, void *pointer)",
+);
 const EVP_aes_256_gcm = thisProcess.func("void *EVP_aes_256_gcm()");
-const EVP_CipherInit_ex = thisProcess.func("int EVP_CipherInit_ex(void *ctx, void *type, void *engine, void *key, void *iv, int encrypt)");
-const EVP_CipherUpdate = thisProcess.func("int EVP_CipherUpdate(void *ctx, void *out, void *outLength, void *in, int length)");
+const EVP_CipherInit_ex = thisProcess.func(
+  "int EVP_CipherInit_ex(void *ctx, void *type, void *engine, void *key, void *iv, int encrypt)",
+);
+const EVP_CipherUpdate = thisProcess.func(
+  "int EVP_CipherUpdate(void *ctx, void *out, void *outLength, void *in, int length)",
+);
 const EVP_CipherFinal_ex = thisProcess.func("int EVP_CipherFinal_ex(void *ctx, void *out, void *outLength)");
 const [GET_TAG, SET_TAG] = [0x10, 0x11];
 
@@ -40,7 +46,10 @@ export class Cipher {
     const context: unknown = EVP_CIPHER_CTX_new();
     if (context === null) throw new Error("Cannot make a cipher: out of memory");
     this.context = context;
-    must(EVP_CipherInit_ex(this.context, EVP_aes_256_gcm(), null, key, null, Number(this.encrypt)), "set the key");
+    must(
+      EVP_CipherInit_ex(this.context, EVP_aes_256_gcm(), null, key, null, Number(this.encrypt)),
+      "set the key",
+    );
   }
 
   /**
@@ -79,7 +88,10 @@ export class Cipher {
     if (this.usedUp) throw new Error("Cannot use a cipher: its nonce counter is used up");
     this.bytes += length;
     this.nonce.bytes.writeUIntBE(this.counter++, 6, 6);
-    must(EVP_CipherInit_ex(this.context, null, null, null, this.nonce.address, Number(this.encrypt)), "set the nonce");
+    must(
+      EVP_CipherInit_ex(this.context, null, null, null, this.nonce.address, Number(this.encrypt)),
+      "set the nonce",
+    );
     must(EVP_CipherUpdate(this.context, null, this.outLength.address, address - ad, ad), "add the header");
     must(EVP_CipherUpdate(this.context, address, this.outLength.address, address, length), "transform");
     return address;

@@ -34,7 +34,8 @@ function measure(): number[] {
   router.lease(address, it.client.peer);
   let count = 0;
   one.writeUInt32BE(address, OFFLOAD_HEADER + 16);
-  const peerFor = (bytes: Buffer, at: number, length: number) => (count++ % 2 ? router.clientAt(innerDestination(bytes, at, length, undefined))! : "test");
+  const peerFor = (bytes: Buffer, at: number, length: number) =>
+    count++ % 2 ? router.clientAt(innerDestination(bytes, at, length, undefined))! : "test";
   const [sent, arrived] = [new Memory(2048), new Memory(2048)];
   const round = () => {
     one.copy(sent.bytes);
@@ -54,13 +55,17 @@ function measure(): number[] {
 }
 
 if (process.env.MEASURE) console.log(JSON.stringify(measure()));
-else test("in the steady state, nothing is allocated for a packet, be it sent or dropped", () => {
-  const seen: string[] = [];
-  while (seen.length < PROCESSES) {
-    const { stdout } = spawnSync(process.execPath, ["--import", "tsx", fileURLToPath(import.meta.url)], { env: { ...process.env, MEASURE: "1", NODE_TEST_CONTEXT: undefined }, encoding: "utf8" });
-    const figures: number[] = JSON.parse(stdout);
-    if (isQuiet(figures)) return;
-    seen.push(figures.map((figure) => figure.toFixed(1)).join(", "));
-  }
-  assert.fail(`bytes of heap for each packet, in ${PROCESSES} processes:\n${seen.join("\n")}`);
-});
+else
+  test("in the steady state, nothing is allocated for a packet, be it sent or dropped", () => {
+    const seen: string[] = [];
+    while (seen.length < PROCESSES) {
+      const { stdout } = spawnSync(process.execPath, ["--import", "tsx", fileURLToPath(import.meta.url)], {
+        env: { ...process.env, MEASURE: "1", NODE_TEST_CONTEXT: undefined },
+        encoding: "utf8",
+      });
+      const figures: number[] = JSON.parse(stdout);
+      if (isQuiet(figures)) return;
+      seen.push(figures.map((figure) => figure.toFixed(1)).join(", "));
+    }
+    assert.fail(`bytes of heap for each packet, in ${PROCESSES} processes:\n${seen.join("\n")}`);
+  });

@@ -64,7 +64,8 @@ export const aesFraming: Framing = {
     const length = bytes.readUIntBE(at + 1, 3);
     if (type < FrameType.handshake || type > FrameType.control)
       return `unknown frame type ${type} (not our protocol, or --cipher xor at the other end?)`;
-    if (type !== FrameType.handshake && length % 4 !== 0) return `frame length ${length} is not a multiple of 4`;
+    if (type !== FrameType.handshake && length % 4 !== 0)
+      return `frame length ${length} is not a multiple of 4`;
     return checkLength(length, 0, this.maxBody);
   },
 };

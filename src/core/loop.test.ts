@@ -34,7 +34,11 @@ test("watch() calls readable when there is something to read, again while there 
 test("want() switches to writable and back, as FD_SET and FD_CLR do", async () => {
   const [near, far] = socketPair();
   let [reads, writes] = [0, 0];
-  const watched = watch(near, { readable: () => (reads++, drain(near)), writable: () => writes++, error: assert.fail });
+  const watched = watch(near, {
+    readable: () => (reads++, drain(near)),
+    writable: () => writes++,
+    error: assert.fail,
+  });
   await sleep(20);
   assert.equal(writes, 0, "writable was not asked for");
   watched.want(false, true);
@@ -60,7 +64,11 @@ test("a watch survives garbage collection", () => {
     watch(near, { readable: () => { console.log("called"); process.exit(0); }, error() {} });
     setTimeout(() => { for (let i = 0; i < 5; i++) gc(); write(far, new Memory(4), 0, 1); }, 50);
     setTimeout(() => process.exit(1), 5000);`;
-  const { stdout } = spawnSync(process.execPath, ["--expose-gc", "--import", "tsx", "--input-type=module", "-e", script], { encoding: "utf8" });
+  const { stdout } = spawnSync(
+    process.execPath,
+    ["--expose-gc", "--import", "tsx", "--input-type=module", "-e", script],
+    { encoding: "utf8" },
+  );
   assert.equal(stdout, "called\n");
 });
 
@@ -88,7 +96,9 @@ test("an exception in a handler reaches uncaughtException, so that the program c
     globalThis.kept = watch(near, { readable: () => { throw new Error("boom"); }, error() {} });
     write(far, new Memory(4), 0, 1);
     setTimeout(() => process.exit(1), 5000);`;
-  const { stdout } = spawnSync(process.execPath, ["--import", "tsx", "--input-type=module", "-e", script], { encoding: "utf8" });
+  const { stdout } = spawnSync(process.execPath, ["--import", "tsx", "--input-type=module", "-e", script], {
+    encoding: "utf8",
+  });
   assert.equal(stdout, "caught boom\n");
 });
 
@@ -130,7 +140,7 @@ test("ready() prefers readiness to a deadline that passed while the program coul
   const [near, far] = socketPair();
   const waiting = ready(near, "readable", 10);
   write(far, memory, 0, 1);
-  for (const end = performance.now() + 30; performance.now() < end; ); // a stall longer than the deadline
+  for (const end = performance.now() + 30; performance.now() < end;); // a stall longer than the deadline
   assert.equal(await waiting, true);
   close(near);
   close(far);

@@ -3,7 +3,12 @@ import { test } from "node:test";
 import { describeOffload, OFFLOAD_HEADER, refuseOffload } from "./offload.ts";
 
 /** An offload header as the kernel writes it, and a packet of `size` bytes behind it: TCP over IPv4 unless said otherwise. */
-function packet(header: { flags?: number; cut?: number; piece?: number; start?: number; offset?: number }, size = 3000, version = 4, protocol = 6): Buffer {
+function packet(
+  header: { flags?: number; cut?: number; piece?: number; start?: number; offset?: number },
+  size = 3000,
+  version = 4,
+  protocol = 6,
+): Buffer {
   const { flags = 1, cut = 1, piece = 1348, start = version === 4 ? 20 : 40, offset = 16 } = header;
   const bytes = Buffer.alloc(OFFLOAD_HEADER + size);
   bytes[0] = flags;
@@ -26,7 +31,11 @@ const changed = (at: number, value: number, bytes: Buffer) => {
 test("what the kernel sends passes: plain, checksum left over, checksum good, large TCP over IPv4 and IPv6", () => {
   assert.equal(refuse(packet({ flags: 0, cut: 0, piece: 0, start: 0, offset: 0 }, 84, 4, 1)), undefined);
   assert.equal(refuse(packet({ flags: 2, cut: 0, piece: 0, start: 0, offset: 0 }, 84, 4, 17)), undefined);
-  assert.equal(refuse(packet({ cut: 0, piece: 0, offset: 6 }, 100, 4, 17)), undefined, "UDP, checksum left over");
+  assert.equal(
+    refuse(packet({ cut: 0, piece: 0, offset: 6 }, 100, 4, 17)),
+    undefined,
+    "UDP, checksum left over",
+  );
   assert.equal(refuse(packet({})), undefined);
   assert.equal(refuse(packet({ cut: 4 }, 65535, 6)), undefined);
 });
@@ -52,12 +61,20 @@ test("a header that lies about its packet is refused, with a reason", () => {
     ["a TCP header of 16 bytes", changed(42, 0x40, packet({})), /its TCP header/],
     ["a fragment, more to follow", changed(16, 0x20, packet({})), /does not fit/],
     ["a fragment, the last", changed(17, 1, packet({})), /does not fit/],
-    ["an IP header of nothing", changed(10, 0x40, packet({ start: 0 })), /IP header has an impossible length/],
+    [
+      "an IP header of nothing",
+      changed(10, 0x40, packet({ start: 0 })),
+      /IP header has an impossible length/,
+    ],
     ["checksum over the IP header", packet({ start: 0 }), /checksum/],
     ["checksum behind the end", packet({ start: 2990, offset: 16 }), /checksum/],
     ["checksum far behind the end", packet({ start: 65535, offset: 65535 }), /checksum/],
     ["IP header of 16 bytes", Buffer.concat([Buffer.alloc(10), Buffer.alloc(60, 0x44)]), /impossible length/],
-    ["IP header longer than the packet", Buffer.concat([Buffer.alloc(10), Buffer.alloc(40, 0x4f)]), /impossible length/],
+    [
+      "IP header longer than the packet",
+      Buffer.concat([Buffer.alloc(10), Buffer.alloc(40, 0x4f)]),
+      /impossible length/,
+    ],
     ["no packet at all", Buffer.alloc(OFFLOAD_HEADER + 1), /no IP packet/],
     ["IP version 9", Buffer.concat([Buffer.alloc(10), Buffer.alloc(60, 0x95)]), /no IP packet/],
   ];

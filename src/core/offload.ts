@@ -40,18 +40,25 @@ export function refuseOffload(bytes: Buffer, at: number, length: number): string
   const piece = bytes.readUInt16LE(at + 4);
   const start = bytes.readUInt16LE(at + 6);
   const offset = bytes.readUInt16LE(at + 8);
-  if (flags & NEEDS_CHECKSUM && (start < headers || start + offset + 2 > size)) return "its offload header puts a checksum where none belongs";
+  if (flags & NEEDS_CHECKSUM && (start < headers || start + offset + 2 > size))
+    return "its offload header puts a checksum where none belongs";
   if (cut === 0) return undefined;
   // To be cut: TCP, whole, with its checksum where TCP has it, and with something to cut behind its header.
   const protocol = bytes[packet + (version === 4 ? 9 : 6)];
   const fragment = version === 4 && (bytes.readUInt16BE(packet + 6) & 0x3fff) !== 0; // "more follow", or an offset
-  if (GSO[cut] !== version || protocol !== TCP || fragment || !(flags & NEEDS_CHECKSUM)) return "its offload header does not fit the packet";
+  if (GSO[cut] !== version || protocol !== TCP || fragment || !(flags & NEEDS_CHECKSUM))
+    return "its offload header does not fit the packet";
   const tcpHeader = start + 20 <= size ? (bytes[packet + start + 12]! >> 4) * 4 : 0;
-  if (start !== headers || offset !== TCP_CHECKSUM || tcpHeader < 20 || start + tcpHeader >= size) return "its offload header does not fit its TCP header";
-  return piece < MIN_PIECE || piece === BY_FRAGMENTS ? "its offload header wants pieces of no sensible size" : undefined;
+  if (start !== headers || offset !== TCP_CHECKSUM || tcpHeader < 20 || start + tcpHeader >= size)
+    return "its offload header does not fit its TCP header";
+  return piece < MIN_PIECE || piece === BY_FRAGMENTS
+    ? "its offload header wants pieces of no sensible size"
+    : undefined;
 }
 
 /** What the header at `at` asks for, for the trace: ", to be cut into pieces of 1348 bytes"; "" for an ordinary packet. */
 export function describeOffload(bytes: Buffer, at: number): string {
-  return bytes[at + 1] === 0 ? "" : ` (offload: TCP payload still to be cut into pieces of ${bytes.readUInt16LE(at + 4)})`;
+  return bytes[at + 1] === 0
+    ? ""
+    : ` (offload: TCP payload still to be cut into pieces of ${bytes.readUInt16LE(at + 4)})`;
 }

@@ -117,7 +117,8 @@ export class Peer implements Receiver, Sender {
         const size = wholeFrame(this.link.framing, memory.bytes, at, to);
         if (size === 0) break;
         const type = this.link.framing.typed ? (memory.bytes[at] as FrameType) : FrameType.data;
-        const steps = type === FrameType.data ? trace.show(this.receiveSteps, this.framesReceived) : undefined;
+        const steps =
+          type === FrameType.data ? trace.show(this.receiveSteps, this.framesReceived) : undefined;
         if (at === from) steps?.receive(memory, at, count, this.link.remote, readAt);
         this.receiveFrame(memory, at, size, type, steps); // WALK 8.deframe R5.deframe
         at += size;

@@ -13,7 +13,9 @@ for (const cipher of ["xor", "xor+aes"] as const) {
     const it = session(cipher);
     const below = random(SEED);
     for (let round = 0; round < 40; round++) {
-      const packets = Array.from({ length: 1 + below(8) }, () => packet(20 + below(below(10) ? 1500 : 20_000)));
+      const packets = Array.from({ length: 1 + below(8) }, () =>
+        packet(20 + below(below(10) ? 1500 : 20_000)),
+      );
       const [from, to] = round % 2 ? [it.client, it.server] : [it.server, it.client];
       const got: Buffer[] = [];
       for (const one of packets) from.put(one);
@@ -30,7 +32,10 @@ for (const cipher of ["xor", "xor+aes"] as const) {
 }
 
 test("all packets of one wake-up share one frame (xor+aes); in the C protocol each has its own", () => {
-  for (const [cipher, frames] of [["xor+aes", 1], ["xor", 5]] as const) {
+  for (const [cipher, frames] of [
+    ["xor+aes", 1],
+    ["xor", 5],
+  ] as const) {
     const it = session(cipher);
     for (let i = 0; i < 5; i++) it.client.put(packet(100));
     outbound(it.client.tun, () => it.client.peer);
@@ -69,7 +74,10 @@ test("a packet that refuse() names a reason for never reaches the TUN, is counte
   for (const one of packets) it.client.put(one);
   outbound(it.client.tun, () => it.client.peer);
   it.server.receive();
-  assert.deepEqual([it.server.take(), it.server.take(), it.server.take()], [packets[0], packets[2], undefined]);
+  assert.deepEqual(
+    [it.server.take(), it.server.take(), it.server.take()],
+    [packets[0], packets[2], undefined],
+  );
   assert.equal(trace.drops.get("test: spoofed"), 1);
   it.end();
 });
@@ -84,7 +92,8 @@ test("any byte changed on the wire ends the connection with a reason, and nothin
     put(it.client.fd, wire);
     put(it.client.fd, Buffer.alloc(64)); // in case the length grew
     it.server.receive();
-    if (it.reasons().length === 0) assert.ok(i >= 1 && i <= 3, `byte ${i}: only a longer frame may still be waited for`);
+    if (it.reasons().length === 0)
+      assert.ok(i >= 1 && i <= 3, `byte ${i}: only a longer frame may still be waited for`);
     else assert.match(it.reasons()[0]!, /tag|type|length/);
     assert.equal(it.server.take(), undefined, `byte ${i}`);
     it.end();
@@ -109,7 +118,14 @@ test("a frame sent again, or left out, ends the connection: its tag is good for 
 test("a record that does not fit its frame ends the connection of even an authenticated peer", () => {
   for (const lie of [0, 41, 65_536, 0xffffffff]) {
     const it = session("xor+aes");
-    put(it.client.fd, seal(it.client.peer, FrameType.data, Buffer.concat([Buffer.from(lie.toString(16).padStart(8, "0"), "hex"), Buffer.alloc(40)])));
+    put(
+      it.client.fd,
+      seal(
+        it.client.peer,
+        FrameType.data,
+        Buffer.concat([Buffer.from(lie.toString(16).padStart(8, "0"), "hex"), Buffer.alloc(40)]),
+      ),
+    );
     it.server.receive();
     assert.match(it.reasons()[0]!, /record of/);
     assert.equal(it.server.take(), undefined);
@@ -118,7 +134,11 @@ test("a record that does not fit its frame ends the connection of even an authen
 });
 
 test("frames that a session must not see end the connection: a handshake, no room for a tag", () => {
-  for (const [wire, reason] of [["010000040000000000", /handshake frame/], ["0200000800000000000000", /room for its tag/], ["02000000", /room for its tag/]] as const) {
+  for (const [wire, reason] of [
+    ["010000040000000000", /handshake frame/],
+    ["0200000800000000000000", /room for its tag/],
+    ["02000000", /room for its tag/],
+  ] as const) {
     const it = session("xor+aes");
     put(it.client.fd, Buffer.from(wire, "hex"));
     put(it.client.fd, Buffer.alloc(8));
@@ -136,7 +156,11 @@ test("keepalive proves the peer and says nothing more; goodbye ends the connecti
   it.client.peer.sendControl(77);
   it.server.receive();
   assert.deepEqual([proven, it.reasons()], [1, []]);
-  assert.equal(trace.drops.get("an unknown control word"), 1, "counted, and shown as seldom as packets: a flood of them fills no terminal");
+  assert.equal(
+    trace.drops.get("an unknown control word"),
+    1,
+    "counted, and shown as seldom as packets: a flood of them fills no terminal",
+  );
   it.client.peer.sendControl(Control.goodbye);
   it.server.receive();
   assert.deepEqual([proven, it.reasons()], [1, ["it said goodbye"]]);
@@ -156,17 +180,26 @@ test("a full socket: the rest waits, the queue is bounded, drops are counted, an
     outbound(it.client.tun, () => it.client.peer);
     if ((trace.drops.get("the socket is full") ?? 0) === dropped) sent.push(one);
   }
-  for (let dropped = trace.drops.get("the socket is full")!; trace.drops.get("the socket is full") === dropped; ) {
+  for (
+    let dropped = trace.drops.get("the socket is full")!;
+    trace.drops.get("the socket is full") === dropped;
+  ) {
     const smallest = packet(20);
     it.client.put(smallest);
     outbound(it.client.tun, () => it.client.peer);
     if (trace.drops.get("the socket is full") === dropped) sent.push(smallest);
   }
   assert.ok((trace.drops.get("the socket is full") ?? 0) > before, "the queue is bounded");
-  assert.ok(it.client.peer.sendControl(Control.keepalive, Buffer.alloc(128)), "but a goodbye and fresh keys still fit");
+  assert.ok(
+    it.client.peer.sendControl(Control.keepalive, Buffer.alloc(128)),
+    "but a goodbye and fresh keys still fit",
+  );
   assert.equal(backlog.at(-1), true);
   const got: Buffer[] = [];
-  it.server.peer.refuse = (bytes, at, length) => (got.push(Buffer.from(bytes.subarray(at, at + length))), "test: looked at"); // a socket pair takes fewer than a TUN
+  it.server.peer.refuse = (bytes, at, length) => (
+    got.push(Buffer.from(bytes.subarray(at, at + length))),
+    "test: looked at"
+  ); // a socket pair takes fewer than a TUN
   for (let turns = 0; turns < 5000 && got.length < sent.length; turns++) {
     it.client.peer.flush();
     it.server.receive();
@@ -179,7 +212,10 @@ test("a full socket: the rest waits, the queue is bounded, drops are counted, an
 });
 
 test("what one wake-up brings may be more than a frame holds: the rest goes into a second frame", () => {
-  for (const sizes of [[65_525, 65_535], [...Array<number>(10).fill(6541), 65_535]]) {
+  for (const sizes of [
+    [65_525, 65_535],
+    [...Array<number>(10).fill(6541), 65_535],
+  ]) {
     const it = session("xor+aes");
     const sent = sizes.map(packet);
     const got: Buffer[] = [];

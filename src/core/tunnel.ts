@@ -55,7 +55,12 @@ function enqueue(peer: Peer, tun: Tun, count: number, wokenAt: bigint): string |
   const packet = RECORD_SPACE + tun.header;
   const steps = outbox.show();
   if (outbox.packets === 0) steps?.wake(wokenAt);
-  steps?.read(scratch, packet, count - tun.header, tun.header ? describeOffload(scratch.bytes, RECORD_SPACE) : "");
+  steps?.read(
+    scratch,
+    packet,
+    count - tun.header,
+    tun.header ? describeOffload(scratch.bytes, RECORD_SPACE) : "",
+  );
 
   const from = RECORD_SPACE - framing.record;
   if (framing.record > 0) scratch.bytes.writeUInt32BE(count, from);
@@ -70,6 +75,8 @@ function enqueue(peer: Peer, tun: Tun, count: number, wokenAt: bigint): string |
 /** The fd of an interface that was deleted: read() says EBADFD. */
 export function tunGone(tun: Tun, errno = -EBADFD): Failure {
   const isDeleted = errno === -EBADFD;
-  const hint = isDeleted ? "someone deleted the interface: start the program again" : "see read(2) for this error";
+  const hint = isDeleted
+    ? "someone deleted the interface: start the program again"
+    : "see read(2) for this error";
   return new Failure(`Cannot read from ${tun.name}: ${errnoName(errno)}`, hint);
 }

@@ -31,25 +31,40 @@ export interface Inner {
 export const addressesOf = ({ address, prefix, subnet6 }: Inner) => innerAddresses(address, prefix, subnet6);
 
 /** One end's inner addresses: "10.8.0.2/24", and where the tunnel carries IPv6 "fd56:504e::a08:2/96". */
-export const innerAddresses = (address: number, prefix: number, subnet6: Prefix96 | undefined) => [`${formatIPv4(address)}/${prefix}`, ...(subnet6 ? [`${embed(subnet6, address)}/96`] : [])];
+export const innerAddresses = (address: number, prefix: number, subnet6: Prefix96 | undefined) => [
+  `${formatIPv4(address)}/${prefix}`,
+  ...(subnet6 ? [`${embed(subnet6, address)}/96`] : []),
+];
 
 /** The command that gives `tun` an address; none if a persistent one has it. */
 export function addAddress(tun: string, own: string, machine: Machine, part?: string): Change[] {
   if (machine.tun?.addresses.includes(own)) return [];
-  return [{ run: `ip addr replace ${own} dev ${tun}`, undo: machine.tun && removal(own, tun), ...(part && { part }) }];
+  return [
+    {
+      run: `ip addr replace ${own} dev ${tun}`,
+      undo: machine.tun && removal(own, tun),
+      ...(part && { part }),
+    },
+  ];
 }
 
 /** The tunnel's inside: "10.8.0.0/24", and where it carries IPv6 "fd56:504e::/96". */
-export const insideOf = ({ address, prefix, subnet6 }: Inner) => innerAddresses(parseCidr(`${formatIPv4(address)}/${prefix}`)!.network, prefix, subnet6);
+export const insideOf = ({ address, prefix, subnet6 }: Inner) =>
+  innerAddresses(parseCidr(`${formatIPv4(address)}/${prefix}`)!.network, prefix, subnet6);
 
 /** Rules that send packets for the inside to the main table, if a rule of the user's own could take them away from it: their number is INNER. */
 export function keepInside(inside: string[], { rules }: Machine): Change[] {
-  return inside.filter((block) => rules.some((rule) => rule.preference > INNER && mayTake(rule, block))).flatMap((block) => {
-    const rule = `to ${block} lookup main`;
-    const undo = `${ipFor(block)} rule del ${rule} pref ${INNER}`;
-    const left = rules.some(({ preference, text }) => preference === INNER && text === `from all ${rule}`); // a killed program left it
-    return [...(left ? [{ run: undo, sets: `left ${rule}` }] : []), { run: undo.replace("del", "add"), undo }];
-  });
+  return inside
+    .filter((block) => rules.some((rule) => rule.preference > INNER && mayTake(rule, block)))
+    .flatMap((block) => {
+      const rule = `to ${block} lookup main`;
+      const undo = `${ipFor(block)} rule del ${rule} pref ${INNER}`;
+      const left = rules.some(({ preference, text }) => preference === INNER && text === `from all ${rule}`); // a killed program left it
+      return [
+        ...(left ? [{ run: undo, sets: `left ${rule}` }] : []),
+        { run: undo.replace("del", "add"), undo },
+      ];
+    });
 }
 const INNER = 8599;
 
@@ -58,12 +73,19 @@ export const removal = (address: string, tun: string) => `ip addr del ${address}
 
 /** The commands that bring `tun` up at this MTU, in bytes, ready for what addresses it will have. */
 export function bringUp(tun: string, mtu: number, forIPv6: boolean, machine: Machine): Change[] {
-  const setLink = (sets: string, words: string): Change[] => (machine.tun?.has(words) ? [] : [{ run: `ip link set ${tun} ${words}`, sets, undo: machine.tun?.link }]);
+  const setLink = (sets: string, words: string): Change[] =>
+    machine.tun?.has(words) ? [] : [{ run: `ip link set ${tun} ${words}`, sets, undo: machine.tun?.link }];
   // First: else the kernel adds a link-local address, and sends router solicitations and multicast listener reports into the tunnel.
-  return [...(forIPv6 ? setLink("addrgenmode", "addrgenmode none multicast off") : []), ...setLink("mtu", `mtu ${mtu} up`)];
+  return [
+    ...(forIPv6 ? setLink("addrgenmode", "addrgenmode none multicast off") : []),
+    ...setLink("mtu", `mtu ${mtu} up`),
+  ];
 }
 
-type Served = Pick<ServerOptions, "tun" | "mtu" | "subnet" | "nat"> & { subnet6?: Prefix96 | undefined; configure?: boolean };
+type Served = Pick<ServerOptions, "tun" | "mtu" | "subnet" | "nat"> & {
+  subnet6?: Prefix96 | undefined;
+  configure?: boolean;
+};
 export const IPV6 = "IPv6 inside the tunnel"; // a part
 
 /**
@@ -76,7 +98,14 @@ export function serverChanges(options: Served, gateway: number, machine: Machine
   const source = `${formatIPv4(subnet.network)}/${subnet.prefix}`;
   const onward = () => [...forward("ipv4", machine), ...leave("ip", options, source, machine)];
   const ipv4 = nat === undefined ? [] : onward();
-  const ipv6 = nat === undefined || !subnet6 ? [] : [...routerAdvertisements(nat, machine), ...forward("ipv6", machine), ...leave("ip6", options, `${embed(subnet6, 0)}/96`, machine)];
+  const ipv6 =
+    nat === undefined || !subnet6
+      ? []
+      : [
+          ...routerAdvertisements(nat, machine),
+          ...forward("ipv6", machine),
+          ...leave("ip6", options, `${embed(subnet6, 0)}/96`, machine),
+        ];
   return [
     ...addAddress(tun, address, machine),
     ...bringUp(tun, mtu, address6 !== undefined, machine),
@@ -92,7 +121,10 @@ export function serverChanges(options: Served, gateway: number, machine: Machine
 function leave(family: "ip" | "ip6", options: Served, source: string, machine: Machine): Change[] {
   if (machine.firewall === "nft") return nftables(family, options, source);
   const { tun, nat, configure = false } = options;
-  const rules = (lines: [line: string, part?: string][]) => lines.map(([line, part]) => rule(`${family === "ip" ? "iptables" : "ip6tables"} ${line}`, configure, part));
+  const rules = (lines: [line: string, part?: string][]) =>
+    lines.map(([line, part]) =>
+      rule(`${family === "ip" ? "iptables" : "ip6tables"} ${line}`, configure, part),
+    );
   const masquerade = rules([[`-t nat -A POSTROUTING -s ${source} -o ${nat} -j MASQUERADE`]]);
   if (!configure) return masquerade;
   const clamp = "-p tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu";
@@ -101,7 +133,10 @@ function leave(family: "ip" | "ip6", options: Served, source: string, machine: M
     ...rules([
       // Docker and many firewalls drop what is forwarded, unless a rule before theirs accepts it: clients' packets, and what answers them.
       [`-I FORWARD -i ${tun} -j ACCEPT`],
-      [`-I FORWARD -o ${tun} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT`, "a way for answers through a firewall that drops what is forwarded"],
+      [
+        `-I FORWARD -o ${tun} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT`,
+        "a way for answers through a firewall that drops what is forwarded",
+      ],
       // TCP's SYN names the largest segment that its sender takes (MSS). It knows its own link only; we lower it to what the next one takes.
       [`-t mangle -A FORWARD -i ${tun} ${clamp}`, MSS],
       [`-t mangle -A FORWARD -o ${tun} ${clamp}`, MSS],
@@ -145,8 +180,13 @@ function rule(line: string, configure: boolean, part?: string): Change {
 /** The same where there is no iptables command: a table of our own, which one command takes away (nft(8)). */
 function nftables(family: "ip" | "ip6", { tun, nat, configure }: Served, source: string): Change[] {
   const table = `${family} simple-vpn-${tun}`;
-  const chain = (name: string, words: string): Change => ({ run: `nft add chain ${table} ${name} { type ${words} ; }` });
-  const add = (words: string, part?: string): Change => ({ run: `nft add rule ${table} ${words}`, ...(part && { part }) });
+  const chain = (name: string, words: string): Change => ({
+    run: `nft add chain ${table} ${name} { type ${words} ; }`,
+  });
+  const add = (words: string, part?: string): Change => ({
+    run: `nft add rule ${table} ${words}`,
+    ...(part && { part }),
+  });
   const changes = [
     { run: `nft add table ${table}`, undo: `nft delete table ${table}` },
     chain("leave", "nat hook postrouting priority 100"),
@@ -154,7 +194,11 @@ function nftables(family: "ip" | "ip6", { tun, nat, configure }: Served, source:
   ];
   if (!configure) return changes;
   const clamp = "tcp flags syn tcp option maxseg size set rt mtu";
-  changes.push(chain("clamp", "filter hook forward priority -150"), add(`clamp iifname ${tun} ${clamp}`, MSS), add(`clamp oifname ${tun} ${clamp}`, MSS));
+  changes.push(
+    chain("clamp", "filter hook forward priority -150"),
+    add(`clamp iifname ${tun} ${clamp}`, MSS),
+    add(`clamp oifname ${tun} ${clamp}`, MSS),
+  );
   return changes;
 }
 
@@ -175,8 +219,12 @@ function forward(family: "ipv4" | "ipv6", { setting }: Machine): Change[] {
   const on = { run: `sysctl -w ${name}=1` };
   if (setting(path) === "1") return [];
   if (setting(path) !== "0") return [on];
-  const others = readdirSync(`/proc/sys/net/${family}/conf`).filter((device) => device !== "all").map((device) => [`${family}/conf/${device}/forwarding`, "0"]);
+  const others = readdirSync(`/proc/sys/net/${family}/conf`)
+    .filter((device) => device !== "all")
+    .map((device) => [`${family}/conf/${device}/forwarding`, "0"]);
   if (family === "ipv4") others.unshift(["ipv4/conf/all/accept_redirects", "1"]);
-  const former = others.flatMap(([other, written]) => (setting(other!) === written ? [] : ` net/${other}=${setting(other!)}`));
+  const former = others.flatMap(([other, written]) =>
+    setting(other!) === written ? [] : ` net/${other}=${setting(other!)}`,
+  );
   return [{ ...on, undo: `sysctl -e -w ${name}=0${former.join("")}` }];
 }

@@ -17,13 +17,20 @@ export interface Result {
 export function run(line: string, input = "", pipe?: number): Promise<Result> {
   const [program = "", ...args] = line.split(" ");
   const env = { ...process.env, LC_ALL: "C" };
-  const child = spawn(program, args, { detached: true, env, stdio: ["pipe", "pipe", "pipe", ...(pipe === undefined ? [] : [pipe])] });
+  const child = spawn(program, args, {
+    detached: true,
+    env,
+    stdio: ["pipe", "pipe", "pipe", ...(pipe === undefined ? [] : [pipe])],
+  });
   const result: Result = { code: "", stdout: "", stderr: "" };
   child.stdin!.on("error", () => {}); // it has ended without reading all: its exit code tells
   child.stdin!.end(input);
-  for (const name of ["stdout", "stderr"] as const) child[name]!.setEncoding("utf8").on("data", (text) => (result[name] += text));
+  for (const name of ["stdout", "stderr"] as const)
+    child[name]!.setEncoding("utf8").on("data", (text) => (result[name] += text));
   return new Promise((resolve) => {
-    child.once("error", (error: NodeJS.ErrnoException) => resolve({ ...result, code: error.code ?? error.message }));
+    child.once("error", (error: NodeJS.ErrnoException) =>
+      resolve({ ...result, code: error.code ?? error.message }),
+    );
     child.once("close", (code, signal) => resolve({ ...result, code: code ?? signal ?? "" }));
   });
 }

@@ -12,7 +12,8 @@ const folder = mkdtempSync(join(tmpdir(), "simple-vpn-keeper-"));
 
 test("our stdout does not become blocking by it: a reader who is slow must not stop the tunnel", async () => {
   console.log("open");
-  const flags = () => [1, 2].map((fd) => /flags:\s*(\d+)/.exec(readFileSync(`/proc/self/fdinfo/${fd}`, "utf8"))![1]);
+  const flags = () =>
+    [1, 2].map((fd) => /flags:\s*(\d+)/.exec(readFileSync(`/proc/self/fdinfo/${fd}`, "utf8"))![1]);
   const before = flags();
   (await Keeper.start()).finish();
   assert.deepEqual(flags(), before);
@@ -38,8 +39,15 @@ test("what was kept is run at the end, the newest first, word by word; not what 
 test("a terminal that is paused does not hold the undoing up", async () => {
   const [master, terminal] = pausedTerminal();
   const script = `const { Keeper } = await import("${new URL("keeper.ts", import.meta.url)}"); const keeper = await Keeper.start(); keeper.keep("touch ${folder}/undone"); keeper.keep("ls /no/such/file"); process.kill(process.pid, "SIGKILL");`;
-  spawn(process.execPath, ["--import", "tsx", "--input-type=module", "-e", script], { stdio: ["ignore", terminal, terminal] });
-  for (const deadline = Date.now() + 20_000; !existsSync(join(folder, "undone")); await new Promise((resolve) => setTimeout(resolve, 50))) assert.ok(Date.now() < deadline);
+  spawn(process.execPath, ["--import", "tsx", "--input-type=module", "-e", script], {
+    stdio: ["ignore", terminal, terminal],
+  });
+  for (
+    const deadline = Date.now() + 20_000;
+    !existsSync(join(folder, "undone"));
+    await new Promise((resolve) => setTimeout(resolve, 50))
+  )
+    assert.ok(Date.now() < deadline);
   for (const fd of [terminal, master]) closeSync(fd);
 });
 
@@ -47,7 +55,10 @@ test("a terminal that is paused does not hold the undoing up", async () => {
 function pausedTerminal(): [master: number, terminal: number] {
   const master = thisProcess.func("int posix_openpt(int flags)")(O_RDWR | O_CLOEXEC); // posix_openpt(3), pts(4)
   thisProcess.func("int unlockpt(int fd)")(master);
-  const terminal = openSync(thisProcess.func("str ptsname(int fd)")(master), constants.O_RDWR | constants.O_NOCTTY);
+  const terminal = openSync(
+    thisProcess.func("str ptsname(int fd)")(master),
+    constants.O_RDWR | constants.O_NOCTTY,
+  );
   assert.equal(thisProcess.func("int tcflow(int fd, int action)")(terminal, 0), 0); // TCOOFF: tcflow(3)
   return [master, terminal];
 }
@@ -60,7 +71,11 @@ test("a keeper that was killed takes no more, which is a Failure", async () => {
   const another = await Keeper.start();
   process.kill(another["pid"], "SIGKILL");
   waitpid(another["pid"], [0], 0);
-  assert.throws(() => another.keep("true"), (error: Failure) => /Cannot keep what --configure does/.test(error.message) && error.hint === "at the end, by hand: true");
+  assert.throws(
+    () => another.keep("true"),
+    (error: Failure) =>
+      /Cannot keep what --configure does/.test(error.message) && error.hint === "at the end, by hand: true",
+  );
 });
 
 test("what cannot be undone is a Failure, and the rest is undone all the same", async () => {

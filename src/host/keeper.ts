@@ -51,11 +51,15 @@ export class Keeper {
   private constructor() {
     const ends: [number, number] = [0, 0];
     const result = pipe2(ends, O_CLOEXEC);
-    if (result < 0) throw new Failure(`Cannot make a pipe: ${errnoName(result)}`, "see pipe(2) for this error");
+    if (result < 0)
+      throw new Failure(`Cannot make a pipe: ${errnoName(result)}`, "see pipe(2) for this error");
     this.pipe = ends[1];
     // Our stdout and stderr are its 3 and 4: libuv makes a child's 0, 1 and 2 blocking, and with them ours, the same open files; then
     // whoever is slow to read what we print would stop the tunnel.
-    const shell = spawn("sh", ["-c", SCRIPT, NAME + process.pid], { stdio: [ends[0], "ignore", "ignore", 1, 2], detached: true });
+    const shell = spawn("sh", ["-c", SCRIPT, NAME + process.pid], {
+      stdio: [ends[0], "ignore", "ignore", 1, 2],
+      detached: true,
+    });
     shell.unref(); // it waits for us, not we for it
     this.pid = shell.pid!;
     close(ends[0]);
@@ -110,15 +114,24 @@ export class Keeper {
  * Such a keeper is no child of its program any more. Errors: none; after PATIENCE we go on all the same.
  */
 async function awaitOthers(): Promise<void> {
-  const namespaces = (pid: string) => ["net", "pid"].map((kind) => readlinkSync(`/proc/${pid}/ns/${kind}`)).join();
+  const namespaces = (pid: string) =>
+    ["net", "pid"].map((kind) => readlinkSync(`/proc/${pid}/ns/${kind}`)).join();
   const own = namespaces("self");
   const isBusy = (pid: string) => {
     try {
-      const program = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0").find((word) => word.startsWith(NAME))?.slice(NAME.length);
-      return program !== undefined && readFileSync(`/proc/${pid}/stat`, "utf8").split(") ").at(-1)!.split(" ")[1] !== program && namespaces(pid) === own; // proc(5): state, ppid
+      const program = readFileSync(`/proc/${pid}/cmdline`, "utf8")
+        .split("\0")
+        .find((word) => word.startsWith(NAME))
+        ?.slice(NAME.length);
+      return (
+        program !== undefined &&
+        readFileSync(`/proc/${pid}/stat`, "utf8").split(") ").at(-1)!.split(" ")[1] !== program &&
+        namespaces(pid) === own
+      ); // proc(5): state, ppid
     } catch {
       return false; // it has ended meanwhile
     }
   };
-  for (const deadline = Date.now() + PATIENCE; Date.now() < deadline && readdirSync("/proc").some(isBusy); ) await sleep(20);
+  for (const deadline = Date.now() + PATIENCE; Date.now() < deadline && readdirSync("/proc").some(isBusy);)
+    await sleep(20);
 }

@@ -52,7 +52,16 @@ export interface Machine {
 }
 
 /** A machine that has nothing yet: for commands that are shown, not run. */
-export const FRESH: Machine = { links: [], tun: undefined, held: [], routes: [], tables: new Map(), rules: [], firewall: "iptables", setting: () => "" };
+export const FRESH: Machine = {
+  links: [],
+  tun: undefined,
+  held: [],
+  routes: [],
+  tables: new Map(),
+  rules: [],
+  firewall: "iptables",
+  setting: () => "",
+};
 
 /** A value below /proc/sys/net; "" where there is no such file. */
 export function setting(path: string): string {
@@ -67,7 +76,9 @@ export function setting(path: string): string {
  * May `tun`, at this MTU in bytes, have an IPv6 address? Not where the kernel has no IPv6 or was told to leave it out, nor below the
  * smallest MTU that IPv6 allows (RFC 8200, section 5): there the kernel takes IPv6 away from the interface.
  */
-export const canCarryIPv6 = (tun: string, mtu: number) => mtu >= 1280 && (setting(`ipv6/conf/${tun}/disable_ipv6`) || setting("ipv6/conf/default/disable_ipv6")) === "0";
+export const canCarryIPv6 = (tun: string, mtu: number) =>
+  mtu >= 1280 &&
+  (setting(`ipv6/conf/${tun}/disable_ipv6`) || setting("ipv6/conf/default/disable_ipv6")) === "0";
 
 interface IpLink {
   ifname: string;
@@ -92,26 +103,58 @@ export async function readMachine(tun: string): Promise<Machine> {
     return code === 0 && stdout.trim() !== "" ? JSON.parse(stdout) : [];
   };
   const rulesOf = async (ip: Rule["ip"]) =>
-    [...(await run(`${ip} rule`)).stdout.matchAll(/^(\d+):\s*(.*?)\s*$/gm)].map(([, preference, text]) => ({ ip, preference: Number(preference), text: text! }));
+    [...(await run(`${ip} rule`)).stdout.matchAll(/^(\d+):\s*(.*?)\s*$/gm)].map(([, preference, text]) => ({
+      ip,
+      preference: Number(preference),
+      text: text!,
+    }));
   const [links, routes4, routes6, rules4, rules6] = await Promise.all([
-    json<IpLink>("ip -json -details address show"), json<IpRoute>("ip -json -4 route show table all"), json<IpRoute>("ip -json -6 route show table all"), rulesOf("ip"), rulesOf("ip -6"),
+    json<IpLink>("ip -json -details address show"),
+    json<IpRoute>("ip -json -4 route show table all"),
+    json<IpRoute>("ip -json -6 route show table all"),
+    rulesOf("ip"),
+    rulesOf("ip -6"),
   ]);
   const own = links.find(({ ifname }) => ifname === tun);
   const blocks = (routes: IpRoute[], all: string, bits: number) =>
-    routes.map((route) => ({ ...route, block: route.dst === "default" ? all : route.dst.includes("/") ? route.dst : `${route.dst}/${bits}` }));
-  const routes = [...blocks(routes4, "0.0.0.0/0", 32), ...blocks(routes6, "::/0", 128)].filter(({ table }) => table !== "local");
+    routes.map((route) => ({
+      ...route,
+      block: route.dst === "default" ? all : route.dst.includes("/") ? route.dst : `${route.dst}/${bits}`,
+    }));
+  const routes = [...blocks(routes4, "0.0.0.0/0", 32), ...blocks(routes6, "::/0", 128)].filter(
+    ({ table }) => table !== "local",
+  );
   const tables = new Map<string, Route[]>();
-  for (const { table = "main", block, type, dev = "", gateway, nexthops = [{ dev }] } of routes.filter(({ dev }) => dev !== tun)) {
+  for (const { table = "main", block, type, dev = "", gateway, nexthops = [{ dev }] } of routes.filter(
+    ({ dev }) => dev !== tun,
+  )) {
     const where = type ? `nowhere (${type})` : `out of ${nexthops.map((hop) => hop.dev).join(" and ")}`;
     tables.set(table, [...(tables.get(table) ?? []), { block, dev, where, gateway }]);
   }
   return {
     links: links.map(({ ifname }) => ifname),
-    tun: own?.linkinfo?.info_data?.persist ? persistent(own, routes.filter(({ dev }) => dev === tun)) : undefined,
-    held: links.filter((link) => link !== own).flatMap((link) => link.addr_info.map(({ local, prefixlen, scope }) => ({ dev: link.ifname, address: local, prefix: prefixlen, global: scope === "global" }))),
+    tun: own?.linkinfo?.info_data?.persist
+      ? persistent(
+          own,
+          routes.filter(({ dev }) => dev === tun),
+        )
+      : undefined,
+    held: links
+      .filter((link) => link !== own)
+      .flatMap((link) =>
+        link.addr_info.map(({ local, prefixlen, scope }) => ({
+          dev: link.ifname,
+          address: local,
+          prefix: prefixlen,
+          global: scope === "global",
+        })),
+      ),
     routes: tables.get("main") ?? [],
     tables,
-    rules: [...rules4, ...rules6].filter(({ text, preference }) => !/^from all lookup (local|main|default)$/.test(text) || ![0, 32766, 32767].includes(preference)),
+    rules: [...rules4, ...rules6].filter(
+      ({ text, preference }) =>
+        !/^from all lookup (local|main|default)$/.test(text) || ![0, 32766, 32767].includes(preference),
+    ),
     firewall: !inPath("iptables") && inPath("nft") ? "nft" : "iptables",
     setting,
   };
@@ -125,7 +168,10 @@ export async function readAgain(tun: string, before: Machine): Promise<Machine> 
 
 /** What a rule of the user's knows its packets by: "fwmark 0xca6c", "to 198.51.100.0/24"; "" if it is for all. */
 export const selectorOf = ({ text }: Rule) =>
-  text.replace(/ (lookup|goto|blackhole|unreachable|prohibit|nop|proto)\b.*/, "").replace(/^not /, "").replace(/^from all ?/, "");
+  text
+    .replace(/ (lookup|goto|blackhole|unreachable|prohibit|nop|proto)\b.*/, "")
+    .replace(/^not /, "")
+    .replace(/^from all ?/, "");
 
 /** Could that rule keep packets to `block` from the main table? Not if it knows its packets by anything but where they go to. */
 export function mayTake(rule: Rule, block: string): boolean {
@@ -133,15 +179,30 @@ export function mayTake(rule: Rule, block: string): boolean {
   const to = /^to (\S+)$/.exec(selector)?.[1];
   const address = block.split("/")[0]!;
   if (rule.ip !== ipFor(block)) return false;
-  return selector === "" || rule.text.startsWith("not ") || (to !== undefined && contains(to.includes("/") ? to : hostRoute(to), address));
+  return (
+    selector === "" ||
+    rule.text.startsWith("not ") ||
+    (to !== undefined && contains(to.includes("/") ? to : hostRoute(to), address))
+  );
 }
 
-function persistent({ ifname, flags, mtu, addr_info }: IpLink, routes: { block: string; table?: string }[]): Persistent {
-  const mode = ["eui64", "none", "stable_secret", "random"][parseInt(setting(`ipv6/conf/${ifname}/addr_gen_mode`))]; // enum in6_addr_gen_mode, linux/if_link.h
-  const words = [flags.includes("UP") ? "up" : "down", `mtu ${mtu}`, `multicast ${flags.includes("MULTICAST") ? "on" : "off"}`, ...(mode ? [`addrgenmode ${mode}`] : [])];
+function persistent(
+  { ifname, flags, mtu, addr_info }: IpLink,
+  routes: { block: string; table?: string }[],
+): Persistent {
+  const mode = ["eui64", "none", "stable_secret", "random"][
+    parseInt(setting(`ipv6/conf/${ifname}/addr_gen_mode`))
+  ]; // enum in6_addr_gen_mode, linux/if_link.h
+  const words = [
+    flags.includes("UP") ? "up" : "down",
+    `mtu ${mtu}`,
+    `multicast ${flags.includes("MULTICAST") ? "on" : "off"}`,
+    ...(mode ? [`addrgenmode ${mode}`] : []),
+  ];
   return {
     link: `ip link set ${ifname} ${words.join(" ")}`,
-    has: (asked) => (asked.match(/(mtu|multicast|addrgenmode) \S+|up|down/g) ?? []).every((word) => words.includes(word)),
+    has: (asked) =>
+      (asked.match(/(mtu|multicast|addrgenmode) \S+|up|down/g) ?? []).every((word) => words.includes(word)),
     addresses: addr_info.map(({ local, prefixlen }) => `${local}/${prefixlen}`),
     routes: routes.map(({ block, table }) => (table ? `${block} table ${table}` : block)),
   };
@@ -181,15 +242,28 @@ export function halvesOf(block: string): [string, string] | undefined {
  */
 export async function strays(blocks: string[], tun: string): Promise<string> {
   const addresses = blocks.map((block) => (halvesOf(block)?.[1] ?? block).split("/")[0]!);
-  const { stdout } = await run("ip -force -batch -", addresses.map((address) => `route get ${address}\n`).join(""));
-  const ways = new Map([...stdout.matchAll(/^(\S+) .*?((?:via \S+ )?dev (\S+))/gm)].map(([, address, way, dev]) => [address, { way, dev }]));
-  const stray = addresses.flatMap((address, i) => (ways.get(address)?.dev === tun ? [] : [`${address} of ${blocks[i]} goes ${ways.get(address)?.way ?? "nowhere"}`]));
+  const { stdout } = await run(
+    "ip -force -batch -",
+    addresses.map((address) => `route get ${address}\n`).join(""),
+  );
+  const ways = new Map(
+    [...stdout.matchAll(/^(\S+) .*?((?:via \S+ )?dev (\S+))/gm)].map(([, address, way, dev]) => [
+      address,
+      { way, dev },
+    ]),
+  );
+  const stray = addresses.flatMap((address, i) =>
+    ways.get(address)?.dev === tun
+      ? []
+      : [`${address} of ${blocks[i]} goes ${ways.get(address)?.way ?? "nowhere"}`],
+  );
   if (stray.length === 0) return "";
   const more = stray.length > 1 ? ` (and so for ${stray.length - 1} more)` : "";
   return `not into the tunnel: ${stray[0]}${more}, for a rule or a route of this machine's own comes first; 'ip rule' shows the rules`;
 }
 
-const overlap = (one: string, other: string) => contains(one, other.split("/")[0]!) || contains(other, one.split("/")[0]!);
+const overlap = (one: string, other: string) =>
+  contains(one, other.split("/")[0]!) || contains(other, one.split("/")[0]!);
 
 /**
  * The blocks for the inside of the tunnel must be free on this machine. Else packets for the inside would leave by another interface,
@@ -199,13 +273,25 @@ export function checkFree(machine: Machine, blocks: string[], option: string): s
   let warning = "";
   for (const block of blocks) {
     const held = machine.held.find(({ address, prefix }) => overlap(`${address}/${prefix}`, block));
-    const route = machine.routes.find((one) => prefixOf(one.block) >= prefixOf(block) && contains(block, one.block.split("/")[0]!));
+    const route = machine.routes.find(
+      (one) => prefixOf(one.block) >= prefixOf(block) && contains(block, one.block.split("/")[0]!),
+    );
     const gateway = machine.routes.find(({ gateway }) => gateway && contains(block, gateway));
     // A larger network with other hosts in it may stay: the smaller block wins, and takes only its own addresses from it.
     const larger = held && prefixOf(block) > held.prefix && !gateway;
-    if (larger) warning = `this machine's network on ${held.dev}, ${held.address}/${held.prefix}, holds the tunnel's ${block}: its hosts with such addresses are out of reach meanwhile`;
-    const found = held && !larger ? `${held.dev} has ${held.address}/${held.prefix}` : route ? `${route.block} is routed ${route.where} already` : undefined;
-    if (found) throw new Failure(`Cannot use ${block} inside the tunnel: on this machine ${found}`, `${option.replace("--subnet", block.includes(":") ? "--subnet6" : "--subnet").replace("BLOCK", freeBlock(machine, block))}: nothing here has that`);
+    if (larger)
+      warning = `this machine's network on ${held.dev}, ${held.address}/${held.prefix}, holds the tunnel's ${block}: its hosts with such addresses are out of reach meanwhile`;
+    const found =
+      held && !larger
+        ? `${held.dev} has ${held.address}/${held.prefix}`
+        : route
+          ? `${route.block} is routed ${route.where} already`
+          : undefined;
+    if (found)
+      throw new Failure(
+        `Cannot use ${block} inside the tunnel: on this machine ${found}`,
+        `${option.replace("--subnet", block.includes(":") ? "--subnet6" : "--subnet").replace("BLOCK", freeBlock(machine, block))}: nothing here has that`,
+      );
   }
   return warning;
 }
@@ -225,8 +311,20 @@ export function checkDevice({ links }: Machine, device: string | undefined, tun:
 /** A block of the same size that is free on this machine. */
 function freeBlock({ held, routes }: Machine, taken: string): string {
   const prefix = prefixOf(taken);
-  if (isIPv6(taken.split("/")[0]!)) return `fd${randomBytes(5).toString("hex").replace(/^(..)(....)(....)$/, "$1:$2:$3")}::/${prefix}`; // RFC 4193, section 3.2.2
-  const networks = Array.from({ length: 262 }, (_, i) => (i < 246 ? `10.${9 + i}.0.0` : `172.${i - 230}.0.0`)); // RFC 1918
-  const used = [...held.map(({ address, prefix }) => `${address}/${prefix}`), ...routes.map(({ block }) => block).filter((block) => prefixOf(block) > 0)];
-  return networks.map((network) => `${network}/${Math.max(prefix, 16)}`).find((block) => !used.some((one) => overlap(one, block))) ?? "another block";
+  if (isIPv6(taken.split("/")[0]!))
+    return `fd${randomBytes(5)
+      .toString("hex")
+      .replace(/^(..)(....)(....)$/, "$1:$2:$3")}::/${prefix}`; // RFC 4193, section 3.2.2
+  const networks = Array.from({ length: 262 }, (_, i) =>
+    i < 246 ? `10.${9 + i}.0.0` : `172.${i - 230}.0.0`,
+  ); // RFC 1918
+  const used = [
+    ...held.map(({ address, prefix }) => `${address}/${prefix}`),
+    ...routes.map(({ block }) => block).filter((block) => prefixOf(block) > 0),
+  ];
+  return (
+    networks
+      .map((network) => `${network}/${Math.max(prefix, 16)}`)
+      .find((block) => !used.some((one) => overlap(one, block))) ?? "another block"
+  );
 }

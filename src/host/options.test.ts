@@ -35,23 +35,66 @@ test("the defaults are those of the README", () => {
   const { secret, ...rest } = client();
   assert.equal(secret?.toString("hex"), "0123456789abcdef".repeat(4));
   assert.deepEqual(rest, {
-    server: "192.168.1.1", routes: [], dns: [], address: { address: 0x0a080002, prefix: 24, network: 0x0a080000, size: 256 },
-    port: 5555, tun: "tun0", mtu: 1400, offload: "on", trace: "walk", traceFile: undefined, configure: false, user: undefined, once: false, rekey: 120,
+    server: "192.168.1.1",
+    routes: [],
+    dns: [],
+    address: { address: 0x0a080002, prefix: 24, network: 0x0a080000, size: 256 },
+    port: 5555,
+    tun: "tun0",
+    mtu: 1400,
+    offload: "on",
+    trace: "walk",
+    traceFile: undefined,
+    configure: false,
+    user: undefined,
+    once: false,
+    rekey: 120,
   });
   const { listen, subnet, subnet6, nat, maxClients } = server();
-  assert.deepEqual([listen, subnet.network, subnet.prefix, subnet6, nat, maxClients], ["*", 0x0a080000, 24, [0xfd56504e, 0, 0], undefined, 253]);
+  assert.deepEqual(
+    [listen, subnet.network, subnet.prefix, subnet6, nat, maxClients],
+    ["*", 0x0a080000, 24, [0xfd56504e, 0, 0], undefined, 253],
+  );
 });
 
 test("every option is read", () => {
-  const options = client("--port", "65535", "--tun", "vpn-long-name15", "--mtu", "68", "--trace", "off", "--trace-file", "t", "--configure", "--route", "8.8.8.8/32", "--route", "0.0.0.0/0");
+  const options = client(
+    "--port",
+    "65535",
+    "--tun",
+    "vpn-long-name15",
+    "--mtu",
+    "68",
+    "--trace",
+    "off",
+    "--trace-file",
+    "t",
+    "--configure",
+    "--route",
+    "8.8.8.8/32",
+    "--route",
+    "0.0.0.0/0",
+  );
   assert.deepEqual(
-    [options.port, options.tun, options.mtu, options.trace, options.traceFile, options.configure, options.routes],
+    [
+      options.port,
+      options.tun,
+      options.mtu,
+      options.trace,
+      options.traceFile,
+      options.configure,
+      options.routes,
+    ],
     [65535, "vpn-long-name15", 68, "off", "t", true, ["8.8.8.8/32", "0.0.0.0/0"]],
   );
   assert.equal(clientOptions(["s", "--cipher", "xor"]).secret, undefined, "lesson one has no secret");
   for (const nat of ["eth1", "eth1@if2", "eth1@long-name.10"]) assert.equal(server("--nat", nat).nat, "eth1");
-  assert.deepEqual([server("--subnet6", "off").subnet6, server("--subnet6", "fd00:1:2::/96").subnet6], [undefined, [0xfd000001, 0x00020000, 0]]);
-  for (const address of ["10.1.2.3", "::", "2001:db8::1"]) assert.equal(server("--listen", address).listen, address);
+  assert.deepEqual(
+    [server("--subnet6", "off").subnet6, server("--subnet6", "fd00:1:2::/96").subnet6],
+    [undefined, [0xfd000001, 0x00020000, 0]],
+  );
+  for (const address of ["10.1.2.3", "::", "2001:db8::1"])
+    assert.equal(server("--listen", address).listen, address);
   assert.deepEqual(client("--route", "::/0", "--route", "2001:DB8::/32").routes, ["::/0", "2001:db8::/32"]);
   const { dns } = client("--dns", "8.8.8.8", "--dns", "2001:4860:4860:0::8888");
   assert.deepEqual(dns, ["8.8.8.8", "2001:4860:4860::8888"]);
@@ -71,16 +114,20 @@ test("wrong usage is one line that says what was wrong and what to try, exit cod
   for (const port of ["0", "65536", "x", "5.5", "", "1e3"]) refuses(() => client("--port", port), /--port/);
   refuses(() => client("--port", "-1"), /--port/);
   for (const mtu of ["67", "65536", "big"]) refuses(() => client("--mtu", mtu), /--mtu/);
-  for (const name of ["sixteen-bytes-ab", "a/b", "", "..", "a b", "tun%d", "tünl"]) refuses(() => client("--tun", name), /--tun/);
-  for (const subnet of ["10.8.0.0", "10.8.0.0/31", "10.8.0.0/7", "10.8.0.256/24", "nonsense"]) refuses(() => server("--subnet", subnet), /--subnet/);
+  for (const name of ["sixteen-bytes-ab", "a/b", "", "..", "a b", "tun%d", "tünl"])
+    refuses(() => client("--tun", name), /--tun/);
+  for (const subnet of ["10.8.0.0", "10.8.0.0/31", "10.8.0.0/7", "10.8.0.256/24", "nonsense"])
+    refuses(() => server("--subnet", subnet), /--subnet/);
   refuses(() => server("--subnet", "10.8.0.5/24"), /host bits/);
   refuses(() => server("--listen", "localhost"), /--listen/);
   for (const nat of ["a/b", "@if2", "sixteen-bytes-ab@if2"]) refuses(() => server("--nat", nat), /--nat/);
   for (const most of ["0", "x", "65535"]) refuses(() => server("--max-clients", most), /--max-clients/);
   refuses(() => client("--route", "8.8.8.8"), /--route/);
   refuses(() => client("--route", "8.8.8.8/24"), /host bits/);
-  for (const route of ["::", "2001:db8::1/32", "::/129", "fe80::%eth0/64"]) refuses(() => client("--route", route), /--route .*is no ADDRESS\/PREFIX/);
-  for (const subnet6 of ["on", "fd00::/64", "fd00::1/96", "10.8.0.0/24"]) refuses(() => server("--subnet6", subnet6), /--subnet6/);
+  for (const route of ["::", "2001:db8::1/32", "::/129", "fe80::%eth0/64"])
+    refuses(() => client("--route", route), /--route .*is no ADDRESS\/PREFIX/);
+  for (const subnet6 of ["on", "fd00::/64", "fd00::1/96", "10.8.0.0/24"])
+    refuses(() => server("--subnet6", subnet6), /--subnet6/);
   refuses(() => client("--address", "10.8.0.2"), /--address/);
   refuses(() => client("--cipher", "rot13"), /--cipher/);
   for (const seconds of ["0", "86401", "often"]) refuses(() => client("--rekey", seconds), /--rekey/);

@@ -3,7 +3,15 @@ import { spawnSync } from "node:child_process";
 import { chmodSync, readFileSync, statSync } from "node:fs";
 import { isIP } from "node:net";
 import { parseArgs } from "node:util";
-import { type Cidr, formatIPv6, parseBlock6, parseCidr, parseIPv6, parsePrefix96, type Prefix96 } from "../base/address.ts";
+import {
+  type Cidr,
+  formatIPv6,
+  parseBlock6,
+  parseCidr,
+  parseIPv6,
+  parsePrefix96,
+  type Prefix96,
+} from "../base/address.ts";
 import { KEY_LENGTH } from "../core/aes.ts";
 import { Failure } from "../base/failure.ts";
 import { IFNAMSIZ } from "../base/libc.ts";
@@ -15,18 +23,42 @@ interface Option<T> {
   help: string;
   read: (text: string) => T;
 }
-export const option = <T>(value: string, initial: string | undefined, help: string, read: (text: string) => T): Option<T> =>
-  initial === undefined ? { value, help, read } : { value, initial, help, read };
+export const option = <T>(
+  value: string,
+  initial: string | undefined,
+  help: string,
+  read: (text: string) => T,
+): Option<T> => (initial === undefined ? { value, help, read } : { value, initial, help, read });
 const flag = (help: string) => option("", undefined, help, () => true);
 
 const COMMON = {
   port: option("N", "5555", "TCP port", whole(1, 65535)),
   tun: option("NAME", "tun0", "interface name, at most 15 bytes", interfaceName),
-  cipher: option("NAME", "xor+aes", "xor+aes; or xor, the original C programs' format: insecure, for lesson one", choice("xor+aes", "xor")),
-  secret: option("FILE", undefined, "64 hex digits, mode 0600 (secret.key); or the environment's SIMPLE_VPN_SECRET", String),
+  cipher: option(
+    "NAME",
+    "xor+aes",
+    "xor+aes; or xor, the original C programs' format: insecure, for lesson one",
+    choice("xor+aes", "xor"),
+  ),
+  secret: option(
+    "FILE",
+    undefined,
+    "64 hex digits, mode 0600 (secret.key); or the environment's SIMPLE_VPN_SECRET",
+    String,
+  ),
   mtu: option("N", "1400", "of the TUN interface, bytes, 68 to 65535", whole(68, 65535)),
-  offload: option("on|off", "on", "on: the kernel hands over TCP in packets of up to 64 KB; not with --cipher xor", choice("on", "off")),
-  trace: option("MODE", "walk", "walk: every step, folded under load; summary: a line a second; off", choice("walk", "summary", "off")),
+  offload: option(
+    "on|off",
+    "on",
+    "on: the kernel hands over TCP in packets of up to 64 KB; not with --cipher xor",
+    choice("on", "off"),
+  ),
+  trace: option(
+    "MODE",
+    "walk",
+    "walk: every step, folded under load; summary: a line a second; off",
+    choice("walk", "summary", "off"),
+  ),
   "trace-file": option("FILE", undefined, "the trace as JSON, one object a line", String),
   configure: flag("run the ip, sysctl and iptables commands instead of printing them; undo them at exit"),
   user: option("NAME", undefined, "once all is set up, go on as this user, without root", account),
@@ -39,14 +71,34 @@ export const CLIENT = {
   dns: option("ADDRESS", undefined, "ask this name server, through the tunnel; repeatable", dnsServer),
   once: flag("end when the server is lost, instead of connecting again"),
   rekey: option("SECONDS", "120", "ask for fresh keys so often, 1 to 86400", whole(1, 86_400)),
-  address: option("CIDR", "10.8.0.2/24", "inner address, for --cipher xor only: there, no handshake assigns one", cidr(8, 30)),
+  address: option(
+    "CIDR",
+    "10.8.0.2/24",
+    "inner address, for --cipher xor only: there, no handshake assigns one",
+    cidr(8, 30),
+  ),
 };
 export const SERVER = {
   ...COMMON,
   listen: option("ADDR", "*", "IPv4 or IPv6 address to listen on; *: all of this machine's", listenAddress),
-  subnet: option("CIDR", "10.8.0.0/24", "inner addresses: the server takes the first, clients the next ones", block(8, 30)),
-  subnet6: option("CIDR|off", "fd56:504e::/96", "inner IPv6 addresses: a /96, with the IPv4 ones in the last 32 bits; not with --cipher xor", subnet6),
-  "max-clients": option("N", "253", "connected clients, at most; the subnet may have room for fewer", whole(1, 65534)),
+  subnet: option(
+    "CIDR",
+    "10.8.0.0/24",
+    "inner addresses: the server takes the first, clients the next ones",
+    block(8, 30),
+  ),
+  subnet6: option(
+    "CIDR|off",
+    "fd56:504e::/96",
+    "inner IPv6 addresses: a /96, with the IPv4 ones in the last 32 bits; not with --cipher xor",
+    subnet6,
+  ),
+  "max-clients": option(
+    "N",
+    "253",
+    "connected clients, at most; the subnet may have room for fewer",
+    whole(1, 65534),
+  ),
   nat: option("DEV", undefined, "forward the clients' packets, and masquerade what leaves by DEV", linkName),
 };
 
@@ -61,8 +113,17 @@ export type ServerOptions = ReturnType<typeof serverOptions>;
 /** The client's options, from its arguments. Errors: a Failure with exit code 2 for usage, 1 for the secret. */
 export function clientOptions(args: string[]) {
   const { values, positionals } = parse(args, CLIENT, "src/client.ts <server>");
-  if (positionals.length !== 1) throw usage(`expected one server, got ${positionals.length}`, "npx tsx src/client.ts 192.168.1.1");
-  return { ...common(values), server: positionals[0]!, routes: values.route ?? [], dns: values.dns ?? [], address: last(values.address)!, once: values.once !== undefined, rekey: last(values.rekey)! };
+  if (positionals.length !== 1)
+    throw usage(`expected one server, got ${positionals.length}`, "npx tsx src/client.ts 192.168.1.1");
+  return {
+    ...common(values),
+    server: positionals[0]!,
+    routes: values.route ?? [],
+    dns: values.dns ?? [],
+    address: last(values.address)!,
+    once: values.once !== undefined,
+    rekey: last(values.rekey)!,
+  };
 }
 
 /** The server's options, likewise. */
@@ -70,7 +131,12 @@ export function serverOptions(args: string[]) {
   const { values, positionals } = parse(args, SERVER, "src/server.ts");
   if (positionals.length !== 0) throw usage(`unexpected argument ${positionals[0]}`, "--help");
   return {
-    ...common(values), listen: last(values.listen)!, subnet: last(values.subnet)!, subnet6: last(values.subnet6), maxClients: last(values["max-clients"])!, nat: last(values.nat),
+    ...common(values),
+    listen: last(values.listen)!,
+    subnet: last(values.subnet)!,
+    subnet6: last(values.subnet6),
+    maxClients: last(values["max-clients"])!,
+    nat: last(values.nat),
   };
 }
 
@@ -88,17 +154,32 @@ function common(values: Values<typeof COMMON>) {
   };
 }
 
-export function parse<Table extends Record<string, Option<unknown>>>(args: string[], table: Table, usageLine: string): { values: Values<Table>; positionals: string[] } {
+export function parse<Table extends Record<string, Option<unknown>>>(
+  args: string[],
+  table: Table,
+  usageLine: string,
+): { values: Values<Table>; positionals: string[] } {
   const names = Object.keys(table);
-  const options = Object.fromEntries(names.map((name) => [name, { type: table[name]!.value ? ("string" as const) : ("boolean" as const), multiple: true }]));
+  const options = Object.fromEntries(
+    names.map((name) => [
+      name,
+      { type: table[name]!.value ? ("string" as const) : ("boolean" as const), multiple: true },
+    ]),
+  );
   let given;
   try {
     given = parseArgs({ args, options, allowPositionals: true });
   } catch (error) {
     throw usage((error as Error).message.split(/\. |\n/)[0]!, "--help");
   }
-  if (given.values.help) leave(`Usage: npx tsx ${usageLine} [options]\n\n${names.map((name) => helpLine(name, table[name]!)).join("\n")}`);
-  if (given.values.version) leave(`simple-vpn ${JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")).version}`);
+  if (given.values.help)
+    leave(
+      `Usage: npx tsx ${usageLine} [options]\n\n${names.map((name) => helpLine(name, table[name]!)).join("\n")}`,
+    );
+  if (given.values.version)
+    leave(
+      `simple-vpn ${JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")).version}`,
+    );
   const values: Record<string, unknown[]> = {};
   for (const name of names) {
     const { initial, read } = table[name]!;
@@ -108,7 +189,8 @@ export function parse<Table extends Record<string, Option<unknown>>>(args: strin
   return { values: values as Values<Table>, positionals: given.positionals };
 }
 
-const helpLine = (name: string, { value, help, initial }: Option<unknown>) => `  ${`--${name} ${value}`.padEnd(20)} ${help}${initial ? ` (${initial})` : ""}`;
+const helpLine = (name: string, { value, help, initial }: Option<unknown>) =>
+  `  ${`--${name} ${value}`.padEnd(20)} ${help}${initial ? ` (${initial})` : ""}`;
 
 function leave(text: string): never {
   console.log(text);
@@ -183,7 +265,8 @@ function parseSecret(source: string, text: string, hint: string): Buffer {
 
 export function whole(min: number, max: number) {
   return (text: string) => {
-    if (!/^\d+$/.test(text) || Number(text) < min || Number(text) > max) throw new Error(`is no whole number from ${min} to ${max}`);
+    if (!/^\d+$/.test(text) || Number(text) < min || Number(text) > max)
+      throw new Error(`is no whole number from ${min} to ${max}`);
     return Number(text);
   };
 }
@@ -200,14 +283,17 @@ function cidr(minPrefix: number, maxPrefix: number) {
   return (text: string): Cidr => {
     const block = parseCidr(text);
     if (block && block.prefix >= minPrefix && block.prefix <= maxPrefix) return block;
-    throw new Error(`is not ADDRESS/PREFIX with a prefix from ${minPrefix} to ${maxPrefix}, such as 10.8.0.0/24`);
+    throw new Error(
+      `is not ADDRESS/PREFIX with a prefix from ${minPrefix} to ${maxPrefix}, such as 10.8.0.0/24`,
+    );
   };
 }
 
 function block(minPrefix: number, maxPrefix: number) {
   return (text: string): Cidr => {
     const block = cidr(minPrefix, maxPrefix)(text);
-    if (block.address !== block.network) throw new Error("has host bits set: give the block's first address, such as 10.0.0.0/8");
+    if (block.address !== block.network)
+      throw new Error("has host bits set: give the block's first address, such as 10.0.0.0/8");
     return block;
   };
 }
@@ -223,7 +309,8 @@ function route(text: string): string {
 
 function subnet6(text: string): Prefix96 | undefined {
   const prefix = parsePrefix96(text);
-  if (prefix === undefined && text !== "off") throw new Error("is neither an IPv6 block ADDRESS/96, such as fd56:504e::/96, nor off");
+  if (prefix === undefined && text !== "off")
+    throw new Error("is neither an IPv6 block ADDRESS/96, such as fd56:504e::/96, nor off");
   return prefix;
 }
 
@@ -238,14 +325,17 @@ function dnsServer(text: string): string {
 }
 
 function listenAddress(text: string): string {
-  if (text !== "*" && isIP(text) === 0) throw new Error("is no IP address, such as 0.0.0.0 or :: for all of this machine's");
+  if (text !== "*" && isIP(text) === 0)
+    throw new Error("is no IP address, such as 0.0.0.0 or :: for all of this machine's");
   return text;
 }
 
 function interfaceName(text: string): string {
   const length = Buffer.byteLength(text);
-  if (length === 0 || length >= IFNAMSIZ) throw new Error(`has ${length} bytes, expected 1 to ${IFNAMSIZ - 1}`);
-  if (!/^[!-~]+$/.test(text) || /[/:%]|^\.\.?$/.test(text)) throw new Error("has a character that an interface name cannot have");
+  if (length === 0 || length >= IFNAMSIZ)
+    throw new Error(`has ${length} bytes, expected 1 to ${IFNAMSIZ - 1}`);
+  if (!/^[!-~]+$/.test(text) || /[/:%]|^\.\.?$/.test(text))
+    throw new Error("has a character that an interface name cannot have");
   return text;
 }
 
@@ -263,9 +353,13 @@ export interface Account {
 
 /** As id(1) knows it: /etc/passwd is not the only place where users are kept. */
 function account(name: string): Account {
-  const [uid, gid] = ["-u", "-g"].map((which) => Number(spawnSync("id", [which, "--", name], { encoding: "utf8" }).stdout?.trim() || NaN));
-  if (!Number.isInteger(uid) || !Number.isInteger(gid)) throw new Error("is no user of this system, such as nobody");
+  const [uid, gid] = ["-u", "-g"].map((which) =>
+    Number(spawnSync("id", [which, "--", name], { encoding: "utf8" }).stdout?.trim() || NaN),
+  );
+  if (!Number.isInteger(uid) || !Number.isInteger(gid))
+    throw new Error("is no user of this system, such as nobody");
   if (uid === 0) throw new Error("is root itself: name another user, such as nobody");
-  if (process.getuid!() !== 0) throw new Error("is for root, which can become another user: start with sudo, or leave it out");
+  if (process.getuid!() !== 0)
+    throw new Error("is for root, which can become another user: start with sudo, or leave it out");
   return { name, uid: uid!, gid: gid! };
 }

@@ -50,9 +50,14 @@ function complain(error: unknown): void {
 const WITHOUT_RIGHT = "another file or folder, or check who may use it: 'ls -ld'";
 const WITHOUT_ROOM = "free some disk space, 'df -h' shows where there is none";
 const REFUSALS: Record<string, string> = {
-  EACCES: WITHOUT_RIGHT, EPERM: WITHOUT_RIGHT, EROFS: WITHOUT_RIGHT,
-  ENOSPC: WITHOUT_ROOM, EDQUOT: WITHOUT_ROOM,
-  ENOENT: "check that it is there, or install it", ENOTDIR: "check the path", EMFILE: "ulimit -n 4096",
+  EACCES: WITHOUT_RIGHT,
+  EPERM: WITHOUT_RIGHT,
+  EROFS: WITHOUT_RIGHT,
+  ENOSPC: WITHOUT_ROOM,
+  EDQUOT: WITHOUT_ROOM,
+  ENOENT: "check that it is there, or install it",
+  ENOTDIR: "check the path",
+  EMFILE: "ulimit -n 4096",
 };
 
 /**

@@ -38,7 +38,11 @@ export class Setup {
   async begin(tun: string): Promise<Machine> {
     if (this.configure) {
       const { stdout, stderr, code } = await run("ip -V");
-      if (!stdout.includes("iproute2")) throw new Failure(`Cannot configure this machine: its ip command ${code === "ENOENT" ? "is missing" : `is not iproute2's (${(stdout + stderr).trim().split("\n")[0]})`}`, "apt-get install iproute2, or apk add iproute2");
+      if (!stdout.includes("iproute2"))
+        throw new Failure(
+          `Cannot configure this machine: its ip command ${code === "ENOENT" ? "is missing" : `is not iproute2's (${(stdout + stderr).trim().split("\n")[0]})`}`,
+          "apt-get install iproute2, or apk add iproute2",
+        );
       this.keeper = await Keeper.start();
       atExit(() => this.keeper!.finish());
     }
@@ -105,7 +109,10 @@ export class Setup {
     if (lines.length > SHOWN) console.log(`# … and ${lines.length - 3} more of this kind`);
     for (const { undo } of group) if (undo !== undefined) this.keeper!.keep(undo);
     const ip = ipOf(lines[0]!)!;
-    const result = await this.execute(`${ip} -batch -`, lines.map((line) => `${line.slice(ip.length + 1)}\n`).join(""));
+    const result = await this.execute(
+      `${ip} -batch -`,
+      lines.map((line) => `${line.slice(ip.length + 1)}\n`).join(""),
+    );
     if (result.code === 0) return lines.forEach((line) => this.keeper!.forget(line)); // some were an undoing, and are done now
     const at = /Command failed -:(\d+)/.exec(result.stderr)?.[1];
     if (at === undefined) await this.undoAny(group);
@@ -150,7 +157,10 @@ export class Setup {
       process.setgid!(user.gid);
       process.setuid!(user.uid); // for root: all its user ids, and its capabilities with them (capabilities(7))
     } catch (error) {
-      throw new Failure(`Cannot become ${user.name}: ${(error as Error).message}`, "start as root (sudo), or leave --user out");
+      throw new Failure(
+        `Cannot become ${user.name}: ${(error as Error).message}`,
+        "start as root (sudo), or leave --user out",
+      );
     }
     try {
       process.seteuid!(0);
@@ -158,7 +168,10 @@ export class Setup {
       this.dropped = true; // as it should be
       return;
     }
-    throw new Failure(`Cannot drop root: as ${user.name}, this process can still have it back`, "name another user with --user");
+    throw new Failure(
+      `Cannot drop root: as ${user.name}, this process can still have it back`,
+      "name another user with --user",
+    );
   }
 }
 
@@ -180,27 +193,52 @@ const ipOf = (line: string) => /^ip( -6)?(?= )/.exec(line)?.[0];
 function firstGroup(changes: Change[]): Change[] {
   const [first] = changes;
   if (!first || ipOf(first.run) === undefined) return changes.slice(0, 1);
-  const end = changes.slice(0, BATCH).findIndex(({ run, unless, otherwise, part }) => ipOf(run) !== ipOf(first.run) || unless || otherwise || part !== first.part);
+  const end = changes
+    .slice(0, BATCH)
+    .findIndex(
+      ({ run, unless, otherwise, part }) =>
+        ipOf(run) !== ipOf(first.run) || unless || otherwise || part !== first.part,
+    );
   return changes.slice(0, end < 0 ? BATCH : Math.max(end, 1));
 }
 
 /** What the user has to type; with `leaving`, also what takes it back, because the rest of it is taken back by us. */
 function toType(changes: Change[], leaving: boolean): string {
-  const what = LAB_HOST ? `${nextTerminal(`make configure-${LAB_HOST}`)}, which runs on the ${LAB_HOST}:` : "Type in the next terminal, as root:";
-  const typed = ({ run, input }: Change) => (input ? `printf '${input.replaceAll("\n", "\\n")}' | ${run}` : run.replace(/^nft (.*[{;].*)/, "nft '$1'"));
-  const undone = changes.flatMap(({ undo }) => (leaving && undo !== undefined ? [`  ${undo}`] : [])).reverse();
-  return ["", what, ...changes.map((change) => `  ${typed(change)}`), ...(undone.length > 0 ? ["and, when this program has ended:", ...undone] : [])].join("\n");
+  const what = LAB_HOST
+    ? `${nextTerminal(`make configure-${LAB_HOST}`)}, which runs on the ${LAB_HOST}:`
+    : "Type in the next terminal, as root:";
+  const typed = ({ run, input }: Change) =>
+    input ? `printf '${input.replaceAll("\n", "\\n")}' | ${run}` : run.replace(/^nft (.*[{;].*)/, "nft '$1'");
+  const undone = changes
+    .flatMap(({ undo }) => (leaving && undo !== undefined ? [`  ${undo}`] : []))
+    .reverse();
+  return [
+    "",
+    what,
+    ...changes.map((change) => `  ${typed(change)}`),
+    ...(undone.length > 0 ? ["and, when this program has ended:", ...undone] : []),
+  ].join("\n");
 }
 
-export const nextTerminal = (command: string) => `${chalk.bold.inverse(" next terminal ")} ${chalk.bold(command)}`;
+export const nextTerminal = (command: string) =>
+  `${chalk.bold.inverse(" next terminal ")} ${chalk.bold(command)}`;
 
-const PACKAGES: Record<string, string> = { ip: "iproute2", sysctl: "procps", mount: "mount", umount: "mount" };
+const PACKAGES: Record<string, string> = {
+  ip: "iproute2",
+  sysctl: "procps",
+  mount: "mount",
+  umount: "mount",
+};
 
 /** Errors: a Failure with the command's own words, if it failed. */
 function check(line: string, { code, stderr }: Result): void {
   if (code === 0) return;
   const [program] = line.split(" ");
-  if (code === "ENOENT") throw new Failure(`Cannot run '${line}': there is no ${program}`, `apt-get install ${PACKAGES[program!] ?? "iptables"}`);
+  if (code === "ENOENT")
+    throw new Failure(
+      `Cannot run '${line}': there is no ${program}`,
+      `apt-get install ${PACKAGES[program!] ?? "iptables"}`,
+    );
   const said = stderr.trim().replace(/\s*\n\s*/g, "; ");
   const setting = /^sysctl -w (\S+=\S+)/.exec(line)?.[1]?.replaceAll("/", ".");
   const inContainer = existsSync("/.dockerenv") || existsSync("/run/.containerenv");

@@ -17,8 +17,14 @@ function answer(query: Buffer): Buffer {
 
 program(() => {
   const dns = createSocket("udp4");
-  dns.on("message", (query, { port, address }) => query.length > 12 && dns.send(answer(query), port, address));
-  dns.bind(53, "8.8.8.8", () => { // its own address: else the answer leaves from eth0's, and no NAT knows it
-    createServer((_, response) => response.end("hello from the internet\n")).listen(80, () => console.log("ready"));
+  dns.on(
+    "message",
+    (query, { port, address }) => query.length > 12 && dns.send(answer(query), port, address),
+  );
+  dns.bind(53, "8.8.8.8", () => {
+    // its own address: else the answer leaves from eth0's, and no NAT knows it
+    createServer((_, response) => response.end("hello from the internet\n")).listen(80, () =>
+      console.log("ready"),
+    );
   });
 });

@@ -51,15 +51,22 @@ esac
 echo up`;
 
 export type Say = (line: string) => void;
-const COLOUR: Record<string, (text: string) => string> = { client: chalk.cyan, server: chalk.magenta, internet: chalk.yellow };
+const COLOUR: Record<string, (text: string) => string> = {
+  client: chalk.cyan,
+  server: chalk.magenta,
+  internet: chalk.yellow,
+};
 
 /** How a command on a host is shown: "client# ping 8.8.8.8", as a student would type it there. */
-export const prompt = (host: string, command: string) => `${(COLOUR[host] ?? chalk.dim)(`${host}#`)} ${command}`;
+export const prompt = (host: string, command: string) =>
+  `${(COLOUR[host] ?? chalk.dim)(`${host}#`)} ${command}`;
 
 /** When a process was started, in clock ticks since boot: field 22 of /proc/PID/stat (proc(5)). */
 function startTime(pid: number): string | undefined {
   try {
-    return readFileSync(`/proc/${pid}/stat`, "utf8").replace(/^.*\) /, "").split(" ")[19];
+    return readFileSync(`/proc/${pid}/stat`, "utf8")
+      .replace(/^.*\) /, "")
+      .split(" ")[19];
   } catch {
     return undefined;
   }
@@ -109,7 +116,10 @@ export class Lab {
     try {
       accessSync(CLONE_DEVICE, constants.R_OK | constants.W_OK);
     } catch (error) {
-      throw new Failure(`Cannot open ${CLONE_DEVICE}: ${(error as NodeJS.ErrnoException).code}`, "run as root; or, once: sudo modprobe tun, sudo chmod 666 /dev/net/tun");
+      throw new Failure(
+        `Cannot open ${CLONE_DEVICE}: ${(error as NodeJS.ErrnoException).code}`,
+        "run as root; or, once: sudo modprobe tun, sudo chmod 666 /dev/net/tun",
+      );
     }
     const asUser = process.getuid?.() === 0 ? [] : ["--user", "--map-root-user"];
     // `cat` reads a pipe that ends with this process; a detached holder waits for a signal
@@ -173,7 +183,8 @@ export class Lab {
 
   /** IPv6 on the three hosts, beside IPv4, before the programs start. Without it there is none: nothing on the wires but our packets. */
   addIPv6(): void {
-    for (const host of ["client", "server", "internet"]) this.run(host, "sysctl -qw net.ipv6.conf.default.disable_ipv6=0"); // of a tun0 to come
+    for (const host of ["client", "server", "internet"])
+      this.run(host, "sysctl -qw net.ipv6.conf.default.disable_ipv6=0"); // of a tun0 to come
     this.address6("client", "eth0", "2001:db8:1::100/64");
     this.address6("server", "eth0", `${SERVER6}/64`);
     this.address6("server", "eth1", "2001:db8:2::1/64");
@@ -189,7 +200,8 @@ export class Lab {
   }
 
   private address6(host: string, device: string, cidr: string): void {
-    for (const setting of ["accept_ra=0", "accept_dad=0", "disable_ipv6=0"]) this.run(host, `sysctl -qw net.ipv6.conf.${device}.${setting}`); // no router to look for, no address in doubt
+    for (const setting of ["accept_ra=0", "accept_dad=0", "disable_ipv6=0"])
+      this.run(host, `sysctl -qw net.ipv6.conf.${device}.${setting}`); // no router to look for, no address in doubt
     this.run(host, `ip addr add ${cidr} dev ${device}`);
   }
 
@@ -219,7 +231,12 @@ export class Lab {
   /** Runs a command on a host and waits for it, at most `ms`; whatever comes of it. */
   try(host: string, command: string | string[], ms = 60_000): SpawnSyncReturns<string> {
     const [program, args] = this.enter(host, typeof command === "string" ? command.split(" ") : command);
-    return spawnSync(program, args, { encoding: "utf8", timeout: ms, killSignal: "SIGKILL", maxBuffer: 64 * 1024 * 1024 });
+    return spawnSync(program, args, {
+      encoding: "utf8",
+      timeout: ms,
+      killSignal: "SIGKILL",
+      maxBuffer: 64 * 1024 * 1024,
+    });
   }
 
   /** Starts a program on a host. It is killed when this process ends. */

@@ -34,9 +34,13 @@ export class Running {
     for (;;) {
       const match = pattern.exec(this.output);
       if (match) return match;
-      const [, failure, hint] = (this.over && /^error (.*)\. Try: (.*)$/m.exec(stripVTControlCharacters(this.output))) || [];
+      const [, failure, hint] =
+        (this.over && /^error (.*)\. Try: (.*)$/m.exec(stripVTControlCharacters(this.output))) || [];
       if (failure) throw new Failure(failure, hint!);
-      if (this.over || Date.now() >= deadline) throw new Error(`${this.over ? "ended" : `${ms / 1000} s passed`} without ${pattern}; it said:\n${this.output}`);
+      if (this.over || Date.now() >= deadline)
+        throw new Error(
+          `${this.over ? "ended" : `${ms / 1000} s passed`} without ${pattern}; it said:\n${this.output}`,
+        );
       await new Promise<void>((resolve) => {
         const timer = setTimeout(resolve, deadline - Date.now());
         this.wake = () => (clearTimeout(timer), resolve());
@@ -52,6 +56,14 @@ export class Running {
 }
 
 /** Starts src/client.ts or src/server.ts on a host. */
-export function startProgram(lab: Lab, host: string, program: "client" | "server", args: string[], options: SpawnOptions = {}): Running {
-  return new Running(lab.spawn(host, [process.execPath, "--import", "tsx", `${ROOT}src/${program}.ts`, ...args], options));
+export function startProgram(
+  lab: Lab,
+  host: string,
+  program: "client" | "server",
+  args: string[],
+  options: SpawnOptions = {},
+): Running {
+  return new Running(
+    lab.spawn(host, [process.execPath, "--import", "tsx", `${ROOT}src/${program}.ts`, ...args], options),
+  );
 }

@@ -9,10 +9,22 @@ import { Failure } from "../base/failure.ts";
 import { program } from "../host/program.ts";
 
 const PACKAGES: Record<string, string> = {
-  ip: "iproute2", iptables: "iptables", ping: "iputils-ping", sysctl: "procps", unshare: "util-linux", nsenter: "util-linux",
+  ip: "iproute2",
+  iptables: "iptables",
+  ping: "iputils-ping",
+  sysctl: "procps",
+  unshare: "util-linux",
+  nsenter: "util-linux",
   setpriv: "util-linux",
 };
-const FOR_TESTS: Record<string, string> = { tshark: "tshark", chromium: "chromium", tmux: "tmux", nft: "nftables", cc: "gcc libc6-dev", iperf3: "iperf3" };
+const FOR_TESTS: Record<string, string> = {
+  tshark: "tshark",
+  chromium: "chromium",
+  tmux: "tmux",
+  nft: "nftables",
+  cc: "gcc libc6-dev",
+  iperf3: "iperf3",
+};
 const PLACES = process.env.PATH!.split(delimiter);
 
 /** Is `tool` installed? */
@@ -32,11 +44,18 @@ export function provide(packages: Record<string, string>, purpose = "make the la
   if (missing.length === 0) return;
   const install = `apt-get install -y ${missing.join(" ")}`;
   const because = `Cannot ${purpose}: ${missing.join(", ")} not installed`;
-  if (process.getuid?.() !== 0 || !has("apt-get")) throw new Failure(because, has("apt-get") ? `sudo ${install}` : `install ${missing.join(" ")} with this system's package manager`);
+  if (process.getuid?.() !== 0 || !has("apt-get"))
+    throw new Failure(
+      because,
+      has("apt-get") ? `sudo ${install}` : `install ${missing.join(" ")} with this system's package manager`,
+    );
   for (const command of ["apt-get update", `${install} --no-install-recommends`]) {
     console.log(`# ${command}`);
     const [name, ...args] = command.split(" ");
-    const { status } = spawnSync(name!, args, { stdio: ["ignore", "ignore", "inherit"], env: { ...process.env, DEBIAN_FRONTEND: "noninteractive" } });
+    const { status } = spawnSync(name!, args, {
+      stdio: ["ignore", "ignore", "inherit"],
+      env: { ...process.env, DEBIAN_FRONTEND: "noninteractive" },
+    });
     const hint = "run it by hand, when no other apt-get is at work";
     if (status !== 0) throw new Failure(`${because}, and '${command}' failed`, hint);
   }

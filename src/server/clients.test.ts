@@ -19,7 +19,12 @@ import { trace } from "../base/trace.ts";
 
 const SECRET = randomBytes(32);
 const PORT = 5552;
-const options = { secret: SECRET, subnet: parseCidr("10.8.0.0/29")!, mtu: 1400, maxClients: 253 } as ServerOptions;
+const options = {
+  secret: SECRET,
+  subnet: parseCidr("10.8.0.0/29")!,
+  mtu: 1400,
+  maxClients: 253,
+} as ServerOptions;
 
 /** A server's clients on a port of loopback. */
 function serve(number: number) {
@@ -37,7 +42,12 @@ const receive = (peer: Peer) => (peer.link as TcpLink).receive(peer);
 /** A session whose client has not sent a sealed frame yet. */
 async function shakeHands(wish?: Wish, number = PORT) {
   const { config, ...idle } = await dialIdle("127.0.0.1", number, SECRET, wish);
-  return { ...config, ...idle, text: formatIPv4(config.address), leave: () => idle.peer.sendControl(Control.goodbye) };
+  return {
+    ...config,
+    ...idle,
+    text: formatIPv4(config.address),
+    leave: () => idle.peer.sendControl(Control.goodbye),
+  };
 }
 
 /** A client that is connected, and holds its address. */
@@ -57,7 +67,10 @@ function notes(t: TestContext): () => string {
 
 test("a client without a wish gets the lowest address; one that had another gets that, if it is free", async (t) => {
   notes(t);
-  const [first, second] = [await join(), await join({ address: parseIPv4("10.8.0.5")!, token: "ab".repeat(16) })];
+  const [first, second] = [
+    await join(),
+    await join({ address: parseIPv4("10.8.0.5")!, token: "ab".repeat(16) }),
+  ];
   assert.deepEqual([first.text, second.text], ["10.8.0.2", "10.8.0.5"]);
   assert.match(first.token!, /^[0-9a-f]{32}$/);
   assert.notEqual(first.token, second.token);
@@ -75,7 +88,10 @@ test("with its token, a client takes its address over from a connection that is 
   again.peer.sendControl(Control.keepalive);
   await until(() => holder(old.text) !== held);
   assert.ok(held.peer.closed);
-  assert.match(said(), /client 10\.8\.0\.2 from .* left: it connected again, from 127\.0\.0\.1:\d+ \(0 connected\)\nclient 10\.8\.0\.2 connected .* \(1 connected\)/);
+  assert.match(
+    said(),
+    /client 10\.8\.0\.2 from .* left: it connected again, from 127\.0\.0\.1:\d+ \(0 connected\)\nclient 10\.8\.0\.2 connected .* \(1 connected\)/,
+  );
   const once = await join(old);
   assert.equal(once.text, "10.8.0.3", "a token is good for one session");
   for (const one of [again, once]) one.leave();
@@ -91,7 +107,10 @@ test("the address of a connection that died goes to another client only when no 
   await until(() => clients.router.size === 1);
   assert.match(said(), /client 10\.8\.0\.2 from .* left: ECONNRESET/);
   const newcomers = [await join(), await join()];
-  assert.deepEqual(newcomers.map(({ text }) => text), ["10.8.0.4", "10.8.0.5"]);
+  assert.deepEqual(
+    newcomers.map(({ text }) => text),
+    ["10.8.0.4", "10.8.0.5"],
+  );
   const back = await join(lost);
   assert.equal(back.text, lost.text);
   for (const one of [other, ...newcomers, back]) one.leave();
@@ -102,11 +121,15 @@ test("so it is when we end the connection, for a broken stream or no answer; not
   const said = notes(t);
   const ends: [left: RegExp, next: string, end: (client: Awaited<ReturnType<typeof join>>) => void][] = [
     [/wrong tag/, "10.8.0.3", ({ peer, leave }) => (peer.keys!.sealer.counter++, leave())],
-    [/it has not answered/, "10.8.0.3", ({ text }) => {
-      const pulse = holder(text)!.peer.pulse as Heartbeat;
-      Object.assign(pulse, { awaitsAnswer: true, silentChecks: 4 });
-      pulse.check();
-    }],
+    [
+      /it has not answered/,
+      "10.8.0.3",
+      ({ text }) => {
+        const pulse = holder(text)!.peer.pulse as Heartbeat;
+        Object.assign(pulse, { awaitsAnswer: true, silentChecks: 4 });
+        pulse.check();
+      },
+    ],
     [/without a goodbye/, "10.8.0.2", ({ fd }) => close(fd)],
     [/it said goodbye/, "10.8.0.2", ({ leave }) => leave()],
   ];
@@ -115,7 +138,10 @@ test("so it is when we end the connection, for a broken stream or no answer; not
     end(client);
     await until(() => clients.router.size === 0);
     assert.match(said().split("left:").at(-1)!, left);
-    for (const [wish, text] of [[undefined, next], [client, "10.8.0.2"]] as const) {
+    for (const [wish, text] of [
+      [undefined, next],
+      [client, "10.8.0.2"],
+    ] as const) {
       const one = await join(wish);
       assert.equal(one.text, text);
       one.leave();
@@ -165,7 +191,10 @@ test("a replayed message 1, with a wish and the right token, takes nothing and d
 
 test("a wish that makes no sense is refused", async (t) => {
   const said = notes(t);
-  await assert.rejects(shakeHands({ address: 1, token: "no token" }), /closed the connection during the handshake/);
+  await assert.rejects(
+    shakeHands({ address: 1, token: "no token" }),
+    /closed the connection during the handshake/,
+  );
   assert.match(said(), /refused 127\.0\.0\.1:\d+: the client's wish makes no sense/);
 });
 
@@ -175,17 +204,32 @@ test("when 128 have not proven themselves, a newcomer gets in: one that is silen
   t.after(crowded.end);
   const strangers = crowded.clients["strangers"];
   const silent = (count: number, localAddress: string) =>
-    Promise.all(Array.from({ length: count }, () => new Promise<Socket>((resolve) => {
-      const socket = connect({ port: PORT + 1, host: "127.0.0.1", localAddress }, () => resolve(socket)).resume();
-    })));
+    Promise.all(
+      Array.from(
+        { length: count },
+        () =>
+          new Promise<Socket>((resolve) => {
+            const socket = connect({ port: PORT + 1, host: "127.0.0.1", localAddress }, () =>
+              resolve(socket),
+            ).resume();
+          }),
+      ),
+    );
   const unproven = [];
   for (let i = 0; i < 33; i++) unproven.push(await shakeHands({}, PORT + 1));
-  const waiting = [...(await silent(33, "127.0.0.2")), ...(await silent(31, "127.0.0.3")), ...(await silent(31, "127.0.0.4"))];
+  const waiting = [
+    ...(await silent(33, "127.0.0.2")),
+    ...(await silent(31, "127.0.0.3")),
+    ...(await silent(31, "127.0.0.4")),
+  ];
   await until(() => strangers.size === 128);
   assert.equal(said(), "");
   waiting.push(...(await silent(2, "127.0.0.5")));
   await until(() => said().includes("127.0.0.2") && waiting.some(({ readableEnded }) => readableEnded));
-  assert.match(said(), /^refused 127\.0\.0\.1:\d+: made room: more than 128 .*, and no address has more of them\nrefused 127\.0\.0\.2:\d+: made room: [^\n]*$/);
+  assert.match(
+    said(),
+    /^refused 127\.0\.0\.1:\d+: made room: more than 128 .*, and no address has more of them\nrefused 127\.0\.0\.2:\d+: made room: [^\n]*$/,
+  );
   const { peer } = unproven[0]!;
   receive(peer);
   assert.ok(peer.closed, "it was told goodbye");
@@ -215,6 +259,13 @@ test("--cipher xor: the first packet from a client's address makes it the client
     receive(peer);
     return read(kernel, memory, 0, 64) > 0;
   };
-  assert.deepEqual(["00000000", "0a080001", "0a080007", "0a080002", "00000000", "0a080007"].map(passes), [false, false, true, false, false, true]);
+  assert.deepEqual(["00000000", "0a080001", "0a080007", "0a080002", "00000000", "0a080007"].map(passes), [
+    false,
+    false,
+    true,
+    false,
+    false,
+    true,
+  ]);
   assert.equal(clients.router.clientAt(0x0a080007)?.peer, peer);
 });

@@ -86,7 +86,9 @@ export class Clients implements Answering {
 
   private makeOffer(wish: Wish): Offer | undefined {
     const address = this.router.offer(wish.address, (lease) => lease.isFor(wish.token));
-    return address === undefined ? undefined : { address, token: randomBytes(16).toString("hex"), former: wish.token };
+    return address === undefined
+      ? undefined
+      : { address, token: randomBytes(16).toString("hex"), former: wish.token };
   }
 
   private configFor({ address, token }: Offer) {
@@ -111,7 +113,13 @@ export class Client {
   private readonly offer: Offer | undefined; // undefined: --cipher xor
   private readonly deadline: NodeJS.Timeout;
 
-  constructor(clients: Clients, caller: Caller, link: Link, keys: SessionKeys | undefined, offer: Offer | undefined) {
+  constructor(
+    clients: Clients,
+    caller: Caller,
+    link: Link,
+    keys: SessionKeys | undefined,
+    offer: Offer | undefined,
+  ) {
     this.clients = clients;
     this.stranger = caller.stranger as Visitor;
     this.offer = offer;

@@ -35,7 +35,8 @@ export class Lease {
     const learned = !this.offer; // from a packet, whose steps are shown first
     this.withdraw();
     const former = this.router.clientAt(address);
-    if (former?.isFor(this.offer?.former)) former.peer.close(`it connected again, from ${this.peer.link.remote}`);
+    if (former?.isFor(this.offer?.former))
+      former.peer.close(`it connected again, from ${this.peer.link.remote}`);
     if (!this.router.lease(address, this)) return false;
     this.address = address;
     const text = `client ${formatIPv4(address)} connected from ${this.peer.link.remote} (${this.router.size} connected)`;

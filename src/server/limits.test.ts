@@ -4,7 +4,8 @@ import { BURST, HandshakeRate, MAX_UNPROVEN, oneTooMany, RATE, Refusals } from "
 
 test("allows() lets an address begin BURST handshakes at once, then RATE a second; a second address has its own", () => {
   const rate = new HandshakeRate();
-  const begin = (address: string, now: number, attempts = 200) => Array.from({ length: attempts }, () => rate.allows(address, now)).filter(Boolean).length;
+  const begin = (address: string, now: number, attempts = 200) =>
+    Array.from({ length: attempts }, () => rate.allows(address, now)).filter(Boolean).length;
   assert.equal(begin("10.0.0.1", 5000), BURST);
   assert.equal(begin("10.0.0.1", 5000), 0);
   assert.equal(begin("10.0.0.1", 6000), RATE, "attempts that were refused cost nothing more");
@@ -34,7 +35,8 @@ test("however many addresses come, the memory for them is bounded, and the one t
 test("an IPv6 source counts as its /64, for whoever has one address of it has 2^64; IPv4 sources count one by one", () => {
   const rate = new HandshakeRate();
   for (let i = 0; i < BURST; i++) assert.ok(rate.allows(`2001:db8::${i.toString(16)}`, 0));
-  for (const address of ["2001:db8::ffff:ffff:ffff:ffff", "2001:db8:0:0:1::"]) assert.ok(!rate.allows(address, 0), address);
+  for (const address of ["2001:db8::ffff:ffff:ffff:ffff", "2001:db8:0:0:1::"])
+    assert.ok(!rate.allows(address, 0), address);
   assert.ok(rate.allows("2001:db8:0:1::", 0), "another network");
   assert.equal(rate.size, 2);
   for (let i = 0; i < BURST; i++) assert.ok(rate.allows("fe80::1%2", 0));
@@ -59,11 +61,15 @@ function door(): (...sources: string[]) => string[] {
     return left.slice(before);
   };
 }
-const times = (count: number, source: (i: number) => string) => Array.from({ length: count }, (_, i) => source(i));
+const times = (count: number, source: (i: number) => string) =>
+  Array.from({ length: count }, (_, i) => source(i));
 
 test("when all places are held, the oldest of the source that holds the most makes room; the oldest of all where several hold as many", () => {
   const arrive = door();
-  assert.deepEqual(arrive("early", ...times(60, () => "a"), ...times(60, () => "b"), ...times(7, (i) => `${i}`)), []);
+  assert.deepEqual(
+    arrive("early", ...times(60, () => "a"), ...times(60, () => "b"), ...times(7, (i) => `${i}`)),
+    [],
+  );
   assert.deepEqual(arrive("new", "new", "b", "c"), ["a 2", "b 62", "b 63", "a 3"]);
 });
 

@@ -30,7 +30,10 @@ export class Strangers {
    */
   add(address: string, remote: string, end: () => void): Visitor | undefined {
     if (!this.rate.allows(address)) {
-      this.refusals.tell(remote, `more than ${BURST} connections at once from its address, or ${RATE} a second`);
+      this.refusals.tell(
+        remote,
+        `more than ${BURST} connections at once from its address, or ${RATE} a second`,
+      );
       return undefined;
     }
     const visitor = new Visitor(this.all, this.refusals, address, remote, end);
@@ -77,7 +80,9 @@ export class Visitor {
  * The one that makes room, if the latest is one too many. It is the oldest of the source that has the most of them, so that a few
  * sources can hold no more than their share, and whoever comes from elsewhere gets in.
  */
-export function oneTooMany<Stranger extends { source: string }>(strangers: Set<Stranger>): Stranger | undefined {
+export function oneTooMany<Stranger extends { source: string }>(
+  strangers: Set<Stranger>,
+): Stranger | undefined {
   if (strangers.size <= MAX_UNPROVEN) return undefined;
   const counts = new Map<string, number>();
   for (const { source } of strangers) counts.set(source, (counts.get(source) ?? 0) + 1);
@@ -123,7 +128,8 @@ export class Refusals {
   }
 
   private sum(): void {
-    if (this.count > TOLD) this.say(`refused ${this.count - TOLD} more in this second, the latest ${this.latest}`);
+    if (this.count > TOLD)
+      this.say(`refused ${this.count - TOLD} more in this second, the latest ${this.latest}`);
     this.count = 0;
   }
 }

@@ -37,7 +37,10 @@ test("an address whose client may come back is offered to others last, and to th
   one.release(0x0a080003, "anna", true);
   assert.equal(one.offer(0x0a080003), 0x0a080003);
   one.withdraw(0x0a080003);
-  assert.deepEqual([1, 2, 3, 4].map(() => offered(one)), ["10.8.0.5", "10.8.0.6", "10.8.0.2", "10.8.0.3"]);
+  assert.deepEqual(
+    [1, 2, 3, 4].map(() => offered(one)),
+    ["10.8.0.5", "10.8.0.6", "10.8.0.2", "10.8.0.3"],
+  );
   assert.ok(one.lease(0x0a080002, "ben"));
   one.release(0x0a080002, "ben");
   for (const address of [2, 5, 6]) one.withdraw(0x0a080000 + address);
@@ -46,8 +49,15 @@ test("an address whose client may come back is offered to others last, and to th
 
 test("offers do not use up addresses: replayed handshakes cost no lease", () => {
   const one = router("10.8.0.0/29"); // clients: .2 to .6
-  assert.deepEqual([1, 2, 3, 4, 5].map(() => offered(one)), ["10.8.0.2", "10.8.0.3", "10.8.0.4", "10.8.0.5", "10.8.0.6"]);
-  assert.deepEqual([offered(one), offered(one)], ["10.8.0.2", "10.8.0.3"], "all are offered, none is held: the one with the fewest offers");
+  assert.deepEqual(
+    [1, 2, 3, 4, 5].map(() => offered(one)),
+    ["10.8.0.2", "10.8.0.3", "10.8.0.4", "10.8.0.5", "10.8.0.6"],
+  );
+  assert.deepEqual(
+    [offered(one), offered(one)],
+    ["10.8.0.2", "10.8.0.3"],
+    "all are offered, none is held: the one with the fewest offers",
+  );
   assert.ok(one.lease(0x0a080002, "anna"));
   assert.equal(one.lease(0x0a080002, "ben"), false, "the first one to prove itself holds it");
 });
@@ -60,30 +70,44 @@ test("a full subnet offers nothing", () => {
 
 test("lease() refuses the server's own, the broadcast and foreign addresses", () => {
   const one = router("10.8.0.0/24");
-  for (const address of [0x0a080000, 0x0a080001, 0x0a0800ff, 0x0a080102, 0, 0x08080808]) assert.equal(one.lease(address, "eve"), false);
+  for (const address of [0x0a080000, 0x0a080001, 0x0a0800ff, 0x0a080102, 0, 0x08080808])
+    assert.equal(one.lease(address, "eve"), false);
 });
 
 test("one table serves both families: an IPv6 packet finds the client by the IPv4 address in its own", () => {
   const one = router("10.8.0.0/24");
   one.lease(0x0a080002, "anna");
   const clientFor = (destination: string) => {
-    const packet = Buffer.concat([Buffer.from("6000000000003b40", "hex"), parseIPv6("2001:db8::1")!, parseIPv6(destination)!]);
+    const packet = Buffer.concat([
+      Buffer.from("6000000000003b40", "hex"),
+      parseIPv6("2001:db8::1")!,
+      parseIPv6(destination)!,
+    ]);
     return one.clientAt(innerDestination(packet, 0, packet.length, parsePrefix96("fd56:504e::/96")));
   };
   assert.equal(clientFor("fd56:504e::10.8.0.2"), "anna");
-  for (const destination of ["fd56:504e::10.8.0.3", "fd56:504e::1:10.8.0.2", "::10.8.0.2", "ff02::1"]) assert.equal(clientFor(destination), undefined, destination);
+  for (const destination of ["fd56:504e::10.8.0.3", "fd56:504e::1:10.8.0.2", "::10.8.0.2", "ff02::1"])
+    assert.equal(clientFor(destination), undefined, destination);
 });
 
 test("offer() gives the wished address if it is free, or if its holder may be replaced; else another", () => {
   const one = router("10.8.0.0/24");
   const wish = 0x0a080007;
   assert.equal(one.offer(wish), wish);
-  assert.equal(one.offer(wish), wish, "an open handshake, perhaps a replayed one, does not keep it from its owner");
+  assert.equal(
+    one.offer(wish),
+    wish,
+    "an open handshake, perhaps a replayed one, does not keep it from its owner",
+  );
   assert.ok(one.lease(wish, "anna"));
   assert.equal(formatIPv4(one.offer(wish)!), "10.8.0.2");
-  assert.equal(one.offer(wish, (holder) => holder === "anna"), wish);
+  assert.equal(
+    one.offer(wish, (holder) => holder === "anna"),
+    wish,
+  );
   assert.equal(one.clientAt(wish), "anna", "an offer takes nothing away");
-  for (const wrong of [0, 0x0a080000, 0x0a080001, 0x0a0800ff, 0x08080808]) assert.notEqual(one.offer(wrong), wrong);
+  for (const wrong of [0, 0x0a080000, 0x0a080001, 0x0a0800ff, 0x08080808])
+    assert.notEqual(one.offer(wrong), wrong);
 });
 
 test("with max leases held, offer() and lease() refuse one more, until one is released", () => {

@@ -33,7 +33,8 @@ export class Router<Client> {
   offer(wish = 0, mayTakeOver = (_client: Client) => false): number | undefined {
     const former = this.leases.get(wish | 0);
     const full = this.size >= this.max;
-    let best = this.isClients(wish) && (former === undefined ? !full : mayTakeOver(former)) ? wish : undefined;
+    let best =
+      this.isClients(wish) && (former === undefined ? !full : mayTakeOver(former)) ? wish : undefined;
     if (best === undefined && full) return undefined;
     let fewest = best === undefined ? Infinity : 0;
     for (let address = this.gateway + 1; address <= this.last && fewest > 0; address++) {

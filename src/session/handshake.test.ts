@@ -13,25 +13,46 @@ const VECTOR = {
   clientEphemeral: "893e28b9dc6ca8d611ab664754b8ceb7bac5117349a4439a6b0569da977c464a",
   serverEphemeral: "bbdb4cdbd309f1a1f2e1456967fe288cadd6f712d65dc7b7793d5e63da6b375b",
   messages: [
-    ["4c756477696720766f6e204d69736573", "ca35def5ae56cec33dc2036731ab14896bc4c75dbb07a61f879f8e3afa4c79447c37a89fc17813788d30df2d59501d6066f5f8aecc3406bbd9829f2d24a531b1"],
-    ["4d757272617920526f746862617264", "95ebc60d2b1fa672c1f46a8aa265ef51bfe38e7ccb39ec5be34069f1448088432f29d79368ef9de4e1ae7a362fb05bf0ad668e026bf5714554497b3a720461"],
+    [
+      "4c756477696720766f6e204d69736573",
+      "ca35def5ae56cec33dc2036731ab14896bc4c75dbb07a61f879f8e3afa4c79447c37a89fc17813788d30df2d59501d6066f5f8aecc3406bbd9829f2d24a531b1",
+    ],
+    [
+      "4d757272617920526f746862617264",
+      "95ebc60d2b1fa672c1f46a8aa265ef51bfe38e7ccb39ec5be34069f1448088432f29d79368ef9de4e1ae7a362fb05bf0ad668e026bf5714554497b3a720461",
+    ],
   ],
   transport: [
     ["462e20412e20486179656b", "7c01e898a6201f36aecee532e29cd0b7f8ffa29d3366ad0dce39a6"],
     ["4361726c204d656e676572", "a9ff535aace3db6a1da1a7fb00fe2de2622bb373abad9fb42c00e0"],
-    ["4a65616e2d426170746973746520536179", "6cfc49a3e65472edc2d0152abe5ce950170a8a47c959f30bd48b5f0aacf29adbfd"],
-    ["457567656e2042f6686d20766f6e2042617765726b", "9bc86e6d974ed21ba04604a94aa68de21677eb409ead070c0cd569b069ee19ba142aa4c1a9"],
+    [
+      "4a65616e2d426170746973746520536179",
+      "6cfc49a3e65472edc2d0152abe5ce950170a8a47c959f30bd48b5f0aacf29adbfd",
+    ],
+    [
+      "457567656e2042f6686d20766f6e2042617765726b",
+      "9bc86e6d974ed21ba04604a94aa68de21677eb409ead070c0cd569b069ee19ba142aa4c1a9",
+    ],
   ],
 };
 // An X25519 private key in DER is this prefix and its 32 raw bytes (RFC 8410, section 7)
-const privateKeyOf = (raw: Buffer) => createPrivateKey({ key: Buffer.concat([Buffer.from("302e020100300506032b656e04220420", "hex"), raw]), format: "der", type: "pkcs8" });
+const privateKeyOf = (raw: Buffer) =>
+  createPrivateKey({
+    key: Buffer.concat([Buffer.from("302e020100300506032b656e04220420", "hex"), raw]),
+    format: "der",
+    type: "pkcs8",
+  });
 const hex = (text: string) => Buffer.from(text, "hex");
 
 test("Handshake and Cipher reproduce the published Noise vector, message by message", () => {
-  const side = (name: "client" | "server", ephemeral: string) => new Handshake(name, hex(VECTOR.psk), hex(VECTOR.prologue), privateKeyOf(hex(ephemeral)));
+  const side = (name: "client" | "server", ephemeral: string) =>
+    new Handshake(name, hex(VECTOR.psk), hex(VECTOR.prologue), privateKeyOf(hex(ephemeral)));
   const client = side("client", VECTOR.clientEphemeral);
   const server = side("server", VECTOR.serverEphemeral);
-  const [[payload1, message1], [payload2, message2]] = VECTOR.messages as [[string, string], [string, string]];
+  const [[payload1, message1], [payload2, message2]] = VECTOR.messages as [
+    [string, string],
+    [string, string],
+  ];
   assert.equal(client.write(hex(payload1)).toString("hex"), message1);
   assert.equal(server.read(hex(message1)).toString("hex"), payload1);
   assert.equal(server.write(hex(payload2)).toString("hex"), message2);
@@ -100,7 +121,12 @@ test("thousands of handshakes end, however often memory is collected meanwhile: 
     }
     console.log("done");`;
   const args = ["--max-semi-space-size=1", "--import", "tsx", "--input-type=module", "-e", script];
-  const { stdout, stderr } = spawnSync(process.execPath, args, { cwd: new URL("../..", import.meta.url), encoding: "utf8", timeout: 30_000, killSignal: "SIGKILL" });
+  const { stdout, stderr } = spawnSync(process.execPath, args, {
+    cwd: new URL("../..", import.meta.url),
+    encoding: "utf8",
+    timeout: 30_000,
+    killSignal: "SIGKILL",
+  });
   assert.equal(stdout, "done\n", `it hung, or failed: ${stderr}`);
 });
 
@@ -112,31 +138,75 @@ test("decodeReply() gives back what encodeReply() was given", () => {
   assert.match(encodeReply(config6).toString(), /"subnet6":"fd56:504e::\/96"/);
   const withToken = { ...config, token: "0123456789abcdef".repeat(2) };
   assert.deepEqual(decodeReply(encodeReply(withToken)), withToken);
-  assert.throws(() => decodeReply(encodeReply({ refused: "all inner addresses are taken" })), /all inner addresses are taken/);
+  assert.throws(
+    () => decodeReply(encodeReply({ refused: "all inner addresses are taken" })),
+    /all inner addresses are taken/,
+  );
 });
 
 test("decodeReply() refuses what makes no sense: these values go into commands", () => {
   const good = { address: "10.8.0.2", prefix: 24, mtu: 1400 };
   const bad: unknown[] = [
-    "", "no json", "null", "[]", "5", { ...good, address: "10.8.0.2; reboot" }, { ...good, address: 5 }, { prefix: 24, mtu: 1400 },
-    { ...good, prefix: 33 }, { ...good, prefix: "24" }, { ...good, mtu: 67 }, { ...good, mtu: 1e9 }, { ...good, mtu: 1400.5 },
-    { ...good, address: { toString: 1 } }, { ...good, subnet6: "fd56:504e::/64" }, { ...good, subnet6: "fd56:504e::/96; reboot" }, { ...good, subnet6: 96 }, { ...good, token: 5 }, { ...good, token: "AB".repeat(16) }, { ...good, token: "ab".repeat(17) },
+    "",
+    "no json",
+    "null",
+    "[]",
+    "5",
+    { ...good, address: "10.8.0.2; reboot" },
+    { ...good, address: 5 },
+    { prefix: 24, mtu: 1400 },
+    { ...good, prefix: 33 },
+    { ...good, prefix: "24" },
+    { ...good, mtu: 67 },
+    { ...good, mtu: 1e9 },
+    { ...good, mtu: 1400.5 },
+    { ...good, address: { toString: 1 } },
+    { ...good, subnet6: "fd56:504e::/64" },
+    { ...good, subnet6: "fd56:504e::/96; reboot" },
+    { ...good, subnet6: 96 },
+    { ...good, token: 5 },
+    { ...good, token: "AB".repeat(16) },
+    { ...good, token: "ab".repeat(17) },
   ];
   for (const reply of bad) {
-    assert.throws(() => decodeReply(Buffer.from(typeof reply === "string" ? reply : JSON.stringify(reply))), HandshakeError, JSON.stringify(reply));
+    assert.throws(
+      () => decodeReply(Buffer.from(typeof reply === "string" ? reply : JSON.stringify(reply))),
+      HandshakeError,
+      JSON.stringify(reply),
+    );
   }
 });
 
 test("decodeWish() gives back what encodeWish() was given; nothing, from a client without a wish", () => {
   const wish = { address: 0x0a080002, token: "0123456789abcdef".repeat(2) };
   assert.deepEqual(decodeWish(encodeWish(wish)), wish);
-  assert.deepEqual(decodeWish(encodeWish({ address: 0x0a080002 })), { address: 0x0a080002, token: undefined });
+  assert.deepEqual(decodeWish(encodeWish({ address: 0x0a080002 })), {
+    address: 0x0a080002,
+    token: undefined,
+  });
   assert.equal(encodeWish({}).length, 0, "as clients of before sent it");
   assert.deepEqual(decodeWish(Buffer.alloc(0)), {});
 });
 
 test("decodeWish() refuses what makes no sense", () => {
   const good = { address: "10.8.0.2", token: "ab".repeat(16) };
-  const bad: unknown[] = ["no json", "null", "[]", "5", {}, { token: good.token }, { ...good, address: "10.8.0.300" }, { ...good, address: 5 }, { ...good, token: "" }, { ...good, token: null }, { ...good, token: ["ab"] }];
-  for (const wish of bad) assert.throws(() => decodeWish(Buffer.from(typeof wish === "string" ? wish : JSON.stringify(wish))), HandshakeError, JSON.stringify(wish));
+  const bad: unknown[] = [
+    "no json",
+    "null",
+    "[]",
+    "5",
+    {},
+    { token: good.token },
+    { ...good, address: "10.8.0.300" },
+    { ...good, address: 5 },
+    { ...good, token: "" },
+    { ...good, token: null },
+    { ...good, token: ["ab"] },
+  ];
+  for (const wish of bad)
+    assert.throws(
+      () => decodeWish(Buffer.from(typeof wish === "string" ? wish : JSON.stringify(wish))),
+      HandshakeError,
+      JSON.stringify(wish),
+    );
 });

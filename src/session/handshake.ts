@@ -70,7 +70,9 @@ export class Handshake {
   /** Reads the other end's message; its payload. Throws HandshakeError if it was not made with our secret. */
   read(message: Buffer): Buffer {
     if (message.length < DH_LENGTH + TAG_LENGTH)
-      throw new HandshakeError(`handshake message of ${message.length} bytes, expected at least ${DH_LENGTH + TAG_LENGTH}`);
+      throw new HandshakeError(
+        `handshake message of ${message.length} bytes, expected at least ${DH_LENGTH + TAG_LENGTH}`,
+      );
     this.theirs = Buffer.from(message.subarray(0, DH_LENGTH));
     this.mixHash(this.theirs);
     this.mixKey(this.theirs);
@@ -81,7 +83,9 @@ export class Handshake {
   /** After both messages: the keys of the session, one per direction (section 5.2, Split). */
   split(): SessionKeys {
     const [clientKey, serverKey] = hkdf(this.ck, Buffer.alloc(0), 2);
-    return this.initiator ? { send: clientKey!, receive: serverKey! } : { send: serverKey!, receive: clientKey! };
+    return this.initiator
+      ? { send: clientKey!, receive: serverKey! }
+      : { send: serverKey!, receive: clientKey! };
   }
 
   private mixHash(data: Buffer): void {
@@ -104,7 +108,10 @@ export class Handshake {
   /** token ee: X25519 of our ephemeral key and theirs. Node refuses a public key of low order. */
   private ee(): Buffer {
     try {
-      const publicKey = createPublicKey({ key: { kty: "OKP", crv: "X25519", x: this.theirs.toString("base64url") }, format: "jwk" });
+      const publicKey = createPublicKey({
+        key: { kty: "OKP", crv: "X25519", x: this.theirs.toString("base64url") },
+        format: "jwk",
+      });
       return diffieHellman({ privateKey: this.ephemeral!, publicKey });
     } catch {
       throw new HandshakeError("the other end's public key is not valid");
@@ -120,7 +127,9 @@ export class Handshake {
 
   private decryptAndHash(sealed: Buffer): Buffer {
     const body = sealed.subarray(0, -TAG_LENGTH);
-    const decipher = createDecipheriv("aes-256-gcm", this.k, this.nonce()).setAAD(this.h).setAuthTag(sealed.subarray(-TAG_LENGTH));
+    const decipher = createDecipheriv("aes-256-gcm", this.k, this.nonce())
+      .setAAD(this.h)
+      .setAuthTag(sealed.subarray(-TAG_LENGTH));
     try {
       const plaintext = Buffer.concat([decipher.update(body), decipher.final()]);
       this.mixHash(sealed);
@@ -153,7 +162,9 @@ function publicBytes(privateKey: KeyObject): Buffer {
 
 /** The payload of message 1. */
 export function encodeWish({ address, token }: Wish): Buffer {
-  return address === undefined ? Buffer.alloc(0) : Buffer.from(JSON.stringify({ address: formatIPv4(address), token }));
+  return address === undefined
+    ? Buffer.alloc(0)
+    : Buffer.from(JSON.stringify({ address: formatIPv4(address), token }));
 }
 
 /** Reads and checks the payload of message 1; empty: no wish. Throws HandshakeError. */
@@ -161,7 +172,8 @@ export function decodeWish(payload: Buffer): Wish {
   if (payload.length === 0) return {};
   const wish = parseObject(payload);
   const address = parseIPv4(wish.address);
-  if (address !== undefined && (wish.token === undefined || isToken(wish.token))) return { address, token: wish.token };
+  if (address !== undefined && (wish.token === undefined || isToken(wish.token)))
+    return { address, token: wish.token };
   throw new HandshakeError("the client's wish makes no sense");
 }
 
@@ -178,7 +190,13 @@ export function decodeReply(payload: Buffer): ClientConfig {
   if (typeof refused === "string") throw new Refused(refused.replace(/[^ -~]/g, "?"));
   const address = parseIPv4(text);
   const subnet6 = parsePrefix96(text6);
-  if (address !== undefined && isWhole(prefix, 8, 30) && isWhole(mtu, 68, 65535) && (token === undefined || isToken(token)) && (text6 === undefined || subnet6))
+  if (
+    address !== undefined &&
+    isWhole(prefix, 8, 30) &&
+    isWhole(mtu, 68, 65535) &&
+    (token === undefined || isToken(token)) &&
+    (text6 === undefined || subnet6)
+  )
     return { address, prefix, mtu, ...(token !== undefined && { token }), ...(subnet6 && { subnet6 }) };
   throw new HandshakeError("the server's configuration makes no sense");
 }
@@ -192,5 +210,7 @@ function parseObject(payload: Buffer): Record<string, unknown> {
   }
 }
 
-const isToken = (value: unknown): value is string => typeof value === "string" && /^[0-9a-f]{32}$/.test(value);
-const isWhole = (value: unknown, min: number, max: number): value is number => Number.isInteger(value) && (value as number) >= min && (value as number) <= max;
+const isToken = (value: unknown): value is string =>
+  typeof value === "string" && /^[0-9a-f]{32}$/.test(value);
+const isWhole = (value: unknown, min: number, max: number): value is number =>
+  Number.isInteger(value) && (value as number) >= min && (value as number) <= max;

@@ -11,7 +11,16 @@ function session(cipher: "xor" | "xor+aes" = "xor+aes") {
   const it = plain(cipher);
   const [client, server] = [it.client, it.server].map((end) => {
     const pulse = (end.peer.pulse = new Heartbeat(end.peer));
-    return { end, peer: end.peer, send: (size = 40) => end.send(packet(size)), receive: () => end.receive(), check: () => pulse.check(), get reason() { return end.reason; } };
+    return {
+      end,
+      peer: end.peer,
+      send: (size = 40) => end.send(packet(size)),
+      receive: () => end.receive(),
+      check: () => pulse.check(),
+      get reason() {
+        return end.reason;
+      },
+    };
   });
   return { client: client!, server: server!, end: it.end };
 }
@@ -22,9 +31,19 @@ test("a tunnel that nobody uses stays quiet; data that was answered needs no kee
   const both = () => [client, server].forEach((one) => (one.receive(), one.check(), one.receive()));
   times(10, both);
   assert.deepEqual([client.peer.outbox.framesSent, server.peer.outbox.framesSent], [0, 0]);
-  client.send(), server.receive(), server.send(), client.receive(), client.send(), server.receive(), server.send();
+  (client.send(),
+    server.receive(),
+    server.send(),
+    client.receive(),
+    client.send(),
+    server.receive(),
+    server.send());
   times(10, both);
-  assert.deepEqual([client.peer.outbox.framesSent, server.peer.outbox.framesSent], [3, 2], "only the last data of all");
+  assert.deepEqual(
+    [client.peer.outbox.framesSent, server.peer.outbox.framesSent],
+    [3, 2],
+    "only the last data of all",
+  );
   times(10, () => (client.send(), both()));
   assert.deepEqual([client.peer.outbox.framesSent, server.peer.outbox.framesSent], [13, 12]);
   assert.deepEqual([client.reason, server.reason], ["", ""]);
@@ -37,9 +56,9 @@ test("who gets no answer to its data leaves at the fifth check; who only said wh
     one.peer.sendControl(Control.keepalive);
     times(10, one.check);
     assert.equal(one.reason, "");
-    one.send(), times(4, one.check);
+    (one.send(), times(4, one.check));
     assert.equal(one.reason, "");
-    one.send(), one.check();
+    (one.send(), one.check());
     assert.match(one.reason, /it has not answered for 12 s: its program hangs, or its machine is gone/);
     end();
   }
@@ -63,7 +82,7 @@ test("a frame that takes long on a slow line is a sign of life, at both ends of 
   times(20, () => {
     const count = read(line, bytes, 0, 1000);
     write(fd, bytes, 0, count);
-    server.receive(), client.check(), server.check(), client.receive();
+    (server.receive(), client.check(), server.check(), client.receive());
   });
   assert.deepEqual([client.reason, server.reason], ["", ""]);
   [slow, line].forEach((one) => close(one));

@@ -51,15 +51,21 @@ test(`fresh keys on a schedule: no packet is lost or out of order, frames are st
     return keys.size === 4;
   }, 20_000);
   for (let turns = 0; turns < 10; turns++) {
-    for (const one of [it.server, it.client]) one.peer.flush(), one.receive();
+    for (const one of [it.server, it.client]) (one.peer.flush(), one.receive());
     got.up.push(...received(it.server));
     got.down.push(...received(it.client));
   }
   const all = Array.from({ length: sent }, (_, number) => number);
   assert.deepEqual([got.up, got.down], [all, all]);
   const [client, server] = [it.client.peer, it.server.peer];
-  assert.deepEqual([client.outbox.framesSent, server.outbox.framesSent], [server.framesReceived, client.framesReceived]);
-  assert.deepEqual([client.keys!.sealer.counter, server.keys!.sealer.counter], [server.keys!.opener.counter, client.keys!.opener.counter]);
+  assert.deepEqual(
+    [client.outbox.framesSent, server.outbox.framesSent],
+    [server.framesReceived, client.framesReceived],
+  );
+  assert.deepEqual(
+    [client.keys!.sealer.counter, server.keys!.sealer.counter],
+    [server.keys!.opener.counter, client.keys!.opener.counter],
+  );
   assert.ok(client.keys!.sealer.counter < client.outbox.framesSent / 2, "nonces began anew");
   assert.deepEqual([it.client.reason, it.server.reason], ["", ""]);
   it.end();
@@ -85,10 +91,14 @@ test("fresh keys that do not come within 60 s end the session, whether the serve
     keepFresh(peer, SECRET, 10);
     if (way === "no room") peer.outbox["tail"] = peer.outbox["memory"].bytes.length;
     seconds(69);
-    if (way === "no answer to the second") it.server.receive(), it.client.receive(), seconds(69);
+    if (way === "no answer to the second") (it.server.receive(), it.client.receive(), seconds(69));
     assert.equal(it.client.reason, "", way);
     seconds(1);
-    assert.match(it.client.reason, /no fresh keys within 60 s: it does not answer, or takes no bytes from us/, way);
+    assert.match(
+      it.client.reason,
+      /no fresh keys within 60 s: it does not answer, or takes no bytes from us/,
+      way,
+    );
     it.end();
   }
   const it = answering();
@@ -114,7 +124,8 @@ test("a key that is used up ends the connection, on either end, before a nonce i
   }
 });
 
-const message1 = (secret = SECRET, prologue: Buffer | undefined = REKEY_PROLOGUE) => new Handshake("client", secret, prologue).write(NOTHING);
+const message1 = (secret = SECRET, prologue: Buffer | undefined = REKEY_PROLOGUE) =>
+  new Handshake("client", secret, prologue).write(NOTHING);
 
 test("a client that asks out of turn, too often or wrongly breaks its own stream only", () => {
   const attacks: [RegExp, (client: Peer) => void][] = [
@@ -123,9 +134,19 @@ test("a client that asks out of turn, too often or wrongly breaks its own stream
     [/handshake message of 0 bytes/, (client) => client.sendControl(Control.rekey)],
     [/handshake message of 44 bytes/, (client) => client.sendControl(Control.rekey, message1().subarray(4))],
     [/another secret/, (client) => client.sendControl(Control.rekey, message1(randomBytes(32)))],
-    [/another secret/, (client) => client.sendControl(Control.rekey, message1(SECRET, Buffer.from("simple-vpn/1")))],
+    [
+      /another secret/,
+      (client) => client.sendControl(Control.rekey, message1(SECRET, Buffer.from("simple-vpn/1"))),
+    ],
     [/another secret/, (client) => client.sendControl(Control.rekey, randomBytes(10_000))],
-    [/wrong tag/, (client) => (client.sendControl(Control.rekey, message1()), client.sendControl(Control.switch), client.sendControl(Control.keepalive))],
+    [
+      /wrong tag/,
+      (client) => (
+        client.sendControl(Control.rekey, message1()),
+        client.sendControl(Control.switch),
+        client.sendControl(Control.keepalive)
+      ),
+    ],
   ];
   for (const [reason, attack] of attacks) {
     const it = answering();

@@ -33,7 +33,10 @@ export function keepFresh(peer: Peer, secret: Buffer, seconds: number): void {
     if (peer.closed) return clearInterval(clock);
     const due = ++age >= seconds || Math.max(keys.sealer.bytes, keys.opener.bytes) >= BYTES;
     if (!due) return;
-    if (overdue++ === MAX_OVERDUE) return peer.close(`no fresh keys within ${MAX_OVERDUE} s: it does not answer, or takes no bytes from us`);
+    if (overdue++ === MAX_OVERDUE)
+      return peer.close(
+        `no fresh keys within ${MAX_OVERDUE} s: it does not answer, or takes no bytes from us`,
+      );
     if (handshake) return;
     const next = new Handshake("client", secret, REKEY_PROLOGUE);
     if (!peer.sendControl(Control.rekey, next.write(NOTHING))) return;
@@ -68,7 +71,8 @@ export function answerRekeys(peer: Peer, secret: Buffer): void {
       return trace.note(`fresh keys with ${peer.link.remote}: nonces count from 0 again`);
     }
     if (word === Control.switch || next) throw new BrokenStream("a rekey out of turn");
-    if (performance.now() < earliest) throw new BrokenStream("it asks for fresh keys more than once a second");
+    if (performance.now() < earliest)
+      throw new BrokenStream("it asks for fresh keys more than once a second");
     earliest = performance.now() + PAUSE;
     const handshake = new Handshake("server", secret, REKEY_PROLOGUE);
     handshake.read(message);

@@ -4,7 +4,14 @@
  */
 import type { SessionKeys } from "../core/aes.ts";
 import { BrokenStream, Failure } from "../base/failure.ts";
-import { type ClientConfig, decodeReply, decodeWish, encodeReply, encodeWish, Handshake } from "./handshake.ts";
+import {
+  type ClientConfig,
+  decodeReply,
+  decodeWish,
+  encodeReply,
+  encodeWish,
+  Handshake,
+} from "./handshake.ts";
 import { HandshakeError, Refused, type Wish } from "./handshake.ts";
 
 const NO_REPLY = Buffer.alloc(0);
@@ -39,10 +46,15 @@ export class ClientHandshake {
 
 /** A broken handshake as a Failure that says what to try; other errors as they are. */
 export function noSession(remote: string, error: unknown): unknown {
-  const because = (hint: string) => new Failure(`Cannot start a session with ${remote}: ${(error as Error).message}`, hint);
+  const because = (hint: string) =>
+    new Failure(`Cannot start a session with ${remote}: ${(error as Error).message}`, hint);
   if (error instanceof Refused) return because("try again later, or ask whoever runs the server");
-  if (error instanceof HandshakeError) return because("ask whoever runs the server; are the secret and the version the same there?");
-  if (error instanceof BrokenStream) return because("wait a little, if many start at once; check that it is a Simple VPN server, with the same --cipher");
+  if (error instanceof HandshakeError)
+    return because("ask whoever runs the server; are the secret and the version the same there?");
+  if (error instanceof BrokenStream)
+    return because(
+      "wait a little, if many start at once; check that it is a Simple VPN server, with the same --cipher",
+    );
   return error;
 }
 
@@ -57,7 +69,11 @@ export interface Reply {
  * The server's side: `makeReply` decides what a client is told whose message 1 proved good. The client itself is proven
  * only by its first sealed frame, because message 1 may be a replay.
  */
-export function answer(secret: Buffer, message1: Buffer, makeReply: (wish: Wish) => ClientConfig | { refused: string }): Reply {
+export function answer(
+  secret: Buffer,
+  message1: Buffer,
+  makeReply: (wish: Wish) => ClientConfig | { refused: string },
+): Reply {
   const handshake = new Handshake("server", secret);
   let known = false; // does it have our secret?
   let reply;

@@ -8,7 +8,9 @@ export const accept4 = libc("int accept4(int fd, _Out_ void *address, _Inout_ ui
 export const connect = libc("int connect(int fd, void *address, uint32_t length)"); // connect(2)
 export const shutdown = libc("int shutdown(int fd, int how)"); // shutdown(2)
 export const setsockopt = libc("int setsockopt(int fd, int level, int name, void *value, uint32_t length)"); // setsockopt(2)
-export const getsockopt = libc("int getsockopt(int fd, int level, int name, void *value, _Inout_ uint32_t *length)");
+export const getsockopt = libc(
+  "int getsockopt(int fd, int level, int name, void *value, _Inout_ uint32_t *length)",
+);
 export const if_nametoindex = libc("uint32_t if_nametoindex(const char *name)"); // if_nametoindex(3): 0 if there is none such
 
 // sys/socket.h, netinet/tcp.h

@@ -36,7 +36,11 @@ function roundTrip(fd: number): number {
 
 /** A socket of the address's family; its fd, or a negative errno. */
 function newSocket(address: Buffer): number {
-  return calls.socket(address.readUInt16LE(0), calls.SOCK_STREAM | calls.SOCK_NONBLOCK | calls.SOCK_CLOEXEC, 0);
+  return calls.socket(
+    address.readUInt16LE(0),
+    calls.SOCK_STREAM | calls.SOCK_NONBLOCK | calls.SOCK_CLOEXEC,
+    0,
+  );
 }
 
 /**
@@ -77,12 +81,16 @@ export function listenTcp(address: string, port: number): number {
   libc.close(fd);
   const hints: Record<number, string> = {
     [libc.EADDRINUSE]: `another program listens there ('ss -ltnp sport = :${port}' shows it): stop it, or choose another --port`,
-    [libc.EADDRNOTAVAIL]: "this machine has no such address ('ip address' lists them): choose another --listen",
+    [libc.EADDRNOTAVAIL]:
+      "this machine has no such address ('ip address' lists them): choose another --listen",
     [libc.EAFNOSUPPORT]: "this machine's kernel has no IPv6: choose an IPv4 address",
     [libc.EINVAL]: LINK_LOCAL,
     [libc.EACCES]: "ports below 1024 need root: choose a higher --port",
   };
-  throw new Failure(`Cannot listen on ${endpoint(address, port)}: ${libc.errnoName(result)}`, hints[-result] ?? "see bind(2)");
+  throw new Failure(
+    `Cannot listen on ${endpoint(address, port)}: ${libc.errnoName(result)}`,
+    hints[-result] ?? "see bind(2)",
+  );
 }
 
 /** Takes one waiting client; or a negative errno: -EAGAIN, none is left; or why this one is lost. */
@@ -105,7 +113,8 @@ export async function connectTcp(address: string, port: number, ms: number): Pro
   const fd = newSocket(remote);
   let result = fd < 0 ? fd : calls.connect(fd, remote, remote.length);
   // A non-blocking connect() is finished when the socket is writable. SO_ERROR then tells how (connect(2)).
-  if (result === -libc.EINPROGRESS) result = (await ready(fd, "writable", ms)) ? -socketError(fd) : -libc.ETIMEDOUT;
+  if (result === -libc.EINPROGRESS)
+    result = (await ready(fd, "writable", ms)) ? -socketError(fd) : -libc.ETIMEDOUT;
   if (result >= 0) result = tune(fd);
   if (result >= 0) return { fd, address, remote: endpoint(address, port) };
   libc.close(fd);

@@ -25,21 +25,33 @@ test("sockaddr() lays out both families as ip(7) and ipv6(7) say, and readSockad
 });
 
 test("readSockaddr() shows an IPv4 client of an IPv6 socket as what it is, and nothing else as such", () => {
-  for (const address of ["192.168.1.100", "0.0.1.2", "1.2.0.0"]) assert.deepEqual(readSockaddr(sockaddr(`::ffff:${address}`, 40312)), [address, 40312]);
-  for (const address of ["::ffff:0:102:304", "::102:304"]) assert.deepEqual(readSockaddr(sockaddr(address, 1)), [address, 1]);
+  for (const address of ["192.168.1.100", "0.0.1.2", "1.2.0.0"])
+    assert.deepEqual(readSockaddr(sockaddr(`::ffff:${address}`, 40312)), [address, 40312]);
+  for (const address of ["::ffff:0:102:304", "::102:304"])
+    assert.deepEqual(readSockaddr(sockaddr(address, 1)), [address, 1]);
 });
 
 test("sockaddr() takes any scope that Node takes: a number that is no interface's index is a name, and an unknown one is 0", () => {
-  for (const scope of ["-1", "99999999999", "1.5", "0x10", "1e9", "no-such-dev"]) assert.equal(sockaddr(`fe80::1%${scope}`, 1).readUInt32LE(24), 0, scope);
+  for (const scope of ["-1", "99999999999", "1.5", "0x10", "1e9", "no-such-dev"])
+    assert.equal(sockaddr(`fe80::1%${scope}`, 1).readUInt32LE(24), 0, scope);
   assert.equal(sockaddr("fe80::1%999999999", 1).readUInt32LE(24), 999999999);
 });
 
 test("resolve() knows an IPv4 address in IPv6's clothes, whose packets are IPv4", async () => {
-  for (const [name, address] of [["::ffff:203.0.113.1", "203.0.113.1"], ["[2001:db8::1]", "2001:db8::1"], ["fe80::1%eth0", "fe80::1%eth0"], ["192.168.1.1", "192.168.1.1"]] as const) assert.deepEqual(await resolve(name), [address]);
+  for (const [name, address] of [
+    ["::ffff:203.0.113.1", "203.0.113.1"],
+    ["[2001:db8::1]", "2001:db8::1"],
+    ["fe80::1%eth0", "fe80::1%eth0"],
+    ["192.168.1.1", "192.168.1.1"],
+  ] as const)
+    assert.deepEqual(await resolve(name), [address]);
 });
 
 test("endpoint() puts brackets around an IPv6 address", () => {
-  assert.deepEqual(["192.168.1.1", "2001:db8::1", "fe80::1%eth0", "*"].map((address) => endpoint(address, 5555)), ["192.168.1.1:5555", "[2001:db8::1]:5555", "[fe80::1%eth0]:5555", "*:5555"]);
+  assert.deepEqual(
+    ["192.168.1.1", "2001:db8::1", "fe80::1%eth0", "*"].map((address) => endpoint(address, 5555)),
+    ["192.168.1.1:5555", "[2001:db8::1]:5555", "[fe80::1%eth0]:5555", "*:5555"],
+  );
 });
 
 test("acceptTcp(): a connection that takes no TCP option is closed, and costs no exception", () => {

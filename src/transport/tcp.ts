@@ -3,8 +3,27 @@
  * over split anywhere. Each session has a connection of its own, so each has an fd in the loop.
  */
 import { BrokenStream, Failure } from "../base/failure.ts";
-import { aesFraming, type Framing, FrameType, handshakeFraming, pad, wholeFrame, xorFraming } from "../core/frame.ts";
-import { close, EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM, errnoName, Memory, read, write } from "../base/libc.ts";
+import {
+  aesFraming,
+  type Framing,
+  FrameType,
+  handshakeFraming,
+  pad,
+  wholeFrame,
+  xorFraming,
+} from "../core/frame.ts";
+import {
+  close,
+  EAGAIN,
+  EMFILE,
+  ENFILE,
+  ENOBUFS,
+  ENOMEM,
+  errnoName,
+  Memory,
+  read,
+  write,
+} from "../base/libc.ts";
 import type { Link, Receiver } from "../core/link.ts";
 import { ready, type Watch, watch } from "../core/loop.ts";
 import { endpoint } from "./addresses.ts";
@@ -203,10 +222,11 @@ async function receiveMessage(fd: number): Promise<Buffer> {
   const { header, maxBody } = handshakeFraming;
   const memory = new Memory(2 * pad(header + maxBody, 4));
   const deadline = performance.now() + DEADLINE;
-  for (let have = 0; ; ) {
+  for (let have = 0; ;) {
     const size = wholeFrame(handshakeFraming, memory.bytes, 0, have);
     const type = memory.bytes[0];
-    if (size > 0 && type !== FrameType.handshake) throw new BrokenStream(`frame type ${type} before the handshake`);
+    if (size > 0 && type !== FrameType.handshake)
+      throw new BrokenStream(`frame type ${type} before the handshake`);
     if (size > 0 && have > size) throw new BrokenStream(`${have - size} bytes too many in the handshake`);
     if (size > 0) return Buffer.from(memory.bytes.subarray(header, size));
     if (!(await ready(fd, "readable", deadline - performance.now())))

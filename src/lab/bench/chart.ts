@@ -16,7 +16,9 @@ function panel(measure: Measure, bars: Bar[]): string {
   const { title, unit, better } = MEASURES[measure];
   const scale = BAR / Math.max(...bars.map(({ max }) => max));
   const x = (value: number) => (LABEL + value * scale).toFixed(1);
-  const parts = [`<text y="14"><tspan class="head">${title}, ${unit}</tspan> <tspan class="dim">${better} is better</tspan></text>`];
+  const parts = [
+    `<text y="14"><tspan class="head">${title}, ${unit}</tspan> <tspan class="dim">${better} is better</tspan></text>`,
+  ];
   bars.forEach(({ title, ours, median, min, max }, i) => {
     const middle = 36 + ROW * i;
     parts.push(
@@ -37,7 +39,11 @@ export function chart(panels: [Measure, Bar[]][], caption: string): string {
   let y = MARGIN + 24;
   for (let i = 0; i < drawn.length; i += COLUMNS) {
     const line = drawn.slice(i, i + COLUMNS);
-    line.forEach(([measure, bars], k) => placed.push(`<g transform="translate(${MARGIN + k * (WIDTH + MARGIN)} ${y})">\n${panel(measure, bars)}\n</g>`));
+    line.forEach(([measure, bars], k) =>
+      placed.push(
+        `<g transform="translate(${MARGIN + k * (WIDTH + MARGIN)} ${y})">\n${panel(measure, bars)}\n</g>`,
+      ),
+    );
     y += 48 + ROW * Math.max(...line.map(([, bars]) => bars.length));
   }
   return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${y}" font-family="system-ui, sans-serif" font-size="13" role="img" aria-label="${escape(caption)}">

@@ -27,16 +27,40 @@ const INNER = "10.8.0.1";
 export const CONTENDERS: Contender[] = [
   { name: "none", title: "no tunnel", needs: {}, address: SERVER, start: async () => [] },
   { name: "ours", title: "this project", needs: {}, address: INNER, start: (lab) => startOurs(lab) },
-  { name: "no-offload", title: "this project, no offload", needs: {}, address: INNER, start: (lab) => startOurs(lab, "--offload", "off") },
-  { name: "openvpn", title: "OpenVPN UDP", needs: { openvpn: "openvpn", openssl: "openssl" }, version: "openvpn --version", address: INNER, start: startOpenVpn },
-  { name: "wireguard-go", title: "wireguard-go", needs: { "wireguard-go": "wireguard-go", wg: "wireguard-tools" }, version: "wireguard-go --version", address: INNER, start: startWireGuard },
+  {
+    name: "no-offload",
+    title: "this project, no offload",
+    needs: {},
+    address: INNER,
+    start: (lab) => startOurs(lab, "--offload", "off"),
+  },
+  {
+    name: "openvpn",
+    title: "OpenVPN UDP",
+    needs: { openvpn: "openvpn", openssl: "openssl" },
+    version: "openvpn --version",
+    address: INNER,
+    start: startOpenVpn,
+  },
+  {
+    name: "wireguard-go",
+    title: "wireguard-go",
+    needs: { "wireguard-go": "wireguard-go", wg: "wireguard-tools" },
+    version: "wireguard-go --version",
+    address: INNER,
+    start: startWireGuard,
+  },
   { name: "c", title: "C, select() + XOR", needs: { cc: "gcc libc6-dev" }, address: INNER, start: startC },
 ];
 
 /** What keeps a contender from running here; undefined if nothing does. */
 export function lacks({ needs }: Contender): string | undefined {
-  const missing = Object.keys(needs).filter((tool) => !has(tool)).map((tool) => needs[tool]);
-  return missing.length > 0 ? `not installed. Try: sudo apt-get install -y --no-install-recommends ${missing.join(" ")}` : undefined;
+  const missing = Object.keys(needs)
+    .filter((tool) => !has(tool))
+    .map((tool) => needs[tool]);
+  return missing.length > 0
+    ? `not installed. Try: sudo apt-get install -y --no-install-recommends ${missing.join(" ")}`
+    : undefined;
 }
 
 /** Its title, and the version that it tells. */
@@ -55,7 +79,12 @@ export async function startOurServer(lab: Lab, ...options: string[]): Promise<Ru
 }
 
 /** One of our clients; `server`: its address on the link to that host. */
-export async function startOurClient(lab: Lab, host: string, server: string, ...options: string[]): Promise<Running> {
+export async function startOurClient(
+  lab: Lab,
+  host: string,
+  server: string,
+  ...options: string[]
+): Promise<Running> {
   const client = startProgram(lab, host, "client", [server, "--configure", ...options], ENV);
   await client.until(/connected to/);
   return client;
@@ -75,7 +104,27 @@ async function startOpenVpn(lab: Lab, folder: string): Promise<Running[]> {
   const certificate = (host: string) => join(folder, `${host}.crt`);
   const key = (host: string) => join(folder, `${host}.key`);
   for (const host of ["server", "client"]) {
-    const { status, stderr } = spawnSync("openssl", ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", `/CN=${host}`, "-keyout", key(host), "-out", certificate(host)], { encoding: "utf8" });
+    const { status, stderr } = spawnSync(
+      "openssl",
+      [
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        `/CN=${host}`,
+        "-keyout",
+        key(host),
+        "-out",
+        certificate(host),
+      ],
+      { encoding: "utf8" },
+    );
     if (status !== 0) throw new Failure(`Cannot make a certificate: ${stderr.trim()}`, "openssl version");
   }
   const start = async (host: string, peer: string, role: string) => {
@@ -95,10 +144,17 @@ async function startOpenVpn(lab: Lab, folder: string): Promise<Running[]> {
 
 /** Its control sockets are named for the interfaces and lie in /run, which the hosts share: so each has a name of its own. */
 async function startWireGuard(lab: Lab, folder: string): Promise<Running[]> {
-  const hosts = { server: { device: "wgs", inner: INNER, peer: "client" }, client: { device: "wgc", inner: "10.8.0.2", peer: "server" } } as const;
+  const hosts = {
+    server: { device: "wgs", inner: INNER, peer: "client" },
+    client: { device: "wgc", inner: "10.8.0.2", peer: "server" },
+  } as const;
   const keys = { server: generateKeyPairSync("x25519"), client: generateKeyPairSync("x25519") };
   const base64 = (text: string) => Buffer.from(text, "base64url").toString("base64");
-  const env = { ...process.env, WG_PROCESS_FOREGROUND: "1", WG_I_PREFER_BUGGY_USERSPACE_TO_POLISHED_KMOD: "1" };
+  const env = {
+    ...process.env,
+    WG_PROCESS_FOREGROUND: "1",
+    WG_I_PREFER_BUGGY_USERSPACE_TO_POLISHED_KMOD: "1",
+  };
   const programs = [];
   for (const host of ["server", "client"] as const) {
     const { device, inner, peer } = hosts[host];
@@ -106,7 +162,10 @@ async function startWireGuard(lab: Lab, folder: string): Promise<Running[]> {
     writeFileSync(file, base64(keys[host].privateKey.export({ format: "jwk" }).d!), { mode: 0o600 });
     const running = new Running(lab.spawn(host, ["wireguard-go", device], { env }));
     programs.push(running);
-    await retry(() => lab.run(host, `wg show ${device}`), () => `wireguard-go said: ${running.output}`);
+    await retry(
+      () => lab.run(host, `wg show ${device}`),
+      () => `wireguard-go said: ${running.output}`,
+    );
     const where = host === "server" ? ["listen-port", "51820"] : [];
     const endpoint = host === "client" ? ["endpoint", `${SERVER}:51820`] : [];
     const key = base64(keys[peer].publicKey.export({ format: "jwk" }).x!);
@@ -124,7 +183,11 @@ export async function retry(attempt: () => void, explain: () => string = () => "
     try {
       return attempt();
     } catch (error) {
-      if (Date.now() > deadline) throw new Failure(`${(error as Error).message} ${explain()}`.trim(), "run it by hand to see what it needs");
+      if (Date.now() > deadline)
+        throw new Failure(
+          `${(error as Error).message} ${explain()}`.trim(),
+          "run it by hand to see what it needs",
+        );
     }
   }
 }

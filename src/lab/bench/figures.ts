@@ -25,11 +25,16 @@ export function spread(values: number[] = []): Spread | undefined {
   const sorted = values.filter(Number.isFinite).sort((a, b) => a - b);
   const middle = (sorted.length - 1) / 2;
   if (sorted.length === 0) return undefined;
-  return { median: (sorted[Math.floor(middle)]! + sorted[Math.ceil(middle)]!) / 2, min: sorted[0]!, max: sorted.at(-1)! };
+  return {
+    median: (sorted[Math.floor(middle)]! + sorted[Math.ceil(middle)]!) / 2,
+    min: sorted[0]!,
+    max: sorted.at(-1)!,
+  };
 }
 
 /** How many times `b` is `a`: the quotient of each repeat by itself, for a machine's speed drifts, its ratios do not. */
-export const ratio = (a: number[] = [], b: number[] = []) => spread(Array.from(a, (value, repeat) => value / (b[repeat] ?? NaN)));
+export const ratio = (a: number[] = [], b: number[] = []) =>
+  spread(Array.from(a, (value, repeat) => value / (b[repeat] ?? NaN)));
 
 /** One line of "how fast is fast enough": the measure of `row` against that of `than`. */
 export interface Target {
@@ -38,8 +43,16 @@ export interface Target {
   than: string;
   bound: number; // of the ratio: at least this where more is better, at most this where less is
 }
-const ours = (measure: Measure, than: string, bound: number): Target => ({ measure, row: "ours", than, bound });
-const bothWays = (row: string, than: string, bound: number): Target[] => [{ measure: "up", row, than, bound }, { measure: "down", row, than, bound }];
+const ours = (measure: Measure, than: string, bound: number): Target => ({
+  measure,
+  row: "ours",
+  than,
+  bound,
+});
+const bothWays = (row: string, than: string, bound: number): Target[] => [
+  { measure: "up", row, than, bound },
+  { measure: "down", row, than, bound },
+];
 export const TARGETS: Target[] = [
   ...bothWays("ours", "openvpn", 4),
   ...bothWays("ours", "c", 3.5),
@@ -61,10 +74,13 @@ export function judge(rows: Record<string, Values>): Verdict[] {
   return TARGETS.map((target) => {
     const { measure, row, than, bound } = target;
     const measured = ratio(rows[row]?.[measure], rows[than]?.[measure]);
-    const reached = measured !== undefined && (MEASURES[measure].better === "more" ? measured.median >= bound : measured.median <= bound);
+    const reached =
+      measured !== undefined &&
+      (MEASURES[measure].better === "more" ? measured.median >= bound : measured.median <= bound);
     return { ...target, ratio: measured, reached };
   });
 }
 
 /** Three digits, whatever the size: 0.068, 1.56, 87.0, 690. */
-export const show = (value: number) => value.toFixed(value >= 100 ? 0 : value >= 10 ? 1 : value >= 0.1 ? 2 : 3);
+export const show = (value: number) =>
+  value.toFixed(value >= 100 ? 0 : value >= 10 ? 1 : value >= 0.1 ? 2 : 3);

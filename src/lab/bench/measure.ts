@@ -24,21 +24,40 @@ async function finish(lab: Lab, host: string, command: string, seconds: number):
 }
 
 /** iperf3 from `host` to `address`: what the receiver got, payload only. */
-async function iperf(lab: Lab, address: string, seconds: number, options = "", host = "client", port = PORT): Promise<{ bytes: number; seconds: number }> {
+async function iperf(
+  lab: Lab,
+  address: string,
+  seconds: number,
+  options = "",
+  host = "client",
+  port = PORT,
+): Promise<{ bytes: number; seconds: number }> {
   const command = `iperf3 -c ${address} -p ${port} -t ${seconds} -J${options}`;
   const said = await finish(lab, host, command, seconds + 20);
   const received = said.startsWith("{") ? JSON.parse(said).end?.sum_received : undefined;
-  if (!received) throw new Failure(`Cannot measure '${command}' on ${host}: ${/"error":\s*"(.*)"/.exec(said)?.[1] ?? "it did not end"}`, "run it again");
+  if (!received)
+    throw new Failure(
+      `Cannot measure '${command}' on ${host}: ${/"error":\s*"(.*)"/.exec(said)?.[1] ?? "it did not end"}`,
+      "run it again",
+    );
   return received;
 }
 const gigabits = ({ bytes, seconds }: { bytes: number; seconds: number }) => (bytes * 8e-9) / seconds;
 
 async function startIperf(lab: Lab, port = PORT): Promise<void> {
-  await new Running(lab.spawn("server", ["iperf3", "-s", "-p", `${port}`, "--forceflush"])).until(/listening/);
+  await new Running(lab.spawn("server", ["iperf3", "-s", "-p", `${port}`, "--forceflush"])).until(
+    /listening/,
+  );
 }
 
 /** The average of `count` pings, in ms. */
-async function ping(lab: Lab, address: string, count: number, interval: number, host = "client"): Promise<number> {
+async function ping(
+  lab: Lab,
+  address: string,
+  count: number,
+  interval: number,
+  host = "client",
+): Promise<number> {
   const command = `ping -q -c ${count} -i ${interval} -W 2 ${address}`;
   const said = await finish(lab, host, command, count * interval + 20);
   const average = /= [\d.]+\/([\d.]+)\//.exec(said)?.[1];
@@ -48,7 +67,9 @@ async function ping(lab: Lab, address: string, count: number, interval: number, 
 
 /** CPU seconds that a process, all its threads, has used: utime and stime of /proc/PID/stat (proc(5)), in ticks of 1/100 s. */
 function cpuSeconds({ child }: Running): number {
-  const fields = readFileSync(`/proc/${child.pid}/stat`, "utf8").replace(/^.*\) /s, "").split(" ");
+  const fields = readFileSync(`/proc/${child.pid}/stat`, "utf8")
+    .replace(/^.*\) /s, "")
+    .split(" ");
   return (Number(fields[11]) + Number(fields[12])) / 100;
 }
 
@@ -60,7 +81,13 @@ function peakMemory({ child }: Running): number {
 const sum = (values: number[]) => values.reduce((a, b) => a + b, 0);
 
 /** All measures of one contender, which runs already. Each lasts `seconds`. */
-export async function measure(lab: Lab, address: string, programs: Running[], seconds: number, report: (measure: Measure, value: number) => void): Promise<void> {
+export async function measure(
+  lab: Lab,
+  address: string,
+  programs: Running[],
+  seconds: number,
+  report: (measure: Measure, value: number) => void,
+): Promise<void> {
   await startIperf(lab);
   await retry(() => lab.run("client", `ping -c 1 -W 1 ${address}`));
   await iperf(lab, address, 1); // a warm-up: the first packets find neighbours and routes …
@@ -91,15 +118,22 @@ export async function measure(lab: Lab, address: string, programs: Running[], se
 export async function measureClients(lab: Lab, seconds: number, report: Report): Promise<void> {
   const hosts = ["client", ...Array.from({ length: CLIENTS - 1 }, (_, i) => lab.addClient(i + 2))];
   await startOurServer(lab);
-  await Promise.all(hosts.map((host, i) => startOurClient(lab, host, i === 0 ? SERVER : `192.168.${i + 1}.1`)));
+  await Promise.all(
+    hosts.map((host, i) => startOurClient(lab, host, i === 0 ? SERVER : `192.168.${i + 1}.1`)),
+  );
   await Promise.all(hosts.map((_, i) => startIperf(lab, PORT + i)));
   const together = async (count: number, duration: number, options?: string) => {
-    const runs = hosts.slice(0, count).map((host, i) => iperf(lab, "10.8.0.1", duration, options, host, PORT + i));
+    const runs = hosts
+      .slice(0, count)
+      .map((host, i) => iperf(lab, "10.8.0.1", duration, options, host, PORT + i));
     return sum((await Promise.all(runs)).map(gigabits));
   };
   await Promise.all(hosts.map((host) => ping(lab, "10.8.0.1", 2000, 0.001, host))); // warm-up, as above
   await together(CLIENTS, 2);
-  for (const [row, count] of [["one", 1], ["clients", CLIENTS]] as const) {
+  for (const [row, count] of [
+    ["one", 1],
+    ["clients", CLIENTS],
+  ] as const) {
     report(row, "up", await together(count, seconds));
     report(row, "down", await together(count, seconds, " -R"));
   }

@@ -11,7 +11,11 @@ export function compile(folder: string): string {
   const hint = "sudo apt-get install -y gcc libc6-dev";
   if (!has("cc")) throw new Failure("Cannot compile refs/simplevpn.c: no cc", hint);
   const path = join(folder, "simplevpn");
-  const { status, stderr } = spawnSync("cc", ["-O2", "-Wall", "-Wextra", "-Werror", "-o", path, join(ROOT, "refs/simplevpn.c")], { encoding: "utf8" });
+  const { status, stderr } = spawnSync(
+    "cc",
+    ["-O2", "-Wall", "-Wextra", "-Werror", "-o", path, join(ROOT, "refs/simplevpn.c")],
+    { encoding: "utf8" },
+  );
   if (status !== 0) throw new Failure(`Cannot compile refs/simplevpn.c: ${stderr.trim()}`, hint);
   return path;
 }

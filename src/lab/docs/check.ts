@@ -16,16 +16,31 @@ import { Running } from "../running.ts";
 import { WALK } from "../walk/timeline.ts";
 
 const read = (file: string) => readFileSync(resolve(ROOT, file), "utf8");
-const list = (folder: string, ending: string) => readdirSync(join(ROOT, folder), { recursive: true, encoding: "utf8" }).filter((name) => name.endsWith(ending)).map((name) => join(folder, name));
+const list = (folder: string, ending: string) =>
+  readdirSync(join(ROOT, folder), { recursive: true, encoding: "utf8" })
+    .filter((name) => name.endsWith(ending))
+    .map((name) => join(folder, name));
 
 const DOCUMENTS = ["README.md", "walkthrough.md", ...list("draft", ".md"), ...list("refs", ".md")];
 const GIVEN = process.argv.slice(2); // check these documents only
-const ALL = list("src", ".ts").filter((file) => !file.endsWith(".test.ts")).map(read).join("\n"); // the source, as one text
-const KERNEL = new Set(read("refs/functions.txt").trim().split("\n").map((line) => line.split(" ")[1]));
-const EXPERIMENTS = new Set([...read("src/lab/experiments/run.ts").matchAll(/^  "?([\w-]+)"?(?:,|: \w+,)$/gm)].map(([, name]) => name));
+const ALL = list("src", ".ts")
+  .filter((file) => !file.endsWith(".test.ts"))
+  .map(read)
+  .join("\n"); // the source, as one text
+const KERNEL = new Set(
+  read("refs/functions.txt")
+    .trim()
+    .split("\n")
+    .map((line) => line.split(" ")[1]),
+);
+const EXPERIMENTS = new Set(
+  [...read("src/lab/experiments/run.ts").matchAll(/^  "?([\w-]+)"?(?:,|: \w+,)$/gm)].map(([, name]) => name),
+);
 const HOSTS = ["client", "server", "internet"];
 const TARGETS = new Set([...read("Makefile").matchAll(/^([\w-]+):/gm)].map(([, name]) => name));
-const MARKERS = new Set([...ALL.matchAll(/\/\/ .*?WALK ((?:R?\d[\w.]* ?)+)/g)].flatMap(([, names]) => names!.trim().split(" ")));
+const MARKERS = new Set(
+  [...ALL.matchAll(/\/\/ .*?WALK ((?:R?\d[\w.]* ?)+)/g)].flatMap(([, names]) => names!.trim().split(" ")),
+);
 
 interface Miss {
   file: string;
@@ -34,31 +49,42 @@ interface Miss {
 }
 
 /** Is `name` the name of a function, method, class or constant of ours? */
-const isOurs = (name: string) => new RegExp(`(function\\*?|const|class|let|get|set|private|static|async|readonly) ${name}\\b|^  ${name}(<.*?>)?\\(|\\b${name}: ?[({]|\\b${name}\\(.*\\{$`, "m").test(ALL);
+const isOurs = (name: string) =>
+  new RegExp(
+    `(function\\*?|const|class|let|get|set|private|static|async|readonly) ${name}\\b|^  ${name}(<.*?>)?\\(|\\b${name}: ?[({]|\\b${name}\\(.*\\{$`,
+    "m",
+  ).test(ALL);
 
 const FILES = list("src", "");
 
 /** A cited path, as it is, beside the document, or the end of one in src/. */
 const isFile = (path: string, document: string) =>
-  ["", dirname(document)].some((folder) => existsSync(join(ROOT, folder, path))) || FILES.some((file) => file.endsWith(`/${path}`));
+  ["", dirname(document)].some((folder) => existsSync(join(ROOT, folder, path))) ||
+  FILES.some((file) => file.endsWith(`/${path}`));
 
 /** What is wrong with one piece of `inline code`; undefined if nothing is. */
 function wrongCode(code: string, document: string): string | undefined {
   const markers = /^WALK ([\w. ]+)$/.exec(code)?.[1]?.split(" ");
-  if (markers) return markers.every((marker) => MARKERS.has(marker)) ? undefined : `no // ${code} in the source`;
+  if (markers)
+    return markers.every((marker) => MARKERS.has(marker)) ? undefined : `no // ${code} in the source`;
   const target = /^make ([a-z][\w-]*)/.exec(code)?.[1];
   if (target && !TARGETS.has(target)) return `no target ${target} in the Makefile`;
   const [, name, host] = /^make \S+ (?:NAME=(\S+)|HOST=(\S+))/.exec(code) ?? [];
   if (name && !EXPERIMENTS.has(name)) return `no experiment ${name}`;
   if (host && !HOSTS.includes(host)) return `no host ${host} in the lab`;
   const flag = /^--([a-z][\w-]*)/.exec(code)?.[1];
-  if (flag) return new RegExp(`["' ]?\\b${flag}"?: (option|flag)\\(|--${flag}\\b`).test(ALL) ? undefined : `no option --${flag}`;
+  if (flag)
+    return new RegExp(`["' ]?\\b${flag}"?: (option|flag)\\(|--${flag}\\b`).test(ALL)
+      ? undefined
+      : `no option --${flag}`;
   const path = /^((?:src|refs|draft|lab)\/[\w./-]*[\w/]|[\w-]+\.(?:ts|md|html|json|txt))$/.exec(code)?.[1];
   if (path && !/^(walk|secret)\./.test(path)) return isFile(path, document) ? undefined : `no file ${path}`;
   const symbol = /^(?:\w+\.)?([A-Za-z_]\w*)\(\)$/.exec(code)?.[1];
   if (symbol) {
     if (KERNEL.has(symbol) || (!document.startsWith("refs/") && isOurs(symbol))) return undefined;
-    return document.startsWith("refs/") ? `${symbol}() is not in refs/functions.txt` : `${symbol}() is neither ours nor in refs/functions.txt`;
+    return document.startsWith("refs/")
+      ? `${symbol}() is not in refs/functions.txt`
+      : `${symbol}() is neither ours nor in refs/functions.txt`;
   }
   return undefined;
 }
@@ -71,14 +97,23 @@ function wrongLink(target: string, document: string): string | undefined {
   if (!existsSync(resolve(ROOT, file))) return `no file ${file}`;
   if (anchor === undefined || !file.endsWith(".md")) return undefined;
   const text = read(file);
-  const headings = [...text.matchAll(/^#+ (.*)$/gm)].map(([, title]) => title!.toLowerCase().replace(/[^\p{L}\p{N} _-]/gu, "").replace(/ /g, "-"));
-  return headings.includes(anchor) || text.includes(`id="${anchor}"`) ? undefined : `no section ${anchor} in ${file}`;
+  const headings = [...text.matchAll(/^#+ (.*)$/gm)].map(([, title]) =>
+    title!
+      .toLowerCase()
+      .replace(/[^\p{L}\p{N} _-]/gu, "")
+      .replace(/ /g, "-"),
+  );
+  return headings.includes(anchor) || text.includes(`id="${anchor}"`)
+    ? undefined
+    : `no section ${anchor} in ${file}`;
 }
 
 /** A listing's lines must stand in its source, one after the other; `…` alone marks a gap. Indentation does not count. */
 function wrongListing(lines: string[], file: string): number | undefined {
   if (!existsSync(join(ROOT, file))) return 0;
-  const source = read(file).split("\n").map((line) => line.trim());
+  const source = read(file)
+    .split("\n")
+    .map((line) => line.trim());
   let at = -1;
   for (const [i, line] of lines.map((one) => one.trim()).entries()) {
     const gap = i === 0 || lines[i - 1]!.trim() === "…";
@@ -118,7 +153,11 @@ function wrongOutput(block: string[], run: string, printed: string[]): [number, 
     if (run === "walk") micros = Number(/\+(\d+) µs/.exec(line)?.[1] ?? 0); // of a step's evidence; a step's title begins anew
     if (micros > 0 && micros < before) wrong.push([i, `+${micros} µs is earlier than the line above`]);
     const at = printed.indexOf(masked, after);
-    if (at < 0) wrong.push([i, `make ${run} ${printed.includes(masked) ? "prints this, but not after the line above" : "does not print"}: ${line.trim()}`]);
+    if (at < 0)
+      wrong.push([
+        i,
+        `make ${run} ${printed.includes(masked) ? "prints this, but not after the line above" : "does not print"}: ${line.trim()}`,
+      ]);
     else if (run !== "walk" || !line.includes("µs")) after = at + 1; // a step's evidence comes from several clocks
   });
   return wrong;
@@ -128,7 +167,8 @@ function wrongOutput(block: string[], run: string, printed: string[]): [number, 
 async function freshRuns(): Promise<Map<string, string[]>> {
   const folder = mkdtempSync(join(tmpdir(), "simple-vpn-check-"));
   const env = { ...process.env, SIMPLE_VPN_LAB: folder, SIMPLE_VPN_SECRET: "5e".repeat(32), NO_COLOR: "1" };
-  const start = (...args: string[]) => new Running(spawn(process.execPath, ["--import", "tsx", ...args], { cwd: ROOT, env }));
+  const start = (...args: string[]) =>
+    new Running(spawn(process.execPath, ["--import", "tsx", ...args], { cwd: ROOT, env }));
   const terminal = (...args: string[]) => start("src/lab/terminals/terminal.ts", ...args);
   const runs: Record<string, Running> = { demo: start("src/lab/walk/demo.ts") };
   try {
@@ -161,17 +201,26 @@ function checkDocument(file: string, outputs: Map<string, string[]>): Miss[] {
       i = start + length;
       const listed = /^(?:ts|c) ((?:src|refs)\/\S+)/.exec(fence)?.[1];
       const wrong = listed === undefined ? undefined : wrongListing(block, listed);
-      if (wrong !== undefined) misses.push({ file, line: start + wrong + 1, what: `not in ${listed}, or not there: ${block[wrong]}` });
+      if (wrong !== undefined)
+        misses.push({
+          file,
+          line: start + wrong + 1,
+          what: `not in ${listed}, or not there: ${block[wrong]}`,
+        });
       const run = /^output (\S+)/.exec(fence)?.[1];
       if (run === undefined) continue;
       const printed = outputs.get(run);
       if (!printed) misses.push({ file, line: start, what: `no run is called ${run}` });
-      else for (const [i, what] of wrongOutput(block, run, printed)) misses.push({ file, line: start + i + 1, what });
+      else
+        for (const [i, what] of wrongOutput(block, run, printed))
+          misses.push({ file, line: start + i + 1, what });
       continue;
     }
     const found = [
       ...[...lines[i]!.matchAll(/`([^`]+)`/g)].map(([, code]) => wrongCode(code!, file)),
-      ...[...lines[i]!.replace(/`[^`]*`/g, "").matchAll(/\]\(([^)\s]+)\)/g)].map(([, target]) => wrongLink(target!, file)),
+      ...[...lines[i]!.replace(/`[^`]*`/g, "").matchAll(/\]\(([^)\s]+)\)/g)].map(([, target]) =>
+        wrongLink(target!, file),
+      ),
     ];
     for (const what of found) if (what !== undefined) misses.push({ file, line: i + 1, what });
   }
@@ -184,8 +233,16 @@ program(async () => {
   const outputs = needsRuns ? await freshRuns() : new Map<string, string[]>();
   const misses = documents.flatMap((file) => checkDocument(file, outputs));
   const steps = documents.includes("walkthrough.md") ? WALK : [];
-  for (const { id } of steps) if (!read("walkthrough.md").includes(`<a id="${anchorOf(id)}"></a>`)) misses.push({ file: "walkthrough.md", line: 1, what: `no section for step ${id}` });
+  for (const { id } of steps)
+    if (!read("walkthrough.md").includes(`<a id="${anchorOf(id)}"></a>`))
+      misses.push({ file: "walkthrough.md", line: 1, what: `no section for step ${id}` });
   for (const { file, line, what } of misses) console.error(`${file}:${line}: ${what}`);
-  if (misses.length > 0) throw new Failure(`Cannot vouch for the documents: ${misses.length} of their claims do not hold`, "correct the document, or the code");
-  console.log(`${documents.length} documents checked against the source and fresh runs: all that they cite is there.`);
+  if (misses.length > 0)
+    throw new Failure(
+      `Cannot vouch for the documents: ${misses.length} of their claims do not hold`,
+      "correct the document, or the code",
+    );
+  console.log(
+    `${documents.length} documents checked against the source and fresh runs: all that they cite is there.`,
+  );
 });

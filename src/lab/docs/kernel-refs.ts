@@ -18,7 +18,8 @@ const miss = (file: string, index: number, what: string) => misses.push(`${file}
 const lines = (file: string) => readFileSync(join(ROOT, file), "utf8").trimEnd().split("\n");
 
 /** Does this C text define the function? Its name stands in an unindented line, and `{`, not `;`, follows its parameters. */
-const defines = (text: string, name: string) => new RegExp(`^(?![\\s#*/])[^\\n;{}=]*\\b${name}\\([^;{}]*\\)[^;{}()]*\\{`, "m").test(text);
+const defines = (text: string, name: string) =>
+  new RegExp(`^(?![\\s#*/])[^\\n;{}=]*\\b${name}\\([^;{}]*\\)[^;{}()]*\\{`, "m").test(text);
 
 /** Checks the list against the source; the functions in it, each with its line's index. */
 function checkList(source: string): Map<string, number> {
@@ -28,20 +29,35 @@ function checkList(source: string): Map<string, number> {
     listed.set(name, index);
     if (index > 0 && all[index - 1]! >= line) miss(LIST, index, `${line} is not in its place: sort -u`);
     if (!existsSync(join(source, path))) miss(LIST, index, `the source has no ${path}`);
-    else if (!defines(readFileSync(join(source, path), "utf8"), name)) miss(LIST, index, `${path} defines no ${name}()`);
+    else if (!defines(readFileSync(join(source, path), "utf8"), name))
+      miss(LIST, index, `${path} defines no ${name}()`);
   });
   return listed;
 }
 
 program(() => {
   const source = process.argv[2] ?? "";
-  if (!existsSync(join(source, "Makefile"))) throw new Failure(`Cannot check the guides: no kernel source in '${source}'`, "refs/README.md says how to get it", 2);
-  const release = /^VERSION = (\d+)\nPATCHLEVEL = (\d+)/m.exec(readFileSync(join(source, "Makefile"), "utf8"))?.slice(1).join(".");
+  if (!existsSync(join(source, "Makefile")))
+    throw new Failure(
+      `Cannot check the guides: no kernel source in '${source}'`,
+      "refs/README.md says how to get it",
+      2,
+    );
+  const release = /^VERSION = (\d+)\nPATCHLEVEL = (\d+)/m
+    .exec(readFileSync(join(source, "Makefile"), "utf8"))
+    ?.slice(1)
+    .join(".");
   const pinned = PINNED.exec(lines("refs/README.md").join("\n"))?.[1];
-  if (release !== pinned) throw new Failure(`Cannot check the guides: they are pinned to ${pinned}, and this source is ${release}`, "refs/README.md says how to get it");
+  if (release !== pinned)
+    throw new Failure(
+      `Cannot check the guides: they are pinned to ${pinned}, and this source is ${release}`,
+      "refs/README.md says how to get it",
+    );
 
   const [listed, cited] = [checkList(source), new Set<string>()];
-  const guides = readdirSync(REFS, { recursive: true, encoding: "utf8" }).filter((name) => name.endsWith(".md"));
+  const guides = readdirSync(REFS, { recursive: true, encoding: "utf8" }).filter((name) =>
+    name.endsWith(".md"),
+  );
   for (const guide of guides.map((name) => `refs/${name}`)) {
     const path = /^refs\/linux\/(.*)\.md$/.exec(guide)?.[1];
     if (path !== undefined && !existsSync(join(source, path))) miss(guide, 0, `the source has no ${path}`);
@@ -54,6 +70,10 @@ program(() => {
   }
   for (const [name, index] of listed) if (!cited.has(name)) miss(LIST, index, `no guide names ${name}()`);
   for (const line of misses) console.error(line);
-  if (misses.length > 0) throw new Failure(`Cannot vouch for refs/: ${misses.length} names do not resolve`, "correct them, or the list");
+  if (misses.length > 0)
+    throw new Failure(
+      `Cannot vouch for refs/: ${misses.length} names do not resolve`,
+      "correct them, or the list",
+    );
   console.log(`${listed.size} functions in ${guides.length} guides: all in Linux ${release}.`);
 });

@@ -18,24 +18,47 @@ import { prompt } from "../lab.ts";
 const { tun, mtu, port, cipher, secret, help } = CLIENT;
 const OPTIONS = {
   target: option("ADDR", "8.8.8.8", "what cannot be pinged, an IPv4 address", ipv4),
-  server: option("HOST", undefined, "on the client: the server (else: whom the running client is connected to)", String),
+  server: option(
+    "HOST",
+    undefined,
+    "on the client: the server (else: whom the running client is connected to)",
+    String,
+  ),
   address: { ...CLIENT.address, help: "the client's inner address" },
-  nat: { ...SERVER.nat, help: "on the server: its interface to the internet (else: where the target is routed)" },
-  subnet: SERVER.subnet, tun, mtu, port, cipher, secret, help,
+  nat: {
+    ...SERVER.nat,
+    help: "on the server: its interface to the internet (else: where the target is routed)",
+  },
+  subnet: SERVER.subnet,
+  tun,
+  mtu,
+  port,
+  cipher,
+  secret,
+  help,
 };
 
 program(async () => {
   const options = readOptions();
   const findings = new Map<string, Finding>();
-  for (const { hop, needs = [], check } of options.role === "client" ? clientChecks(options) : serverChecks(options)) {
+  for (const { hop, needs = [], check } of options.role === "client"
+    ? clientChecks(options)
+    : serverChecks(options)) {
     const missing = needs.find((need) => findings.get(need)?.state !== "ok");
-    const finding = missing ? unknown(`cannot be checked before this is well: ${missing}`) : await found(check);
+    const finding = missing
+      ? unknown(`cannot be checked before this is well: ${missing}`)
+      : await found(check);
     findings.set(hop, finding);
     show(options.role, hop, finding);
   }
   const broken = [...findings].filter(([, { state }]) => state === "✗").map(([hop]) => hop);
   const open = [...findings].filter(([, { state }]) => state === "?").map(([hop]) => hop);
-  if (broken.length === 0) console.log(chalk.green(`The ${options.role} is well${open.length > 0 ? `, as far as could be seen; not: ${open.join(", ")}` : ""}.`));
+  if (broken.length === 0)
+    console.log(
+      chalk.green(
+        `The ${options.role} is well${open.length > 0 ? `, as far as could be seen; not: ${open.join(", ")}` : ""}.`,
+      ),
+    );
   else console.log(chalk.red.bold(`The ${options.role}'s first broken hop: ${broken[0]}`));
   exit(broken.length === 0 ? 0 : 1);
 });
@@ -46,22 +69,43 @@ function readOptions(): Options {
   const holder = findHolder(given(args, "tun"), args.includes("server") ? "server.ts" : "client.ts");
   const started = Object.keys(OPTIONS).flatMap((name) => {
     const value = given(holder?.words ?? [], name);
-    return value === undefined ? [] : [`--${name}`, name === "secret" ? resolve(readlinkSync(`/proc/${holder!.pid}/cwd`), value) : value];
+    return value === undefined
+      ? []
+      : [`--${name}`, name === "secret" ? resolve(readlinkSync(`/proc/${holder!.pid}/cwd`), value) : value];
   });
-  const { values, positionals } = parse([...started, ...args], OPTIONS, "src/lab/doctor/doctor.ts [client|server]");
+  const { values, positionals } = parse(
+    [...started, ...args],
+    OPTIONS,
+    "src/lab/doctor/doctor.ts [client|server]",
+  );
   const [role = "client", ...rest] = positionals;
   if ((role !== "client" && role !== "server") || rest.length > 0)
-    throw new Failure(`Cannot start: expected client or server, got ${positionals.join(" ")}`, "npx tsx src/lab/doctor/doctor.ts client", 2);
+    throw new Failure(
+      `Cannot start: expected client or server, got ${positionals.join(" ")}`,
+      "npx tsx src/lab/doctor/doctor.ts client",
+      2,
+    );
   const last = <T>(given: T[] | undefined) => given?.at(-1);
   const subnet = last(values.subnet)!;
   return {
-    role, subnet, gateway: subnet.network + 1, address: last(values.address)!, target: last(values.target)!, tun: last(values.tun)!, mtu: last(values.mtu)!, port: last(values.port)!,
-    cipher: last(values.cipher)!, secret: last(values.secret), server: last(values.server), nat: last(values.nat),
+    role,
+    subnet,
+    gateway: subnet.network + 1,
+    address: last(values.address)!,
+    target: last(values.target)!,
+    tun: last(values.tun)!,
+    mtu: last(values.mtu)!,
+    port: last(values.port)!,
+    cipher: last(values.cipher)!,
+    secret: last(values.secret),
+    server: last(values.server),
+    nat: last(values.nat),
   };
 }
 
 /** The last value of an option among the words of a command line: "--tun", "vpn9", or "--tun=vpn9". */
-const given = (words: string[], name: string) => [...words.join("\0").matchAll(new RegExp(`(?<=^|\0)--${name}[\0=]([^\0]+)`, "g"))].at(-1)?.[1];
+const given = (words: string[], name: string) =>
+  [...words.join("\0").matchAll(new RegExp(`(?<=^|\0)--${name}[\0=]([^\0]+)`, "g"))].at(-1)?.[1];
 
 function ipv4(text: string): string {
   if (parseIPv4(text) === undefined) throw new Error("is no IPv4 address");
@@ -80,12 +124,17 @@ async function found(check: Check["check"]): Promise<Finding> {
 function show(role: string, hop: string, { state, text, fixes }: Finding): void {
   const colour = { ok: chalk.green, "✗": chalk.red.bold, "?": chalk.yellow }[state];
   console.log(`${colour(state.padEnd(2))} ${hop.padEnd(11)} ${text}`);
-  for (const fix of fixes) console.log(`   ${chalk.bold("fix")}         ${fix.startsWith("server# ") ? typed("server", fix.slice(8)) : typed(role, fix)}`);
+  for (const fix of fixes)
+    console.log(
+      `   ${chalk.bold("fix")}         ${fix.startsWith("server# ") ? typed("server", fix.slice(8)) : typed(role, fix)}`,
+    );
 }
 
 /** A fix as it is to be typed: on its host; or, in the lab of the five terminals, in a terminal of the real machine. */
 function typed(host: string, fix: string): string {
   if (!LAB_HOST) return prompt(host, fix);
   if (fix.includes("doctor.ts server")) return "the server's part of this, below";
-  return fix.includes(`src/${host}.ts`) ? `make ${host}, then make configure-${host}` : `make on HOST=${host} CMD="${fix}"`;
+  return fix.includes(`src/${host}.ts`)
+    ? `make ${host}, then make configure-${host}`
+    : `make on HOST=${host} CMD="${fix}"`;
 }

@@ -36,7 +36,11 @@ export function pingWatched(target: string, client: number | undefined): PingWal
     answered = status === 0;
     return { answered, ...readTrace(instance.stop(), size + HEADERS, pid, client) };
   } catch (error) {
-    return { answered: answered ?? ping().status === 0, steps: [], missing: `no tracefs to ask: ${(error as NodeJS.ErrnoException).code ?? (error as Error).message}` };
+    return {
+      answered: answered ?? ping().status === 0,
+      steps: [],
+      missing: `no tracefs to ask: ${(error as NodeJS.ErrnoException).code ?? (error as Error).message}`,
+    };
   } finally {
     instance?.remove(); // no signal comes between: all of this is synchronous
   }
@@ -48,19 +52,26 @@ export function pingWatched(target: string, client: number | undefined): PingWal
  * @param pid of ping: a packet that was dropped before it had an interface is known by the process that sent it
  * @param client the VPN program that writes the answer into this host's TUN
  */
-export function readTrace(trace: string, length: number, pid: number, client: number | undefined): Pick<PingWalk, "steps" | "drop"> {
+export function readTrace(
+  trace: string,
+  length: number,
+  pid: number,
+  client: number | undefined,
+): Pick<PingWalk, "steps" | "drop"> {
   const hosts = ["server", "internet", "server", "client"]; // each "in" is one host further
   let host = "client";
   const steps: string[] = [];
   const ours = new Set<string>(); // skbaddr of our packet: the kernel's name for it, until it is freed and used again
   let device = "";
   for (const line of trace.split("\n")) {
-    const [, process, event, fields = ""] = /^\s*\S+-(\d+)\s.*?: (net_dev_queue|netif_receive_skb|kfree_skb): (.*)/.exec(line) ?? [];
+    const [, process, event, fields = ""] =
+      /^\s*\S+-(\d+)\s.*?: (net_dev_queue|netif_receive_skb|kfree_skb): (.*)/.exec(line) ?? [];
     const field = (name: string) => new RegExp(`\\b${name}[=:] ?([^\\s+]+)`).exec(fields)?.[1] ?? "";
     const skb = field("skbaddr");
     if (event === "kfree_skb") {
       const reason = field("reason");
-      if ((!ours.delete(skb) && Number(process) !== pid) || NORMAL.includes(reason) || reason === "") continue;
+      if ((!ours.delete(skb) && Number(process) !== pid) || NORMAL.includes(reason) || reason === "")
+        continue;
       return { steps, drop: { reason, where: field("location"), device, host } };
     } else if (event) {
       if (![length, length + ETHERNET].includes(Number(field("len")))) {
@@ -69,7 +80,8 @@ export function readTrace(trace: string, length: number, pid: number, client: nu
       }
       ours.add(skb);
       device = field("dev");
-      if (event === "netif_receive_skb") host = Number(process) === client ? "client" : (hosts.shift() ?? host);
+      if (event === "netif_receive_skb")
+        host = Number(process) === client ? "client" : (hosts.shift() ?? host);
       steps.push(`${host} ${event === "net_dev_queue" ? "out" : "in"} ${device}`);
     }
   }

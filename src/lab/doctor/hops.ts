@@ -18,7 +18,18 @@ import { connectTcp, type TcpSocket } from "../../transport/sockets.ts";
 import { TcpPort } from "../../transport/tcp.ts";
 import { CLONE_DEVICE } from "../../core/tun.ts";
 import { type PingWalk, pingWatched } from "./drops.ts";
-import { ask, connectionsOf, filter, findHolder, findLink, findNat, nftTables, routeTo, routeWithout, sysctl } from "./inspect.ts";
+import {
+  ask,
+  connectionsOf,
+  filter,
+  findHolder,
+  findLink,
+  findNat,
+  nftTables,
+  routeTo,
+  routeWithout,
+  sysctl,
+} from "./inspect.ts";
 
 /** What the doctor was told; addresses that are numbers are in host order. */
 export interface Options {
@@ -57,7 +68,12 @@ export interface Check {
 export function clientChecks(options: Options): Check[] {
   const { tun, target, gateway, server, address, port, cipher } = options;
   const others = server ?? "SERVER";
-  const [addAddress, bringUp] = clientChanges({ tun, routes: [] }, { ...address, mtu: options.mtu }, [], FRESH);
+  const [addAddress, bringUp] = clientChanges(
+    { tun, routes: [] },
+    { ...address, mtu: options.mtu },
+    [],
+    FRESH,
+  );
   const doctorThere = "server# npx tsx src/lab/doctor/doctor.ts server";
   let remote = server; // whom to connect to
   let tunnelMtu = options.mtu; // until the server has told its own
@@ -65,40 +81,71 @@ export function clientChecks(options: Options): Check[] {
   let walk: PingWalk | undefined;
 
   return [
-    ...tunChecks(options, `npx tsx src/client.ts ${others} --configure --route ${target}/32`, addAddress!.run, bringUp!.run),
-    { hop: "route", check: () => {
-      if (!findLink(tun)) return unknown(`no ${tun}`);
-      const route = routeTo(target);
-      if (route?.dev === tun) return ok(`${target} is routed into ${tun}`);
-      return problem(`${target} is routed ${route ? `out of ${route.dev}` : "nowhere"}, not into ${tun}`, `ip route replace ${target}/32 dev ${tun}`);
-    } },
-    { hop: "server", check: async () => {
-      const holder = remote === undefined ? findHolder(tun) : undefined;
-      if (holder) remote = connectionsOf(holder.pid)[0]?.replace(/^\[?(.*?)\]?:\d+$/, "$1");
-      if (remote === undefined) return unknown("no client is connected: name the server with --server");
-      if (routeTo(remote)?.dev === tun) {
-        const outside = routeWithout(tun, remote);
-        const fix = `ip route replace ${hostRoute(remote)} ${outside?.gateway ? `via ${outside.gateway} ` : ""}dev ${outside?.dev ?? "eth0"}`;
-        return problem(`${remote} is routed into ${tun} itself: a routing loop`, fix);
-      }
-      try {
-        socket = await connectAny(await resolve(remote), port);
-        return ok(`${socket.remote} answers`);
-      } catch (error) {
-        return problem((error as Failure).message, doctorThere);
-      }
-    } },
-    { hop: "handshake", needs: ["server"], check: () => (cipher === "xor" ? ok("none with --cipher xor") : shakeHands(options, socket!, (mtu) => (tunnelMtu = mtu))) },
+    ...tunChecks(
+      options,
+      `npx tsx src/client.ts ${others} --configure --route ${target}/32`,
+      addAddress!.run,
+      bringUp!.run,
+    ),
+    {
+      hop: "route",
+      check: () => {
+        if (!findLink(tun)) return unknown(`no ${tun}`);
+        const route = routeTo(target);
+        if (route?.dev === tun) return ok(`${target} is routed into ${tun}`);
+        return problem(
+          `${target} is routed ${route ? `out of ${route.dev}` : "nowhere"}, not into ${tun}`,
+          `ip route replace ${target}/32 dev ${tun}`,
+        );
+      },
+    },
+    {
+      hop: "server",
+      check: async () => {
+        const holder = remote === undefined ? findHolder(tun) : undefined;
+        if (holder) remote = connectionsOf(holder.pid)[0]?.replace(/^\[?(.*?)\]?:\d+$/, "$1");
+        if (remote === undefined) return unknown("no client is connected: name the server with --server");
+        if (routeTo(remote)?.dev === tun) {
+          const outside = routeWithout(tun, remote);
+          const fix = `ip route replace ${hostRoute(remote)} ${outside?.gateway ? `via ${outside.gateway} ` : ""}dev ${outside?.dev ?? "eth0"}`;
+          return problem(`${remote} is routed into ${tun} itself: a routing loop`, fix);
+        }
+        try {
+          socket = await connectAny(await resolve(remote), port);
+          return ok(`${socket.remote} answers`);
+        } catch (error) {
+          return problem((error as Failure).message, doctorThere);
+        }
+      },
+    },
+    {
+      hop: "handshake",
+      needs: ["server"],
+      check: () =>
+        cipher === "xor"
+          ? ok("none with --cipher xor")
+          : shakeHands(options, socket!, (mtu) => (tunnelMtu = mtu)),
+    },
     { hop: "firewall", check: () => firewall(["OUTPUT", `-o ${tun}`], ["INPUT", `-i ${tun}`]) },
-    { hop: "ping", needs: ["route"], check: () => {
-      walk = pingWatched(target, findHolder(tun)?.pid);
-      walk.answered ||= !walk.drop && ping(target, "-c", "3", "-i", "0.2", "-W", "1") === ""; // one packet may be lost on any path
-      if (walk.answered) return ok(`${target} answers through the tunnel`);
-      if (walk.drop?.host === "client") return problem(`${target} does not answer; this host's kernel dropped the packet itself: see below`);
-      const inside = formatIPv4(gateway);
-      const where = ping(inside, "-W", "1") === "" ? `${inside}, the server's end of the tunnel, does: look beyond it` : `neither does ${inside}, the server's end of the tunnel: look there first`;
-      return problem(`${target} does not answer; ${where}`, doctorThere);
-    } },
+    {
+      hop: "ping",
+      needs: ["route"],
+      check: () => {
+        walk = pingWatched(target, findHolder(tun)?.pid);
+        walk.answered ||= !walk.drop && ping(target, "-c", "3", "-i", "0.2", "-W", "1") === ""; // one packet may be lost on any path
+        if (walk.answered) return ok(`${target} answers through the tunnel`);
+        if (walk.drop?.host === "client")
+          return problem(
+            `${target} does not answer; this host's kernel dropped the packet itself: see below`,
+          );
+        const inside = formatIPv4(gateway);
+        const where =
+          ping(inside, "-W", "1") === ""
+            ? `${inside}, the server's end of the tunnel, does: look beyond it`
+            : `neither does ${inside}, the server's end of the tunnel: look there first`;
+        return problem(`${target} does not answer; ${where}`, doctorThere);
+      },
+    },
     { hop: "kernel", needs: ["route"], check: () => judge(walk!, doctorThere) },
     { hop: "mtu", needs: ["ping"], check: () => tryMtu(tun, target, tunnelMtu) },
   ];
@@ -110,83 +157,167 @@ export function serverChecks(options: Options): Check[] {
   const client = formatIPv4(options.address.address);
   const dev = options.nat ?? routeTo(target)?.dev ?? "eth0";
   const start = `npx tsx src/server.ts --configure --nat ${dev}`;
-  const [addAddress, bringUp, forward, masquerade] = serverChanges({ tun, mtu, subnet, nat: dev }, gateway, FRESH);
+  const [addAddress, bringUp, forward, masquerade] = serverChanges(
+    { tun, mtu, subnet, nat: dev },
+    gateway,
+    FRESH,
+  );
 
   return [
     ...tunChecks(options, start, addAddress!.run, bringUp!.run),
-    { hop: "listening", check: () => {
-      if (ask(`ss -tlnH sport = :${port}`)) return ok(`TCP port ${port}`);
-      return problem(`no program listens on TCP port ${port}`, start);
-    } },
-    { hop: "way back", needs: ["interface", "address"], check: () => {
-      const route = routeTo(client);
-      if (route?.dev === tun) return ok(`${client}, a client, is routed into ${tun}`);
-      return problem(`${client}, a client, is routed ${route ? `out of ${route.dev}` : "nowhere"}`, `ip route replace ${client}/32 dev ${tun}`);
-    } },
-    { hop: "rp_filter", needs: ["interface"], check: () => {
-      const paths = [[tun, client], [dev, target]] as const;
-      const strict = paths.find(([device, peer]) => strictAbout(device) && routeTo(peer)?.dev !== device);
-      if (!strict) return ok("drops nothing on these paths");
-      const [device, peer] = strict;
-      return problem(`strict on ${device}, but the way to ${peer} is another: what comes from there is dropped`, `sysctl -w net.ipv4.conf.${device}.rp_filter=2`);
-    } },
-    { hop: "forwarding", check: () => {
-      if (sysctl("ipv4/ip_forward") === 0) return problem("net.ipv4.ip_forward is 0", forward!.run);
-      const closed = [tun, dev].find((device) => findLink(device) && sysctl(`ipv4/conf/${device}/forwarding`) === 0);
-      if (!closed) return ok("net.ipv4.ip_forward is 1");
-      return problem(`net.ipv4.conf.${closed}.forwarding is 0`, `sysctl -w net.ipv4.conf.${closed}.forwarding=1`);
-    } },
-    { hop: "firewall", check: () => firewall(["FORWARD", `-i ${tun}`, `-o ${dev}`], ["FORWARD", `-o ${tun}`, `-i ${dev} --ctstate RELATED,ESTABLISHED`], ["INPUT", `-p tcp --dport ${port}`]) },
-    { hop: "nat", check: () => {
-      const rule = findNat(ask("iptables -t nat -S POSTROUTING"), subnet, dev);
-      if (rule) return ok(rule);
-      const unread = notRead();
-      return (unread ? unknown : problem)(`no iptables rule rewrites the source of what leaves by ${dev}, and without one no answer finds its way back${unread}`, masquerade!.run);
-    } },
-    { hop: "target", check: () => {
-      const said = ping(target, "-W", "2");
-      if (said === "") return ok(`${target} answers the server itself`);
-      return problem(`${target} does not answer the server either (${said}): it is down, or the way to it is`, `ip route get ${target}`);
-    } },
+    {
+      hop: "listening",
+      check: () => {
+        if (ask(`ss -tlnH sport = :${port}`)) return ok(`TCP port ${port}`);
+        return problem(`no program listens on TCP port ${port}`, start);
+      },
+    },
+    {
+      hop: "way back",
+      needs: ["interface", "address"],
+      check: () => {
+        const route = routeTo(client);
+        if (route?.dev === tun) return ok(`${client}, a client, is routed into ${tun}`);
+        return problem(
+          `${client}, a client, is routed ${route ? `out of ${route.dev}` : "nowhere"}`,
+          `ip route replace ${client}/32 dev ${tun}`,
+        );
+      },
+    },
+    {
+      hop: "rp_filter",
+      needs: ["interface"],
+      check: () => {
+        const paths = [
+          [tun, client],
+          [dev, target],
+        ] as const;
+        const strict = paths.find(([device, peer]) => strictAbout(device) && routeTo(peer)?.dev !== device);
+        if (!strict) return ok("drops nothing on these paths");
+        const [device, peer] = strict;
+        return problem(
+          `strict on ${device}, but the way to ${peer} is another: what comes from there is dropped`,
+          `sysctl -w net.ipv4.conf.${device}.rp_filter=2`,
+        );
+      },
+    },
+    {
+      hop: "forwarding",
+      check: () => {
+        if (sysctl("ipv4/ip_forward") === 0) return problem("net.ipv4.ip_forward is 0", forward!.run);
+        const closed = [tun, dev].find(
+          (device) => findLink(device) && sysctl(`ipv4/conf/${device}/forwarding`) === 0,
+        );
+        if (!closed) return ok("net.ipv4.ip_forward is 1");
+        return problem(
+          `net.ipv4.conf.${closed}.forwarding is 0`,
+          `sysctl -w net.ipv4.conf.${closed}.forwarding=1`,
+        );
+      },
+    },
+    {
+      hop: "firewall",
+      check: () =>
+        firewall(
+          ["FORWARD", `-i ${tun}`, `-o ${dev}`],
+          ["FORWARD", `-o ${tun}`, `-i ${dev} --ctstate RELATED,ESTABLISHED`],
+          ["INPUT", `-p tcp --dport ${port}`],
+        ),
+    },
+    {
+      hop: "nat",
+      check: () => {
+        const rule = findNat(ask("iptables -t nat -S POSTROUTING"), subnet, dev);
+        if (rule) return ok(rule);
+        const unread = notRead();
+        return (unread ? unknown : problem)(
+          `no iptables rule rewrites the source of what leaves by ${dev}, and without one no answer finds its way back${unread}`,
+          masquerade!.run,
+        );
+      },
+    },
+    {
+      hop: "target",
+      check: () => {
+        const said = ping(target, "-W", "2");
+        if (said === "") return ok(`${target} answers the server itself`);
+        return problem(
+          `${target} does not answer the server either (${said}): it is down, or the way to it is`,
+          `ip route get ${target}`,
+        );
+      },
+    },
   ];
 }
 
 /** The hops that both ends have: the TUN, and the program behind it. */
 function tunChecks({ role, tun }: Options, start: string, addAddress: string, bringUp: string): Check[] {
   return [
-    { hop: "device", check: () => {
-      const node = statSync(CLONE_DEVICE, { throwIfNoEntry: false });
-      if (node?.isCharacterDevice()) return ok(`${CLONE_DEVICE} is there`);
-      const driver = / tun$/m.test(readFileSync("/proc/misc", "utf8"));
-      const mend = driver ? ["mkdir -p /dev/net", `mknod -m 666 ${CLONE_DEVICE} c 10 200`] : ["modprobe tun"];
-      return problem(node ? `${CLONE_DEVICE} is no character device` : `no ${CLONE_DEVICE}`, ...mend);
-    } },
-    { hop: "privilege", check: () => {
-      const effective = BigInt(`0x${/CapEff:\s*(\w+)/.exec(readFileSync("/proc/self/status", "utf8"))?.[1] ?? "0"}`);
-      return (effective >> CAP_NET_ADMIN) & 1n ? ok("CAP_NET_ADMIN") : problem("no CAP_NET_ADMIN: neither the VPN nor all of this doctor can work so", `sudo npx tsx src/lab/doctor/doctor.ts ${role}`);
-    } },
-    { hop: "interface", check: () => {
-      const link = findLink(tun);
-      if (!link) return problem(`no ${tun}: the ${role} does not run`, start);
-      return link.flags.includes("UP") ? ok(`${tun} is up, MTU ${link.mtu}`) : problem(`${tun} is down`, bringUp);
-    } },
-    { hop: "address", check: () => {
-      const own = findLink(tun)?.addr_info.find(({ family }) => family === "inet");
-      if (own) return ok(`${own.local}/${own.prefixlen}`);
-      return findLink(tun) ? problem(`${tun} has no IPv4 address`, addAddress) : unknown(`no ${tun}`);
-    } },
-    { hop: "program", needs: ["interface"], check: () => {
-      const holder = findHolder(tun);
-      if (holder?.stopped) return problem(`${holder.command}, pid ${holder.pid}, is stopped (Ctrl-Z)`, `kill -CONT ${holder.pid}`);
-      if (holder) return ok(`${holder.command}, pid ${holder.pid}, has ${tun} open`);
-      if (process.getuid?.() !== 0) return unknown("needs root to see who has the TUN open");
-      return problem(`no program has ${tun} open`, start);
-    } },
+    {
+      hop: "device",
+      check: () => {
+        const node = statSync(CLONE_DEVICE, { throwIfNoEntry: false });
+        if (node?.isCharacterDevice()) return ok(`${CLONE_DEVICE} is there`);
+        const driver = / tun$/m.test(readFileSync("/proc/misc", "utf8"));
+        const mend = driver
+          ? ["mkdir -p /dev/net", `mknod -m 666 ${CLONE_DEVICE} c 10 200`]
+          : ["modprobe tun"];
+        return problem(node ? `${CLONE_DEVICE} is no character device` : `no ${CLONE_DEVICE}`, ...mend);
+      },
+    },
+    {
+      hop: "privilege",
+      check: () => {
+        const effective = BigInt(
+          `0x${/CapEff:\s*(\w+)/.exec(readFileSync("/proc/self/status", "utf8"))?.[1] ?? "0"}`,
+        );
+        return (effective >> CAP_NET_ADMIN) & 1n
+          ? ok("CAP_NET_ADMIN")
+          : problem(
+              "no CAP_NET_ADMIN: neither the VPN nor all of this doctor can work so",
+              `sudo npx tsx src/lab/doctor/doctor.ts ${role}`,
+            );
+      },
+    },
+    {
+      hop: "interface",
+      check: () => {
+        const link = findLink(tun);
+        if (!link) return problem(`no ${tun}: the ${role} does not run`, start);
+        return link.flags.includes("UP")
+          ? ok(`${tun} is up, MTU ${link.mtu}`)
+          : problem(`${tun} is down`, bringUp);
+      },
+    },
+    {
+      hop: "address",
+      check: () => {
+        const own = findLink(tun)?.addr_info.find(({ family }) => family === "inet");
+        if (own) return ok(`${own.local}/${own.prefixlen}`);
+        return findLink(tun) ? problem(`${tun} has no IPv4 address`, addAddress) : unknown(`no ${tun}`);
+      },
+    },
+    {
+      hop: "program",
+      needs: ["interface"],
+      check: () => {
+        const holder = findHolder(tun);
+        if (holder?.stopped)
+          return problem(
+            `${holder.command}, pid ${holder.pid}, is stopped (Ctrl-Z)`,
+            `kill -CONT ${holder.pid}`,
+          );
+        if (holder) return ok(`${holder.command}, pid ${holder.pid}, has ${tun} open`);
+        if (process.getuid?.() !== 0) return unknown("needs root to see who has the TUN open");
+        return problem(`no program has ${tun} open`, start);
+      },
+    },
   ];
 }
 
 const CAP_NET_ADMIN = 12n; // linux/capability.h
-const strictAbout = (device: string) => Math.max(sysctl("ipv4/conf/all/rp_filter"), sysctl(`ipv4/conf/${device}/rp_filter`)) === 1;
+const strictAbout = (device: string) =>
+  Math.max(sysctl("ipv4/conf/all/rp_filter"), sysctl(`ipv4/conf/${device}/rp_filter`)) === 1;
 
 /** What the firewall and NAT hops have to add where nftables has rules of its own; else "". */
 function notRead(): string {
@@ -199,11 +330,19 @@ function notRead(): string {
  * A rule that drops only some of them, by address say, is not seen.
  */
 function firewall(...packets: [chain: string, flags: string, more?: string][]): Finding {
-  const ways = packets.map(([chain, flags, more = ""]) => ({ flags, fix: `iptables -I ${chain} ${flags} -j ACCEPT`, ...filter(ask(`iptables -S ${chain}`), `${flags} ${more}`) }));
+  const ways = packets.map(([chain, flags, more = ""]) => ({
+    flags,
+    fix: `iptables -I ${chain} ${flags} -j ACCEPT`,
+    ...filter(ask(`iptables -S ${chain}`), `${flags} ${more}`),
+  }));
   const closed = ways.filter(({ drops }) => drops !== undefined);
   const fixes = closed.map(({ fix }) => fix);
   const maybe = closed.find((way) => way.maybe.length > 0);
-  if (maybe) return unknown(`${maybe.drops} drops ${maybe.flags}, unless an earlier rule lets it pass: ${maybe.maybe[0]}`, ...fixes);
+  if (maybe)
+    return unknown(
+      `${maybe.drops} drops ${maybe.flags}, unless an earlier rule lets it pass: ${maybe.maybe[0]}`,
+      ...fixes,
+    );
   if (closed[0]) return problem(`iptables drops ${closed[0].flags}: ${closed[0].drops}`, ...fixes);
   const unread = notRead();
   return (unread ? unknown : ok)(`iptables lets the tunnel's packets pass${unread}`);
@@ -211,13 +350,19 @@ function firewall(...packets: [chain: string, flags: string, more?: string][]): 
 
 /** A ping; "" if it was answered, else ping's own words. */
 function ping(target: string, ...args: string[]): string {
-  const { status, stdout, stderr } = spawnSync("ping", ["-n", "-c", "1", ...args, target], { encoding: "utf8" });
+  const { status, stdout, stderr } = spawnSync("ping", ["-n", "-c", "1", ...args, target], {
+    encoding: "utf8",
+  });
   const said = `${stderr}${stdout}`.split("\n").find((line) => /error|From|unreachable/i.test(line));
   return status === 0 ? "" : (said ?? "no answer");
 }
 
 /** A handshake that claims no address: without a first sealed frame, the server forgets it. `tell`: gets the tunnel's MTU. */
-async function shakeHands({ secret }: Options, socket: TcpSocket, tell: (mtu: number) => void): Promise<Finding> {
+async function shakeHands(
+  { secret }: Options,
+  socket: TcpSocket,
+  tell: (mtu: number) => void,
+): Promise<Finding> {
   let key;
   try {
     key = readSecret(secret);
@@ -232,8 +377,12 @@ async function shakeHands({ secret }: Options, socket: TcpSocket, tell: (mtu: nu
     return ok("the server has the same secret");
   } catch (error) {
     const { message } = noSession(socket.remote, error) as Error;
-    if (!/refused our secret|another secret/.test(message)) return problem(message, "server# npx tsx src/lab/doctor/doctor.ts server");
-    return problem("wrong secret: the server has another one", `scp ${bracketed(socket.address)}:simple-vpn/secret.key ${secret ?? "secret.key"}`);
+    if (!/refused our secret|another secret/.test(message))
+      return problem(message, "server# npx tsx src/lab/doctor/doctor.ts server");
+    return problem(
+      "wrong secret: the server has another one",
+      `scp ${bracketed(socket.address)}:simple-vpn/secret.key ${secret ?? "secret.key"}`,
+    );
   }
 }
 
@@ -243,7 +392,10 @@ async function connectAny(addresses: string[], port: number): Promise<TcpSocket>
   for (const address of addresses) {
     const socket = await connectTcp(address, port, 10_000 / addresses.length);
     if (typeof socket !== "number") return socket;
-    failure = new Failure(`Cannot connect to ${endpoint(address, port)}: ${errnoName(socket)}`, "start the server");
+    failure = new Failure(
+      `Cannot connect to ${endpoint(address, port)}: ${errnoName(socket)}`,
+      "start the server",
+    );
   }
   throw failure;
 }
@@ -253,11 +405,18 @@ function judge({ answered, steps, drop, missing }: PingWalk, elsewhere: string):
   if (answered) return ok("not asked: the ping was answered");
   if (missing) return unknown(missing);
   const way = steps.join(", ") || "nowhere";
-  if (!drop) return unknown(`saw it go: ${way}; and dropped nothing (tracefs sees this machine's kernel only)`);
+  if (!drop)
+    return unknown(`saw it go: ${way}; and dropped nothing (tracefs sees this machine's kernel only)`);
   const text = `saw it go: ${way}; then the ${drop.host} dropped it in ${drop.where}(): ${drop.reason}`;
   const here = drop.host === "client";
-  if (drop.reason === "IP_RPFILTER") return problem(text, `${here ? "" : "server# "}sysctl -w net.ipv4.conf.${drop.device}.rp_filter=2`);
-  return problem(text, here && drop.reason === "NETFILTER_DROP" ? `iptables -S ${steps.length > 0 ? "INPUT" : "OUTPUT"}` : elsewhere);
+  if (drop.reason === "IP_RPFILTER")
+    return problem(text, `${here ? "" : "server# "}sysctl -w net.ipv4.conf.${drop.device}.rp_filter=2`);
+  return problem(
+    text,
+    here && drop.reason === "NETFILTER_DROP"
+      ? `iptables -S ${steps.length > 0 ? "INPUT" : "OUTPUT"}`
+      : elsewhere,
+  );
 }
 
 /**
@@ -266,10 +425,19 @@ function judge({ answered, steps, drop, missing }: PingWalk, elsewhere: string):
  */
 function tryMtu(tun: string, target: string, tunnelMtu: number): Finding {
   const { mtu } = findLink(tun)!;
-  if (mtu > tunnelMtu) return problem(`${tun}'s MTU is ${mtu}, the tunnel's is ${tunnelMtu}`, `ip link set ${tun} mtu ${tunnelMtu}`);
+  if (mtu > tunnelMtu)
+    return problem(
+      `${tun}'s MTU is ${mtu}, the tunnel's is ${tunnelMtu}`,
+      `ip link set ${tun} mtu ${tunnelMtu}`,
+    );
   const passes = (size: number) => ping(target, "-M", "do", "-W", "1", "-s", `${size - 28}`); // 28: IPv4 and ICMP headers
   const said = passes(mtu);
   if (said === "") return ok(`${mtu} bytes, not to be cut, get there; the answer may be cut`);
-  const limit = Number(/mtu\s*[=:]\s*(\d+)/.exec(said)?.[1] ?? [1400, 1280, 1000, 576].find((size) => size < mtu && passes(size) === ""));
-  return limit ? problem(`${mtu} bytes do not get there uncut, ${limit} do`, `ip link set ${tun} mtu ${limit}`) : unknown(`${mtu} bytes do not get there, and neither do smaller packets: ${said}`);
+  const limit = Number(
+    /mtu\s*[=:]\s*(\d+)/.exec(said)?.[1] ??
+      [1400, 1280, 1000, 576].find((size) => size < mtu && passes(size) === ""),
+  );
+  return limit
+    ? problem(`${mtu} bytes do not get there uncut, ${limit} do`, `ip link set ${tun} mtu ${limit}`)
+    : unknown(`${mtu} bytes do not get there, and neither do smaller packets: ${said}`);
 }

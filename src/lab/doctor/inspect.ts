@@ -8,7 +8,11 @@ import { Failure } from "../../base/failure.ts";
 export function ask(line: string): string {
   const [program, ...args] = line.split(" ");
   const { error, status, stdout, stderr } = spawnSync(program!, args, { encoding: "utf8" });
-  if (error || status !== 0) throw new Failure(`'${line}' says ${error?.message ?? stderr.trim().split("\n")[0]}`, "run it by hand to see what it needs");
+  if (error || status !== 0)
+    throw new Failure(
+      `'${line}' says ${error?.message ?? stderr.trim().split("\n")[0]}`,
+      "run it by hand to see what it needs",
+    );
   return stdout;
 }
 
@@ -76,11 +80,26 @@ export function findHolder(name: string | undefined, command?: string): Holder |
   for (const pid of readdirSync("/proc").filter((entry) => /^\d+$/.test(entry))) {
     try {
       if (readlinkSync(`/proc/${pid}/ns/net`) !== here) continue;
-      const fds = readdirSync(`/proc/${pid}/fdinfo`).map((fd) => readFileSync(`/proc/${pid}/fdinfo/${fd}`, "utf8"));
-      if (!fds.some((info) => (name === undefined ? /^iff:/m.test(info) : info.split("\n").includes(`iff:\t${name}`)))) continue;
+      const fds = readdirSync(`/proc/${pid}/fdinfo`).map((fd) =>
+        readFileSync(`/proc/${pid}/fdinfo/${fd}`, "utf8"),
+      );
+      if (
+        !fds.some((info) =>
+          name === undefined ? /^iff:/m.test(info) : info.split("\n").includes(`iff:\t${name}`),
+        )
+      )
+        continue;
       const words = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
-      const program = (words.find((word) => /\.[jt]s$/.test(word)) ?? readFileSync(`/proc/${pid}/comm`, "utf8").trim()).replace(/.*\//, "");
-      if (program === (command ?? program)) return { pid: Number(pid), command: program, words, stopped: /^State:\s+T/m.test(readFileSync(`/proc/${pid}/status`, "utf8")) };
+      const program = (
+        words.find((word) => /\.[jt]s$/.test(word)) ?? readFileSync(`/proc/${pid}/comm`, "utf8").trim()
+      ).replace(/.*\//, "");
+      if (program === (command ?? program))
+        return {
+          pid: Number(pid),
+          command: program,
+          words,
+          stopped: /^State:\s+T/m.test(readFileSync(`/proc/${pid}/status`, "utf8")),
+        };
     } catch {
       // it has ended, or is another user's
     }
@@ -90,7 +109,10 @@ export function findHolder(name: string | undefined, command?: string): Holder |
 
 /** The other ends of a process's TCP connections, "192.168.1.1:5555". */
 export function connectionsOf(pid: number): string[] {
-  return ask("ss -tnpH state established").split("\n").filter((line) => line.includes(`pid=${pid},`)).map((line) => line.trim().split(/\s+/)[3]!);
+  return ask("ss -tnpH state established")
+    .split("\n")
+    .filter((line) => line.includes(`pid=${pid},`))
+    .map((line) => line.trim().split(/\s+/)[3]!);
 }
 
 /**
@@ -99,12 +121,18 @@ export function connectionsOf(pid: number): string[] {
  */
 export function filter(chain: string, packet: string): { drops?: string; maybe: string[] } {
   const maybe: string[] = [];
-  const known = [...packet.matchAll(/(-\S+) (\S+)/g)].map(([, flag, value]) => ({ flag: new RegExp(`(?<!! |\\S)${flag} (\\S+)`), value }));
+  const known = [...packet.matchAll(/(-\S+) (\S+)/g)].map(([, flag, value]) => ({
+    flag: new RegExp(`(?<!! |\\S)${flag} (\\S+)`),
+    value,
+  }));
   for (const rule of chain.split("\n").filter((line) => line.startsWith("-A"))) {
     if (known.some(({ flag, value }) => (flag.exec(rule)?.[1] ?? value) !== value)) continue;
     const conditions = known.reduce((rest, { flag }) => rest.replace(flag, ""), rule);
     const verdict = /-j (\S+)/.exec(rule)?.[1] ?? "";
-    const certain = conditions.replace(/-A \S+|-j \S+|--reject-with \S+|-m (tcp|comment|conntrack)|--comment ("[^"]*"|\S+)/g, "").trim() === "";
+    const certain =
+      conditions
+        .replace(/-A \S+|-j \S+|--reject-with \S+|-m (tcp|comment|conntrack)|--comment ("[^"]*"|\S+)/g, "")
+        .trim() === "";
     if (certain && verdict === "ACCEPT") return { maybe };
     if (certain && /^(DROP|REJECT)$/.test(verdict)) return { drops: rule, maybe };
     maybe.push(rule);
@@ -117,13 +145,24 @@ export function filter(chain: string, packet: string): { drops?: string; maybe: 
 export function findNat(chain: string, subnet: Cidr, dev: string): string | undefined {
   return chain.split("\n").find((rule) => {
     const source = parseCidr(/ -s (\S+)/.exec(rule)?.[1] ?? "0.0.0.0/0");
-    const covers = source !== undefined && source.network <= subnet.network && subnet.network + subnet.size <= source.network + source.size;
-    return /-j (MASQUERADE|SNAT)/.test(rule) && covers && !rule.includes(" ! ") && (/ -o (\S+)/.exec(rule)?.[1] ?? dev) === dev;
+    const covers =
+      source !== undefined &&
+      source.network <= subnet.network &&
+      subnet.network + subnet.size <= source.network + source.size;
+    return (
+      /-j (MASQUERADE|SNAT)/.test(rule) &&
+      covers &&
+      !rule.includes(" ! ") &&
+      (/ -o (\S+)/.exec(rule)?.[1] ?? dev) === dev
+    );
   });
 }
 
 /** nftables' tables that may hold IPv4 rules, "inet firewalld", but iptables' own; none where nft is not installed or may not look. */
 export function nftTables(): string[] {
   const { stdout } = spawnSync("nft", ["list", "tables"], { encoding: "utf8" });
-  return (stdout ?? "").split("\n").map((line) => line.replace(/^table /, "")).filter((name) => /^(inet|ip) /.test(name) && !/^ip (filter|nat|mangle|raw|security)$/.test(name));
+  return (stdout ?? "")
+    .split("\n")
+    .map((line) => line.replace(/^table /, ""))
+    .filter((name) => /^(inet|ip) /.test(name) && !/^ip (filter|nat|mangle|raw|security)$/.test(name));
 }

@@ -9,14 +9,20 @@ import { program } from "../../host/program.ts";
 import { CLONE_DEVICE } from "../../core/tun.ts";
 
 // linux/if_tun.h, what the VPN itself does not use
-const IFF_TAP = 0x0002, IFF_MULTI_QUEUE = 0x0100, IFF_VNET_HDR = 0x4000, IFF_TUN_EXCL = 0x8000;
+const IFF_TAP = 0x0002,
+  IFF_MULTI_QUEUE = 0x0100,
+  IFF_VNET_HDR = 0x4000,
+  IFF_TUN_EXCL = 0x8000;
 const TUNSETPERSIST = 0x400454cb; // _IOW('T', 203, int): its argument is the value itself
 const PLAIN = libc.IFF_TUN | libc.IFF_NO_PI;
 const NOBODY = 65534;
 const memory = new libc.Memory(2048);
 
 const sh = (command: string) => spawnSync("sh", ["-c", command], { encoding: "utf8" }).stdout.trim();
-const show = (what: string, answer: number | string) => console.log(`${what.padEnd(62)} ${typeof answer === "string" ? answer : answer < 0 ? libc.errnoName(answer) : answer === 0 ? "ok" : `${answer} bytes`}`);
+const show = (what: string, answer: number | string) =>
+  console.log(
+    `${what.padEnd(62)} ${typeof answer === "string" ? answer : answer < 0 ? libc.errnoName(answer) : answer === 0 ? "ok" : `${answer} bytes`}`,
+  );
 const open = (path = CLONE_DEVICE) => libc.open(path, libc.O_RDWR | libc.O_NONBLOCK | libc.O_CLOEXEC);
 const close = (...fds: number[]) => fds.forEach((fd) => fd >= 0 && libc.close(fd));
 const read = (fd: number, size = 2048) => libc.read(fd, memory, 0, size);
@@ -58,8 +64,13 @@ function opening(): void {
   console.log(`\n# open ${CLONE_DEVICE}`);
   const fd = open();
   show("root, the device is there", fd < 0 ? fd : 0);
-  sh("mount -t tmpfs tmpfs /mnt && mknod -m 600 /mnt/tun c 10 200 && mknod /mnt/minor c 10 255 && mknod /mnt/major c 239 0");
-  show("not root, mode 0600", asNobody(() => open("/mnt/tun")));
+  sh(
+    "mount -t tmpfs tmpfs /mnt && mknod -m 600 /mnt/tun c 10 200 && mknod /mnt/minor c 10 255 && mknod /mnt/major c 239 0",
+  );
+  show(
+    "not root, mode 0600",
+    asNobody(() => open("/mnt/tun")),
+  );
   sh("mount -o remount,nodev /mnt");
   show("a file system mounted nodev", open("/mnt/tun"));
   sh("mount -o remount,dev /mnt");
@@ -69,7 +80,10 @@ function opening(): void {
   sh("chmod 666 /mnt/tun");
   const unprivileged = asNobody(() => open("/mnt/tun"));
   show("not root, mode 0666", Math.min(unprivileged, 0));
-  show("  … then TUNSETIFF without CAP_NET_ADMIN", asNobody(() => setIff(unprivileged, "tun0", PLAIN)[0]));
+  show(
+    "  … then TUNSETIFF without CAP_NET_ADMIN",
+    asNobody(() => setIff(unprivileged, "tun0", PLAIN)[0]),
+  );
   show("read before TUNSETIFF", read(fd));
   close(fd, unprivileged);
   sh("umount /mnt");
@@ -83,14 +97,24 @@ function naming(): void {
   close(create("no name", "", PLAIN), create("vpn%d", "vpn%d", PLAIN));
   close(create("16 characters: abcdefghijklmnop", "abcdefghijklmnop", PLAIN));
   for (const name of ["a/b", "a b", "."]) close(create(`name '${name}'`, name, PLAIN));
-  close(create("lo: it exists and is no TUN", "lo", PLAIN), create("neither IFF_TUN nor IFF_TAP", "tun9", libc.IFF_NO_PI));
+  close(
+    create("lo: it exists and is no TUN", "lo", PLAIN),
+    create("neither IFF_TUN nor IFF_TAP", "tun9", libc.IFF_NO_PI),
+  );
   show("TUNSETPERSIST on tun0", libc.ioctl(first, TUNSETPERSIST, 1));
   close(first);
   show("  … and after close()", sh("ip -o link show tun0 | cut -d: -f2"));
-  close(create("  … IFF_TUN_EXCL on it", "tun0", PLAIN | IFF_TUN_EXCL), create("  … as TAP", "tun0", IFF_TAP), create("  … with IFF_MULTI_QUEUE", "tun0", PLAIN | IFF_MULTI_QUEUE));
+  close(
+    create("  … IFF_TUN_EXCL on it", "tun0", PLAIN | IFF_TUN_EXCL),
+    create("  … as TAP", "tun0", IFF_TAP),
+    create("  … with IFF_MULTI_QUEUE", "tun0", PLAIN | IFF_MULTI_QUEUE),
+  );
   close(create("  … as it is", "tun0", PLAIN));
   sh("ip link del tun0");
-  close(create("IFF_MULTI_QUEUE, first fd", "mq0", PLAIN | IFF_MULTI_QUEUE), create("IFF_MULTI_QUEUE, second fd", "mq0", PLAIN | IFF_MULTI_QUEUE));
+  close(
+    create("IFF_MULTI_QUEUE, first fd", "mq0", PLAIN | IFF_MULTI_QUEUE),
+    create("IFF_MULTI_QUEUE, second fd", "mq0", PLAIN | IFF_MULTI_QUEUE),
+  );
 }
 
 function reading(): void {
@@ -110,7 +134,10 @@ function reading(): void {
   let packets = 0;
   while (read(fd) > 0) packets++;
   show("600 packets while nobody reads: then read", `${packets} packets`);
-  show("  … and the interface's TX dropped", sh("ip -s link show tun0 | tail -1 | tr -s ' ' | cut -d' ' -f5"));
+  show(
+    "  … and the interface's TX dropped",
+    sh("ip -s link show tun0 | tail -1 | tr -s ' ' | cut -d' ' -f5"),
+  );
   sh("ip link del tun0");
   show("read after 'ip link del'", read(fd));
   show("write after 'ip link del'", write(fd, 0x45, 0, 0, 20));
@@ -119,11 +146,18 @@ function reading(): void {
 
 function modes(): void {
   console.log("\n# the first bytes of one ping");
-  const flags: [string, number][] = [["IFF_TUN | IFF_NO_PI", PLAIN], ["IFF_TUN", libc.IFF_TUN], ["IFF_TUN | IFF_NO_PI | IFF_VNET_HDR", PLAIN | IFF_VNET_HDR], ["IFF_TAP | IFF_NO_PI", IFF_TAP | libc.IFF_NO_PI]];
+  const flags: [string, number][] = [
+    ["IFF_TUN | IFF_NO_PI", PLAIN],
+    ["IFF_TUN", libc.IFF_TUN],
+    ["IFF_TUN | IFF_NO_PI | IFF_VNET_HDR", PLAIN | IFF_VNET_HDR],
+    ["IFF_TAP | IFF_NO_PI", IFF_TAP | libc.IFF_NO_PI],
+  ];
   for (const [name, bits] of flags) {
     const fd = open();
     setIff(fd, "dev0", bits);
-    sh("sysctl -qw net.ipv6.conf.dev0.disable_ipv6=1; ip addr add 10.9.0.1/24 dev dev0; ip link set dev0 up; ping -c 1 -W 0.1 10.9.0.2");
+    sh(
+      "sysctl -qw net.ipv6.conf.dev0.disable_ipv6=1; ip addr add 10.9.0.1/24 dev dev0; ip link set dev0 up; ping -c 1 -W 0.1 10.9.0.2",
+    );
     const size = read(fd);
     show(name, `${String(size).padStart(3)} bytes: ${hex(16)} …`);
     close(fd);
@@ -132,8 +166,14 @@ function modes(): void {
 
 program(() => {
   if (process.argv[2] === "inside") return [opening, naming, reading, modes].forEach((part) => part());
-  if (process.getuid?.() !== 0) throw new Failure("Cannot try the kernel's answers: making device nodes needs root", "sudo, or read draft/tun-device-notes.md");
+  if (process.getuid?.() !== 0)
+    throw new Failure(
+      "Cannot try the kernel's answers: making device nodes needs root",
+      "sudo, or read draft/tun-device-notes.md",
+    );
   const inside = [...process.execArgv, process.argv[1]!, "inside"];
-  const { status } = spawnSync("unshare", ["--mount", "--net", process.execPath, ...inside], { stdio: "inherit" });
+  const { status } = spawnSync("unshare", ["--mount", "--net", process.execPath, ...inside], {
+    stdio: "inherit",
+  });
   process.exitCode = status ?? 1;
 });

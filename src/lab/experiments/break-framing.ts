@@ -29,7 +29,11 @@ export async function run(): Promise<string> {
   compare(slow, PINGS, (naive) => naive === PINGS);
 
   heading(`3. ${DATAGRAMS} datagrams of ${SIZE} bytes, as fast as they go`);
-  const burst = node(lab, "client", `const s = require("node:dgram").createSocket("udp4"); let n = ${DATAGRAMS}; for (let i = n; i--; ) s.send(Buffer.alloc(${SIZE}), 9000, "10.8.0.1", () => --n || s.close())`);
+  const burst = node(
+    lab,
+    "client",
+    `const s = require("node:dgram").createSocket("udp4"); let n = ${DATAGRAMS}; for (let i = n; i--; ) s.send(Buffer.alloc(${SIZE}), 9000, "10.8.0.1", () => --n || s.close())`,
+  );
   await burst.ended;
   await until(() => relay.bodies("up").length >= DATAGRAMS + PINGS, 10_000);
   const fast = received().slice(slow.length);
@@ -51,9 +55,16 @@ function compare(reads: Buffer[], sent: number, expected: (naive: number) => boo
   const frames = deframe(xorFraming, Buffer.concat(reads), () => sizes.shift()!);
   const found = frames.map(({ body }) => decode(Buffer.from(body, "hex")));
   const whole = found.filter(headerIsWhole).length;
-  note(`one read() = one packet: ${right} right, ${naive.length - right} wrong, ${sent - right} of ${sent} lost`);
-  note(`our own link:            ${whole} right, ${found.length - whole} wrong, ${sent - whole} of ${sent} lost`);
-  measured(expected(right) && whole === sent && found.length === sent, `of ${sent} packets in ${reads.length} reads, the naive receiver found ${right}, our own link ${whole}`);
+  note(
+    `one read() = one packet: ${right} right, ${naive.length - right} wrong, ${sent - right} of ${sent} lost`,
+  );
+  note(
+    `our own link:            ${whole} right, ${found.length - whole} wrong, ${sent - whole} of ${sent} lost`,
+  );
+  measured(
+    expected(right) && whole === sent && found.length === sent,
+    `of ${sent} packets in ${reads.length} reads, the naive receiver found ${right}, our own link ${whole}`,
+  );
   return right;
 }
 

@@ -24,7 +24,8 @@ export async function run(): Promise<string> {
 
   heading("2. What they captured");
   const bodies = [...relay.bodies("up"), ...relay.bodies("down")];
-  for (const { way, bytes } of relay.frames) note(`${way.padEnd(4)} ${bytes.length} bytes: ${hex(bytes, 24)}`);
+  for (const { way, bytes } of relay.frames)
+    note(`${way.padEnd(4)} ${bytes.length} bytes: ${hex(bytes, 24)}`);
   measured(bodies.length === 2 * COUNT, `${COUNT} pings and ${COUNT} answers are ${bodies.length} frames`);
 
   heading("3. Known plaintext: the first two bytes must have been 45 00");
@@ -32,15 +33,31 @@ export async function run(): Promise<string> {
   for (const [i, [first, second]] of guesses.entries())
     note(`${hex(bodies[i]!.subarray(0, 2))} ^ 45 00 = ${hex(Buffer.from([first!, second!]))}`);
   const key = guesses[0]![0]!;
-  measured(guesses.flat().every((guess) => guess === key), `all ${2 * bodies.length} guesses agree: the key is 0x${key.toString(16)}`);
-  const fitting = Array.from({ length: 256 }, (_, candidate) => candidate).filter((candidate) => bodies.every((body) => headerIsWhole(decode(body, candidate))));
-  measured(fitting.length === 1 && fitting[0] === key, `of all 256 keys, it alone gives ${bodies.length} headers with right lengths and checksums`);
+  measured(
+    guesses.flat().every((guess) => guess === key),
+    `all ${2 * bodies.length} guesses agree: the key is 0x${key.toString(16)}`,
+  );
+  const fitting = Array.from({ length: 256 }, (_, candidate) => candidate).filter((candidate) =>
+    bodies.every((body) => headerIsWhole(decode(body, candidate))),
+  );
+  measured(
+    fitting.length === 1 && fitting[0] === key,
+    `of all 256 keys, it alone gives ${bodies.length} headers with right lengths and checksums`,
+  );
 
   heading("4. Reading along");
   const packets = bodies.map((body) => decode(body, key));
-  for (const packet of packets) note(`${hex(packet, 8)}  ${describe(packet, 0, packet.length)}: "${packet.toString("latin1", FILLED, FILLED + WORDS.length)}"`);
-  const read = packets.filter((packet) => packet.includes(WORDS) && describe(packet, 0, packet.length).includes(TARGET));
-  measured(read.length === 2 * COUNT, `${read.length} of ${packets.length} packets read whole: addresses, sequence numbers, and the words in them`);
+  for (const packet of packets)
+    note(
+      `${hex(packet, 8)}  ${describe(packet, 0, packet.length)}: "${packet.toString("latin1", FILLED, FILLED + WORDS.length)}"`,
+    );
+  const read = packets.filter(
+    (packet) => packet.includes(WORDS) && describe(packet, 0, packet.length).includes(TARGET),
+  );
+  measured(
+    read.length === 2 * COUNT,
+    `${read.length} of ${packets.length} packets read whole: addresses, sequence numbers, and the words in them`,
+  );
 
   return `XOR with a fixed key hides nothing from anyone who can guess a single byte, and of IP packets everyone can.
 The key is the same for every byte of every packet and every user, so one guess opens all traffic, past and future.

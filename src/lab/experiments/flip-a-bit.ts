@@ -5,7 +5,17 @@
 import { until } from "../tests/peers.ts";
 import { TARGET } from "../lab.ts";
 import { Relay, RELAY_PORT } from "./relay.ts";
-import { type CipherName, heading, hex, measured, node, note, startClient, startServer, up } from "./stage.ts";
+import {
+  type CipherName,
+  heading,
+  hex,
+  measured,
+  node,
+  note,
+  startClient,
+  startServer,
+  up,
+} from "./stage.ts";
 
 const MESSAGE = "pay Bob 0001 euro";
 const FORGED = "pay Bob 0100 euro";
@@ -16,7 +26,8 @@ const FORGED = "pay Bob 0100 euro";
 const AMOUNT = 28 + MESSAGE.indexOf("0001"); // after the IP header (20) and the UDP header (8)
 const FLIPPED = [AMOUNT + 1, AMOUNT + 3];
 
-export const shows = "bits flipped on the way: in xor mode the change arrives, in xor+aes mode the tag refuses it";
+export const shows =
+  "bits flipped on the way: in xor mode the change arrives, in xor+aes mode the tag refuses it";
 
 export async function run(): Promise<string> {
   heading("1. --cipher xor: 1 euro becomes 100 on its way");
@@ -39,14 +50,28 @@ async function attack(cipher: CipherName): Promise<{ arrived: string; reason: st
   const server = await startServer(lab, cipher);
   const relay = await Relay.start(lab, cipher);
   await startClient(lab, cipher, RELAY_PORT);
-  const receiver = node(lab, "internet", `require("node:dgram").createSocket("udp4").on("message", (m) => console.log("got: " + m)).bind(9000, () => console.log("listening"))`);
+  const receiver = node(
+    lab,
+    "internet",
+    `require("node:dgram").createSocket("udp4").on("message", (m) => console.log("got: " + m)).bind(9000, () => console.log("listening"))`,
+  );
   await receiver.until(/listening/);
 
-  relay.tamper = (frame, way) => (way === "up" ? [flip(frame, relay.framing.header + relay.framing.record)] : [frame]);
-  node(lab, "client", `const s = require("node:dgram").createSocket("udp4"); s.send("${MESSAGE}", 9000, "${TARGET}", () => s.close())`);
-  await until(() => receiver.output.includes("got: ") || server.output.includes("left: "), 10_000).catch(() => note("neither arrived nor refused"));
+  relay.tamper = (frame, way) =>
+    way === "up" ? [flip(frame, relay.framing.header + relay.framing.record)] : [frame];
+  node(
+    lab,
+    "client",
+    `const s = require("node:dgram").createSocket("udp4"); s.send("${MESSAGE}", 9000, "${TARGET}", () => s.close())`,
+  );
+  await until(() => receiver.output.includes("got: ") || server.output.includes("left: "), 10_000).catch(() =>
+    note("neither arrived nor refused"),
+  );
   await lab.down();
-  return { arrived: /got: (.*)/.exec(receiver.output)?.[1] ?? "", reason: /left: (.*) \(0 connected\)/.exec(server.output)?.[1] ?? "" };
+  return {
+    arrived: /got: (.*)/.exec(receiver.output)?.[1] ?? "",
+    reason: /left: (.*) \(0 connected\)/.exec(server.output)?.[1] ?? "",
+  };
 }
 
 /** The frame with the bits flipped; `packet`: where the packet starts in it. */
@@ -54,6 +79,8 @@ function flip(frame: Buffer, packet: number): Buffer {
   const changed = Buffer.from(frame);
   for (const at of FLIPPED) changed[packet + at]! ^= 1;
   const from = packet + AMOUNT;
-  note(`relay: bytes ${from} to ${from + 3} of the frame: ${hex(frame.subarray(from, from + 4))} become ${hex(changed.subarray(from, from + 4))}`);
+  note(
+    `relay: bytes ${from} to ${from + 3} of the frame: ${hex(frame.subarray(from, from + 4))} become ${hex(changed.subarray(from, from + 4))}`,
+  );
   return changed;
 }

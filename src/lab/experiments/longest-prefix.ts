@@ -30,9 +30,15 @@ export async function run(): Promise<string> {
   heading("4. Without the longer one, the shorter one wins");
   lab.run("client", `ip route del ${TARGET}/32 dev tun0`);
   const past = await pinged(lab, TARGET);
-  measured((await chosen(lab, TARGET)) === "eth0" && past === 0, `${COUNT} pings to ${TARGET}: ${past} packets left by tun0`);
+  measured(
+    (await chosen(lab, TARGET)) === "eth0" && past === 0,
+    `${COUNT} pings to ${TARGET}: ${past} packets left by tun0`,
+  );
   lab.run("client", `ip route add ${TARGET}/32 dev tun0`);
-  measured((await chosen(lab, TARGET)) === "tun0", "added again, now after the shorter one, the longer one wins again");
+  measured(
+    (await chosen(lab, TARGET)) === "tun0",
+    "added again, now after the shorter one, the longer one wins again",
+  );
   await lab.down();
 
   return `Of all routes that match, the kernel takes the one with the most bits, whatever the order they were added in.

@@ -12,7 +12,8 @@ const MTU = 1400;
 const HEADERS = 28; // IP 20, ICMP 8: ping -s counts what follows them
 const MEGABYTE = 1 << 20;
 
-export const shows = "a packet too large for the tunnel, with and without DF, and what TCP's MSS does about it";
+export const shows =
+  "a packet too large for the tunnel, with and without DF, and what TCP's MSS does about it";
 
 export async function run(): Promise<string> {
   heading("1. The tunnel, and a way for the internet host to reach into it");
@@ -24,32 +25,59 @@ export async function run(): Promise<string> {
   const passed = async (way: Chunk["way"], action: () => Promise<string>) => {
     const before = relay.bodies(way).length;
     const said = await action();
-    const packets = relay.bodies(way).slice(before).map((body) => Buffer.from(body.map((byte) => byte ^ XOR_KEY)));
+    const packets = relay
+      .bodies(way)
+      .slice(before)
+      .map((body) => Buffer.from(body.map((byte) => byte ^ XOR_KEY)));
     return { said, packets };
   };
-  const show = (packets: Buffer[]) => packets.forEach((packet) => note(`in the tunnel: ${packet.length} bytes: ${describe(packet, 0, packet.length)}`));
+  const show = (packets: Buffer[]) =>
+    packets.forEach((packet) =>
+      note(`in the tunnel: ${packet.length} bytes: ${describe(packet, 0, packet.length)}`),
+    );
 
   heading("2. DF set (ping -M do): the largest that fits, and one byte more");
-  const fits = await passed("up", () => type(lab, "client", `ping -c 1 -W 5 -M do -s ${MTU - HEADERS} ${TARGET}`));
+  const fits = await passed("up", () =>
+    type(lab, "client", `ping -c 1 -W 5 -M do -s ${MTU - HEADERS} ${TARGET}`),
+  );
   show(fits.packets);
-  measured(/ 1 received/.test(fits.said) && fits.packets[0]?.length === MTU, `a packet of ${fits.packets[0]?.length} bytes passes`);
-  const tooLarge = await passed("up", () => type(lab, "client", `ping -c 1 -W 1 -M do -s ${MTU - HEADERS + 1} ${TARGET}`));
-  measured(/message too long/i.test(tooLarge.said) && tooLarge.packets.length === 0, `one of ${MTU + 1} is refused by the client's own kernel: ${tooLarge.packets.length} packets in the tunnel`);
+  measured(
+    / 1 received/.test(fits.said) && fits.packets[0]?.length === MTU,
+    `a packet of ${fits.packets[0]?.length} bytes passes`,
+  );
+  const tooLarge = await passed("up", () =>
+    type(lab, "client", `ping -c 1 -W 1 -M do -s ${MTU - HEADERS + 1} ${TARGET}`),
+  );
+  measured(
+    /message too long/i.test(tooLarge.said) && tooLarge.packets.length === 0,
+    `one of ${MTU + 1} is refused by the client's own kernel: ${tooLarge.packets.length} packets in the tunnel`,
+  );
 
   heading("3. DF clear (ping -M dont): the sender's kernel cuts it");
   const cut = await passed("up", () => type(lab, "client", `ping -c 1 -W 5 -M dont -s 3000 ${TARGET}`));
   show(cut.packets);
-  measured(/ 1 received/.test(cut.said) && cut.packets.length === 3 && cut.packets.every(({ length }) => length <= MTU), `3028 bytes went as ${cut.packets.length} fragments, none over ${MTU}, and ping was answered`);
+  measured(
+    / 1 received/.test(cut.said) &&
+      cut.packets.length === 3 &&
+      cut.packets.every(({ length }) => length <= MTU),
+    `3028 bytes went as ${cut.packets.length} fragments, none over ${MTU}, and ping was answered`,
+  );
 
   heading("4. From the internet host, whose link takes 1500: now the server is the router that has to cut");
   const sent = sentOn(lab, "internet", "eth0");
   const routed = await passed("down", () => type(lab, "internet", "ping -c 1 -W 5 -M dont -s 1472 10.8.0.2"));
   show(routed.packets);
   const left = sentOn(lab, "internet", "eth0") - sent;
-  measured(routed.packets.length === 2 && left === 1, `${left} packet left the internet host, ${routed.packets.length} went into the tunnel: the server's kernel cut it`);
+  measured(
+    routed.packets.length === 2 && left === 1,
+    `${left} packet left the internet host, ${routed.packets.length} went into the tunnel: the server's kernel cut it`,
+  );
   const refused = await passed("down", () => type(lab, "internet", "ping -c 1 -W 1 -M do -s 1472 10.8.0.2"));
   const icmp = /From (\S+) .*Frag needed and DF set \(mtu = (\d+)\)/.exec(refused.said);
-  measured(icmp?.[2] === `${MTU}` && refused.packets.length === 0, `with DF: ICMP from ${icmp?.[1]}, fragmentation needed, MTU ${icmp?.[2]}; ${refused.packets.length} packets in the tunnel`);
+  measured(
+    icmp?.[2] === `${MTU}` && refused.packets.length === 0,
+    `with DF: ICMP from ${icmp?.[1]}, fragmentation needed, MTU ${icmp?.[2]}; ${refused.packets.length} packets in the tunnel`,
+  );
 
   heading("5. TCP asks first: the MSS in its SYN");
   const tcp = await passed("up", () => stream(lab));
@@ -61,7 +89,10 @@ export async function run(): Promise<string> {
   const largest = Math.max(...segments.map(({ length }) => length));
   measured(mss === MTU - 40, `the SYN says MSS ${mss}: ${MTU}, less 20 for IP and 20 for TCP`);
   const fragments = segments.filter((packet) => packet.readUInt16BE(6) & 0x3fff).length;
-  measured(tcp.said.includes(`received ${MEGABYTE}`) && largest <= MTU && fragments === 0, `${MEGABYTE} bytes arrived in ${segments.length} packets, the largest of ${largest} bytes, ${fragments} fragments`);
+  measured(
+    tcp.said.includes(`received ${MEGABYTE}`) && largest <= MTU && fragments === 0,
+    `${MEGABYTE} bytes arrived in ${segments.length} packets, the largest of ${largest} bytes, ${fragments} fragments`,
+  );
 
   return `The tunnel's MTU is smaller than the link's, since each packet gets headers around it and must still fit.
 A packet that is too large is cut by whoever must send it on; with DF it is refused, and ICMP says which size would fit.
@@ -71,7 +102,11 @@ not know the tunnel's MTU hang: "connected, but pages do not load".`;
 
 /** Sends a megabyte over TCP through the tunnel; what the receiver said. */
 async function stream(lab: Lab): Promise<string> {
-  const receiver = node(lab, "internet", `require("node:net").createServer((s) => { let n = 0; s.on("data", (d) => (n += d.length)).on("end", () => console.log("received " + n + ".")) }).listen(9000, () => console.log("listening"))`);
+  const receiver = node(
+    lab,
+    "internet",
+    `require("node:net").createServer((s) => { let n = 0; s.on("data", (d) => (n += d.length)).on("end", () => console.log("received " + n + ".")) }).listen(9000, () => console.log("listening"))`,
+  );
   await receiver.until(/listening/);
   node(lab, "client", `require("node:net").connect(9000, "${TARGET}").end(Buffer.alloc(${MEGABYTE}))`);
   await receiver.until(/received \d+\./);
@@ -80,7 +115,11 @@ async function stream(lab: Lab): Promise<string> {
 
 /** The MSS option of a SYN (RFC 9293, section 3.2: kind 2, length 4), behind its 20 bytes of TCP header. */
 function mssOf(syn: Buffer): number | undefined {
-  for (let at = 40; at + 4 <= syn.length && syn[at] !== 0; at += syn[at] === 1 ? 1 : Math.max(2, syn[at + 1]!)) {
+  for (
+    let at = 40;
+    at + 4 <= syn.length && syn[at] !== 0;
+    at += syn[at] === 1 ? 1 : Math.max(2, syn[at + 1]!)
+  ) {
     if (syn[at] === 2) return syn.readUInt16BE(at + 2);
   }
   return undefined;

@@ -34,8 +34,18 @@ export class Relay {
   /** A relay that listens on the server's host. */
   static async start(lab: Lab, cipher: CipherName): Promise<Relay> {
     console.log(prompt("server", `npx tsx src/lab/experiments/relay-program.ts ${RELAY_PORT} ${SERVER}`));
-    const command = [process.execPath, "--import", "tsx", `${ROOT}src/lab/experiments/relay-program.ts`, `${RELAY_PORT}`, SERVER];
-    const child = lab.spawn("server", command, { stdio: ["ignore", "pipe", "pipe", "ipc"], serialization: "advanced" });
+    const command = [
+      process.execPath,
+      "--import",
+      "tsx",
+      `${ROOT}src/lab/experiments/relay-program.ts`,
+      `${RELAY_PORT}`,
+      SERVER,
+    ];
+    const child = lab.spawn("server", command, {
+      stdio: ["ignore", "pipe", "pipe", "ipc"],
+      serialization: "advanced",
+    });
     const relay = new Relay(new Running(child), cipher);
     await new Promise<void>((resolve, reject) => {
       child.on("message", (message: Chunk | "open" | "listening") => {
@@ -45,13 +55,17 @@ export class Relay {
       });
       child.once("exit", () => reject(new Error(`the relay ended: ${relay.running.output}`)));
     });
-    console.log(chalk.dim(`the client will connect to ${SERVER}:${RELAY_PORT}, the relay from there to ${SERVER}:5555`));
+    console.log(
+      chalk.dim(`the client will connect to ${SERVER}:${RELAY_PORT}, the relay from there to ${SERVER}:5555`),
+    );
     return relay;
   }
 
   /** The packets' bytes as they are on the wire in --cipher xor: frames without their headers. */
   bodies(way: Chunk["way"]): Buffer[] {
-    return this.frames.filter((frame) => frame.way === way).map(({ bytes }) => bytes.subarray(this.framing.header));
+    return this.frames
+      .filter((frame) => frame.way === way)
+      .map(({ bytes }) => bytes.subarray(this.framing.header));
   }
 
   private receive(chunk: Chunk): void {
@@ -66,7 +80,8 @@ export class Relay {
       const frame = rest.subarray(0, header + length);
       rest = rest.subarray(header + length);
       this.frames.push({ way, bytes: Buffer.from(frame) });
-      for (const instead of this.tamper(frame, way)) this.running.child.send({ way, bytes: instead }, () => {}); // after its end, to nobody
+      for (const instead of this.tamper(frame, way))
+        this.running.child.send({ way, bytes: instead }, () => {}); // after its end, to nobody
     }
     this.rest[way] = rest;
   }

@@ -10,7 +10,8 @@ import { heading, hex, measured, node, note, startClient, startServer, type, up 
 
 const COPIES = 5; // of the handshake message
 
-export const shows = "recorded frames sent again: doubled in xor mode, refused in xor+aes; and a recorded handshake";
+export const shows =
+  "recorded frames sent again: doubled in xor mode, refused in xor+aes; and a recorded handshake";
 
 export async function run(): Promise<string> {
   heading("1. --cipher xor: the relay sends each frame twice");
@@ -24,7 +25,10 @@ export async function run(): Promise<string> {
   const answers = xorRelay.bodies("down").length;
   await xorLab.down();
   const duplicates = doubled.match(/DUP!/g)?.length ?? 0;
-  measured(duplicates >= 1 && answers > requests, `the client sent ${requests} packets, ${answers} answers came back; ping counts ${duplicates} as DUP!`);
+  measured(
+    duplicates >= 1 && answers > requests,
+    `the client sent ${requests} packets, ${answers} answers came back; ping counts ${duplicates} as DUP!`,
+  );
 
   heading("2. --cipher xor+aes: the same, with a server that has one address to give");
   const lab = await up();
@@ -39,17 +43,31 @@ export async function run(): Promise<string> {
   await victim.stop(); // or it would connect again
 
   heading(`3. The recorded first message of the handshake, ${COPIES} times`);
-  const message = relay.frames.find(({ way, bytes }) => way === "up" && bytes[0] === FrameType.handshake)!.bytes;
+  const message = relay.frames.find(
+    ({ way, bytes }) => way === "up" && bytes[0] === FrameType.handshake,
+  )!.bytes;
   note(`recorded: ${hex(message, 24)}`);
   const from = server.output.length;
-  const replays = node(lab, "client", `for (let i = 0; i < ${COPIES}; i++) require("node:net").connect(5555, "${SERVER}").on("error", () => {}).on("data", (d) => console.log("answer of " + d.length + " bytes")).write(Buffer.from("${message.toString("hex")}", "hex"))`);
+  const replays = node(
+    lab,
+    "client",
+    `for (let i = 0; i < ${COPIES}; i++) require("node:net").connect(5555, "${SERVER}").on("error", () => {}).on("data", (d) => console.log("answer of " + d.length + " bytes")).write(Buffer.from("${message.toString("hex")}", "hex"))`,
+  );
   const answer = await replays.until(new RegExp(`(answer of (\\d+) bytes\\s+){${COPIES}}`));
-  note(`each gets an answer of ${answer[2]} bytes (${Number(answer[2]) - aesFraming.header} of them message 2), and cannot read it: its ephemeral key is gone`);
+  note(
+    `each gets an answer of ${answer[2]} bytes (${Number(answer[2]) - aesFraming.header} of them message 2), and cannot read it: its ephemeral key is gone`,
+  );
   await startClient(lab, "xor+aes"); // while the replayed connections are still open
-  const leases = () => [...server.output.slice(from).matchAll(/client 10\.8\.0\.2 connected from .*\((\d+) connected\)/g)].map(([, count]) => count);
+  const leases = () =>
+    [...server.output.slice(from).matchAll(/client 10\.8\.0\.2 connected from .*\((\d+) connected\)/g)].map(
+      ([, count]) => count,
+    );
   await until(() => leases().length > 0, 10_000);
   await lab.down();
-  measured(leases().join() === "1", `with ${COPIES} replays open, a real client got the one address there is: ${leases().join()} connected`);
+  measured(
+    leases().join() === "1",
+    `with ${COPIES} replays open, a real client got the one address there is: ${leases().join()} connected`,
+  );
 
   return `Whoever cannot read a packet can still send it again: an order, a payment, a login.
 AES-GCM's nonce is a counter that both ends keep, so a copy is opened with the next nonce, and its tag does not fit.

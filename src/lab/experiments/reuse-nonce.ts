@@ -24,12 +24,20 @@ export async function run(): Promise<string> {
   const difference = xorOf(first, second);
   note(`ciphertext 1 ^ ciphertext 2: ${hex(difference.subarray(16))}`);
   note(`packet 1     ^ packet 2:     ${hex(xorOf(known, secret).subarray(16))}`);
-  measured(difference.equals(xorOf(known, secret)), `the key stream cancelled out: all ${difference.length} bytes are the same`);
+  measured(
+    difference.equals(xorOf(known, secret)),
+    `the key stream cancelled out: all ${difference.length} bytes are the same`,
+  );
 
   heading("3. They know the first packet, and so the second");
   const recovered = xorOf(difference, known);
-  note(`${hex(recovered)}\n${describe(recovered, 0, recovered.length)}: "${recovered.toString("latin1", 28)}"`);
-  measured(recovered.equals(secret), `the second packet recovered whole, ${recovered.length} bytes, without the key`);
+  note(
+    `${hex(recovered)}\n${describe(recovered, 0, recovered.length)}: "${recovered.toString("latin1", 28)}"`,
+  );
+  measured(
+    recovered.equals(secret),
+    `the second packet recovered whole, ${recovered.length} bytes, without the key`,
+  );
 
   heading("4. The same with a nonce of its own for each packet, as aes.ts does it");
   nonce.writeUInt32BE(1, 8);
@@ -37,7 +45,10 @@ export async function run(): Promise<string> {
   const attempt = xorOf(xorOf(first, third), known);
   note(`${hex(attempt)}  ${describe(attempt, 0, attempt.length)}`);
   const hits = attempt.filter((byte, i) => byte === secret[i]).length;
-  measured(hits < secret.length / 4, `the same attack now gets ${hits} of ${secret.length} bytes right, as guessing would`);
+  measured(
+    hits < secret.length / 4,
+    `the same attack now gets ${hits} of ${secret.length} bytes right, as guessing would`,
+  );
 
   return `GCM is a key stream XORed over the packet, and the stream depends on nothing but key and nonce.
 Use a nonce twice and the stream cancels out: one known packet opens the other, and forging tags becomes possible, too.
@@ -58,7 +69,7 @@ function datagram(source: string, destination: string, words: string): Buffer {
   const packet = Buffer.concat([Buffer.alloc(28), Buffer.from(words)]);
   packet.writeUInt16BE(0x4500, 0);
   packet.writeUInt16BE(packet.length, 2);
-  packet.writeUInt16BE(64 << 8 | 17, 8); // TTL, UDP
+  packet.writeUInt16BE((64 << 8) | 17, 8); // TTL, UDP
   packet.writeUInt32BE(parseIPv4(source)!, 12);
   packet.writeUInt32BE(parseIPv4(destination)!, 16);
   packet.writeUInt16BE(40000, 20);

@@ -35,11 +35,17 @@ const EXPERIMENTS: Record<string, Experiment> = {
 program(async () => {
   const [name, ...more] = process.argv.slice(2);
   if (name === undefined) {
-    for (const [each, { shows }] of Object.entries(EXPERIMENTS)) console.log(`  make experiment NAME=${each.padEnd(16)} ${shows}`);
+    for (const [each, { shows }] of Object.entries(EXPERIMENTS))
+      console.log(`  make experiment NAME=${each.padEnd(16)} ${shows}`);
     return;
   }
   const experiment = Object.hasOwn(EXPERIMENTS, name) ? EXPERIMENTS[name] : undefined;
-  if (!experiment || more.length > 0) throw new Failure(`Cannot run '${[name, ...more].join(" ")}': expected one of ${Object.keys(EXPERIMENTS).join(", ")}`, "make experiments", 2);
+  if (!experiment || more.length > 0)
+    throw new Failure(
+      `Cannot run '${[name, ...more].join(" ")}': expected one of ${Object.keys(EXPERIMENTS).join(", ")}`,
+      "make experiments",
+      2,
+    );
   console.log(`${chalk.bold(name)}: ${experiment.shows}`);
   const learned = await experiment.run();
   heading("What you just learned");

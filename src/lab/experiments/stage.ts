@@ -16,11 +16,16 @@ export const heading = (text: string) => console.log(`\n${chalk.bold.inverse(` $
 export const note = (text: string) => console.log(text);
 
 /** "07 42 42 16 …": the first `count` bytes. */
-export const hex = (bytes: Buffer, count = 16) => (bytes.toString("hex", 0, count).match(/../g) ?? []).join(" ") + (bytes.length > count ? " …" : "");
+export const hex = (bytes: Buffer, count = 16) =>
+  (bytes.toString("hex", 0, count).match(/../g) ?? []).join(" ") + (bytes.length > count ? " …" : "");
 
 /** An observation, made from what was captured or measured. The experiment ends with exit code 1 unless it `holds`. */
 export function measured(holds: boolean, observation: string): void {
-  if (!holds) throw new Failure(`Cannot confirm: ${observation}`, "run it again; if it stays so, the code has changed, or this experiment is wrong");
+  if (!holds)
+    throw new Failure(
+      `Cannot confirm: ${observation}`,
+      "run it again; if it stays so, the code has changed, or this experiment is wrong",
+    );
   console.log(`${chalk.green.bold("measured")} ${observation}`);
 }
 
@@ -55,13 +60,23 @@ export function node(lab: Lab, host: string, script: string): Running {
 
 /** Starts the server, forwarding and masquerading. */
 export async function startServer(lab: Lab, cipher: CipherName, ...more: string[]): Promise<Running> {
-  return start(lab, "server", ["--configure", "--nat", "eth1", "--cipher", cipher, ...more], /listening on.*/);
+  return start(
+    lab,
+    "server",
+    ["--configure", "--nat", "eth1", "--cipher", cipher, ...more],
+    /listening on.*/,
+  );
 }
 
 /** Starts the client, with a route for 8.8.8.8 into the tunnel. `port`: the server's, or a relay's. */
 export async function startClient(lab: Lab, cipher: CipherName, port = 5555): Promise<Running> {
   const through = port === 5555 ? [] : ["--port", `${port}`];
-  return start(lab, "client", [SERVER, ...through, "--configure", "--route", `${TARGET}/32`, "--cipher", cipher], /connected to.*/);
+  return start(
+    lab,
+    "client",
+    [SERVER, ...through, "--configure", "--route", `${TARGET}/32`, "--cipher", cipher],
+    /connected to.*/,
+  );
 }
 
 async function start(lab: Lab, host: "server" | "client", args: string[], done: RegExp): Promise<Running> {
@@ -74,6 +89,8 @@ async function start(lab: Lab, host: "server" | "client", args: string[], done: 
 
 /** Packets that went out of an interface of a host so far, as the kernel counts them. */
 export function sentOn(lab: Lab, host: string, device: string): number {
-  const [link] = JSON.parse(lab.run(host, `ip -s -j link show dev ${device}`)) as [{ stats64: { tx: { packets: number } } }];
+  const [link] = JSON.parse(lab.run(host, `ip -s -j link show dev ${device}`)) as [
+    { stats64: { tx: { packets: number } } },
+  ];
   return link.stats64.tx.packets;
 }

@@ -9,7 +9,10 @@ import { heading, measured, node, note, startClient, startServer, up } from "./s
 const SECONDS = 2.5; // of each stream
 const LOSS = 0.02; // in each direction
 const NOISE = 0.35; // seven runs of this experiment on one busy machine gave changes from 0.67 to 1.20: nearer to 1 is no result
-const PATHS = [["not tunnelled", SERVER], ["tunnelled", "10.8.0.1"]] as const;
+const PATHS = [
+  ["not tunnelled", SERVER],
+  ["tunnelled", "10.8.0.1"],
+] as const;
 
 export const shows = "throughput and ping on a link with loss, tunnelled and not (about 20 seconds)";
 
@@ -23,7 +26,8 @@ export async function run(): Promise<string> {
   const clean = await streams(lab);
 
   heading(`2. The same with ${LOSS * 100} % loss in each direction`);
-  for (const host of ["client", "server"]) lab.run(host, `iptables -A INPUT -i eth0 -m statistic --mode random --probability ${LOSS} -j DROP`);
+  for (const host of ["client", "server"])
+    lab.run(host, `iptables -A INPUT -i eth0 -m statistic --mode random --probability ${LOSS} -j DROP`);
   const lossy = await streams(lab);
 
   heading("3. Pings on the link with loss");
@@ -39,11 +43,16 @@ export async function run(): Promise<string> {
   for (const [i, [name]] of PATHS.entries()) {
     const kept = `${((100 * lossy[i]!) / clean[i]!).toFixed(1)} %`;
     const { lost, median, max } = pings[i]!;
-    note(`${name.padEnd(15)} ${clean[i]!.toFixed(0).padStart(9)} ${lossy[i]!.toFixed(0).padStart(10)}   ${kept.padEnd(8)} ${`${lost} of ${PINGS}`.padStart(10)} ${median.toFixed(2).padStart(6)} ms ${max.toFixed(1).padStart(6)} ms`);
+    note(
+      `${name.padEnd(15)} ${clean[i]!.toFixed(0).padStart(9)} ${lossy[i]!.toFixed(0).padStart(10)}   ${kept.padEnd(8)} ${`${lost} of ${PINGS}`.padStart(10)} ${median.toFixed(2).padStart(6)} ms ${max.toFixed(1).padStart(6)} ms`,
+    );
   }
   const ratio = (rates: number[]) => rates[1]! / rates[0]!;
   note(`tunnelled / not    ${ratio(clean).toFixed(2).padStart(6)} ${ratio(lossy).toFixed(2).padStart(10)}`);
-  measured([...clean, ...lossy].every((rate) => rate > 0) && dropped > 0, `four streams on a link of which the server's end dropped ${dropped} packets`);
+  measured(
+    [...clean, ...lossy].every((rate) => rate > 0) && dropped > 0,
+    `four streams on a link of which the server's end dropped ${dropped} packets`,
+  );
   return conclude(ratio(clean), ratio(lossy), pings[0]!, pings[1]!);
 }
 
@@ -51,9 +60,17 @@ export async function run(): Promise<string> {
 async function streams(lab: Lab): Promise<number[]> {
   const rates = [];
   for (const [name, address] of PATHS) {
-    const receiver = node(lab, "server", `let n = 0; require("node:net").createServer((s) => s.on("data", (d) => (n += d.length)).once("data", () => setTimeout(() => { console.log("rate " + n * 8e-6 / ${SECONDS} + "."); process.exit() }, ${SECONDS * 1000}))).listen(9000, "${address}", () => console.log("listening"))`);
+    const receiver = node(
+      lab,
+      "server",
+      `let n = 0; require("node:net").createServer((s) => s.on("data", (d) => (n += d.length)).once("data", () => setTimeout(() => { console.log("rate " + n * 8e-6 / ${SECONDS} + "."); process.exit() }, ${SECONDS * 1000}))).listen(9000, "${address}", () => console.log("listening"))`,
+    );
     await receiver.until(/listening/);
-    const sender = node(lab, "client", `const s = require("node:net").connect(9000, "${address}", send); s.on("drain", send).on("error", () => process.exit()); const b = Buffer.alloc(65536); function send() { while (s.write(b)); }`);
+    const sender = node(
+      lab,
+      "client",
+      `const s = require("node:net").connect(9000, "${address}", send); s.on("drain", send).on("error", () => process.exit()); const b = Buffer.alloc(65536); function send() { while (s.write(b)); }`,
+    );
     const rate = Number((await receiver.until(/rate (.+)\./))[1]);
     await sender.stop("SIGKILL");
     note(`${name}: ${rate.toFixed(0)} Mbit/s`);
@@ -82,12 +99,18 @@ async function ping(lab: Lab, address: string): Promise<Pings> {
 function conclude(clean: number, lossy: number, direct: Pings, tunnel: Pings): string {
   const change = lossy / clean; // under 1: loss cost the stream in the tunnel more than the one outside
   const said = `Without loss the stream in the tunnel had ${clean.toFixed(2)} of the rate of the one outside, with loss ${lossy.toFixed(2)}`;
-  const verdict = change < 1 - NOISE ? "on this run, the tunnel\nmade loss cost more" : change > 1 + NOISE ? "on this run, the tunnel\nmade loss cost less" : "too close for one run\nto tell whether the tunnel made loss cost more";
+  const verdict =
+    change < 1 - NOISE
+      ? "on this run, the tunnel\nmade loss cost more"
+      : change > 1 + NOISE
+        ? "on this run, the tunnel\nmade loss cost less"
+        : "too close for one run\nto tell whether the tunnel made loss cost more";
   const late = tunnel.max > 5 * tunnel.median;
-  const pings = tunnel.lost < direct.lost && late
-    ? `Of ${PINGS} pings the bare link lost ${direct.lost}, and the tunnel ${tunnel.lost}: its TCP sent again what was lost, and they came late instead, the slowest
+  const pings =
+    tunnel.lost < direct.lost && late
+      ? `Of ${PINGS} pings the bare link lost ${direct.lost}, and the tunnel ${tunnel.lost}: its TCP sent again what was lost, and they came late instead, the slowest
 after ${tunnel.max.toFixed(0)} ms, against ${tunnel.median.toFixed(2)} ms in the middle.`
-    : `Of ${PINGS} pings the bare link lost ${direct.lost} and the tunnel ${tunnel.lost}, its slowest after ${tunnel.max.toFixed(1)} ms: too few to tell; run it again.`;
+      : `Of ${PINGS} pings the bare link lost ${direct.lost} and the tunnel ${tunnel.lost}, its slowest after ${tunnel.max.toFixed(1)} ms: too few to tell; run it again.`;
   return `${said}: ${verdict}.\n${pings}
 A packet behind a lost one waits for it, even if it would rather be lost than late. That is why serious VPNs use UDP.`;
 }

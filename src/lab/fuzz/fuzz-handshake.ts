@@ -3,7 +3,16 @@ import assert from "node:assert/strict";
 import { createPrivateKey } from "node:crypto";
 import { embed, formatIPv4 } from "../../base/address.ts";
 import { aesFraming, FrameType } from "../../core/frame.ts";
-import { decodeReply, decodeWish, encodeReply, encodeWish, Handshake, HandshakeError, Refused, type Wish } from "../../session/handshake.ts";
+import {
+  decodeReply,
+  decodeWish,
+  encodeReply,
+  encodeWish,
+  Handshake,
+  HandshakeError,
+  Refused,
+  type Wish,
+} from "../../session/handshake.ts";
 import { close } from "../../base/libc.ts";
 import { answer, ClientHandshake, noSession } from "../../session/session.ts";
 import { TcpPort } from "../../transport/tcp.ts";
@@ -15,10 +24,21 @@ import { ipv4, isToken, network6, written } from "./models.ts";
 // ---- handshake: the messages through TcpPort, answer() and ClientHandshake; the messages and what carries them ----
 
 /** A private key that is always the same: the messages are those of the seed. RFC 8410, section 7. */
-const ephemeral = (byte: number) => createPrivateKey({ key: Buffer.concat([Buffer.from("302e020100300506032b656e04220420", "hex"), Buffer.alloc(32, byte)]), format: "der", type: "pkcs8" });
+const ephemeral = (byte: number) =>
+  createPrivateKey({
+    key: Buffer.concat([Buffer.from("302e020100300506032b656e04220420", "hex"), Buffer.alloc(32, byte)]),
+    format: "der",
+    type: "pkcs8",
+  });
 const PORT = new TcpPort(0, true);
 const KEYS = [ephemeral(1), ephemeral(2)];
-const LOW_ORDER = ["00".repeat(32), `01${"00".repeat(31)}`, `ec${"ff".repeat(30)}7f`, `ed${"ff".repeat(30)}7f`, "ff".repeat(32)].map((hex) => Buffer.from(hex, "hex")); // RFC 7748, section 6.1, and beyond p
+const LOW_ORDER = [
+  "00".repeat(32),
+  `01${"00".repeat(31)}`,
+  `ec${"ff".repeat(30)}7f`,
+  `ed${"ff".repeat(30)}7f`,
+  "ff".repeat(32),
+].map((hex) => Buffer.from(hex, "hex")); // RFC 7748, section 6.1, and beyond p
 
 const framed = (type: number, message: Buffer) => {
   const header = Buffer.alloc(4);
@@ -33,18 +53,64 @@ function message1(any: Random, payload: Buffer): { message: Buffer; isLowOrder: 
   const e = any.below(2) ? any.one(...LOW_ORDER) : any.bytes(32);
   handshake["mixHash"](e);
   handshake["mixKey"](e);
-  return { message: Buffer.concat([e, handshake["encryptAndHash"](payload)]), isLowOrder: LOW_ORDER.slice(0, 4).some((one) => one.equals(e)) };
+  return {
+    message: Buffer.concat([e, handshake["encryptAndHash"](payload)]),
+    isLowOrder: LOW_ORDER.slice(0, 4).some((one) => one.equals(e)),
+  };
 }
 
 /** Values that JSON can have where something else is expected. */
-const odd = (any: Random) => any.one<unknown>("10.8.0.2", "10.8.0.2; reboot", "10.8.0.02", "", null, true, -1, 24.5, 1e309, any.edge(), [], ["10.8.0.2"], {}, "1.2.3", "\u001b[2J", { toString: 1 }, "ab".repeat(16), "AB".repeat(16), "ab".repeat(17), "fd00::/96", "fd00::1/96", "FD00:0::/096", "off");
-const json = (any: Random, value: unknown): Buffer => any.mutate(Buffer.from(any.below(20) ? (JSON.stringify(value) ?? "") : any.one("[", '{"a":').repeat(any.below(450))));
+const odd = (any: Random) =>
+  any.one<unknown>(
+    "10.8.0.2",
+    "10.8.0.2; reboot",
+    "10.8.0.02",
+    "",
+    null,
+    true,
+    -1,
+    24.5,
+    1e309,
+    any.edge(),
+    [],
+    ["10.8.0.2"],
+    {},
+    "1.2.3",
+    "\u001b[2J",
+    { toString: 1 },
+    "ab".repeat(16),
+    "AB".repeat(16),
+    "ab".repeat(17),
+    "fd00::/96",
+    "fd00::1/96",
+    "FD00:0::/096",
+    "off",
+  );
+const json = (any: Random, value: unknown): Buffer =>
+  any.mutate(
+    Buffer.from(any.below(20) ? (JSON.stringify(value) ?? "") : any.one("[", '{"a":').repeat(any.below(450))),
+  );
 
 /** Message 1's payload: none, JSON that is right or nearly right, or anything. */
 function wish(any: Random): Buffer {
   const good = { address: "10.8.0.2", token: "ab".repeat(16) };
-  const value = any.one<unknown>(good, { address: "200.8.0.6" }, { ...good, address: odd(any) }, { ...good, token: odd(any) }, { token: good.token }, odd(any), [good], { ["__proto__"]: good });
-  return any.one(Buffer.alloc(0), any.bytes(any.below(900)), json(any, value), json(any, value), json(any, value));
+  const value = any.one<unknown>(
+    good,
+    { address: "200.8.0.6" },
+    { ...good, address: odd(any) },
+    { ...good, token: odd(any) },
+    { token: good.token },
+    odd(any),
+    [good],
+    { ["__proto__"]: good },
+  );
+  return any.one(
+    Buffer.alloc(0),
+    any.bytes(any.below(900)),
+    json(any, value),
+    json(any, value),
+    json(any, value),
+  );
 }
 
 /** What it means; undefined: nothing. */
@@ -52,7 +118,9 @@ function wishIn(payload: Buffer): Wish | undefined {
   if (payload.length === 0) return {};
   const { address: text, token } = parsed(payload);
   const address = typeof text === "string" ? ipv4(text) : undefined;
-  return address === undefined || (token !== undefined && !isToken(token)) ? undefined : { address, token: token as string };
+  return address === undefined || (token !== undefined && !isToken(token))
+    ? undefined
+    : { address, token: token as string };
 }
 
 function parsed(payload: Buffer): Record<string, unknown> {
@@ -83,24 +151,40 @@ export async function runServerHandshake(any: Random): Promise<void> {
   const valid = framed(1, message);
   const sent = any.mutate(valid);
   const [near, far] = socketPair();
-  feed(far, sent, () => 1 + any.below(400), () => {});
+  feed(
+    far,
+    sent,
+    () => 1 + any.below(400),
+    () => {},
+  );
   shutdown(far, SHUT_WR);
   const wishes: Wish[] = [];
   const isFull = any.below(4) === 0;
   let opened = false;
   const config = { address: OWN, prefix: 24, mtu: 1400 };
-  await PORT.answer({ fd: near, address: "", remote: "client" }, {
-    arrives: () => ({ lost() {} }),
-    missed() {},
-    hears(caller, message1) {
-      const { message2, keys } = answer(SECRET, message1, (asked) => (wishes.push(asked), isFull ? { refused: "full" } : config));
-      if (message2) caller.refuse(message2);
-      opened = keys !== undefined;
+  await PORT.answer(
+    { fd: near, address: "", remote: "client" },
+    {
+      arrives: () => ({ lost() {} }),
+      missed() {},
+      hears(caller, message1) {
+        const { message2, keys } = answer(
+          SECRET,
+          message1,
+          (asked) => (wishes.push(asked), isFull ? { refused: "full" } : config),
+        );
+        if (message2) caller.refuse(message2);
+        opened = keys !== undefined;
+      },
     },
-  });
+  );
   close(far);
   const isGood = sent.equals(valid) && message.length <= 1024 && expected !== undefined;
-  assert.deepEqual(wishes, isGood ? [expected] : [], "an address is offered to holders of the secret only, once");
+  assert.deepEqual(
+    wishes,
+    isGood ? [expected] : [],
+    "an address is offered to holders of the secret only, once",
+  );
   assert.equal(opened, isGood && !isLowOrder && !isFull);
 }
 
@@ -113,7 +197,12 @@ export async function runClientHandshake(any: Random): Promise<void> {
   const payload = reply(any);
   const valid = framed(1, server.write(payload));
   const sent = any.mutate(valid);
-  feed(far, sent, () => 1 + any.below(400), () => {});
+  feed(
+    far,
+    sent,
+    () => 1 + any.below(400),
+    () => {},
+  );
   shutdown(far, SHUT_WR);
   try {
     const { message2, hangUp } = await asking;
@@ -130,18 +219,40 @@ export async function runClientHandshake(any: Random): Promise<void> {
 
 /** Message 2's payload: JSON that is right, nearly right, or anything. */
 function reply(any: Random): Buffer {
-  const good = { address: "10.8.0.2", prefix: 24, mtu: 1400, ...(any.below(2) && { token: "ab".repeat(16) }), ...(any.below(2) && { subnet6: "fd56:504e::/96" }) };
-  const value = any.one<unknown>(good, ...["address", "prefix", "token", "subnet6"].map((name) => ({ ...good, [name]: odd(any) })), { ...good, mtu: any.edge() }, { refused: odd(any) }, { refused: any.bytes(20).toString("latin1") }, odd(any), [good]);
+  const good = {
+    address: "10.8.0.2",
+    prefix: 24,
+    mtu: 1400,
+    ...(any.below(2) && { token: "ab".repeat(16) }),
+    ...(any.below(2) && { subnet6: "fd56:504e::/96" }),
+  };
+  const value = any.one<unknown>(
+    good,
+    ...["address", "prefix", "token", "subnet6"].map((name) => ({ ...good, [name]: odd(any) })),
+    { ...good, mtu: any.edge() },
+    { refused: odd(any) },
+    { refused: any.bytes(20).toString("latin1") },
+    odd(any),
+    [good],
+  );
   return json(any, value);
 }
 
 /** What it means, as what goes into commands and into the next wish; undefined: nothing. */
 function configIn(payload: Buffer) {
   const { address, prefix, mtu, token, subnet6 } = parsed(payload);
-  const whole = (value: unknown, least: number, most: number) => typeof value === "number" && value % 1 === 0 && value >= least && value <= most;
+  const whole = (value: unknown, least: number, most: number) =>
+    typeof value === "number" && value % 1 === 0 && value >= least && value <= most;
   const net = typeof subnet6 === "string" ? network6(subnet6) : undefined;
-  if (typeof address !== "string" || ipv4(address) === undefined || !whole(prefix, 8, 30) || !whole(mtu, 68, 65535)) return undefined;
-  if ((token !== undefined && !isToken(token)) || (subnet6 !== undefined && net?.prefix !== 96)) return undefined;
+  if (
+    typeof address !== "string" ||
+    ipv4(address) === undefined ||
+    !whole(prefix, 8, 30) ||
+    !whole(mtu, 68, 65535)
+  )
+    return undefined;
+  if ((token !== undefined && !isToken(token)) || (subnet6 !== undefined && net?.prefix !== 96))
+    return undefined;
   return { address, prefix, mtu, token, subnet6: net && `${written(net.groups)}/96` };
 }
 
@@ -151,7 +262,10 @@ export function runReply(any: Random): void {
   try {
     const config = decodeReply(payload);
     const { address, prefix, mtu, token, subnet6 } = config;
-    assert.deepEqual({ address: formatIPv4(address), prefix, mtu, token, subnet6: subnet6 && `${embed(subnet6, 0)}/96` }, configIn(payload));
+    assert.deepEqual(
+      { address: formatIPv4(address), prefix, mtu, token, subnet6: subnet6 && `${embed(subnet6, 0)}/96` },
+      configIn(payload),
+    );
     assert.ok(!isRefusal, "no refusal is taken for a session");
     assert.deepEqual(decodeReply(encodeReply(config)), config);
   } catch (error) {

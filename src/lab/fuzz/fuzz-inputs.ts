@@ -10,7 +10,21 @@ import type { Random } from "./random.ts";
 export const SECRET = Buffer.alloc(32, 0x5e);
 export const OWN = 0x0a080002; // 10.8.0.2, the hostile client's own inner address
 export const PREFIX6 = Buffer.from("fd56504e0000000000000000", "hex"); // of the inner IPv6 addresses: the default of --subnet6
-export const ADDRESSES = [OWN, 0, 0x0a080000, 0x0a080001, 0x0a080003, 0x0a080006, 0x0a080007, 0x0a080008, 0x08080808, 0x7f000001, 0xc0a80101, 0xe0000001, 0xffffffff];
+export const ADDRESSES = [
+  OWN,
+  0,
+  0x0a080000,
+  0x0a080001,
+  0x0a080003,
+  0x0a080006,
+  0x0a080007,
+  0x0a080008,
+  0x08080808,
+  0x7f000001,
+  0xc0a80101,
+  0xe0000001,
+  0xffffffff,
+];
 export const io = new Memory(1 << 18);
 export const shutdown = thisProcess.func("int shutdown(int fd, int how)"); // shutdown(2)
 export const SHUT_WR = 1;
@@ -18,8 +32,11 @@ const { EPIPE } = constants.errno;
 
 /** Something like an IP packet: IPv4 in most cases, from its sender's own address in half of them. */
 export function packet(any: Random, most = 200): Buffer {
-  const bytes = any.bytes(any.below(8) ? any.below(most) : any.one(0, 1, 19, 20, 21, 39, 40, 41, 60, 79, 80, 81, 1400, 65535));
-  if (bytes.length > 0) bytes[0] = any.one(0x45, 0x45, 0x45, 0x45, 0x46, 0x4f, 0x44, 0x40, 0x60, 0x60, 0x05, 0xf5);
+  const bytes = any.bytes(
+    any.below(8) ? any.below(most) : any.one(0, 1, 19, 20, 21, 39, 40, 41, 60, 79, 80, 81, 1400, 65535),
+  );
+  if (bytes.length > 0)
+    bytes[0] = any.one(0x45, 0x45, 0x45, 0x45, 0x46, 0x4f, 0x44, 0x40, 0x60, 0x60, 0x05, 0xf5);
   if (bytes.length >= 20 && any.below(8)) bytes.writeUInt32BE(any.one(OWN, any.one(...ADDRESSES)), 12);
   if (bytes.length >= 20) bytes.writeUInt32BE(any.one(...ADDRESSES), 16);
   if (bytes.length >= 20) bytes[bytes[0]! >> 4 === 6 ? 6 : 9] = any.one(1, 6, 6, 17, 58, any.below(256));
@@ -51,7 +68,13 @@ export function harmless(bytes: Buffer): boolean {
   const version = versionOf(ip);
   const headers = version === 4 ? (ip[0]! % 16) * 4 : 40;
   if (version === 0 || headers < 20 || headers > ip.length) return false;
-  const [flags, cut, piece, start, offset] = [bytes[0]!, bytes[1]!, bytes.readUInt16LE(4), bytes.readUInt16LE(6), bytes.readUInt16LE(8)];
+  const [flags, cut, piece, start, offset] = [
+    bytes[0]!,
+    bytes[1]!,
+    bytes.readUInt16LE(4),
+    bytes.readUInt16LE(6),
+    bytes.readUInt16LE(8),
+  ];
   const checksum = flags === 1 || flags === 3;
   if (!checksum && flags !== 0 && flags !== 2) return false;
   if (checksum && (start < headers || start + offset + 2 > ip.length)) return false;
@@ -59,18 +82,27 @@ export function harmless(bytes: Buffer): boolean {
   const whole = version === 6 || (ip.readUInt16BE(6) & 0x3fff) === 0;
   const tcp = ip[version === 4 ? 9 : 6] === 6 && ip.length > headers + 20 ? 4 * (ip[headers + 12]! >> 4) : 0;
   const cuttable = whole && tcp >= 20 && headers + tcp < ip.length;
-  return cut === (version === 4 ? 1 : 4) && cuttable && checksum && start === headers && offset === 16 && piece >= 48 && piece < 65535;
+  return (
+    cut === (version === 4 ? 1 : 4) &&
+    cuttable &&
+    checksum &&
+    start === headers &&
+    offset === 16 &&
+    piece >= 48 &&
+    piece < 65535
+  );
 }
 
 /** 4 or 6; 0 for what is too short to have addresses, or has another version. */
-export const versionOf = (ip: Buffer) => (ip.length >= 20 && ip[0]! >> 4 === 4 ? 4 : ip.length >= 40 && ip[0]! >> 4 === 6 ? 6 : 0);
+export const versionOf = (ip: Buffer) =>
+  ip.length >= 20 && ip[0]! >> 4 === 4 ? 4 : ip.length >= 40 && ip[0]! >> 4 === 6 ? 6 : 0;
 
 /** Is its source OWN, in a packet long enough to have one? */
 export const isOwn = (ip: Buffer) => ip.length >= 20 && ip[0]! >> 4 === 4 && ip.readUInt32BE(12) === OWN;
 
 /** Writes `bytes` to `fd` in pieces of at most `piece()`, and calls `take` after each. */
 export function feed(fd: number, bytes: Buffer, piece: () => number, take: () => void): void {
-  for (let at = 0; at < bytes.length; ) {
+  for (let at = 0; at < bytes.length;) {
     const size = Math.min(piece(), bytes.length - at, 60_000);
     bytes.copy(io.bytes, 0, at, at + size);
     if (write(fd, io, 0, size) === -EPIPE) return; // the other end has closed it
@@ -82,7 +114,8 @@ export function feed(fd: number, bytes: Buffer, piece: () => number, take: () =>
 /** All that waits in `fd`, one read() after the other. */
 export function drain(fd: number): Buffer[] {
   const all: Buffer[] = [];
-  for (let count = read(fd, io, 0, io.bytes.length); count > 0; count = read(fd, io, 0, io.bytes.length)) all.push(Buffer.from(io.bytes.subarray(0, count)));
+  for (let count = read(fd, io, 0, io.bytes.length); count > 0; count = read(fd, io, 0, io.bytes.length))
+    all.push(Buffer.from(io.bytes.subarray(0, count)));
   return all;
 }
 
@@ -96,6 +129,10 @@ export function show(any: Random): void {
 export function checkFailure(error: unknown, exitCode = 1): void {
   assert.ok(error instanceof Failure, String(error));
   assert.equal(error.exitCode, exitCode);
-  assert.match(error.message, /^Cannot [^\x00-\x1f\x7f-\x9f]+$/, "one line, and nothing that a terminal would obey");
+  assert.match(
+    error.message,
+    /^Cannot [^\x00-\x1f\x7f-\x9f]+$/,
+    "one line, and nothing that a terminal would obey",
+  );
   assert.ok(error.hint.length > 0, "something to try");
 }

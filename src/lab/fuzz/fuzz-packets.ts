@@ -10,7 +10,20 @@ import { describe } from "../../base/packet.ts";
 import type { Peer } from "../../core/peer.ts";
 import { type TcpLink, TcpPort } from "../../transport/tcp.ts";
 import { seal, session, SOCK_SEQPACKET, socketPair } from "../tests/peers.ts";
-import { drain, feed, harmless, io, isOwn, offload, OWN, packet, PREFIX6, SECRET, show, versionOf } from "./fuzz-inputs.ts";
+import {
+  drain,
+  feed,
+  harmless,
+  io,
+  isOwn,
+  offload,
+  OWN,
+  packet,
+  PREFIX6,
+  SECRET,
+  show,
+  versionOf,
+} from "./fuzz-inputs.ts";
 import type { Random } from "./random.ts";
 import { groupsAt, written } from "./models.ts";
 
@@ -18,7 +31,8 @@ import { groupsAt, written } from "./models.ts";
 
 function newSession() {
   const it = session("xor+aes", [SECRET, SECRET]);
-  it.server.peer.refuse = (bytes, at, size) => (isOwn(bytes.subarray(at, at + size)) ? undefined : "test: its source is another's");
+  it.server.peer.refuse = (bytes, at, size) =>
+    isOwn(bytes.subarray(at, at + size)) ? undefined : "test: its source is another's";
   return it;
 }
 let current: ReturnType<typeof newSession> | undefined;
@@ -53,10 +67,11 @@ function records(any: Random): Buffer {
 /** What of a data frame's plaintext must reach the TUN, as frame.ts describes it; the rest of a frame that lies is lost. */
 function accepted(plaintext: Buffer): Buffer[] {
   const all: Buffer[] = [];
-  for (let at = 0; at < plaintext.length; ) {
+  for (let at = 0; at < plaintext.length;) {
     if (plaintext.length - at < 4) break;
     const length = plaintext.readUInt32BE(at);
-    if (length <= OFFLOAD_HEADER || length > OFFLOAD_HEADER + 65535 || at + 4 + length > plaintext.length) break;
+    if (length <= OFFLOAD_HEADER || length > OFFLOAD_HEADER + 65535 || at + 4 + length > plaintext.length)
+      break;
     const record = plaintext.subarray(at + 4, at + 4 + length);
     if (isOwn(record.subarray(OFFLOAD_HEADER)) && harmless(record)) all.push(record);
     at += 4 + pad(length, 4);
@@ -75,25 +90,48 @@ export function runSealed(any: Random): void {
   server.onClose = (why) => (reason = why);
   let sound = true; // up to here
   for (let size = 0, frames = 1 + any.below(3); frames > 0; frames--) {
-    const type = any.below(20) ? FrameType.data : any.one(FrameType.control, FrameType.handshake, any.below(256));
-    const body = type === FrameType.control ? any.one(Buffer.alloc(0), Buffer.from([0, 0, 0, any.one(Control.keepalive, Control.goodbye, 77)]), any.bytes(4 * any.below(4))) : records(any);
+    const type = any.below(20)
+      ? FrameType.data
+      : any.one(FrameType.control, FrameType.handshake, any.below(256));
+    const body =
+      type === FrameType.control
+        ? any.one(
+            Buffer.alloc(0),
+            Buffer.from([0, 0, 0, any.one(Control.keepalive, Control.goodbye, 77)]),
+            any.bytes(4 * any.below(4)),
+          )
+        : records(any);
     const frame = seal(client.peer, type, body);
     sent.push(frame);
     size += frame.length;
-    if (sound && type === FrameType.data && body.length % 4 === 0) expected.push(...accepted(body).map((one): [number, Buffer] => [size, one]));
-    sound &&= (type === FrameType.data && isSound(body)) || (type === FrameType.control && body.length % 4 === 0 && !(body.length >= 4 && body.readUInt32BE(0) === Control.goodbye));
+    if (sound && type === FrameType.data && body.length % 4 === 0)
+      expected.push(...accepted(body).map((one): [number, Buffer] => [size, one]));
+    sound &&=
+      (type === FrameType.data && isSound(body)) ||
+      (type === FrameType.control &&
+        body.length % 4 === 0 &&
+        !(body.length >= 4 && body.readUInt32BE(0) === Control.goodbye));
   }
   const stream = Buffer.concat(sent);
   const arriving = any.below(6) ? stream : any.mutate(stream);
   let same = 0; // bytes that arrive as they were sent
   while (same < stream.length && stream[same] === arriving[same]) same++;
   const written: Buffer[] = [];
-  feed(client.fd, arriving, () => (any.below(2) ? 60_000 : 1 + any.below(300)), () => {
-    current!.server.receive();
-    written.push(...drain(kernel));
-  });
-  assert.deepEqual(written, expected.filter(([end]) => end <= same).map(([, one]) => one));
-  if (sound && same === stream.length && arriving.length === same) assert.ok(!server.closed, `honest frames end no session: ${reason}`);
+  feed(
+    client.fd,
+    arriving,
+    () => (any.below(2) ? 60_000 : 1 + any.below(300)),
+    () => {
+      current!.server.receive();
+      written.push(...drain(kernel));
+    },
+  );
+  assert.deepEqual(
+    written,
+    expected.filter(([end]) => end <= same).map(([, one]) => one),
+  );
+  if (sound && same === stream.length && arriving.length === same)
+    assert.ok(!server.closed, `honest frames end no session: ${reason}`);
   if (server.closed || !arriving.equals(stream)) {
     current.end();
     current = undefined;
@@ -102,10 +140,11 @@ export function runSealed(any: Random): void {
 
 /** Does every record fit, so that the session goes on? */
 function isSound(plaintext: Buffer): boolean {
-  for (let at = 0; at < plaintext.length; ) {
+  for (let at = 0; at < plaintext.length;) {
     if (plaintext.length - at < 4) return false;
     const length = plaintext.readUInt32BE(at);
-    if (length <= OFFLOAD_HEADER || length > OFFLOAD_HEADER + 65535 || at + 4 + length > plaintext.length) return false;
+    if (length <= OFFLOAD_HEADER || length > OFFLOAD_HEADER + 65535 || at + 4 + length > plaintext.length)
+      return false;
     at += 4 + pad(length, 4);
   }
   return plaintext.length % 4 === 0;
@@ -128,10 +167,20 @@ export function runDescribe(any: Random): void {
   const line = describe(bytes, 0, bytes.length);
   assert.match(line, /^[ -~→]{1,150}$/);
   assert.doesNotMatch(line, /NaN|undefined| -\d/);
-  const address = (at: number) => (bytes[0]! >> 4 === 6 ? written(groupsAt(bytes, at)) : [...bytes.subarray(at, at + 4)].join("."));
+  const address = (at: number) =>
+    bytes[0]! >> 4 === 6 ? written(groupsAt(bytes, at)) : [...bytes.subarray(at, at + 4)].join(".");
   const ends = versionOf(bytes) === 4 ? [12, 16] : [8, 24];
-  assert.ok(versionOf(bytes) === 0 ? line === "not an IP packet" : line.startsWith(`${ends.map(address).join(" → ")} `), line);
-  assert.equal(describe(Buffer.concat([bytes.subarray(0, 80), any.bytes(80)]), 0, bytes.length), line, "80 bytes are all that it looks at");
+  assert.ok(
+    versionOf(bytes) === 0
+      ? line === "not an IP packet"
+      : line.startsWith(`${ends.map(address).join(" → ")} `),
+    line,
+  );
+  assert.equal(
+    describe(Buffer.concat([bytes.subarray(0, 80), any.bytes(80)]), 0, bytes.length),
+    line,
+    "80 bytes are all that it looks at",
+  );
 }
 
 // ---- addresses: what the server lets a client send, and whom a packet is for. Clients, Router ----
@@ -139,11 +188,21 @@ export function runDescribe(any: Random): void {
 const PORT = new TcpPort(0, false);
 const [tunFd, kernelFd] = socketPair(SOCK_SEQPACKET);
 /** Two servers with a resident client: one with inner IPv6, one without, and where an address as a signed number is below zero. */
-const NETS = [{ base: 0x0a080000, subnet6: "fd56:504e::/96" }, { base: 0xc8080000, subnet6: "off" }].map((net) => ({ ...net, server: undefined as Clients | undefined }));
+const NETS = [
+  { base: 0x0a080000, subnet6: "fd56:504e::/96" },
+  { base: 0xc8080000, subnet6: "off" },
+].map((net) => ({ ...net, server: undefined as Clients | undefined }));
 
 function started(net: (typeof NETS)[number]): Clients {
   if (net.server) return net.server;
-  const options = serverOptions(["--cipher", "xor", "--subnet", `${formatIPv4(net.base)}/29`, "--subnet6", net.subnet6]);
+  const options = serverOptions([
+    "--cipher",
+    "xor",
+    "--subnet",
+    `${formatIPv4(net.base)}/29`,
+    "--subnet6",
+    net.subnet6,
+  ]);
   net.server = new Clients({ ...options, secret: undefined }, { fd: tunFd, name: "tun0", header: 0 }); // nobody connects to it: PORT is handed its clients
   net.server.router.lease(net.base + 3, { peer: {}, isFor: () => false } as never);
   return net.server;
@@ -167,14 +226,17 @@ export async function runAddresses(any: Random): Promise<void> {
   const link = peer.link as TcpLink;
   const made = () => {
     const bytes = any.mutate(packet(any)).subarray(0, 60_000);
-    for (const at of versionOf(bytes) === 4 ? [12, 16] : []) if (bytes[at] === 10) bytes[at] = net.base >>> 24;
+    for (const at of versionOf(bytes) === 4 ? [12, 16] : [])
+      if (bytes[at] === 10) bytes[at] = net.base >>> 24;
     return bytes;
   };
   /** A packet's source or destination as the number of an inner address. */
   const inner = (ip: Buffer, at4: number, at6: number) => {
     const version = versionOf(ip);
     if (version === 4) return ip.readUInt32BE(at4);
-    return version === 6 && net.subnet6 !== "off" && PREFIX6.equals(ip.subarray(at6, at6 + 12)) ? ip.readUInt32BE(at6 + 12) : undefined;
+    return version === 6 && net.subnet6 !== "off" && PREFIX6.equals(ip.subarray(at6, at6 + 12))
+      ? ip.readUInt32BE(at6 + 12)
+      : undefined;
   };
   let held: number | undefined;
   for (let packets = 1 + any.below(4); packets > 0; packets--) {
@@ -184,13 +246,26 @@ export async function runAddresses(any: Random): Promise<void> {
     write(far, frameMemory(frame), 0, frame.length);
     link.receive(peer);
     const source = inner(one, 12, 8);
-    if (held === undefined && source !== undefined && source > net.base + 1 && source < net.base + 7 && source !== net.base + 3) held = source;
+    if (
+      held === undefined &&
+      source !== undefined &&
+      source > net.base + 1 &&
+      source < net.base + 7 &&
+      source !== net.base + 3
+    )
+      held = source;
     assert.deepEqual(drain(kernelFd), source !== undefined && source === held ? [one] : []);
     const down = made();
     const destination = inner(down, 16, 24);
     const target: Peer | string = server.peerFor(down, 0, down.length);
     if (destination === net.base + 3) assert.equal(typeof target, "object");
-    else assert.equal(target === peer ? "its own" : target, destination !== undefined && destination === held ? "its own" : "no client holds its destination address");
+    else
+      assert.equal(
+        target === peer ? "its own" : target,
+        destination !== undefined && destination === held
+          ? "its own"
+          : "no client holds its destination address",
+      );
   }
   close(far);
   link.receive(peer);

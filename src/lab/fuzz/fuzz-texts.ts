@@ -22,7 +22,14 @@ function text6(any: Random): string {
   const dotted = [...hex.slice(0, 6), formatIPv4((groups[6]! * 65536 + groups[7]!) >>> 0)];
   const from = any.below(7);
   const cut = `${hex.slice(0, from).join(":")}::${hex.slice(from + 1 + any.below(7)).join(":")}`;
-  const text = any.one(written(groups), hex.join(":"), hex.join(":").toUpperCase(), dotted.join(":"), cut, `::${dotted.slice(any.below(6) + 1).join(":")}`);
+  const text = any.one(
+    written(groups),
+    hex.join(":"),
+    hex.join(":").toUpperCase(),
+    dotted.join(":"),
+    cut,
+    `::${dotted.slice(any.below(6) + 1).join(":")}`,
+  );
   return any.below(2) ? text : any.mutateText(text);
 }
 
@@ -35,45 +42,107 @@ export function runIPv6(any: Random): void {
   assert.equal(bytes && written(groupsAt(bytes, 0)), groups && written(groups));
   if (bytes) assert.equal(formatIPv6(bytes), written(groups!));
 
-  const slashed = any.below(8) ? `${text}/${any.one(0, 1, 32, 64, 96, 96, 96, 127, 128, 129, any.below(200))}` : any.mutateText(`${text}/96`);
+  const slashed = any.below(8)
+    ? `${text}/${any.one(0, 1, 32, 64, 96, 96, 96, 127, 128, 129, any.below(200))}`
+    : any.mutateText(`${text}/96`);
   const net = network6(slashed);
   const block = parseBlock6(slashed);
   assert.equal(block?.text, net && `${written(net.groups)}/${net.prefix}`);
   const prefix = parsePrefix96(slashed);
   assert.equal(prefix !== undefined, net?.prefix === 96);
   const number = any.one(...ADDRESSES);
-  if (prefix) assert.equal(embed(prefix, number), written([...net!.groups.slice(0, 6), number >>> 16, number & 0xffff]));
+  if (prefix)
+    assert.equal(
+      embed(prefix, number),
+      written([...net!.groups.slice(0, 6), number >>> 16, number & 0xffff]),
+    );
 
   const port = any.below(65536);
   const isOurs = bytes !== undefined && isIPv6(text + scope);
   const index = scope === "%7" ? 7 : scope === "%lo" ? 1 : 0;
   const raw = isOurs ? sockaddr(text + scope, port) : any.mutate(sockaddr(formatIPv4(number), port));
-  const kernels = Buffer.concat([isOurs && any.below(2) ? any.mutate(raw) : raw, Buffer.alloc(28)]).subarray(0, 28);
-  if (isOurs) assert.deepEqual([raw.length, groupsAt(raw, 8), raw[24], raw.readUInt16BE(2)], [28, groups, index, port]);
+  const kernels = Buffer.concat([isOurs && any.below(2) ? any.mutate(raw) : raw, Buffer.alloc(28)]).subarray(
+    0,
+    28,
+  );
+  if (isOurs)
+    assert.deepEqual([raw.length, groupsAt(raw, 8), raw[24], raw.readUInt16BE(2)], [28, groups, index, port]);
   const shown = (at: number) => [...kernels.subarray(at, at + 4)].join(".");
   const mapped = groupsAt(kernels, 8).slice(0, 6).join() === "0,0,0,0,0,65535";
   const at = kernels.readUInt32LE(24);
-  const expected = kernels.readUInt16LE(0) === 2 ? shown(4) : mapped ? shown(20) : written(groupsAt(kernels, 8)) + (at ? `%${at}` : "");
+  const expected =
+    kernels.readUInt16LE(0) === 2
+      ? shown(4)
+      : mapped
+        ? shown(20)
+        : written(groupsAt(kernels, 8)) + (at ? `%${at}` : "");
   assert.deepEqual(readSockaddr(kernels), [expected, kernels.readUInt16BE(2)]);
   assert.match(endpoint(...readSockaddr(kernels)), /^(\[[\da-f:]+(%\d+)?\]|[\d.]+):\d+$/);
 }
 
 // ---- options and secrets ----
 
-const WORDS = ["5555", "0", "65536", "86400", "tun0", "fifteen-bytes-a", "sixteen-bytes-ab", "a/b", "xor", "xor+aes", "10.8.0.0/24", "10.8.0.5/24", "0.0.0.0/0", "1.2.3.4", "*", "::", "::1", "fe80::1%eth0", "::/0", "2001:DB8::/32", "fd00::/96", "fd00::1/96", "walk", "off", "on", "-1", "1e3", "", "tünl", "\u001b[2J", "a\nb", "--", "-p"];
+const WORDS = [
+  "5555",
+  "0",
+  "65536",
+  "86400",
+  "tun0",
+  "fifteen-bytes-a",
+  "sixteen-bytes-ab",
+  "a/b",
+  "xor",
+  "xor+aes",
+  "10.8.0.0/24",
+  "10.8.0.5/24",
+  "0.0.0.0/0",
+  "1.2.3.4",
+  "*",
+  "::",
+  "::1",
+  "fe80::1%eth0",
+  "::/0",
+  "2001:DB8::/32",
+  "fd00::/96",
+  "fd00::1/96",
+  "walk",
+  "off",
+  "on",
+  "-1",
+  "1e3",
+  "",
+  "tünl",
+  "\u001b[2J",
+  "a\nb",
+  "--",
+  "-p",
+];
 const NAMES = Object.keys(OPTIONS);
 
 /** One option with one value: taken if models.ts says so, refused if not. */
 export function runOption(any: Random): void {
-  const [name, value, isClient] = [any.one(...NAMES), any.one(any.one(...WORDS), any.mutateText(any.one(...WORDS)), any.one(text6(any), `${text6(any)}/${any.one(0, 32, 96, 128)}`)), any.below(2) === 0];
+  const [name, value, isClient] = [
+    any.one(...NAMES),
+    any.one(
+      any.one(...WORDS),
+      any.mutateText(any.one(...WORDS)),
+      any.one(text6(any), `${text6(any)}/${any.one(0, 32, 96, 128)}`),
+    ),
+    any.below(2) === 0,
+  ];
   const { of, takes } = OPTIONS[name]!;
   const expected = of !== (isClient ? "server" : "client") && takes(value);
   try {
-    const options = isClient ? clientOptions(["server", `--${name}=${value}`]) : serverOptions([`--${name}=${value}`]);
+    const options = isClient
+      ? clientOptions(["server", `--${name}=${value}`])
+      : serverOptions([`--${name}=${value}`]);
     assert.ok(expected, `taken: --${name}=${value}`);
     const all: Record<string, unknown> = { ...options };
     if (typeof all[name] === "number") assert.equal(all[name], Number(value));
-    if ("routes" in options && name === "route") assert.deepEqual(options.routes, [value.includes(":") ? `${written(network6(value)!.groups)}/${network6(value)!.prefix}` : value]);
+    if ("routes" in options && name === "route")
+      assert.deepEqual(options.routes, [
+        value.includes(":") ? `${written(network6(value)!.groups)}/${network6(value)!.prefix}` : value,
+      ]);
   } catch (error) {
     checkFailure(error, 2);
     assert.ok(!expected, `refused: --${name}=${value}`);
@@ -85,16 +154,31 @@ export function runOptions(any: Random): void {
   try {
     if (any.below(2)) return runOption(any);
     const word = () => (any.below(4) ? any.one(...WORDS) : any.mutateText(any.one(...WORDS)));
-    const name = () => (any.below(100) ? any.one(...NAMES, "configure", "once", "nonsense", "__proto__") : "user"); // it starts id(1)
-    const args = Array.from({ length: any.below(6) }, () => (any.below(2) ? [`--${any.below(20) ? name() : any.mutateText(name())}`, word()] : [any.below(3) ? `--${name()}=${word()}` : word()])).flat();
+    const name = () =>
+      any.below(100) ? any.one(...NAMES, "configure", "once", "nonsense", "__proto__") : "user"; // it starts id(1)
+    const args = Array.from({ length: any.below(6) }, () =>
+      any.below(2)
+        ? [`--${any.below(20) ? name() : any.mutateText(name())}`, word()]
+        : [any.below(3) ? `--${name()}=${word()}` : word()],
+    ).flat();
     if (args.some((arg) => /^--(help|version)/.test(arg))) return;
     const options = any.below(2) ? clientOptions(["server", ...args]) : serverOptions(args);
-    assert.ok(options.port >= 1 && options.port <= 65535 && options.mtu >= 68 && options.mtu <= 65535, JSON.stringify(options));
+    assert.ok(
+      options.port >= 1 && options.port <= 65535 && options.mtu >= 68 && options.mtu <= 65535,
+      JSON.stringify(options),
+    );
     assert.match(options.tun, /^[!-~]{1,15}$/);
     assert.ok(options.user === undefined || options.user.uid > 0, "never root");
-    if ("routes" in options) for (const route of options.routes) assert.match(route, /^[\d.]+\/\d+$|^[\da-f:]+\/\d+$/);
+    if ("routes" in options)
+      for (const route of options.routes) assert.match(route, /^[\d.]+\/\d+$|^[\da-f:]+\/\d+$/);
     if ("rekey" in options) assert.ok(options.rekey >= 1 && options.rekey <= 86_400, JSON.stringify(options));
-    if ("subnet" in options) assert.ok(options.subnet.size >= 4 && options.maxClients >= 1 && (!options.subnet6 || options.subnet6.length === 3), JSON.stringify(options));
+    if ("subnet" in options)
+      assert.ok(
+        options.subnet.size >= 4 &&
+          options.maxClients >= 1 &&
+          (!options.subnet6 || options.subnet6.length === 3),
+        JSON.stringify(options),
+      );
   } catch (error) {
     checkFailure(error, 2);
   } finally {
@@ -107,7 +191,11 @@ let folder: string | undefined;
 export function runSecret(any: Random): void {
   folder ??= mkdtempSync(join(tmpdir(), "simple-vpn-fuzz-"));
   const path = join(folder, "secret");
-  const bytes = any.mutate(Buffer.from(`${any.one("5e", "5E", "é", "  ").repeat(any.one(32, 31, 33, 32))}${any.one("\n", "\r\n", "", " ")}`));
+  const bytes = any.mutate(
+    Buffer.from(
+      `${any.one("5e", "5E", "é", "  ").repeat(any.one(32, 31, 33, 32))}${any.one("\n", "\r\n", "", " ")}`,
+    ),
+  );
   const mode = any.one(0o600, 0o600, 0o400, any.below(0o1000) | 0o400);
   writeFileSync(path, bytes);
   chmodSync(path, mode);
@@ -115,11 +203,17 @@ export function runSecret(any: Random): void {
   const good = /^[0-9a-fA-F]{64}$/.test(digits) && mode % 0o100 === 0;
   try {
     const { secret } = clientOptions(["server", "--secret", path]);
-    assert.ok(good && secret!.toString("hex") === digits.toLowerCase(), `taken: ${digits}, mode ${mode.toString(8)}`);
+    assert.ok(
+      good && secret!.toString("hex") === digits.toLowerCase(),
+      `taken: ${digits}, mode ${mode.toString(8)}`,
+    );
   } catch (error) {
     checkFailure(error);
     assert.ok(!good, "a good secret is taken");
-    assert.ok(digits.length < 8 || !(error as Failure).message.includes(digits.slice(0, 8)), "no secret is ever printed");
+    assert.ok(
+      digits.length < 8 || !(error as Failure).message.includes(digits.slice(0, 8)),
+      "no secret is ever printed",
+    );
   } finally {
     rmSync(path);
   }

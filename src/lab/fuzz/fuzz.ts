@@ -28,11 +28,21 @@ export interface Result {
  * Runs `cases` cases, divided among the parsers by their shares. `one`: only this one of each. Throws a Failure at the first
  * finding, with the command that repeats it.
  */
-export async function fuzz(seed: number, cases: number, parsers: readonly Parser[] = PARSERS, one?: number): Promise<Result[]> {
+export async function fuzz(
+  seed: number,
+  cases: number,
+  parsers: readonly Parser[] = PARSERS,
+  one?: number,
+): Promise<Result[]> {
   const shares = parsers.reduce((sum, { share }) => sum + share, 0);
   const results: Result[] = [];
   for (const { name, share, run, end } of parsers) {
-    const result = { name, cases: one === undefined ? Math.ceil((cases * share) / shares) : 1, seconds: 0, slowest: 0 };
+    const result = {
+      name,
+      cases: one === undefined ? Math.ceil((cases * share) / shares) : 1,
+      seconds: 0,
+      slowest: 0,
+    };
     const from = one ?? 0;
     for (let i = from; i < from + result.cases; i++) {
       let took = Infinity; // the least of three
@@ -59,11 +69,16 @@ export async function fuzz(seed: number, cases: number, parsers: readonly Parser
 }
 
 /** Each case has a seed of its own, so that it can be repeated without those before it. */
-const seedOf = (seed: number, name: string, i: number) => [...name].reduce((sum, char) => Math.imul(sum, 31) + char.charCodeAt(0), Math.imul(seed, 0x9e3779b1)) + Math.imul(i, 0x85ebca6b);
+const seedOf = (seed: number, name: string, i: number) =>
+  [...name].reduce((sum, char) => Math.imul(sum, 31) + char.charCodeAt(0), Math.imul(seed, 0x9e3779b1)) +
+  Math.imul(i, 0x85ebca6b);
 
 function finding(seed: number, name: string, i: number, what: string): Failure {
   const line = what.split("\n").slice(0, 4).join(" ").slice(0, 300);
-  return new Failure(`Cannot pass case ${i} of ${name}, seed ${seed}: ${line}`, `SIMPLE_VPN_DEBUG=1 make fuzz ARGS="--seed ${seed} --only ${name} --case ${i}" repeats it`);
+  return new Failure(
+    `Cannot pass case ${i} of ${name}, seed ${seed}: ${line}`,
+    `SIMPLE_VPN_DEBUG=1 make fuzz ARGS="--seed ${seed} --only ${name} --case ${i}" repeats it`,
+  );
 }
 
 /** Descriptors that this process has open. */
@@ -81,17 +96,35 @@ async function main(): Promise<void> {
   const { values } = parse(process.argv.slice(2), OPTIONS, "src/lab/fuzz/fuzz.ts");
   const [seed, cases, only] = [values.seed!.at(-1)!, values.cases!.at(-1)!, values.only?.at(-1)];
   const parsers = PARSERS.filter(({ name }) => only === undefined || only === name);
-  if (parsers.length === 0) throw new Failure(`Cannot fuzz ${only}: there is no such parser`, "--help names them", 2);
+  if (parsers.length === 0)
+    throw new Failure(`Cannot fuzz ${only}: there is no such parser`, "--help names them", 2);
   console.log(`seed ${seed}`);
   const fds = openFds();
   const results = await fuzz(seed, cases, parsers, values.case?.at(-1));
-  console.log(chalk.bold(`${"parser".padEnd(12)}${"cases".padStart(10)}${"seconds".padStart(10)}${"slowest, ms".padStart(14)}`));
-  for (const { name, cases, seconds, slowest } of results) console.log(`${name.padEnd(12)}${String(cases).padStart(10)}${seconds.toFixed(1).padStart(10)}${slowest.toFixed(1).padStart(14)}`);
+  console.log(
+    chalk.bold(
+      `${"parser".padEnd(12)}${"cases".padStart(10)}${"seconds".padStart(10)}${"slowest, ms".padStart(14)}`,
+    ),
+  );
+  for (const { name, cases, seconds, slowest } of results)
+    console.log(
+      `${name.padEnd(12)}${String(cases).padStart(10)}${seconds.toFixed(1).padStart(10)}${slowest.toFixed(1).padStart(14)}`,
+    );
   const total = results.reduce((sum, { cases }) => sum + cases, 0);
   const megabytes = process.resourceUsage().maxRSS / 1024;
-  console.log(`${total} cases in ${process.uptime().toFixed()} s, seed ${seed}: nothing found. At most ${megabytes.toFixed()} MB of memory; ${fds} descriptors open before, ${openFds()} after.`);
-  if (megabytes > MEMORY) throw new Failure(`Cannot pass: the run took ${megabytes.toFixed()} MB of memory, more than ${MEMORY}`, "--only finds the parser");
-  if (openFds() > fds) throw new Failure(`Cannot pass: ${openFds() - fds} descriptors were left open`, "--only finds the parser");
+  console.log(
+    `${total} cases in ${process.uptime().toFixed()} s, seed ${seed}: nothing found. At most ${megabytes.toFixed()} MB of memory; ${fds} descriptors open before, ${openFds()} after.`,
+  );
+  if (megabytes > MEMORY)
+    throw new Failure(
+      `Cannot pass: the run took ${megabytes.toFixed()} MB of memory, more than ${MEMORY}`,
+      "--only finds the parser",
+    );
+  if (openFds() > fds)
+    throw new Failure(
+      `Cannot pass: ${openFds() - fds} descriptors were left open`,
+      "--only finds the parser",
+    );
 }
 
 if (process.argv[1]?.endsWith("fuzz.ts")) program(main);

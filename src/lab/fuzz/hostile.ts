@@ -27,7 +27,13 @@ const AT_ONCE = 100; // connections of a flood that are open at the same time
 
 /** `count` connections, as fast as they come: silent ones, garbage, half a frame; each is closed by one side or the other. */
 async function flood(server: string, count: number): Promise<void> {
-  const garbage = [Buffer.alloc(0), Buffer.from("GET / HTTP/1.1\r\n\r\n"), Buffer.from("01000400", "hex"), Buffer.alloc(2000, 1), Buffer.from("0100", "hex")];
+  const garbage = [
+    Buffer.alloc(0),
+    Buffer.from("GET / HTTP/1.1\r\n\r\n"),
+    Buffer.from("01000400", "hex"),
+    Buffer.alloc(2000, 1),
+    Buffer.from("0100", "hex"),
+  ];
   let started = 0;
   const one = async () => {
     while (started < count) {
@@ -55,7 +61,9 @@ async function occupy(server: string, count: number): Promise<void> {
       await sleep(100);
     }
   };
-  const addresses = networkInterfaces().eth0!.filter(({ family }) => family === "IPv4").map(({ address }) => address);
+  const addresses = networkInterfaces()
+    .eth0!.filter(({ family }) => family === "IPv4")
+    .map(({ address }) => address);
   for (const address of addresses) for (let i = 0; i < count; i++) void again(address);
   await told();
 }
@@ -67,13 +75,16 @@ async function replay(server: string, count: number): Promise<void> {
   aesFraming.putHeader(frame, 0, FrameType.handshake, message.length);
   message.copy(frame, aesFraming.header);
   let answers = 0;
-  for (let i = 0; i < count; i++) (await opened(server)).once("data", () => console.log(`answers: ${++answers}`)).write(frame);
+  for (let i = 0; i < count; i++)
+    (await opened(server)).once("data", () => console.log(`answers: ${++answers}`)).write(frame);
   await told();
 }
 
 const opened = (server: string, localAddress?: string) =>
   new Promise<Socket>((resolve, reject) => {
-    const socket = connect({ port: PORT, host: server, localAddress }, () => resolve(socket)).on("error", reject).resume(); // once it is open: a reset, which is no news
+    const socket = connect({ port: PORT, host: server, localAddress }, () => resolve(socket))
+      .on("error", reject)
+      .resume(); // once it is open: a reset, which is no news
   });
 
 /** Waits for a line on standard input: the test has looked. */
@@ -104,7 +115,7 @@ async function send({ peer, fd }: Insider, type: number, body: Buffer): Promise<
   const frame = seal(peer, type, body);
   const memory = new Memory(pad(frame.length, 4));
   frame.copy(memory.bytes);
-  for (let at = 0; at < frame.length; ) {
+  for (let at = 0; at < frame.length;) {
     const count = write(fd, memory, at, frame.length - at);
     if (count === -EAGAIN) await ready(fd, "writable", 30_000);
     else if (count < 0) return false;
@@ -149,10 +160,33 @@ async function spoof(server: string): Promise<void> {
   const me = await insider(server);
   const { own, subnet6 } = me;
   const inner = (address: string) => embed(subnet6!, parseIPv4(address)!);
-  const sources = ["10.8.0.1", "10.8.0.250", "127.0.0.1", "192.168.1.1", "8.8.8.8", "0.0.0.0", "255.255.255.255", "224.0.0.1"].map((source) => parseIPv4(source)!);
-  for (const source of [...sources, own + 1, own]) await send(me, FrameType.data, record(PLAIN, ipv4(source, TARGET, 1, ping)));
-  const sources6 = [inner("10.8.0.1"), inner("10.8.0.250"), inner("0.0.0.0"), "::", "::1", "::ffff:10.8.0.2", "fd56:504f::a08:2", "fd56:504e::1:a08:2", "fe80::a08:2", "ff02::1", "2001:4860:4860::8888"];
-  for (const source of [...sources6, embed(subnet6!, own)]) await send(me, FrameType.data, record(PLAIN, ipv6(source, "2001:4860:4860::8888")));
+  const sources = [
+    "10.8.0.1",
+    "10.8.0.250",
+    "127.0.0.1",
+    "192.168.1.1",
+    "8.8.8.8",
+    "0.0.0.0",
+    "255.255.255.255",
+    "224.0.0.1",
+  ].map((source) => parseIPv4(source)!);
+  for (const source of [...sources, own + 1, own])
+    await send(me, FrameType.data, record(PLAIN, ipv4(source, TARGET, 1, ping)));
+  const sources6 = [
+    inner("10.8.0.1"),
+    inner("10.8.0.250"),
+    inner("0.0.0.0"),
+    "::",
+    "::1",
+    "::ffff:10.8.0.2",
+    "fd56:504f::a08:2",
+    "fd56:504e::1:a08:2",
+    "fe80::a08:2",
+    "ff02::1",
+    "2001:4860:4860::8888",
+  ];
+  for (const source of [...sources6, embed(subnet6!, own)])
+    await send(me, FrameType.data, record(PLAIN, ipv6(source, "2001:4860:4860::8888")));
   await told();
 }
 
@@ -163,7 +197,11 @@ async function garbage(server: string, count: number): Promise<void> {
   const below = random(5);
   for (let i = 0; i < count; i++) {
     const bytes = Buffer.from(Array.from({ length: 1 + below(300) }, () => below(256)));
-    await send(me, FrameType.data, record(PLAIN, below(2) ? bytes : ipv4(own, below(2) ? TARGET : below(2 ** 32), below(256), bytes)));
+    await send(
+      me,
+      FrameType.data,
+      record(PLAIN, below(2) ? bytes : ipv4(own, below(2) ? TARGET : below(2 ** 32), below(256), bytes)),
+    );
   }
   await told();
 }
@@ -190,7 +228,8 @@ async function offload(server: string): Promise<void> {
       const header = Buffer.alloc(OFFLOAD_HEADER);
       for (const [at, size, right] of fields) header.writeUIntLE(right, at, size);
       for (const { at, size, value } of [first, second]) header.writeUIntLE(value, at, size);
-      if (!(await send(me, FrameType.data, record(header, packet)))) throw new Error("the server has ended the session");
+      if (!(await send(me, FrameType.data, record(header, packet))))
+        throw new Error("the server has ended the session");
     }
   }
   await told();
@@ -203,7 +242,11 @@ async function counts(server: string, count: number): Promise<void> {
     const me = await insider(server);
     const { own } = me;
     const good = record(PLAIN, ipv4(own, TARGET, 1, ping));
-    const lie = record(PLAIN, ipv4(own, TARGET, 1, ping), [0, OFFLOAD_HEADER, 39, 65546, 0x7fffffff, 0xffffffff][below(6)]);
+    const lie = record(
+      PLAIN,
+      ipv4(own, TARGET, 1, ping),
+      [0, OFFLOAD_HEADER, 39, 65546, 0x7fffffff, 0xffffffff][below(6)],
+    );
     await send(me, FrameType.data, Buffer.concat([good, lie]));
     await ready(me.fd, "readable", 10_000); // it is closed
   }
@@ -252,7 +295,8 @@ async function deaf(server: string, count: number): Promise<void> {
   const { own } = me;
   const request = Buffer.alloc(1300);
   request.set([8, 0, 0xf7, 0xff]);
-  for (let i = 0; i < count; i++) await send(me, FrameType.data, record(PLAIN, ipv4(own, parseIPv4("10.8.0.1")!, 1, request)));
+  for (let i = 0; i < count; i++)
+    await send(me, FrameType.data, record(PLAIN, ipv4(own, parseIPv4("10.8.0.1")!, 1, request)));
   await told();
 }
 
@@ -262,12 +306,34 @@ async function crowd(server: string, count: number): Promise<void> {
   await told();
 }
 
-const ATTACKS: Record<string, (server: string, count: number) => Promise<void>> = { flood, idle, occupy, replay, spoof, garbage, offload, counts, rekeys, frames, deaf, crowd };
+const ATTACKS: Record<string, (server: string, count: number) => Promise<void>> = {
+  flood,
+  idle,
+  occupy,
+  replay,
+  spoof,
+  garbage,
+  offload,
+  counts,
+  rekeys,
+  frames,
+  deaf,
+  crowd,
+};
 
 program(async () => {
   const [attack = "", server = "", count = "1"] = process.argv.slice(2);
-  if (!ATTACKS[attack] || server === "") throw new Failure("Cannot attack: expected ATTACK SERVER [COUNT]", `one of ${Object.keys(ATTACKS).join(", ")}`, 2);
-  if (!existsSync(join(NETNS, "internet"))) throw new Failure("Cannot attack: this is no host of the lab", "make on HOST=internet CMD=\"node --import tsx src/lab/fuzz/hostile.ts flood 203.0.113.1 1000\"");
+  if (!ATTACKS[attack] || server === "")
+    throw new Failure(
+      "Cannot attack: expected ATTACK SERVER [COUNT]",
+      `one of ${Object.keys(ATTACKS).join(", ")}`,
+      2,
+    );
+  if (!existsSync(join(NETNS, "internet")))
+    throw new Failure(
+      "Cannot attack: this is no host of the lab",
+      'make on HOST=internet CMD="node --import tsx src/lab/fuzz/hostile.ts flood 203.0.113.1 1000"',
+    );
   await ATTACKS[attack](server, Number(count));
   console.log("done");
   process.exit(0);

@@ -4,7 +4,8 @@
  */
 
 /** One decimal number as it stands in an IPv4 address; NaN if it cannot. */
-const octet = (text: string) => (["0", ...Array.from({ length: 255 }, (_, i) => String(i + 1))].indexOf(text) + 1 || NaN) - 1;
+const octet = (text: string) =>
+  (["0", ...Array.from({ length: 255 }, (_, i) => String(i + 1))].indexOf(text) + 1 || NaN) - 1;
 
 /** "10.8.0.2" → 0x0a080002 */
 export function ipv4(text: string): number | undefined {
@@ -44,16 +45,27 @@ export function written(groups: readonly number[]): string {
 }
 
 /** The eight groups that stand at `at`. */
-export const groupsAt = (bytes: Buffer, at: number) => [0, 2, 4, 6, 8, 10, 12, 14].map((i) => bytes[at + i]! * 256 + bytes[at + i + 1]!);
+export const groupsAt = (bytes: Buffer, at: number) =>
+  [0, 2, 4, 6, 8, 10, 12, 14].map((i) => bytes[at + i]! * 256 + bytes[at + i + 1]!);
 
 /** ADDRESS/PREFIX of either family: its bits as text, and how many belong to the network. */
 function block(text: string): { bits: string; prefix: number; groups: number[] } | undefined {
   const [address = "", digits = "", ...more] = text.split("/");
   const isSix = address.includes(":");
   const number = isSix ? undefined : ipv4(address);
-  const groups = isSix ? ipv6(address) : number === undefined ? undefined : [Math.floor(number / 65536), number % 65536];
+  const groups = isSix
+    ? ipv6(address)
+    : number === undefined
+      ? undefined
+      : [Math.floor(number / 65536), number % 65536];
   const prefix = Number(digits);
-  if (!groups || more.length > 0 || !(isSix ? /^\d\d?\d?$/ : /^\d\d?$/).test(digits) || prefix > groups.length * 16) return undefined;
+  if (
+    !groups ||
+    more.length > 0 ||
+    !(isSix ? /^\d\d?\d?$/ : /^\d\d?$/).test(digits) ||
+    prefix > groups.length * 16
+  )
+    return undefined;
   return { bits: groups.map((group) => group.toString(2).padStart(16, "0")).join(""), prefix, groups };
 }
 
@@ -66,12 +78,28 @@ function network(text: string, groups: 2 | 8): ReturnType<typeof block> {
 export const network6 = (text: string) => network(text, 8);
 
 /** Is this 32 hex digits, as a session's token is? */
-export const isToken = (value: unknown) => typeof value === "string" && value.length === 32 && [...value].every((digit) => "0123456789abcdef".includes(digit));
+export const isToken = (value: unknown) =>
+  typeof value === "string" &&
+  value.length === 32 &&
+  [...value].every((digit) => "0123456789abcdef".includes(digit));
 
-const between = (least: number, most: number) => (text: string) => text !== "" && [...text].every((char) => char >= "0" && char <= "9") && Number(text) >= least && Number(text) <= most;
-const among = (...words: string[]) => (text: string) => words.includes(text);
-const device = (text: string) => Buffer.byteLength(text) < 16 && text !== "" && text !== "." && text !== ".." && [...text].every((char) => char > " " && char < "\x7f" && !"/:%".includes(char));
-const prefixIn = (found: ReturnType<typeof block>, least: number, most: number) => found !== undefined && found.groups.length === 2 && found.prefix >= least && found.prefix <= most;
+const between = (least: number, most: number) => (text: string) =>
+  text !== "" &&
+  [...text].every((char) => char >= "0" && char <= "9") &&
+  Number(text) >= least &&
+  Number(text) <= most;
+const among =
+  (...words: string[]) =>
+  (text: string) =>
+    words.includes(text);
+const device = (text: string) =>
+  Buffer.byteLength(text) < 16 &&
+  text !== "" &&
+  text !== "." &&
+  text !== ".." &&
+  [...text].every((char) => char > " " && char < "\x7f" && !"/:%".includes(char));
+const prefixIn = (found: ReturnType<typeof block>, least: number, most: number) =>
+  found !== undefined && found.groups.length === 2 && found.prefix >= least && found.prefix <= most;
 
 /** Another machine's address: not 0.…, 127.…, ::, ::1, nor an IPv4 one as IPv6 (RFC 4291, section 2.5). */
 function isFar(text: string): boolean {
@@ -81,21 +109,26 @@ function isFar(text: string): boolean {
 }
 
 /** Which values each option takes, and on which of the two programs. Not here: --secret and --user, which depend on the machine. */
-export const OPTIONS: Record<string, { of: "both" | "client" | "server"; takes: (text: string) => boolean }> = {
-  port: { of: "both", takes: between(1, 65535) },
-  tun: { of: "both", takes: device },
-  cipher: { of: "both", takes: among("xor", "xor+aes") },
-  mtu: { of: "both", takes: between(68, 65535) },
-  offload: { of: "both", takes: among("on", "off") },
-  trace: { of: "both", takes: among("walk", "summary", "off") },
-  "trace-file": { of: "both", takes: () => true },
-  route: { of: "client", takes: (text) => network(text, 2) !== undefined || network6(text) !== undefined },
-  dns: { of: "client", takes: isFar },
-  rekey: { of: "client", takes: between(1, 86_400) },
-  address: { of: "client", takes: (text) => prefixIn(block(text), 8, 30) },
-  listen: { of: "server", takes: (text) => text === "*" || ipv4(text) !== undefined || ipv6(text.replace(/%[\da-z.:-]+$/i, "")) !== undefined },
-  subnet: { of: "server", takes: (text) => prefixIn(network(text, 2), 8, 30) },
-  subnet6: { of: "server", takes: (text) => text === "off" || network6(text)?.prefix === 96 },
-  "max-clients": { of: "server", takes: between(1, 65534) },
-  nat: { of: "server", takes: (text) => device(text.split("@")[0]!) },
-};
+export const OPTIONS: Record<string, { of: "both" | "client" | "server"; takes: (text: string) => boolean }> =
+  {
+    port: { of: "both", takes: between(1, 65535) },
+    tun: { of: "both", takes: device },
+    cipher: { of: "both", takes: among("xor", "xor+aes") },
+    mtu: { of: "both", takes: between(68, 65535) },
+    offload: { of: "both", takes: among("on", "off") },
+    trace: { of: "both", takes: among("walk", "summary", "off") },
+    "trace-file": { of: "both", takes: () => true },
+    route: { of: "client", takes: (text) => network(text, 2) !== undefined || network6(text) !== undefined },
+    dns: { of: "client", takes: isFar },
+    rekey: { of: "client", takes: between(1, 86_400) },
+    address: { of: "client", takes: (text) => prefixIn(block(text), 8, 30) },
+    listen: {
+      of: "server",
+      takes: (text) =>
+        text === "*" || ipv4(text) !== undefined || ipv6(text.replace(/%[\da-z.:-]+$/i, "")) !== undefined,
+    },
+    subnet: { of: "server", takes: (text) => prefixIn(network(text, 2), 8, 30) },
+    subnet6: { of: "server", takes: (text) => text === "off" || network6(text)?.prefix === 96 },
+    "max-clients": { of: "server", takes: between(1, 65534) },
+    nat: { of: "server", takes: (text) => device(text.split("@")[0]!) },
+  };

@@ -27,16 +27,21 @@ export interface Parser {
 
 const FRAMINGS = [xorFraming, aesFraming, handshakeFraming];
 const pipe = socketPair();
-const links = new Map(FRAMINGS.map((framing) => [framing, new TcpLink({ fd: pipe[1], address: "", remote: "" }, framing)]));
+const links = new Map(
+  FRAMINGS.map((framing) => [framing, new TcpLink({ fd: pipe[1], address: "", remote: "" }, framing)]),
+);
 
 /** The frames of a whole stream as [type, body], and whether it breaks off with a header that makes no sense. */
 function deframe(framing: Framing, stream: Buffer): { frames: [number, Buffer][]; broken: boolean } {
   const frames: [number, Buffer][] = [];
-  for (let at = 0; stream.length - at >= framing.header; ) {
+  for (let at = 0; stream.length - at >= framing.header;) {
     const isXor = framing.header === 2;
     const type = isXor ? 2 : stream[at]!;
     const length = isXor ? stream.readUInt16BE(at) : stream.readUIntBE(at + 1, 3);
-    if (isXor ? length === 0 : type < 1 || type > 3 || length > framing.maxBody || (type > 1 && length % 4 > 0)) return { frames, broken: true };
+    if (
+      isXor ? length === 0 : type < 1 || type > 3 || length > framing.maxBody || (type > 1 && length % 4 > 0)
+    )
+      return { frames, broken: true };
     if (at + framing.header + length > stream.length) break;
     frames.push([type, stream.subarray(at + framing.header, at + framing.header + length)]);
     at += framing.header + length;
@@ -47,7 +52,9 @@ function deframe(framing: Framing, stream: Buffer): { frames: [number, Buffer][]
 function runFrames(any: Random): void {
   const framing = any.one(...FRAMINGS);
   const valid = Array.from({ length: 1 + any.below(4) }, () => {
-    const size = any.below(30) ? 1 + any.below(100) : any.one(any.below(framing.maxBody), framing.maxBody, framing.maxBody + framing.align);
+    const size = any.below(30)
+      ? 1 + any.below(100)
+      : any.one(any.below(framing.maxBody), framing.maxBody, framing.maxBody + framing.align);
     const body = any.bytes(Math.min(pad(size, framing.align), framing.header === 2 ? 0xffff : 0xffffff));
     const header = Buffer.alloc(framing.header);
     framing.putHeader(header, 0, any.one(1, 2, 3), body.length);
@@ -61,8 +68,15 @@ function runFrames(any: Random): void {
   const receiver: Receiver = {
     received({ bytes }, from, to) {
       came = true;
-      for (let size = wholeFrame(framing, bytes, from, to); size > 0; size = wholeFrame(framing, bytes, from, to))
-        got.push([framing.typed ? bytes[from]! : 2, Buffer.from(bytes.subarray(from + framing.header, (from += size)))]);
+      for (
+        let size = wholeFrame(framing, bytes, from, to);
+        size > 0;
+        size = wholeFrame(framing, bytes, from, to)
+      )
+        got.push([
+          framing.typed ? bytes[from]! : 2,
+          Buffer.from(bytes.subarray(from + framing.header, (from += size))),
+        ]);
       return from;
     },
     writable() {},
@@ -70,7 +84,7 @@ function runFrames(any: Random): void {
   };
   const take = () => {
     try {
-      for (came = true; came && !broken; ) (came = false), link.receive(receiver);
+      for (came = true; came && !broken;) ((came = false), link.receive(receiver));
     } catch (error) {
       assert.ok(error instanceof BrokenStream, String(error));
       broken = true;

@@ -1,7 +1,10 @@
 /** For the fuzzer: chance, which is the same again for the same seed. */
 import { random } from "../tests/peers.ts";
 
-const EDGES = [0, 1, 2, 3, 4, 15, 16, 19, 20, 39, 40, 47, 48, 127, 128, 255, 256, 1023, 1024, 1025, 0x7fff, 0x8000, 0xfffe, 0xffff, 0x10000, 0xffffff, 0x7fffffff, 0x80000000, 0xffffffff];
+const EDGES = [
+  0, 1, 2, 3, 4, 15, 16, 19, 20, 39, 40, 47, 48, 127, 128, 255, 256, 1023, 1024, 1025, 0x7fff, 0x8000, 0xfffe,
+  0xffff, 0x10000, 0xffffff, 0x7fffffff, 0x80000000, 0xffffffff,
+];
 const below = random(1);
 const POOL = Buffer.from(Array.from({ length: 1 << 18 }, () => below(256))); // random bytes to cut from
 
@@ -38,10 +41,13 @@ export class Random {
       const kind = this.below(7);
       if (kind === 0 && at < bytes.length) bytes[at]! ^= 1 << this.below(8);
       else if (kind === 1 && at < bytes.length) bytes[at] = this.edge();
-      else if (kind === 2 && at + size <= bytes.length) bytes.writeUIntBE(this.edge() % 256 ** size, at, size);
-      else if (kind === 3 && at + size <= bytes.length) bytes.writeUIntLE(this.edge() % 256 ** size, at, size);
+      else if (kind === 2 && at + size <= bytes.length)
+        bytes.writeUIntBE(this.edge() % 256 ** size, at, size);
+      else if (kind === 3 && at + size <= bytes.length)
+        bytes.writeUIntLE(this.edge() % 256 ** size, at, size);
       else if (kind === 4) bytes = Buffer.from(bytes.subarray(0, at));
-      else if (kind === 5) bytes = Buffer.concat([bytes.subarray(0, at), this.bytes(some), bytes.subarray(at)]);
+      else if (kind === 5)
+        bytes = Buffer.concat([bytes.subarray(0, at), this.bytes(some), bytes.subarray(at)]);
       else bytes = Buffer.concat([bytes.subarray(0, at + some), bytes.subarray(at)]);
     }
     return bytes;

@@ -16,7 +16,12 @@ const NOTHING = Buffer.alloc(0);
 const memory = new Memory(4096);
 
 /** What a frame asks of whom it reaches. A `good` message 1 was made with the secret, whoever sent it; an `own` one by keepFresh(). */
-type Sent = { key: number } & ({ what: "packet"; number: number } | { what: "message 1"; good: boolean; own: boolean } | { what: "message 2"; own: boolean } | { what: "switch" | "nothing" | "goodbye" });
+type Sent = { key: number } & (
+  | { what: "packet"; number: number }
+  | { what: "message 1"; good: boolean; own: boolean }
+  | { what: "message 2"; own: boolean }
+  | { what: "switch" | "nothing" | "goodbye" }
+);
 
 /** One end: the peer as it is, and the model of it. */
 class Modelled {
@@ -58,24 +63,30 @@ class Modelled {
   /** One read(): everything that waits; then the peer must be what the model says. */
   receive(from: Modelled, takes: (one: Sent) => boolean): void {
     this.end.receive();
-    for (let packet = this.end.take(); packet; packet = this.end.take()) this.got.push(packet.readUInt32BE(20));
+    for (let packet = this.end.take(); packet; packet = this.end.take())
+      this.got.push(packet.readUInt32BE(20));
     for (const one of from.sent.splice(0)) {
       if (this.model.closed) break;
       this.model.closed = one.key !== this.model.receive || one.what === "goodbye" || !takes(one);
       if (one.what === "packet" && !this.model.closed) this.expected.push(one.number);
     }
     const { closed, send, receive } = this.model;
-    assert.deepEqual({ closed: this.end.peer.closed, ...this.keys, got: this.got }, { closed, send, receive, got: this.expected });
+    assert.deepEqual(
+      { closed: this.end.peer.closed, ...this.keys, got: this.got },
+      { closed, send, receive, got: this.expected },
+    );
   }
 }
 
-const word = (number: number, message: Buffer = NOTHING) => Buffer.concat([Buffer.from([0, 0, 0, number]), message]);
+const word = (number: number, message: Buffer = NOTHING) =>
+  Buffer.concat([Buffer.from([0, 0, 0, number]), message]);
 
 const goodMessage1 = (payload: Buffer) => new Handshake("client", SECRET, REKEY_PROLOGUE).write(payload);
 
 /** A first message that the server must refuse. */
 function badMessage1(any: Random): Buffer {
-  const foreign = () => new Handshake("client", any.one(SECRET, Buffer.alloc(32)), Buffer.from("simple-vpn/1")).write(NOTHING);
+  const foreign = () =>
+    new Handshake("client", any.one(SECRET, Buffer.alloc(32)), Buffer.from("simple-vpn/1")).write(NOTHING);
   const cut = () => goodMessage1(NOTHING).subarray(0, 4 * any.below(12));
   const changed = () => {
     const message = goodMessage1(NOTHING);
@@ -101,7 +112,15 @@ export function runRekey(any: Random): void {
   let second = () => {}; // what keepFresh() does each second
   try {
     performance.now = () => now;
-    globalThis.setInterval = ((run: () => void) => ((second = run), { unref() { return this; }, refresh() {} })) as never;
+    globalThis.setInterval = ((run: () => void) => (
+      (second = run),
+      {
+        unref() {
+          return this;
+        },
+        refresh() {},
+      }
+    )) as never;
     keepFresh(it.client.peer, SECRET, 1);
     globalThis.setInterval = setInterval;
     answerRekeys(it.server.peer, SECRET);
@@ -148,8 +167,14 @@ export function runRekey(any: Random): void {
       const [body, sent] = any.one<() => [Buffer, Exclude<Sent, { what: "packet" }>]>(
         () => [harmless, { key: 0, what: "nothing" }],
         () => [word(Control.goodbye), { key: 0, what: "goodbye" }],
-        () => [word(Control.switch, any.one(NOTHING, any.bytes(8), goodMessage1(NOTHING))), { key: 0, what: "switch" }],
-        () => [word(Control.rekey, goodMessage1(any.bytes(4 * any.below(30)))), { key: 0, what: "message 1", good: true, own: false }],
+        () => [
+          word(Control.switch, any.one(NOTHING, any.bytes(8), goodMessage1(NOTHING))),
+          { key: 0, what: "switch" },
+        ],
+        () => [
+          word(Control.rekey, goodMessage1(any.bytes(4 * any.below(30)))),
+          { key: 0, what: "message 1", good: true, own: false },
+        ],
         () => [word(Control.rekey, badMessage1(any)), { key: 0, what: "message 1", good: false, own: false }],
       )();
       end.forge(body, sent);
@@ -166,9 +191,13 @@ export function runRekey(any: Random): void {
       else if (step < 12) clientReads();
       else forge();
     }
-    for (let turns = 0; turns < 3; turns++) serverReads(), clientReads();
+    for (let turns = 0; turns < 3; turns++) (serverReads(), clientReads());
     if (hostile) return;
-    assert.deepEqual([client.model.closed, server.model.closed, client.got.length + server.got.length], [false, false, number], "honest ends lose nothing");
+    assert.deepEqual(
+      [client.model.closed, server.model.closed, client.got.length + server.got.length],
+      [false, false, number],
+      "honest ends lose nothing",
+    );
     assert.deepEqual([client.keys.send, client.keys.receive], [server.keys.receive, server.keys.send]);
   } finally {
     globalThis.setInterval = setInterval;

@@ -68,20 +68,48 @@ interface Fault {
   begin: (client: Client) => unknown;
   end: (client: Client) => unknown;
 }
-const leaving = (signal: NodeJS.Signals): Fault => ({ name: `client: ${signal}`, survived: false, begin: ({ program }) => program.stop(signal), end: (client) => client.join() });
+const leaving = (signal: NodeJS.Signals): Fault => ({
+  name: `client: ${signal}`,
+  survived: false,
+  begin: ({ program }) => program.stop(signal),
+  end: (client) => client.join(),
+});
 
 export const CLIENT_FAULTS: Fault[] = [
   leaving("SIGTERM"),
   leaving("SIGINT"),
   leaving("SIGKILL"),
-  { name: "client: tun0 deleted", survived: false, begin: (client) => client.loseTun(), end: (client) => client.join() },
-  { name: "client: SIGSTOP, SIGCONT", survived: true, begin: ({ program }) => program.child.kill("SIGSTOP"), end: ({ program }) => program.child.kill("SIGCONT") },
-  { name: "client: wire down, up", survived: true, begin: (client) => client.wire("down"), end: (client) => client.wire("up") },
-  { name: "client: another outer address", survived: true, begin: (client) => client.loseAddress(), end: (client) => client.takeAddress() },
+  {
+    name: "client: tun0 deleted",
+    survived: false,
+    begin: (client) => client.loseTun(),
+    end: (client) => client.join(),
+  },
+  {
+    name: "client: SIGSTOP, SIGCONT",
+    survived: true,
+    begin: ({ program }) => program.child.kill("SIGSTOP"),
+    end: ({ program }) => program.child.kill("SIGCONT"),
+  },
+  {
+    name: "client: wire down, up",
+    survived: true,
+    begin: (client) => client.wire("down"),
+    end: (client) => client.wire("up"),
+  },
+  {
+    name: "client: another outer address",
+    survived: true,
+    begin: (client) => client.loseAddress(),
+    end: (client) => client.takeAddress(),
+  },
 ];
 export const SERVER_FAULTS: NodeJS.Signals[] = ["SIGKILL", "SIGTERM", "SIGKILL", "SIGINT"];
 
-const lastWords = (...programs: Running[]) => programs.map(({ output }) => `\nlast words of ${/server|client/.exec(output)}:\n${output.slice(-1500)}`).join("");
+const lastWords = (...programs: Running[]) =>
+  programs
+    .map(({ output }) => `\nlast words of ${/server|client/.exec(output)}:\n${output.slice(-1500)}`)
+    .join("");
 
 /** One server and its clients in a lab; what happens to them, and what has become of it so far. */
 export class Stage {
@@ -124,19 +152,28 @@ export class Stage {
 
   /** All clients end, in one of three ways by turns. */
   async leaveAll(): Promise<void> {
-    await Promise.all(this.clients.map(({ program }, i) => program.stop((["SIGTERM", "SIGINT", "SIGKILL"] as const)[i % 3])));
+    await Promise.all(
+      this.clients.map(({ program }, i) => program.stop((["SIGTERM", "SIGINT", "SIGKILL"] as const)[i % 3])),
+    );
     for (const client of this.clients) client.goHome();
   }
 
   /** A fault of `seconds` with one client; a transfer through it, or after it where it ends the program. `up`: to the server, else from there. */
-  async clientFault(client: Client, { name, survived, begin, end }: Fault, seconds: number, up: boolean): Promise<void> {
+  async clientFault(
+    client: Client,
+    { name, survived, begin, end }: Fault,
+    seconds: number,
+    up: boolean,
+  ): Promise<void> {
     const through = survived ? await this.startTransfer(client, up) : undefined;
     await begin(client);
     const whole = through?.();
     await sleep(seconds * 1000);
     const recover = async () => {
       const since = performance.now();
-      await Promise.resolve(end(client)).catch(({ message }) => Promise.reject(new Error(`${name} (${client.host}): ${message}${lastWords(this.server)}`)));
+      await Promise.resolve(end(client)).catch(({ message }) =>
+        Promise.reject(new Error(`${name} (${client.host}): ${message}${lastWords(this.server)}`)),
+      );
       await this.answered(client);
       this.recovered(name, client.host, since);
     };
@@ -152,10 +189,15 @@ export class Stage {
     await sleep(seconds * 1000);
     const since = performance.now();
     await this.startServer();
-    const recover = async (client: Client) => (await this.answered(client), (performance.now() - since) / 1000);
+    const recover = async (client: Client) => (
+      await this.answered(client),
+      (performance.now() - since) / 1000
+    );
     const [all] = await Promise.all([Promise.all(this.clients.map(recover)), ...whole]);
     (this.recoveries[`server: ${signal}, each client`] ??= []).push(...all);
-    this.say(`server: ${signal}: each of ${all.length} clients is back after ${Math.min(...all).toFixed(1)} to ${Math.max(...all).toFixed(1)} s`);
+    this.say(
+      `server: ${signal}: each of ${all.length} clients is back after ${Math.min(...all).toFixed(1)} to ${Math.max(...all).toFixed(1)} s`,
+    );
   }
 
   private recovered(name: string, host: string, since: number): void {
@@ -169,7 +211,9 @@ export class Stage {
     const [from, to] = up ? [host, "internet"] : ["internet", host];
     const rest = await startTransfer(this.lab, from, to, MEGABYTES);
     return async () => {
-      await rest().catch(({ message }) => Promise.reject(new Error(`${from} to ${to}: ${message}${lastWords(program, this.server)}`)));
+      await rest().catch(({ message }) =>
+        Promise.reject(new Error(`${from} to ${to}: ${message}${lastWords(program, this.server)}`)),
+      );
       this.transfers++;
     };
   }
@@ -179,7 +223,8 @@ export class Stage {
     for (const deadline = Date.now() + DEADLINE * 1000; ; await sleep(100)) {
       const ping = new Running(this.lab.spawn(host, `ping -c 1 -i 0.2 -w 5 ${TARGET}`.split(" ")));
       if ((await ping.ended) === 0) return;
-      if (Date.now() > deadline) throw new Error(`${host}: no ping was answered for ${DEADLINE} s${lastWords(program, this.server)}`);
+      if (Date.now() > deadline)
+        throw new Error(`${host}: no ping was answered for ${DEADLINE} s${lastWords(program, this.server)}`);
     }
   }
 }

@@ -24,7 +24,8 @@ const OUTAGE = 18; // s, at most: longer than the 15 s after which a dead peer i
 const MORE_MEMORY = 24; // MB, resident, that the server may have more at the end: compiled code, and holes in the heap …
 const CLIENT_MEMORY = 0.9; // … and while clients are connected for each of them: its buffers, once they were full, by OUTBOX and FrameReader
 /** Node runs this before a program: SIGUSR2 collects garbage, so that what is measured afterwards is in use. */
-const COLLECTOR = 'import v8 from "node:v8"; import vm from "node:vm"; v8.setFlagsFromString("--expose-gc"); const gc = vm.runInNewContext("gc"); process.on("SIGUSR2", () => gc());';
+const COLLECTOR =
+  'import v8 from "node:v8"; import vm from "node:vm"; v8.setFlagsFromString("--expose-gc"); const gc = vm.runInNewContext("gc"); process.on("SIGUSR2", () => gc());';
 
 /** What must be at the end as it was before. */
 export interface Row {
@@ -34,7 +35,8 @@ export interface Row {
   slack: number; // so much more is well, too
   detail?: string[];
 }
-export const isWell = ({ before, after, slack }: Row) => (slack > 0 ? after <= before + slack : after === before);
+export const isWell = ({ before, after, slack }: Row) =>
+  slack > 0 ? after <= before + slack : after === before;
 
 /** The server's open fds and memory (MB) as /proc tells them, without garbage, and its leases as its own words do. */
 async function serverFigures(server: Running): Promise<Record<"fds" | "memory" | "leases", number>> {
@@ -43,7 +45,11 @@ async function serverFigures(server: Running): Promise<Record<"fds" | "memory" |
   const proc = `/proc/${server.child.pid}`;
   const kilobytes = /VmRSS:\s+(\d+) kB/.exec(readFileSync(`${proc}/status`, "utf8"))![1];
   const leases = [...server.output.matchAll(/\((\d+) connected\)/g)].at(-1)?.[1];
-  return { fds: readdirSync(`${proc}/fd`).length, memory: Math.round(Number(kilobytes) * 1.024e-3), leases: Number(leases ?? 0) };
+  return {
+    fds: readdirSync(`${proc}/fd`).length,
+    memory: Math.round(Number(kilobytes) * 1.024e-3),
+    leases: Number(leases ?? 0),
+  };
 }
 
 /** The lab without the programs: what each host has, as text; processes; the files in `folder`, where they would leave theirs, and of the project. */
@@ -58,7 +64,9 @@ function labState(lab: Lab, hosts: string[], folder: string) {
   };
   return {
     hosts: hosts.map((host) => snapshot(lab, host).replace(/^/gm, `${host}: `)),
-    processes: readdirSync("/proc").filter((name) => /^\d+$/.test(name) && isHere(name)).map((pid) => lab.try("lab", `ps -o pid=,args= ${pid}`).stdout.trim()),
+    processes: readdirSync("/proc")
+      .filter((name) => /^\d+$/.test(name) && isHere(name))
+      .map((pid) => lab.try("lab", `ps -o pid=,args= ${pid}`).stdout.trim()),
     files: [...readdirSync(folder).filter((name) => !name.startsWith("tsx-")), ...readdirSync(ROOT)], // tsx keeps what it has compiled
   };
 }
@@ -69,14 +77,26 @@ function compare(before: LabState, after: LabState): Row[] {
     const [a, b] = [before, after].map(({ hosts }) => [...hosts.join("").matchAll(pattern)].length);
     return { what, before: a!, after: b!, slack: 0 };
   };
-  const list = (what: string, a: string[], b: string[]) => ({ what, before: a.length, after: b.length, slack: 0, detail: [...less(a, b).map((one) => `- ${one}`), ...less(b, a).map((one) => `+ ${one}`)] });
+  const list = (what: string, a: string[], b: string[]) => ({
+    what,
+    before: a.length,
+    after: b.length,
+    slack: 0,
+    detail: [...less(a, b).map((one) => `- ${one}`), ...less(b, a).map((one) => `+ ${one}`)],
+  });
   const differing = list("", before.hosts.join("").split("\n"), after.hosts.join("").split("\n")).detail;
   return [
     count("interfaces of all hosts", /: \d+: /g),
     count("addresses", /: {5}inet6? /g),
     count("routes", /: \S.* dev /g),
     count("rules of iptables and ip6tables", /: -A /g),
-    { what: "lines of these, and settings, that differ", before: 0, after: differing.length, slack: 0, detail: differing },
+    {
+      what: "lines of these, and settings, that differ",
+      before: 0,
+      after: differing.length,
+      slack: 0,
+      detail: differing,
+    },
     list("processes", before.processes, after.processes),
     list("files", before.files, after.files),
   ];
@@ -90,10 +110,17 @@ export interface Plan {
 }
 
 /** The whole of it. Errors: who has not recovered, or which bytes have not arrived. */
-export async function soak(lab: Lab, { clients, serverFaults, clientFaults }: Plan, say: (line: string) => void = () => {}): Promise<{ stage: Stage; rows: Row[] }> {
+export async function soak(
+  lab: Lab,
+  { clients, serverFaults, clientFaults }: Plan,
+  say: (line: string) => void = () => {},
+): Promise<{ stage: Stage; rows: Row[] }> {
   const folder = mkdtempSync(join(tmpdir(), "simple-vpn-soak-"));
   atExit(() => rmSync(folder, { recursive: true, force: true }));
-  Object.assign(SECRET.env, { TMPDIR: folder, NODE_OPTIONS: `--import data:text/javascript,${encodeURIComponent(COLLECTOR)}` });
+  Object.assign(SECRET.env, {
+    TMPDIR: folder,
+    NODE_OPTIONS: `--import data:text/javascript,${encodeURIComponent(COLLECTOR)}`,
+  });
   try {
     const stage = new Stage(lab, clients, say);
     const hosts = ["server", "internet", ...stage.clients.map(({ host }) => host)];
@@ -113,13 +140,23 @@ export async function soak(lab: Lab, { clients, serverFaults, clientFaults }: Pl
     const empty = await serverFigures(stage.server);
     await stage.server.stop();
     let rows = compare(outside, labState(lab, hosts, folder));
-    for (const deadline = Date.now() + 20_000; !rows.every(isWell) && Date.now() < deadline; await sleep(500)) rows = compare(outside, labState(lab, hosts, folder)); // keepers of the killed
+    for (const deadline = Date.now() + 20_000; !rows.every(isWell) && Date.now() < deadline; await sleep(500))
+      rows = compare(outside, labState(lab, hosts, folder)); // keepers of the killed
     const all = `${clients} connected`;
     const figure = (what: "fds" | "memory" | "leases", name: string, slack = 0): Row[] => [
-      { what: `${name}, ${all}`, before: before[what], after: after[what], slack: slack && slack + Math.ceil(clients * CLIENT_MEMORY) },
+      {
+        what: `${name}, ${all}`,
+        before: before[what],
+        after: after[what],
+        slack: slack && slack + Math.ceil(clients * CLIENT_MEMORY),
+      },
       { what: `${name}, none connected`, before: fresh[what], after: empty[what], slack },
     ];
-    rows.unshift(...figure("fds", "server's open fds"), ...figure("memory", "server's memory, MB", MORE_MEMORY), ...figure("leases", "leases"));
+    rows.unshift(
+      ...figure("fds", "server's open fds"),
+      ...figure("memory", "server's memory, MB", MORE_MEMORY),
+      ...figure("leases", "leases"),
+    );
     return { stage, rows };
   } finally {
     rmSync(folder, { recursive: true });
@@ -138,15 +175,32 @@ function byChance(seed: number, seconds: number): Pick<Plan, "serverFaults" | "c
       const time = lasting(1 / 3);
       for (let i = 0; i === 0 || time(); i++) {
         const first = below(stage.clients.length);
-        await stage.serverFault(SERVER_FAULTS[i % SERVER_FAULTS.length]!, stage.clients.slice(first, first + BUSY), below(5));
+        await stage.serverFault(
+          SERVER_FAULTS[i % SERVER_FAULTS.length]!,
+          stage.clients.slice(first, first + BUSY),
+          below(5),
+        );
       }
     },
     clientFaults: async (stage) => {
       const time = lasting(2 / 3);
       const some = async (clients: Client[], below: (n: number) => number) => {
-        while (clients.length > 0 && time()) await stage.clientFault(clients[below(clients.length)]!, CLIENT_FAULTS[below(CLIENT_FAULTS.length)]!, below(OUTAGE), below(2) === 0);
+        while (clients.length > 0 && time())
+          await stage.clientFault(
+            clients[below(clients.length)]!,
+            CLIENT_FAULTS[below(CLIENT_FAULTS.length)]!,
+            below(OUTAGE),
+            below(2) === 0,
+          );
       };
-      await Promise.all(Array.from({ length: AT_ONCE }, (_, i) => some(stage.clients.filter((_, j) => j % AT_ONCE === i), random(seed + i + 1))));
+      await Promise.all(
+        Array.from({ length: AT_ONCE }, (_, i) =>
+          some(
+            stage.clients.filter((_, j) => j % AT_ONCE === i),
+            random(seed + i + 1),
+          ),
+        ),
+      );
     },
   };
 }
@@ -158,17 +212,27 @@ function dropped({ output }: Running): number {
 }
 
 function print({ stage, rows }: { stage: Stage; rows: Row[] }): void {
-  const line = (label: string, cells: (string | number)[]) => label.padEnd(46) + cells.map((cell) => `${cell}`.padStart(10)).join("");
+  const line = (label: string, cells: (string | number)[]) =>
+    label.padEnd(46) + cells.map((cell) => `${cell}`.padStart(10)).join("");
   console.log(`\n${chalk.bold(line("back after", ["times", "median s", "worst s"]))}`);
   const recoveries = Object.entries(stage.recoveries);
-  for (const [name, seconds] of [...recoveries, ["all of these", recoveries.flatMap(([, seconds]) => seconds)] as const]) {
+  for (const [name, seconds] of [
+    ...recoveries,
+    ["all of these", recoveries.flatMap(([, seconds]) => seconds)] as const,
+  ]) {
     const { median, max } = spread(seconds)!;
     console.log(line(name, [seconds.length, median.toFixed(1), max.toFixed(1)]));
   }
-  console.log(`\nthe server ended ${stage.servers.length - 1} times under ${stage.clients.length} clients, clients ${stage.programs.length - stage.servers.length - stage.clients.length} times; ${stage.transfers} transfers of 8 MB, all with the right hash; ${stage.programs.map(dropped).reduce((a, b) => a + b)} packets dropped, and counted, by the programs`);
+  console.log(
+    `\nthe server ended ${stage.servers.length - 1} times under ${stage.clients.length} clients, clients ${stage.programs.length - stage.servers.length - stage.clients.length} times; ${stage.transfers} transfers of 8 MB, all with the right hash; ${stage.programs.map(dropped).reduce((a, b) => a + b)} packets dropped, and counted, by the programs`,
+  );
   console.log(`\n${chalk.bold(line("", ["before", "after"]))}`);
   for (const row of rows) {
-    console.log(line(row.what, [row.before, row.after]) + (isWell(row) ? "" : `  ${chalk.red.bold("not as it was")}`) + (row.slack ? chalk.dim(`  at most ${row.slack} more`) : ""));
+    console.log(
+      line(row.what, [row.before, row.after]) +
+        (isWell(row) ? "" : `  ${chalk.red.bold("not as it was")}`) +
+        (row.slack ? chalk.dim(`  at most ${row.slack} more`) : ""),
+    );
     if (!isWell(row)) for (const one of row.detail ?? []) console.log(`  ${one}`);
   }
 }
@@ -185,18 +249,23 @@ function options() {
     help: option("", undefined, "print this", () => true),
   };
   const { values, positionals } = parse(process.argv.slice(2), table, "src/lab/soak/soak.ts");
-  if (positionals.length > 0) throw new Failure(`Cannot start: unexpected argument ${positionals[0]}`, "--help", 2);
+  if (positionals.length > 0)
+    throw new Failure(`Cannot start: unexpected argument ${positionals[0]}`, "--help", 2);
   const [clients, seconds, seed] = [values.clients!.at(-1)!, values.seconds!.at(-1)!, values.seed!.at(-1)!];
-  if (clients < AT_ONCE || clients > 200) throw new Failure(`Cannot start: --clients ${clients} is not from ${AT_ONCE} to 200`, "--help", 2);
+  if (clients < AT_ONCE || clients > 200)
+    throw new Failure(`Cannot start: --clients ${clients} is not from ${AT_ONCE} to 200`, "--help", 2);
   return { clients, seconds, seed };
 }
 
 if (process.argv[1]?.endsWith("soak.ts"))
   program(async () => {
     const { clients, seconds, seed } = options();
-    console.log(`${new Date().toISOString().slice(0, 10)}, ${cpus().length} cores, ${clients} clients, ${seconds} s of faults, --seed ${seed}`);
+    console.log(
+      `${new Date().toISOString().slice(0, 10)}, ${cpus().length} cores, ${clients} clients, ${seconds} s of faults, --seed ${seed}`,
+    );
     const start = Date.now();
-    const say = (line: string) => console.log(`${chalk.dim(`${Math.round((Date.now() - start) / 1000)} s`.padStart(6))}  ${line}`);
+    const say = (line: string) =>
+      console.log(`${chalk.dim(`${Math.round((Date.now() - start) / 1000)} s`.padStart(6))}  ${line}`);
     const result = await soak(await Lab.up(), { clients, ...byChance(seed, seconds) }, say);
     print(result);
     exit(result.rows.every(isWell) ? 0 : 1);

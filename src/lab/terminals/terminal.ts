@@ -83,7 +83,11 @@ function foreground(lab: Lab, host: string, command: string[]): void {
 /** The server or the client, unless it runs: a second one would find the name tun0 in use (EBUSY). */
 function start(lab: Lab, host: "server" | "client", args: string[]): void {
   const another = args.some((arg) => arg.startsWith("--tun"));
-  if (!another && lab.try(host, "ip link show tun0").status === 0) fail(`the ${host} has a tun0 already, so it runs in another terminal`, "Ctrl-C there, or make down, which ends everything");
+  if (!another && lab.try(host, "ip link show tun0").status === 0)
+    fail(
+      `the ${host} has a tun0 already, so it runs in another terminal`,
+      "Ctrl-C there, or make down, which ends everything",
+    );
   foreground(lab, host, ["npx", "tsx", `src/${host}.ts`, ...ownSecret(), ...args]);
 }
 
@@ -99,7 +103,8 @@ function ownSecret(): string[] {
 }
 
 function configure(lab: Lab, host: string, changes: Change[]): void {
-  if (lab.try(host, "ip link show tun0").status !== 0) fail(`the ${host} has no tun0`, `make ${host}, in another terminal, and leave it running`);
+  if (lab.try(host, "ip link show tun0").status !== 0)
+    fail(`the ${host} has no tun0`, `make ${host}, in another terminal, and leave it running`);
   for (const { run, unless } of changes) {
     if (unless !== undefined && lab.try(host, unless).status === 0) continue;
     try {
@@ -113,11 +118,16 @@ function configure(lab: Lab, host: string, changes: Change[]): void {
 /** The doctor on both hosts, with these options for both; 1 if it finds something on either. */
 function doctor(lab: Lab, options: string[]): void {
   lab.try("lab", "mount -t tracefs tracefs /sys/kernel/tracing"); // in the lab's own mount namespace; the doctor says if it is missing
-  const codes = [["client", "--server", SERVER, ...options], ["server", ...options]].map((args) => {
+  const codes = [
+    ["client", "--server", SERVER, ...options],
+    ["server", ...options],
+  ].map((args) => {
     const doctor = [process.execPath, "--import", "tsx", "src/lab/doctor/doctor.ts", ...args];
     const command = ["env", `FORCE_COLOR=${chalk.level}`, `SIMPLE_VPN_HOST=${args[0]}`, ...doctor];
     const { status, stdout, stderr } = lab.try(args[0]!, command);
-    console.log(`${prompt(args[0]!, `npx tsx src/lab/doctor/doctor.ts ${args.join(" ")}`)}\n${stdout}${stderr}`);
+    console.log(
+      `${prompt(args[0]!, `npx tsx src/lab/doctor/doctor.ts ${args.join(" ")}`)}\n${stdout}${stderr}`,
+    );
     return status;
   });
   exit(codes.every((code) => code === 0) ? 0 : 1);
@@ -126,7 +136,9 @@ function doctor(lab: Lab, options: string[]): void {
 /** Ends the programs that still run in the lab, then the lab. */
 async function down(lab: Lab): Promise<void> {
   const mount = readlinkSync(`/proc/${lab.holder}/ns/mnt`);
-  for (const pid of readdirSync("/proc").filter((name) => /^\d+$/.test(name) && Number(name) !== lab.holder)) {
+  for (const pid of readdirSync("/proc").filter(
+    (name) => /^\d+$/.test(name) && Number(name) !== lab.holder,
+  )) {
     try {
       if (readlinkSync(`/proc/${pid}/ns/mnt`) === mount) process.kill(Number(pid), "SIGTERM");
     } catch {
@@ -144,11 +156,21 @@ program(async () => {
     case "server": {
       const lab = await upOrFind();
       start(lab, "server", ["--nat", NAT, ...rest]);
-      return void lab.spawn("internet", [process.execPath, "--import", "tsx", "src/lab/internet.ts"], { stdio: "ignore" }); // something to curl
+      return void lab.spawn("internet", [process.execPath, "--import", "tsx", "src/lab/internet.ts"], {
+        stdio: "ignore",
+      }); // something to curl
     }
     case "configure-server": {
       const lab = needed();
-      configure(lab, "server", serverChanges({ tun: "tun0", mtu: CLIENT.mtu, subnet: SUBNET, subnet6: subnet6(lab), nat: NAT }, SUBNET.network + 1, FRESH));
+      configure(
+        lab,
+        "server",
+        serverChanges(
+          { tun: "tun0", mtu: CLIENT.mtu, subnet: SUBNET, subnet6: subnet6(lab), nat: NAT },
+          SUBNET.network + 1,
+          FRESH,
+        ),
+      );
       return next("make client");
     }
     case "client": {
@@ -157,7 +179,16 @@ program(async () => {
     }
     case "configure-client": {
       const lab = needed();
-      configure(lab, "client", clientChanges({ tun: "tun0", routes: routes(lab) }, { ...CLIENT, subnet6: subnet6(lab) }, [SERVER], FRESH));
+      configure(
+        lab,
+        "client",
+        clientChanges(
+          { tun: "tun0", routes: routes(lab) },
+          { ...CLIENT, subnet6: subnet6(lab) },
+          [SERVER],
+          FRESH,
+        ),
+      );
       return next("make ping");
     }
     case "ping":
@@ -171,6 +202,10 @@ program(async () => {
       return lab ? down(lab) : console.log("No lab is up.");
     }
     default:
-      throw new Failure(`Cannot start: ${what} is none of server, configure-server, client, configure-client, ping, on, doctor, down`, "make help", 2);
+      throw new Failure(
+        `Cannot start: ${what} is none of server, configure-server, client, configure-client, ping, on, doctor, down`,
+        "make help",
+        2,
+      );
   }
 });

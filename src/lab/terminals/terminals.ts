@@ -6,20 +6,34 @@ import { Failure } from "../../base/failure.ts";
 import { exit, program } from "../../host/program.ts";
 import { ROOT } from "../lab.ts";
 
-const COMMANDS = ["make server", "make configure-server", "make client", "make configure-client", "make ping"];
+const COMMANDS = [
+  "make server",
+  "make configure-server",
+  "make client",
+  "make configure-client",
+  "make ping",
+];
 const SESSION = process.env.SIMPLE_VPN_TMUX ?? "simple-vpn"; // a tmux server of our own (-L): no other session is touched
 const PROMPT_DEADLINE = 5000; // ms, for the panes' shells to start
 const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^MAKE|^MFLAGS$/.test(name))); // each pane's make is a first one
 
 function tmux(...args: string[]): string {
   const { status, stdout, stderr } = spawnSync("tmux", ["-L", SESSION, ...args], { encoding: "utf8", env });
-  if (status !== 0) throw new Failure(`Cannot run 'tmux ${args.join(" ")}': ${stderr.trim()}`, `tmux -L ${SESSION} kill-server, then again`);
+  if (status !== 0)
+    throw new Failure(
+      `Cannot run 'tmux ${args.join(" ")}': ${stderr.trim()}`,
+      `tmux -L ${SESSION} kill-server, then again`,
+    );
   return stdout.trim();
 }
 
 /** Waits for the shell's prompt: what is typed before it is shown twice. */
 async function prompted(pane: string): Promise<void> {
-  for (const end = Date.now() + PROMPT_DEADLINE; tmux("capture-pane", "-p", "-t", pane) === "" && Date.now() < end; ) await sleep(50);
+  for (
+    const end = Date.now() + PROMPT_DEADLINE;
+    tmux("capture-pane", "-p", "-t", pane) === "" && Date.now() < end;
+  )
+    await sleep(50);
 }
 
 async function openPanes(): Promise<void> {
@@ -58,6 +72,8 @@ program(async () => {
   if (!process.stdout.isTTY) return console.log(`ready: tmux -L ${SESSION} attach`);
   // -u: our arrows and lines are UTF-8, also where LANG is not set
   const { status } = spawnSync("tmux", ["-u", "-L", SESSION, "attach"], { stdio: "inherit" });
-  console.log(`The panes go on in the background: 'tmux -L ${SESSION} attach' shows them, 'tmux -L ${SESSION} kill-server' and 'make down' end them.`);
+  console.log(
+    `The panes go on in the background: 'tmux -L ${SESSION} attach' shows them, 'tmux -L ${SESSION} kill-server' and 'make down' end them.`,
+  );
   exit(status ?? 1);
 });

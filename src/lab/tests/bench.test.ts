@@ -27,9 +27,15 @@ test("ratio() divides repeat by repeat, so a slow spell that hits both leaves it
 });
 
 test("judge() knows where more is better and where less is, and what was not measured", () => {
-  const verdicts = judge({ ours: { up: [4], down: [3.9], idle: [0.13], loaded: [0.7] }, openvpn: { up: [1], down: [1], idle: [0.1], loaded: [1] } });
+  const verdicts = judge({
+    ours: { up: [4], down: [3.9], idle: [0.13], loaded: [0.7] },
+    openvpn: { up: [1], down: [1], idle: [0.1], loaded: [1] },
+  });
   const of = (measure: string) => verdicts.find((one) => one.measure === measure && one.than === "openvpn")!;
-  assert.deepEqual([of("up"), of("down"), of("idle"), of("loaded")].map(({ reached }) => reached), [true, false, true, false]);
+  assert.deepEqual(
+    [of("up"), of("down"), of("idle"), of("loaded")].map(({ reached }) => reached),
+    [true, false, true, false],
+  );
   assert.equal(of("udp").ratio, undefined);
   assert.equal(of("udp").reached, false);
   assert.equal(verdicts.length, TARGETS.length);
@@ -42,13 +48,18 @@ test("show() keeps to about three digits", () => {
 test("lacks() names the command that installs what is missing", () => {
   const [first] = CONTENDERS;
   assert.equal(lacks(first!), undefined);
-  assert.match(lacks({ ...first!, needs: { "no-such-tool": "its-package", sh: "dash" } })!, /apt-get install .* its-package$/);
+  assert.match(
+    lacks({ ...first!, needs: { "no-such-tool": "its-package", sh: "dash" } })!,
+    /apt-get install .* its-package$/,
+  );
 });
 
 /** Every element closed, in order, and no bare & or < in text: what a browser asks of an SVG. */
 function assertWellFormed(xml: string): void {
   const open: string[] = [];
-  for (const [, slash, name, attributes, empty] of xml.matchAll(/<(\/?)(\w+)((?: [\w:-]+="[^"<]*")*)(\/?)>/g)) {
+  for (const [, slash, name, attributes, empty] of xml.matchAll(
+    /<(\/?)(\w+)((?: [\w:-]+="[^"<]*")*)(\/?)>/g,
+  )) {
     if (slash) assert.equal(open.pop(), name);
     else if (!empty) open.push(name!);
     assert.doesNotMatch(attributes!, /NaN|undefined|Infinity/);
@@ -59,10 +70,24 @@ function assertWellFormed(xml: string): void {
 
 test("chart() is a well-formed SVG with a bar and a figure for each contender, whatever their titles", () => {
   const bar = { median: 5, min: 4, max: 6, ours: false };
-  const svg = chart([["up", [{ ...bar, title: "<a> & \"b\"" }, { ...bar, title: "this project", ours: true }]], ["udp", []], ["idle", [{ ...bar, title: "c", max: 0.5, median: 0.068, min: 0.01 }]]], "when & where");
+  const svg = chart(
+    [
+      [
+        "up",
+        [
+          { ...bar, title: '<a> & "b"' },
+          { ...bar, title: "this project", ours: true },
+        ],
+      ],
+      ["udp", []],
+      ["idle", [{ ...bar, title: "c", max: 0.5, median: 0.068, min: 0.01 }]],
+    ],
+    "when & where",
+  );
   assertWellFormed(svg);
   assert.equal([...svg.matchAll(/<rect class="(ours|other)"/g)].length, 3);
-  for (const text of ["5.00", "0.068", "TCP up, Gbit/s", "less is better", "this project"]) assert.ok(svg.includes(text), text);
+  for (const text of ["5.00", "0.068", "TCP up, Gbit/s", "less is better", "this project"])
+    assert.ok(svg.includes(text), text);
   assert.doesNotMatch(svg, /small UDP/);
   assertWellFormed(chart([], ""));
 });
@@ -72,19 +97,52 @@ if (MISSING) test("make bench", (t) => (process.env.CI ? assert.fail(MISSING) : 
 else {
   labTest("make bench measures this project, prints it, and writes bench.json and bench.svg", async () => {
     const folder = mkdtempSync(join(tmpdir(), "simple-vpn-test-"));
-    const { status, stdout, stderr } = spawnSync(process.execPath, ["--import", "tsx", "src/lab/bench/bench.ts", "--only", "ours", "--seconds", "1", "--repeats", "1", "--out", folder], { cwd: ROOT, encoding: "utf8", timeout: 90_000 });
+    const { status, stdout, stderr } = spawnSync(
+      process.execPath,
+      [
+        "--import",
+        "tsx",
+        "src/lab/bench/bench.ts",
+        "--only",
+        "ours",
+        "--seconds",
+        "1",
+        "--repeats",
+        "1",
+        "--out",
+        folder,
+      ],
+      { cwd: ROOT, encoding: "utf8", timeout: 90_000 },
+    );
     assert.equal(status, 0, stdout + stderr);
     const { contenders } = JSON.parse(readFileSync(join(folder, "bench.json"), "utf8"));
-    assert.deepEqual(Object.keys(contenders[0].measures), ["up", "down", "udp", "idle", "loaded", "cpu", "memory"]);
-    for (const [measure, { median }] of Object.entries<{ median: number }>(contenders[0].measures)) assert.ok(median > 0, measure);
+    assert.deepEqual(Object.keys(contenders[0].measures), [
+      "up",
+      "down",
+      "udp",
+      "idle",
+      "loaded",
+      "cpu",
+      "memory",
+    ]);
+    for (const [measure, { median }] of Object.entries<{ median: number }>(contenders[0].measures))
+      assert.ok(median > 0, measure);
     assertWellFormed(readFileSync(join(folder, "bench.svg"), "utf8"));
     rmSync(folder, { recursive: true });
   });
 }
 
 test("make bench refuses wrong options in one line, with exit code 2", () => {
-  for (const [args, words] of [[["--only", "ours,pptp"], /'pptp', which is not one of none, ours/], [["--seconds", "0"], /no whole number/], [["now"], /unexpected argument now/]] as const) {
-    const { status, stderr } = spawnSync(process.execPath, ["--import", "tsx", "src/lab/bench/bench.ts", ...args], { cwd: ROOT, encoding: "utf8" });
+  for (const [args, words] of [
+    [["--only", "ours,pptp"], /'pptp', which is not one of none, ours/],
+    [["--seconds", "0"], /no whole number/],
+    [["now"], /unexpected argument now/],
+  ] as const) {
+    const { status, stderr } = spawnSync(
+      process.execPath,
+      ["--import", "tsx", "src/lab/bench/bench.ts", ...args],
+      { cwd: ROOT, encoding: "utf8" },
+    );
     assert.equal(status, 2);
     assert.match(stderr, words);
     assert.equal(stderr.trim().split("\n").length, 1);

@@ -11,49 +11,97 @@ import { labTest } from "./testing.ts";
 function check(...lines: string[]) {
   const file = join(mkdtempSync(join(tmpdir(), "simple-vpn-check-test-")), "document.md");
   writeFileSync(file, lines.join("\n"));
-  const { status, stderr } = spawnSync(process.execPath, ["--import", "tsx", "src/lab/docs/check.ts", file], { cwd: ROOT, encoding: "utf8", timeout: 60_000 });
-  return { status, misses: stderr.split("\n").filter((line) => line.startsWith(file)).map((line) => line.slice(file.length + 1)), stderr };
+  const { status, stderr } = spawnSync(process.execPath, ["--import", "tsx", "src/lab/docs/check.ts", file], {
+    cwd: ROOT,
+    encoding: "utf8",
+    timeout: 60_000,
+  });
+  return {
+    status,
+    misses: stderr
+      .split("\n")
+      .filter((line) => line.startsWith(file))
+      .map((line) => line.slice(file.length + 1)),
+    stderr,
+  };
 }
 
 test("a document that cites what is there passes", () => {
   const { status, stderr } = check(
     "`outbound()` in `tunnel.ts`, `WALK 6.seal`, `make demo`, `make experiment NAME=mtu`, `make on HOST=internet`, `--cipher`, `src/lab/walk/walk.ts`, `tun_net_xmit()`, `sendto(2)`",
-    "```ts src/core/xor.ts", "export const XOR_KEY = 0x42;", "…", "let done = 0;", "```",
+    "```ts src/core/xor.ts",
+    "export const XOR_KEY = 0x42;",
+    "…",
+    "let done = 0;",
+    "```",
   );
   assert.equal(status, 0, stderr);
 });
 
 test("what is not there is named, with file and line, and the exit code is 1", () => {
   const { status, misses } = check(
-    "`outbond()`", "`tunel.ts`", "`WALK 6.seel`", "`make demonstration`", "`--cypher`", "`src/lab/wakl.ts`", "[a link](nowhere.md)", "[a section](#nowhere)",
-    "`make experiment NAME=break-it`", '`make on HOST=sever CMD="ip route"`',
-    "```ts src/core/xor.ts", "export const XOR_KEY = 0x42;", "let done = 0;", "```",
+    "`outbond()`",
+    "`tunel.ts`",
+    "`WALK 6.seel`",
+    "`make demonstration`",
+    "`--cypher`",
+    "`src/lab/wakl.ts`",
+    "[a link](nowhere.md)",
+    "[a section](#nowhere)",
+    "`make experiment NAME=break-it`",
+    '`make on HOST=sever CMD="ip route"`',
+    "```ts src/core/xor.ts",
+    "export const XOR_KEY = 0x42;",
+    "let done = 0;",
+    "```",
   );
   assert.equal(status, 1);
-  assert.deepEqual(misses.map((miss) => miss.split(":")[0]), ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "13"], misses.join("\n"));
+  assert.deepEqual(
+    misses.map((miss) => miss.split(":")[0]),
+    ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "13"],
+    misses.join("\n"),
+  );
 });
 
-labTest("expected output must come from a real run: times, ids, ports and ciphertext may differ; words, sizes, addresses and order may not", async () => {
-  const { status, misses, stderr } = check(
-    "```output demo",
-    " +999 µs client 6.read     up1.0   45 00 00 54 ff ff 40 00  read 84 bytes: 10.8.0.2 → 8.8.8.8 ICMP echo request id 1 seq 1",
-    " +999 µs client 6.xor      up1.0   07 42 42 16 00 00 02 42  84 bytes ^ 0x42",
-    " +999 µs client 6.xor      up1.0   07 42 42 16 00 00 00 00  84 bytes ^ 0x42", // 4: "don't fragment" is not set
-    " +999 µs client 6.seal     up1     00 00 00 00 00 00 00 00  AES-256-GCM, nonce 7, tag of 16 bytes appended", // 5
-    " +999 µs client 6.frame    up1     02 00 00 74 00 00 00 00  header of 4 bytes in front: 120 bytes",
-    " +999 µs client 6.frame    up1     02 00 00 75 00 00 00 00  header of 4 bytes in front: 120 bytes", // 7
-    " +999 µs server 8.read     up1     02 00 00 74 00 00 00 00  read 120 bytes from 192.168.1.100:65535",
-    " +999 µs client 6.frame    up1     02 00 00 74 00 00 00 00  header of 4 bytes in front: 120 bytes", // 9: it was earlier
-    "```", "```output ping",
-    "64 bytes from 8.8.8.8: icmp_seq=1 ttl=63 time=12.5 ms", "64 bytes from 8.8.8.8: icmp_seq=2 ttl=64 time=12.5 ms", "```", // 13
-    "```output walk", "   +5 µs  client   tap        45 00 00 54 00 00 40 00 tun0 → 10.8.0.2 → 8.8.8.8 ICMP echo request id 1 seq 1",
-    "   +9 µs  internet tap        45 00 00 54 00 00 40 00 eth0 ← 203.0.113.1 → 8.8.8.8 ICMP echo request id 1 seq 1",
-    "   +8 µs  internet tap        45 00 00 54 00 00 00 00 eth0 → 8.8.8.8 → 203.0.113.1 ICMP echo reply id 1 seq 1", "```", // 18
-    "```output nothing", "```",
-  );
-  assert.equal(status, 1, stderr);
-  assert.deepEqual(misses.map((miss) => miss.replace(/^(\d+: [^:]*).*/, "$1")), [
-    "4: make demo does not print", "5: make demo does not print", "7: make demo does not print", "9: make demo prints this, but not after the line above",
-    "13: make ping does not print", "18: +8 µs is earlier than the line above", "20: no run is called nothing",
-  ], misses.join("\n"));
-});
+labTest(
+  "expected output must come from a real run: times, ids, ports and ciphertext may differ; words, sizes, addresses and order may not",
+  async () => {
+    const { status, misses, stderr } = check(
+      "```output demo",
+      " +999 µs client 6.read     up1.0   45 00 00 54 ff ff 40 00  read 84 bytes: 10.8.0.2 → 8.8.8.8 ICMP echo request id 1 seq 1",
+      " +999 µs client 6.xor      up1.0   07 42 42 16 00 00 02 42  84 bytes ^ 0x42",
+      " +999 µs client 6.xor      up1.0   07 42 42 16 00 00 00 00  84 bytes ^ 0x42", // 4: "don't fragment" is not set
+      " +999 µs client 6.seal     up1     00 00 00 00 00 00 00 00  AES-256-GCM, nonce 7, tag of 16 bytes appended", // 5
+      " +999 µs client 6.frame    up1     02 00 00 74 00 00 00 00  header of 4 bytes in front: 120 bytes",
+      " +999 µs client 6.frame    up1     02 00 00 75 00 00 00 00  header of 4 bytes in front: 120 bytes", // 7
+      " +999 µs server 8.read     up1     02 00 00 74 00 00 00 00  read 120 bytes from 192.168.1.100:65535",
+      " +999 µs client 6.frame    up1     02 00 00 74 00 00 00 00  header of 4 bytes in front: 120 bytes", // 9: it was earlier
+      "```",
+      "```output ping",
+      "64 bytes from 8.8.8.8: icmp_seq=1 ttl=63 time=12.5 ms",
+      "64 bytes from 8.8.8.8: icmp_seq=2 ttl=64 time=12.5 ms",
+      "```", // 13
+      "```output walk",
+      "   +5 µs  client   tap        45 00 00 54 00 00 40 00 tun0 → 10.8.0.2 → 8.8.8.8 ICMP echo request id 1 seq 1",
+      "   +9 µs  internet tap        45 00 00 54 00 00 40 00 eth0 ← 203.0.113.1 → 8.8.8.8 ICMP echo request id 1 seq 1",
+      "   +8 µs  internet tap        45 00 00 54 00 00 00 00 eth0 → 8.8.8.8 → 203.0.113.1 ICMP echo reply id 1 seq 1",
+      "```", // 18
+      "```output nothing",
+      "```",
+    );
+    assert.equal(status, 1, stderr);
+    assert.deepEqual(
+      misses.map((miss) => miss.replace(/^(\d+: [^:]*).*/, "$1")),
+      [
+        "4: make demo does not print",
+        "5: make demo does not print",
+        "7: make demo does not print",
+        "9: make demo prints this, but not after the line above",
+        "13: make ping does not print",
+        "18: +8 µs is earlier than the line above",
+        "20: no run is called nothing",
+      ],
+      misses.join("\n"),
+    );
+  },
+);

@@ -22,32 +22,49 @@ labTest("the demo answers its pings, shows every step on both ends, and exits wi
 labTest("the five terminals, in their order, each naming the next; make down ends everything", async () => {
   const folder = mkdtempSync(join(tmpdir(), "simple-vpn-five-"));
   const env = { ...process.env, SIMPLE_VPN_LAB: folder, SIMPLE_VPN_SECRET: "5e".repeat(32) };
-  const terminal = (...args: string[]) => new Running(spawn(process.execPath, [...TSX, "src/lab/terminals/terminal.ts", ...args], { cwd: ROOT, env }));
+  const terminal = (...args: string[]) =>
+    new Running(
+      spawn(process.execPath, [...TSX, "src/lab/terminals/terminal.ts", ...args], { cwd: ROOT, env }),
+    );
   try {
     const early = terminal("client");
     assert.equal(await early.ended, 1);
     assert.match(early.output, /the lab is not up\. Try: make server/);
 
     const server = terminal("server");
-    await server.until(/listening on[^]*next terminal .*make configure-server.*on the server:\n  ip addr[^]*MASQUERADE/);
+    await server.until(
+      /listening on[^]*next terminal .*make configure-server.*on the server:\n  ip addr[^]*MASQUERADE/,
+    );
     assert.doesNotMatch(server.output, /as root/, "nothing to type on the real machine");
     const twice = terminal("server");
     assert.equal(await twice.ended, 1);
     assert.match(twice.output, /^error Cannot do this: the server has a tun0 already.* Try: .*make down/);
     const configureServer = terminal("configure-server");
     assert.equal(await configureServer.ended, 0, configureServer.output);
-    assert.match(configureServer.output, /server#.* iptables -t nat -A POSTROUTING[^]*next terminal .*make client/);
+    assert.match(
+      configureServer.output,
+      /server#.* iptables -t nat -A POSTROUTING[^]*next terminal .*make client/,
+    );
     const client = terminal("client");
-    await client.until(/connected to[^]*next terminal .*make configure-client.*on the client:\n  ip addr[^]*ip route add/);
+    await client.until(
+      /connected to[^]*next terminal .*make configure-client.*on the client:\n  ip addr[^]*ip route add/,
+    );
     const configureClient = terminal("configure-client");
     assert.equal(await configureClient.ended, 0, configureClient.output);
     assert.match(configureClient.output, /next terminal .*make ping/);
     const ping = terminal("ping", "-c", "2", "8.8.8.8");
     assert.equal(await ping.ended, 0, ping.output);
     assert.match(ping.output, /2 received, 0% packet loss/);
-    const page = terminal("on", "client", process.execPath, "-e", 'require("http").get("http://8.8.8.8/",(r)=>r.pipe(process.stdout))');
+    const page = terminal(
+      "on",
+      "client",
+      process.execPath,
+      "-e",
+      'require("http").get("http://8.8.8.8/",(r)=>r.pipe(process.stdout))',
+    );
     await page.until(/hello from the internet/);
-    for (const again of ["configure-server", "configure-client"]) assert.equal(await terminal(again).ended, 0, "once more changes nothing");
+    for (const again of ["configure-server", "configure-client"])
+      assert.equal(await terminal(again).ended, 0, "once more changes nothing");
     const rules = terminal("on", "server", "iptables", "-t", "nat", "-S", "POSTROUTING");
     await rules.ended;
     assert.equal(rules.output.split("-A POSTROUTING").length, 2, "one rule");
@@ -69,7 +86,7 @@ labTest("the five terminals, in their order, each naming the next; make down end
 
     const [holder] = readFileSync(join(folder, "holder"), "utf8").split(" ");
     assert.equal(await terminal("down").ended, 0);
-    assert.deepEqual([await server.ended, await client.ended !== undefined], [0, true]);
+    assert.deepEqual([await server.ended, (await client.ended) !== undefined], [0, true]);
     assert.ok(!existsSync(`/proc/${holder}`), "the holder is gone");
   } finally {
     await terminal("down").ended;
@@ -81,14 +98,19 @@ labTest("make down ends no process but the lab's: a pid that was given out anew 
   const folder = mkdtempSync(join(tmpdir(), "simple-vpn-stale-"));
   const stranger = spawn("unshare", [...(process.getuid!() === 0 ? [] : ["-Ur"]), "--mount", "sleep", "60"]);
   writeFileSync(join(folder, "holder"), `${stranger.pid} 12345`);
-  const { stdout } = spawnSync(process.execPath, [...TSX, "src/lab/terminals/terminal.ts", "down"], { cwd: ROOT, env: { ...process.env, SIMPLE_VPN_LAB: folder }, encoding: "utf8" });
+  const { stdout } = spawnSync(process.execPath, [...TSX, "src/lab/terminals/terminal.ts", "down"], {
+    cwd: ROOT,
+    env: { ...process.env, SIMPLE_VPN_LAB: folder },
+    encoding: "utf8",
+  });
   assert.match(stdout, /No lab is up/);
   assert.ok(stranger.exitCode === null && stranger.signalCode === null);
   stranger.kill();
 });
 
 test("an ordinary user can run the demo with the PATH of su(1), where user namespaces are allowed", (t) => {
-  if (process.getuid!() !== 0) return t.skip("this run is an ordinary user's already: the other tests show it");
+  if (process.getuid!() !== 0)
+    return t.skip("this run is an ordinary user's already: the other tests show it");
   // /dev/net/tun is 0666 on ordinary distributions; where it is not, a device node of our own stands in, in a private mount.
   const home = mkdtempSync(join(tmpdir(), "simple-vpn-user-"));
   chmodSync(home, 0o777);
@@ -97,7 +119,11 @@ test("an ordinary user can run the demo with the PATH of su(1), where user names
     exec setpriv --reuid 65534 --regid 65534 --clear-groups \\
       env -i HOME=${home} PATH=/usr/local/bin:/usr/bin:/bin TMPDIR=${home} \\
       ${process.execPath} --import tsx src/lab/walk/demo.ts`;
-  const { status, stdout, stderr } = spawnSync("unshare", ["--mount", "sh", "-c", script], { cwd: ROOT, encoding: "utf8", timeout: 60_000 });
+  const { status, stdout, stderr } = spawnSync("unshare", ["--mount", "sh", "-c", script], {
+    cwd: ROOT,
+    encoding: "utf8",
+    timeout: 60_000,
+  });
   rmSync(home, { recursive: true, force: true });
   if (/Cannot make a private namespace/.test(stderr)) {
     assert.ok(!process.env.CI, stderr);

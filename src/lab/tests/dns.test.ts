@@ -11,7 +11,10 @@ const FILE = "/etc/resolv.conf";
 const THEIRS = "nameserver 192.168.1.1\n";
 const OTHERS = "nameserver 192.168.1.7\n"; // the text of another program
 const NO_MOUNT = standIn("mount", "echo 'mount: permission denied' >&2; exit 1");
-const WAYS = [["mounted", SECRET], ["copied", NO_MOUNT]] as const;
+const WAYS = [
+  ["mounted", SECRET],
+  ["copied", NO_MOUNT],
+] as const;
 
 /** Gives the lab an /etc of its own, with this resolv.conf; then a server. */
 async function begin(lab: Lab, text = THEIRS): Promise<Running> {
@@ -174,7 +177,10 @@ labTest("systemd-resolved is told, for this interface alone, where resolv.conf l
     write(lab, "/run/systemd/resolve/resolv.conf", THEIRS);
     lab.run("lab", `ln -sf ../run/systemd/resolve/resolv.conf ${FILE}`);
   };
-  const places = [[stub, () => write(lab, FILE, stub)], [THEIRS, link]] as const;
+  const places = [
+    [stub, () => write(lab, FILE, stub)],
+    [THEIRS, link],
+  ] as const;
   for (const [text, set] of places) {
     set();
     writeFileSync(log, "");
@@ -190,7 +196,10 @@ labTest("systemd-resolved is told, for this interface alone, where resolv.conf l
 labTest("a systemd-resolved that refuses is left alone, and the file is used instead", async (lab) => {
   const stub = "nameserver 127.0.0.53\n";
   let server = await begin(lab, stub);
-  for (const [refused, subnet] of [["dns", "172.16.5"], ["domain", "172.16.6"]] as const) {
+  for (const [refused, subnet] of [
+    ["dns", "172.16.5"],
+    ["domain", "172.16.6"],
+  ] as const) {
     const fails = `[ $1 != ${refused} ] || { echo "Failed to set it" >&2; exit 1; }`;
     const client = await start(lab, standIn("resolvectl", fails));
     assert.match(client.output, new RegExp(`'resolvectl ${refused} .*Failed to set it; so, instead:`));

@@ -56,11 +56,14 @@ test("tools are found where distributions put them, after all that PATH has", ()
 });
 
 labTest("ip and ping speak English, whatever the caller does; the characters stay the caller's", async () => {
-  const german = standIn("ping", `
+  const german = standIn(
+    "ping",
+    `
     case "\${LC_ALL:-\${LC_MESSAGES:-$LANG}}" in
       de*) echo "3 Pakete übertragen, 3 empfangen, 0% packet loss" ;;
       *) real "$@" ;;
-    esac`);
+    esac`,
+  );
   for (const name of ["LC_ALL", "LANG"]) {
     const env = { ...german, LC_ALL: "", [name]: "de_DE.UTF-8" };
     const { status, stdout, stderr } = runProgram("lab/walk/demo", [], env);
@@ -81,10 +84,13 @@ test("a TMPDIR below /run, which is another one in the lab, is left out; a space
 test("colour: --color or --no-color, then FORCE_COLOR, then NO_COLOR, then the terminal", () => {
   const [master, terminal] = openTerminal();
   const file = join(ROOT, `colour-${process.pid}.mts`); // in this folder, for it imports from it
-  writeFileSync(file, `
+  writeFileSync(
+    file,
+    `
     await import("./src/host/program.ts");
     const { default: chalk } = await import("chalk");
-    process.stderr.write([chalk.level > 0, process.env.FORCE_COLOR, process.argv.slice(2)].join(" "))`);
+    process.stderr.write([chalk.level > 0, process.env.FORCE_COLOR, process.argv.slice(2)].join(" "))`,
+  );
   const cases: [NodeJS.ProcessEnv, string, string][] = [
     [{}, "x", "true  x"],
     [{ NO_COLOR: "1" }, "x", "false  x"],
@@ -112,7 +118,14 @@ test("colour: --color or --no-color, then FORCE_COLOR, then NO_COLOR, then the t
 });
 
 test("all programs take --no-color and --color", () => {
-  for (const name of ["client", "server", "lab/doctor/doctor", "lab/bench/bench", "lab/soak/soak", "lab/fuzz/fuzz"]) {
+  for (const name of [
+    "client",
+    "server",
+    "lab/doctor/doctor",
+    "lab/bench/bench",
+    "lab/soak/soak",
+    "lab/fuzz/fuzz",
+  ]) {
     const { status, stdout } = runProgram(name, ["--no-color", "--help"]);
     assert.equal(status, 0, name);
     assert.match(stdout, /^Usage/);
@@ -169,12 +182,15 @@ labTest("busybox's env does for the lab, as in Alpine", async () => {
 });
 
 labTest("make demo works where the kernel was told to leave IPv6 out", async () => {
-  const none = standIn("sysctl", `
+  const none = standIn(
+    "sysctl",
+    `
     case "$*" in
       -e*default.disable_ipv6*) ;;
       *default.disable_ipv6*) echo "sysctl: cannot stat /proc/sys/net/ipv6: No such file" >&2; exit 255 ;;
       *) real "$@" ;;
-    esac`);
+    esac`,
+  );
   const { status, stdout, stderr } = runProgram("lab/walk/demo", [], none);
   assert.equal(status, 0, stdout + stderr);
 });

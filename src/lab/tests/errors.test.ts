@@ -4,7 +4,8 @@ import { type Lab, SERVER } from "../lab.ts";
 import { Running, startProgram } from "../running.ts";
 import { labTest, ping, SECRET, standIn, startClient, startServer } from "./testing.ts";
 
-const node = (lab: Lab, host: string, script: string) => new Running(lab.spawn(host, [process.execPath, "-e", script]));
+const node = (lab: Lab, host: string, script: string) =>
+  new Running(lab.spawn(host, [process.execPath, "-e", script]));
 
 /** `running` must end with `code` and print one line of error that matches, with something to try. */
 async function endsWith(running: Running, code: number, message: RegExp): Promise<void> {
@@ -25,8 +26,12 @@ labTest("wrong usage: exit code 2, and --help and --version: 0", async (lab) => 
     ["server", ["--tun", "this-name-is-too-long"], /has 21 bytes, expected 1 to 15/],
     ["server", ["--mtu", "20"], /--mtu 20 is no whole number from 68/],
   ];
-  for (const [program, args, message] of wrong) await endsWith(startProgram(lab, program, program, args, SECRET), 2, message);
-  for (const [option, output] of [["--help", /^Usage: npx tsx src\/client\.ts <server>/], ["--version", /^simple-vpn \d+\.\d+\.\d+\n$/]] as const) {
+  for (const [program, args, message] of wrong)
+    await endsWith(startProgram(lab, program, program, args, SECRET), 2, message);
+  for (const [option, output] of [
+    ["--help", /^Usage: npx tsx src\/client\.ts <server>/],
+    ["--version", /^simple-vpn \d+\.\d+\.\d+\n$/],
+  ] as const) {
     const running = startProgram(lab, "client", "client", [option]);
     assert.equal(await running.ended, 0);
     assert.match(running.output, output);
@@ -34,43 +39,110 @@ labTest("wrong usage: exit code 2, and --help and --version: 0", async (lab) => 
 });
 
 labTest("a server that cannot be used: refused, unreachable, unknown, foreign, silent", async (lab) => {
-  const client = (...args: string[]) => startProgram(lab, "client", "client", [...args, "--trace", "off"], { env: { ...SECRET.env, RES_OPTIONS: "timeout:1 attempts:1" } }); // resolv.conf(5)
+  const client = (...args: string[]) =>
+    startProgram(lab, "client", "client", [...args, "--trace", "off"], {
+      env: { ...SECRET.env, RES_OPTIONS: "timeout:1 attempts:1" },
+    }); // resolv.conf(5)
   await endsWith(client(SERVER), 1, /Cannot connect to 192\.168\.1\.1:5555: ECONNREFUSED.*start the server/);
-  await endsWith(client("192.168.1.77"), 1, /Cannot connect to 192\.168\.1\.77:5555: (EHOSTUNREACH|ETIMEDOUT)/);
+  await endsWith(
+    client("192.168.1.77"),
+    1,
+    /Cannot connect to 192\.168\.1\.77:5555: (EHOSTUNREACH|ETIMEDOUT)/,
+  );
   await endsWith(client("no.such.name.invalid"), 1, /Cannot find no\.such\.name\.invalid/);
 
-  const foreign = node(lab, "server", `require("node:net").createServer((s) => s.on("error", () => {}).end("SSH-2.0-OpenSSH_9.2\\r\\n")).listen(5555, () => console.log("listening"))`);
+  const foreign = node(
+    lab,
+    "server",
+    `require("node:net").createServer((s) => s.on("error", () => {}).end("SSH-2.0-OpenSSH_9.2\\r\\n")).listen(5555, () => console.log("listening"))`,
+  );
   await foreign.until(/listening/);
-  await endsWith(client(SERVER), 1, /unknown frame type 83 \(not our protocol.*check that it is a Simple VPN server/);
+  await endsWith(
+    client(SERVER),
+    1,
+    /unknown frame type 83 \(not our protocol.*check that it is a Simple VPN server/,
+  );
   await foreign.stop("SIGKILL");
 
-  const closing = node(lab, "server", `require("node:net").createServer((s) => s.on("error", () => {}).on("data", () => s.end())).listen(5555, () => console.log("listening"))`);
+  const closing = node(
+    lab,
+    "server",
+    `require("node:net").createServer((s) => s.on("error", () => {}).on("data", () => s.end())).listen(5555, () => console.log("listening"))`,
+  );
   await closing.until(/listening/);
   await endsWith(client(SERVER), 1, /it closed the connection during the handshake/);
   await closing.stop("SIGKILL");
 
-  const silent = node(lab, "server", `require("node:net").createServer((s) => s.on("error", () => {})).listen(5555, () => console.log("listening"))`);
+  const silent = node(
+    lab,
+    "server",
+    `require("node:net").createServer((s) => s.on("error", () => {})).listen(5555, () => console.log("listening"))`,
+  );
   await silent.until(/listening/);
   await endsWith(client(SERVER), 1, /no handshake within 10 s/);
 });
 
 labTest("a TUN that cannot be had: no device, no privilege, name in use; a port in use", async (lab) => {
-  const inShell = (script: string) => new Running(lab.spawn("client", ["sh", "-c", script.replace("CLIENT", `${process.execPath} --import tsx src/client.ts ${SERVER}`)], SECRET));
-  await endsWith(inShell("unshare --mount sh -c 'mount -t tmpfs tmpfs /dev/net && CLIENT'"), 1, /Cannot open \/dev\/net\/tun: ENOENT.*modprobe tun/);
-  await endsWith(inShell("setpriv --bounding-set -net_admin --inh-caps -net_admin CLIENT"), 1, /Cannot create the interface tun0: EPERM.*run as root/);
+  const inShell = (script: string) =>
+    new Running(
+      lab.spawn(
+        "client",
+        ["sh", "-c", script.replace("CLIENT", `${process.execPath} --import tsx src/client.ts ${SERVER}`)],
+        SECRET,
+      ),
+    );
+  await endsWith(
+    inShell("unshare --mount sh -c 'mount -t tmpfs tmpfs /dev/net && CLIENT'"),
+    1,
+    /Cannot open \/dev\/net\/tun: ENOENT.*modprobe tun/,
+  );
+  await endsWith(
+    inShell("setpriv --bounding-set -net_admin --inh-caps -net_admin CLIENT"),
+    1,
+    /Cannot create the interface tun0: EPERM.*run as root/,
+  );
 
   await startServer(lab);
-  await endsWith(startProgram(lab, "server", "server", ["--port", "6000"], SECRET), 1, /Cannot create the interface tun0: EBUSY.*--tun/);
-  await endsWith(startProgram(lab, "server", "server", ["--tun", "tun1"], SECRET), 1, /Cannot listen on \*:5555: EADDRINUSE.*--port/);
-  await endsWith(startProgram(lab, "server", "server", ["--tun", "eth0", "--port", "6000"], SECRET), 1, /Cannot create the interface eth0: EINVAL.*--tun/);
-  await endsWith(startProgram(lab, "server", "server", ["--tun", "tun1", "--port", "6000", "--listen", "10.1.2.3"], SECRET), 1, /EADDRNOTAVAIL.*--listen/);
+  await endsWith(
+    startProgram(lab, "server", "server", ["--port", "6000"], SECRET),
+    1,
+    /Cannot create the interface tun0: EBUSY.*--tun/,
+  );
+  await endsWith(
+    startProgram(lab, "server", "server", ["--tun", "tun1"], SECRET),
+    1,
+    /Cannot listen on \*:5555: EADDRINUSE.*--port/,
+  );
+  await endsWith(
+    startProgram(lab, "server", "server", ["--tun", "eth0", "--port", "6000"], SECRET),
+    1,
+    /Cannot create the interface eth0: EINVAL.*--tun/,
+  );
+  await endsWith(
+    startProgram(
+      lab,
+      "server",
+      "server",
+      ["--tun", "tun1", "--port", "6000", "--listen", "10.1.2.3"],
+      SECRET,
+    ),
+    1,
+    /EADDRNOTAVAIL.*--listen/,
+  );
 });
 
 labTest("a --configure that fails says which command failed and why, and undoes what it did", async (lab) => {
   await startServer(lab);
-  const ip = standIn("ip", `case "$*" in *-batch*) sed 's/9.9.9.9.*/9.9.9.9 dev nosuch0/' | real "$@" ;; *) real "$@" ;; esac`);
+  const ip = standIn(
+    "ip",
+    `case "$*" in *-batch*) sed 's/9.9.9.9.*/9.9.9.9 dev nosuch0/' | real "$@" ;; *) real "$@" ;; esac`,
+  );
   const running = startProgram(lab, "client", "client", [SERVER, "--configure", "--route", "9.9.9.9/32"], ip);
-  await endsWith(running, 1, /Cannot run 'ip route add 9\.9\.9\.9\/32 dev tun0': Cannot find device "nosuch0"\. Try: run it by hand/);
+  await endsWith(
+    running,
+    1,
+    /Cannot run 'ip route add 9\.9\.9\.9\/32 dev tun0': Cannot find device "nosuch0"\. Try: run it by hand/,
+  );
   assert.equal(lab.try("client", "ip link show tun0").status, 1);
 });
 
@@ -86,19 +158,37 @@ labTest("a server that breaks off right after the handshake is lost, not waited 
       hears: (caller, message1) => caller.refuse(answer(secret, message1, () => config).message2), // it says that, and no more
     });
     console.log("listening");`;
-  const server = new Running(lab.spawn("server", [process.execPath, "--import", "tsx", "--input-type=module", "-e", script]));
+  const server = new Running(
+    lab.spawn("server", [process.execPath, "--import", "tsx", "--input-type=module", "-e", script]),
+  );
   await server.until(/listening/);
-  await endsWith(startProgram(lab, "client", "client", [SERVER, "--configure", "--once"], SECRET), 1, /Lost the server 192\.168\.1\.1:5555/);
+  await endsWith(
+    startProgram(lab, "client", "client", [SERVER, "--configure", "--once"], SECRET),
+    1,
+    /Lost the server 192\.168\.1\.1:5555/,
+  );
 });
 
-labTest("routes and subnets that would send the tunnel into itself, and a --nat that does not exist, are refused", async (lab) => {
-  await endsWith(startProgram(lab, "server", "server", ["--configure", "--nat", "nosuch0"], SECRET), 1, /Cannot use --nat nosuch0: there is no such interface/);
-  const server = await startServer(lab);
-  const client = (...args: string[]) => startProgram(lab, "client", "client", [...args, "--configure"], SECRET);
-  await endsWith(client(SERVER, "--route", `${SERVER}/32`), 1, /Cannot route the server itself into the tunnel to it: --route 192\.168\.1\.1\/32/);
-  await endsWith(client("::1"), 1, /Cannot connect to \[::1\]:5555: ECONNREFUSED.*nothing listens/);
-  await server.stop();
-});
+labTest(
+  "routes and subnets that would send the tunnel into itself, and a --nat that does not exist, are refused",
+  async (lab) => {
+    await endsWith(
+      startProgram(lab, "server", "server", ["--configure", "--nat", "nosuch0"], SECRET),
+      1,
+      /Cannot use --nat nosuch0: there is no such interface/,
+    );
+    const server = await startServer(lab);
+    const client = (...args: string[]) =>
+      startProgram(lab, "client", "client", [...args, "--configure"], SECRET);
+    await endsWith(
+      client(SERVER, "--route", `${SERVER}/32`),
+      1,
+      /Cannot route the server itself into the tunnel to it: --route 192\.168\.1\.1\/32/,
+    );
+    await endsWith(client("::1"), 1, /Cannot connect to \[::1\]:5555: ECONNREFUSED.*nothing listens/);
+    await server.stop();
+  },
+);
 
 labTest("a full disk under the trace file, and nobody reading what is printed, end nothing", async (lab) => {
   const server = await startServer(lab, "--trace-file", "/dev/full");
@@ -113,9 +203,14 @@ labTest("a full disk under the trace file, and nobody reading what is printed, e
 labTest("hostile bytes cost only the connection that sent them", async (lab) => {
   const server = await startServer(lab);
   await startClient(lab);
-  const attack = (bytes: string) => node(lab, "internet", `
+  const attack = (bytes: string) =>
+    node(
+      lab,
+      "internet",
+      `
     const socket = require("node:net").connect(5555, "203.0.113.1", () => socket.write(${bytes}));
-    socket.on("error", () => {}).on("close", () => process.exit(0)).resume();`);
+    socket.on("error", () => {}).on("close", () => process.exit(0)).resume();`,
+    );
   const attacks = [
     `Buffer.from("GET / HTTP/1.1\\r\\n\\r\\n")`,
     `Buffer.alloc(100)`,

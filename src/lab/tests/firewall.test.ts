@@ -20,30 +20,69 @@ const both = (lab: Lab) => [snapshot(lab, "client"), snapshot(lab, "server")];
 // ---- what this kernel cannot do ----
 
 const LACKS: [what: string, tool: string, pattern: string, said: string, goesOn: RegExp][] = [
-  ["ip6tables' nat table", "ip6tables", "*nat*", "ip6tables v1.8.9 (legacy): can't initialize ip6tables table `nat': Table does not exist (do you need to insmod?)", /without IPv6 inside the tunnel: Cannot run 'ip6tables .*Table does not exist/],
-  ["conntrack", "iptables", "*conntrack*", "iptables: No chain/target/match by that name.", /without a way for answers through a firewall/],
   [
-    "TCPMSS for IPv6", "ip6tables", "*TCPMSS*", "ip6tables: No chain/target/match by that name.",
+    "ip6tables' nat table",
+    "ip6tables",
+    "*nat*",
+    "ip6tables v1.8.9 (legacy): can't initialize ip6tables table `nat': Table does not exist (do you need to insmod?)",
+    /without IPv6 inside the tunnel: Cannot run 'ip6tables .*Table does not exist/,
+  ],
+  [
+    "conntrack",
+    "iptables",
+    "*conntrack*",
+    "iptables: No chain/target/match by that name.",
+    /without a way for answers through a firewall/,
+  ],
+  [
+    "TCPMSS for IPv6",
+    "ip6tables",
+    "*TCPMSS*",
+    "ip6tables: No chain/target/match by that name.",
     /without a limit for TCP's segments/,
   ],
-  ["TCPMSS", "iptables", "*TCPMSS*", "iptables: No chain/target/match by that name.", /without a limit for TCP's segments/],
-  ["the icmp match", "iptables", "*redirect*", "iptables: No chain/target/match by that name.", /without silence about redirects/],
-  ["the comment match", "iptables", "*comment*", "iptables: No chain/target/match by that name.", /No chain\/target\/match by that name; so, instead:\n# iptables -t nat -A POSTROUTING \S+ \S+ -o eth1 -j MASQUERADE -w\n/],
+  [
+    "TCPMSS",
+    "iptables",
+    "*TCPMSS*",
+    "iptables: No chain/target/match by that name.",
+    /without a limit for TCP's segments/,
+  ],
+  [
+    "the icmp match",
+    "iptables",
+    "*redirect*",
+    "iptables: No chain/target/match by that name.",
+    /without silence about redirects/,
+  ],
+  [
+    "the comment match",
+    "iptables",
+    "*comment*",
+    "iptables: No chain/target/match by that name.",
+    /No chain\/target\/match by that name; so, instead:\n# iptables -t nat -A POSTROUTING \S+ \S+ -o eth1 -j MASQUERADE -w\n/,
+  ],
 ];
 for (const [what, tool, pattern, said, goesOn] of LACKS) {
-  labTest(`a kernel without ${what}: the server goes on without it, says so, and undoes the rest`, async (lab) => {
-    lab.addIPv6();
-    const before = both(lab);
-    const lacking = standIn(tool, `case "$*" in ${pattern}) echo "${said.replaceAll("`", "\\`")}" >&2; exit 3 ;; *) real "$@" ;; esac`);
-    const running = startProgram(lab, "server", "server", ["--configure", "--nat", "eth1"], lacking);
-    await running.until(/listening on/);
-    assert.match(running.output, goesOn);
-    const user = await startClient(lab);
-    ping(lab, "client", TARGET);
-    if (pattern === "*nat*") assert.doesNotMatch(user.output, /fd56:/);
-    else assert.match(user.output, /fd56:/);
-    await endAsBefore([user, running], () => both(lab), before);
-  });
+  labTest(
+    `a kernel without ${what}: the server goes on without it, says so, and undoes the rest`,
+    async (lab) => {
+      lab.addIPv6();
+      const before = both(lab);
+      const lacking = standIn(
+        tool,
+        `case "$*" in ${pattern}) echo "${said.replaceAll("`", "\\`")}" >&2; exit 3 ;; *) real "$@" ;; esac`,
+      );
+      const running = startProgram(lab, "server", "server", ["--configure", "--nat", "eth1"], lacking);
+      await running.until(/listening on/);
+      assert.match(running.output, goesOn);
+      const user = await startClient(lab);
+      ping(lab, "client", TARGET);
+      if (pattern === "*nat*") assert.doesNotMatch(user.output, /fd56:/);
+      else assert.match(user.output, /fd56:/);
+      await endAsBefore([user, running], () => both(lab), before);
+    },
+  );
 }
 
 // ---- no iptables ----
@@ -57,28 +96,33 @@ function withoutIptables(lab: Lab): () => string {
   return () => read().replace(/NO-CARRIER,|,LOWER_UP|state \w+/g, "");
 }
 
-labTest("no iptables command, but nft: a table of our own masquerades, and goes at the end; by SIGKILL, too", async (lab) => {
-  lab.addIPv6();
-  const state = withoutIptables(lab);
-  const before = state();
-  for (const signal of ["SIGTERM", "SIGKILL"] as const) {
-    const running = await startServer(lab);
-    assert.match(running.output, /# nft add table ip simple-vpn-tun0/);
-    const user = await startClient(lab, "client", "--route", `${TARGET6}/128`);
-    for (const target of [TARGET, TARGET6]) ping(lab, "client", target);
-    await user.stop();
-    await running.stop(signal);
-    await retry(() => assert.equal(state(), before));
-  }
-});
+labTest(
+  "no iptables command, but nft: a table of our own masquerades, and goes at the end; by SIGKILL, too",
+  async (lab) => {
+    lab.addIPv6();
+    const state = withoutIptables(lab);
+    const before = state();
+    for (const signal of ["SIGTERM", "SIGKILL"] as const) {
+      const running = await startServer(lab);
+      assert.match(running.output, /# nft add table ip simple-vpn-tun0/);
+      const user = await startClient(lab, "client", "--route", `${TARGET6}/128`);
+      for (const target of [TARGET, TARGET6]) ping(lab, "client", target);
+      await user.stop();
+      await running.stop(signal);
+      await retry(() => assert.equal(state(), before));
+    }
+  },
+);
 
 const NFT_LACKS: [word: string, said: string, goesOn: RegExp][] = [
   [
-    "maxseg", "Error: Could not process rule: No such file or directory",
+    "maxseg",
+    "Error: Could not process rule: No such file or directory",
     /without a limit for TCP's segments.*: Cannot run 'nft add rule ip .* maxseg .*No such file/,
   ],
   [
-    "icmp", "Error: Could not process rule: Not supported",
+    "icmp",
+    "Error: Could not process rule: Not supported",
     /without silence about redirects.*: Cannot run 'nft add rule ip .* icmp .*Not supported/,
   ],
 ];
@@ -132,7 +176,11 @@ labTest("without --nat: where the rule about redirects cannot be set, the server
 
 labTest("--nat of no use is refused, and the hint names what is of use", async (lab) => {
   const nowhere = "it leads nowhere else";
-  const useless = [["ppp0", "there is no such interface"], ["lo", nowhere], ["tun0", nowhere]];
+  const useless = [
+    ["ppp0", "there is no such interface"],
+    ["lo", nowhere],
+    ["tun0", nowhere],
+  ];
   for (const [device, why] of useless) {
     const running = startProgram(lab, "server", "server", ["--configure", "--nat", device!], SECRET);
     assert.equal(await running.ended, 1, running.output);
@@ -154,9 +202,11 @@ const opening = ({ output }: Running) => /to let the tunnel through: (nft '.*')$
 const WALLS: [what: string, named: string, lines: string[]][] = [
   ["a policy of drop", "inet own wall", ["add table inet own", chain("inet own", "wall", "drop")]],
   [
-    "reject as the last rule", "inet firewalld filter_FORWARD",
+    "reject as the last rule",
+    "inet firewalld filter_FORWARD",
     [
-      "add table inet firewalld", chain("inet firewalld", "filter_FORWARD", "accept"),
+      "add table inet firewalld",
+      chain("inet firewalld", "filter_FORWARD", "accept"),
       "add rule inet firewalld filter_FORWARD ct state established,related accept",
       "add rule inet firewalld filter_FORWARD counter reject with icmpx type admin-prohibited",
     ],

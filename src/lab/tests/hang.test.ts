@@ -4,29 +4,43 @@ import { TARGET } from "../lab.ts";
 import { Running } from "../running.ts";
 import { labTest, ping, startClient, startServer } from "./testing.ts";
 
-labTest("a server that hangs is noticed by a client that sends; when it goes on, the client comes back to its address", async (lab) => {
-  const server = await startServer(lab);
-  const client = await startClient(lab);
-  server.child.kill("SIGSTOP");
-  const pings = new Running(lab.spawn("client", ["ping", TARGET]));
-  await client.until(/Lost the server 192\.168\.1\.1:5555: it has not answered for 12 s: its program hangs, .*; trying again in/, 40_000);
-  server.child.kill("SIGCONT");
-  await client.until(/connected again after \d+\.\d s: this end of the tunnel is still 10\.8\.0\.2\/24/);
-  await pings.until(/\d bytes from/);
-  await pings.stop("SIGINT");
-  ping(lab, "client", TARGET);
-});
+labTest(
+  "a server that hangs is noticed by a client that sends; when it goes on, the client comes back to its address",
+  async (lab) => {
+    const server = await startServer(lab);
+    const client = await startClient(lab);
+    server.child.kill("SIGSTOP");
+    const pings = new Running(lab.spawn("client", ["ping", TARGET]));
+    await client.until(
+      /Lost the server 192\.168\.1\.1:5555: it has not answered for 12 s: its program hangs, .*; trying again in/,
+      40_000,
+    );
+    server.child.kill("SIGCONT");
+    await client.until(/connected again after \d+\.\d s: this end of the tunnel is still 10\.8\.0\.2\/24/);
+    await pings.until(/\d bytes from/);
+    await pings.stop("SIGINT");
+    ping(lab, "client", TARGET);
+  },
+);
 
-labTest("a client that hangs is given up by a server that sends to it; its address waits for it", async (lab) => {
-  const server = await startServer(lab);
-  const client = await startClient(lab);
-  client.child.kill("SIGSTOP");
-  const pings = new Running(lab.spawn("server", ["ping", "10.8.0.2"]));
-  await server.until(/client 10\.8\.0\.2 from \S+ left: it has not answered for 12 s: .* \(0 connected\)/, 40_000);
-  await pings.stop("SIGINT");
-  const other = await startClient(lab, lab.addClient(2));
-  assert.match(other.output, /tunnel is 10\.8\.0\.3/);
-  client.child.kill("SIGCONT");
-  await client.until(/Lost the server [^]*connected again after \d+\.\d s: this end of the tunnel is still 10\.8\.0\.2\/24/);
-  ping(lab, "server", "10.8.0.2");
-});
+labTest(
+  "a client that hangs is given up by a server that sends to it; its address waits for it",
+  async (lab) => {
+    const server = await startServer(lab);
+    const client = await startClient(lab);
+    client.child.kill("SIGSTOP");
+    const pings = new Running(lab.spawn("server", ["ping", "10.8.0.2"]));
+    await server.until(
+      /client 10\.8\.0\.2 from \S+ left: it has not answered for 12 s: .* \(0 connected\)/,
+      40_000,
+    );
+    await pings.stop("SIGINT");
+    const other = await startClient(lab, lab.addClient(2));
+    assert.match(other.output, /tunnel is 10\.8\.0\.3/);
+    client.child.kill("SIGCONT");
+    await client.until(
+      /Lost the server [^]*connected again after \d+\.\d s: this end of the tunnel is still 10\.8\.0\.2\/24/,
+    );
+    ping(lab, "server", "10.8.0.2");
+  },
+);

@@ -9,7 +9,15 @@ import { test } from "node:test";
 import { openTerminal, until } from "./peers.ts";
 import { ROOT, TARGET } from "../lab.ts";
 import { Running, startProgram } from "../running.ts";
-import { labTest, ping, SECRET, snapshot, standIn as standInFor, startClient, startServer } from "./testing.ts";
+import {
+  labTest,
+  ping,
+  SECRET,
+  snapshot,
+  standIn as standInFor,
+  startClient,
+  startServer,
+} from "./testing.ts";
 
 const standIn = (tool: string, script: string) => standInFor(tool, script).env;
 
@@ -53,7 +61,10 @@ labTest("make demo | head -3 ends with 0, quietly, and leaves nothing; a full di
   let errors = "";
   piped.stderr!.on("data", (text) => (errors += text));
   assert.deepEqual([...(await once(piped, "close")), errors], [0, null, ""]);
-  assert.deepEqual(readdirSync(env.TMPDIR).filter((name) => name.startsWith("simple-vpn-")), []);
+  assert.deepEqual(
+    readdirSync(env.TMPDIR).filter((name) => name.startsWith("simple-vpn-")),
+    [],
+  );
 
   const full = new Running(start(openSync("/dev/full", "w")));
   assert.equal(await full.ended, 1);

@@ -9,8 +9,15 @@ import { labTest, ping, retry, SECRET, startClient, startServer } from "./testin
 
 /** Starts an attack of hostile.ts; after "ready", go() ends it. */
 function attack(lab: Lab, host: string, name: string, count = 1): Running {
-  const server = host === "internet" ? "203.0.113.1" : host === "client" ? SERVER : `192.168.${host.slice(6)}.1`;
-  return new Running(lab.spawn(host, [process.execPath, "--import", "tsx", "src/lab/fuzz/hostile.ts", name, server, String(count)], SECRET));
+  const server =
+    host === "internet" ? "203.0.113.1" : host === "client" ? SERVER : `192.168.${host.slice(6)}.1`;
+  return new Running(
+    lab.spawn(
+      host,
+      [process.execPath, "--import", "tsx", "src/lab/fuzz/hostile.ts", name, server, String(count)],
+      SECRET,
+    ),
+  );
 }
 
 async function go(running: Running): Promise<void> {
@@ -19,90 +26,123 @@ async function go(running: Running): Promise<void> {
 }
 
 /** Resident memory of a program, MB (proc(5), VmRSS). */
-const rss = ({ child }: Running) => Number(/VmRSS:\s+(\d+) kB/.exec(readFileSync(`/proc/${child.pid}/status`, "utf8"))![1]) / 1024;
+const rss = ({ child }: Running) =>
+  Number(/VmRSS:\s+(\d+) kB/.exec(readFileSync(`/proc/${child.pid}/status`, "utf8"))![1]) / 1024;
 
 /** Sends 8 MB from the client to the internet host, through the tunnel. */
 async function transfer(lab: Lab): Promise<void> {
-  const receiver = new Running(lab.spawn("internet", [process.execPath, "-e", `let n = 0; require("node:net").createServer((s) => s.on("data", (d) => (n += d.length)).on("end", () => { console.log("got " + n + "."); process.exit(0); })).listen(9000, () => console.log("listening"))`]));
+  const receiver = new Running(
+    lab.spawn("internet", [
+      process.execPath,
+      "-e",
+      `let n = 0; require("node:net").createServer((s) => s.on("data", (d) => (n += d.length)).on("end", () => { console.log("got " + n + "."); process.exit(0); })).listen(9000, () => console.log("listening"))`,
+    ]),
+  );
   await receiver.until(/listening/);
-  lab.spawn("client", [process.execPath, "-e", `require("node:net").connect(9000, "${TARGET}").end(Buffer.alloc(8 << 20))`]);
+  lab.spawn("client", [
+    process.execPath,
+    "-e",
+    `require("node:net").connect(9000, "${TARGET}").end(Buffer.alloc(8 << 20))`,
+  ]);
   assert.equal((await receiver.until(/got (\d+)\./, 60_000))[1], String(8 << 20));
 }
 
 /** What the kernel has complained of; undefined where this user may not read its log. */
 function kernelWarnings(): number | undefined {
   const { status, stdout } = spawnSync("dmesg", { encoding: "utf8", maxBuffer: 1 << 26 });
-  return status === 0 ? stdout.split("\n").filter((line) => /WARNING|BUG:|Oops|bad gso|GSO type/.test(line)).length : undefined;
+  return status === 0
+    ? stdout.split("\n").filter((line) => /WARNING|BUG:|Oops|bad gso|GSO type/.test(line)).length
+    : undefined;
 }
 
-labTest("--max-clients refuses one client too many in plain words, and serves it when another has left", async (lab) => {
-  const server = await startServer(lab, "--max-clients", "1");
-  const first = await startClient(lab);
-  const host = lab.addClient(2);
-  const second = startProgram(lab, host, "client", ["192.168.2.1"], SECRET);
-  await second.until(/it has its 1 clients already \(--max-clients\)\. Try: try again later, or ask whoever runs the server/);
-  await second.stop();
-  await first.stop();
-  await server.until(/left: it said goodbye/);
-  await startClient(lab, host);
-  ping(lab, host, TARGET);
-});
+labTest(
+  "--max-clients refuses one client too many in plain words, and serves it when another has left",
+  async (lab) => {
+    const server = await startServer(lab, "--max-clients", "1");
+    const first = await startClient(lab);
+    const host = lab.addClient(2);
+    const second = startProgram(lab, host, "client", ["192.168.2.1"], SECRET);
+    await second.until(
+      /it has its 1 clients already \(--max-clients\)\. Try: try again later, or ask whoever runs the server/,
+    );
+    await second.stop();
+    await first.stop();
+    await server.until(/left: it said goodbye/);
+    await startClient(lab, host);
+    ping(lab, host, TARGET);
+  },
+);
 
-labTest("30 clients behind one address begin at once; a flood from there is refused, and others are not", async (lab) => {
-  const server = await startServer(lab);
-  const crowd = attack(lab, "internet", "crowd", 30);
-  await crowd.until(/ready/);
-  await server.until(/\(30 connected\)/);
-  const idle = attack(lab, "internet", "idle", 60);
-  await server.until(/refused 203\.0\.113\.8:\d+: more than 40 connections at once from its address, or 4 a second/);
-  await startClient(lab);
-  ping(lab, "client", TARGET);
-  await idle.until(/ready/);
-  await Promise.all([go(idle), go(crowd)]);
-  await server.until(/\(1 connected\)/);
-});
-
-labTest("four addresses hold all places with silent connections and go on: an honest client gets in at once", async (lab) => {
-  const server = await startServer(lab);
-  const descriptors = () => readdirSync(`/proc/${server.child.pid}/fd`).length;
-  const before = descriptors();
-  const host = lab.addClient(2);
-  for (let i = 101; i <= 103; i++) lab.run(host, `ip addr add 192.168.2.${i}/24 dev eth0`);
-  const occupy = attack(lab, host, "occupy", 40);
-  await server.until(/refused 192\.168\.2\.10[0-3]:\d+: made room: more than 128 have not proven themselves yet, and no address has more of them/);
-  for (let i = 0; i < 3; i++) {
-    const client = await startClient(lab);
+labTest(
+  "30 clients behind one address begin at once; a flood from there is refused, and others are not",
+  async (lab) => {
+    const server = await startServer(lab);
+    const crowd = attack(lab, "internet", "crowd", 30);
+    await crowd.until(/ready/);
+    await server.until(/\(30 connected\)/);
+    const idle = attack(lab, "internet", "idle", 60);
+    await server.until(
+      /refused 203\.0\.113\.8:\d+: more than 40 connections at once from its address, or 4 a second/,
+    );
+    await startClient(lab);
     ping(lab, "client", TARGET);
-    await client.stop();
-  }
-  assert.ok(descriptors() <= before + 128 + 2 * 16, `${descriptors()} descriptors, ${before} before`);
-  await go(occupy);
-});
+    await idle.until(/ready/);
+    await Promise.all([go(idle), go(crowd)]);
+    await server.until(/\(1 connected\)/);
+  },
+);
 
-labTest("3,000 connections in a flood: pings are answered meanwhile, few lines are printed, and the memory is free again", async (lab) => {
-  const server = await startServer(lab);
-  await startClient(lab);
-  assert.equal(await attack(lab, "internet", "flood", 500).ended, 0); // the compiler's and the allocator's share
-  await server.until(/more in this second/);
-  const before = rss(server);
-  const from = server.output.length;
-  const since = Date.now();
-  const flood = attack(lab, "internet", "flood", 3000);
-  const pings = new Running(lab.spawn("client", ["ping", "-i", "0.2", "-W", "5", TARGET]));
-  let most = before;
-  const sampling = setInterval(() => (most = Math.max(most, rss(server))), 50);
-  assert.equal(await flood.ended, 0, flood.output);
-  const seconds = (Date.now() - since) / 1000;
-  clearInterval(sampling);
-  await pings.stop("SIGINT");
-  await startClient(lab, lab.addClient(2));
-  await until(() => /more in this second/.test(server.output.slice(from)), 20_000);
-  const lines = server.output.slice(from).split("refused").length - 1;
-  console.log(`# flood: 3000 connections in ${seconds.toFixed(1)} s; the server had ${before.toFixed(1)} MB before, at most ${most.toFixed(1)} MB meanwhile, ${rss(server).toFixed(1)} MB after; ${lines} lines of refusals`);
-  assert.match(pings.output, /, 0% packet loss/);
-  assert.ok(lines <= 12 * (seconds + 2), `${lines} lines in ${seconds} s: ${server.output.slice(from)}`);
-  assert.ok(most < before + 60, `from ${before} MB to ${most} MB`);
-});
+labTest(
+  "four addresses hold all places with silent connections and go on: an honest client gets in at once",
+  async (lab) => {
+    const server = await startServer(lab);
+    const descriptors = () => readdirSync(`/proc/${server.child.pid}/fd`).length;
+    const before = descriptors();
+    const host = lab.addClient(2);
+    for (let i = 101; i <= 103; i++) lab.run(host, `ip addr add 192.168.2.${i}/24 dev eth0`);
+    const occupy = attack(lab, host, "occupy", 40);
+    await server.until(
+      /refused 192\.168\.2\.10[0-3]:\d+: made room: more than 128 have not proven themselves yet, and no address has more of them/,
+    );
+    for (let i = 0; i < 3; i++) {
+      const client = await startClient(lab);
+      ping(lab, "client", TARGET);
+      await client.stop();
+    }
+    assert.ok(descriptors() <= before + 128 + 2 * 16, `${descriptors()} descriptors, ${before} before`);
+    await go(occupy);
+  },
+);
+
+labTest(
+  "3,000 connections in a flood: pings are answered meanwhile, few lines are printed, and the memory is free again",
+  async (lab) => {
+    const server = await startServer(lab);
+    await startClient(lab);
+    assert.equal(await attack(lab, "internet", "flood", 500).ended, 0); // the compiler's and the allocator's share
+    await server.until(/more in this second/);
+    const before = rss(server);
+    const from = server.output.length;
+    const since = Date.now();
+    const flood = attack(lab, "internet", "flood", 3000);
+    const pings = new Running(lab.spawn("client", ["ping", "-i", "0.2", "-W", "5", TARGET]));
+    let most = before;
+    const sampling = setInterval(() => (most = Math.max(most, rss(server))), 50);
+    assert.equal(await flood.ended, 0, flood.output);
+    const seconds = (Date.now() - since) / 1000;
+    clearInterval(sampling);
+    await pings.stop("SIGINT");
+    await startClient(lab, lab.addClient(2));
+    await until(() => /more in this second/.test(server.output.slice(from)), 20_000);
+    const lines = server.output.slice(from).split("refused").length - 1;
+    console.log(
+      `# flood: 3000 connections in ${seconds.toFixed(1)} s; the server had ${before.toFixed(1)} MB before, at most ${most.toFixed(1)} MB meanwhile, ${rss(server).toFixed(1)} MB after; ${lines} lines of refusals`,
+    );
+    assert.match(pings.output, /, 0% packet loss/);
+    assert.ok(lines <= 12 * (seconds + 2), `${lines} lines in ${seconds} s: ${server.output.slice(from)}`);
+    assert.ok(most < before + 60, `from ${before} MB to ${most} MB`);
+  },
+);
 
 labTest("a first handshake message sent 30 times costs no address and next to no memory", async (lab) => {
   const server = await startServer(lab, "--subnet", "10.8.0.0/29");
@@ -115,63 +155,94 @@ labTest("a first handshake message sent 30 times costs no address and next to no
   const crowd = attack(lab, "client", "crowd", 5);
   await crowd.until(/ready/);
   await server.until(/\(5 connected\)/);
-  for (let i = 2; i <= 6; i++) assert.match(server.output, new RegExp(`client 10\\.8\\.0\\.${i} connected from 192\\.168\\.1\\.100`));
+  for (let i = 2; i <= 6; i++)
+    assert.match(server.output, new RegExp(`client 10\\.8\\.0\\.${i} connected from 192\\.168\\.1\\.100`));
   await Promise.all([go(replay), go(crowd)]);
 });
 
-labTest("a server out of file descriptors says so, serves those who are connected, and takes new ones when there are some again", async (lab) => {
-  const server = await startServer(lab);
-  await startClient(lab);
-  const open = new Set(readdirSync(`/proc/${server.child.pid}/fd`).map(Number));
-  let limit = 0; // below it three descriptors are free
-  for (let free = 0; free < 3; limit++) if (!open.has(limit)) free++;
-  const { status, stderr } = spawnSync("prlimit", ["--pid", `${server.child.pid}`, `--nofile=${limit}`], { encoding: "utf8" });
-  assert.equal(status, 0, stderr);
-  const idle = attack(lab, "internet", "idle", 20);
-  await server.until(/cannot accept a client: EMFILE; trying again in 1 s/);
-  ping(lab, "client", TARGET);
-  await idle.until(/ready/);
-  await go(idle);
-  const host = lab.addClient(2);
-  await startClient(lab, host);
-  ping(lab, host, TARGET);
-});
+labTest(
+  "a server out of file descriptors says so, serves those who are connected, and takes new ones when there are some again",
+  async (lab) => {
+    const server = await startServer(lab);
+    await startClient(lab);
+    const open = new Set(readdirSync(`/proc/${server.child.pid}/fd`).map(Number));
+    let limit = 0; // below it three descriptors are free
+    for (let free = 0; free < 3; limit++) if (!open.has(limit)) free++;
+    const { status, stderr } = spawnSync("prlimit", ["--pid", `${server.child.pid}`, `--nofile=${limit}`], {
+      encoding: "utf8",
+    });
+    assert.equal(status, 0, stderr);
+    const idle = attack(lab, "internet", "idle", 20);
+    await server.until(/cannot accept a client: EMFILE; trying again in 1 s/);
+    ping(lab, "client", TARGET);
+    await idle.until(/ready/);
+    await go(idle);
+    const host = lab.addClient(2);
+    await startClient(lab, host);
+    ping(lab, host, TARGET);
+  },
+);
 
-labTest("of 22 packets, those two get in whose source is the client's own address, IPv4 and IPv6", async (lab) => {
-  lab.addIPv6();
-  const server = await startServer(lab);
-  const spoof = attack(lab, "client", "spoof");
-  await spoof.until(/ready/);
-  await go(spoof);
-  await server.until(/ left: /);
-  await server.stop();
-  assert.match(server.output, /received 22 packets .*dropped 20 \(its source is not the client's own address\)/);
-});
+labTest(
+  "of 22 packets, those two get in whose source is the client's own address, IPv4 and IPv6",
+  async (lab) => {
+    lab.addIPv6();
+    const server = await startServer(lab);
+    const spoof = attack(lab, "client", "spoof");
+    await spoof.until(/ready/);
+    await go(spoof);
+    await server.until(/ left: /);
+    await server.stop();
+    assert.match(
+      server.output,
+      /received 22 packets .*dropped 20 \(its source is not the client's own address\)/,
+    );
+  },
+);
 
-labTest("a hostile holder of the secret: spoofed sources, garbage, bogus offload headers, huge counts, rekeys without end, floods, a deaf TCP. The others go on", async (lab) => {
-  lab.addIPv6();
-  const server = await startServer(lab);
-  await startClient(lab);
-  const host = lab.addClient(2);
-  const warnings = kernelWarnings();
-  const before = rss(server);
-  for (const [name, count] of [["spoof", 1], ["garbage", 3000], ["offload", 1], ["counts", 10], ["rekeys", 20], ["frames", 3000], ["deaf", 20_000]] as const) {
-    const running = attack(lab, host, name, count);
-    await retry(() => ping(lab, "client", TARGET, 2)); // a flood may cost one of them, as on any full link
-    await transfer(lab);
-    await running.until(/ready/, 60_000);
-    await retry(() => ping(lab, "client", TARGET, 2)); // what it has sent may still wait in front of the pings
-    await go(running);
-  }
-  ping(lab, "client", "10.8.0.1");
-  await startClient(lab, host);
-  ping(lab, host, TARGET);
-  if (warnings !== undefined) assert.equal(kernelWarnings(), warnings, "the kernel's log");
-  console.log(`# hostile: the server had ${before.toFixed(1)} MB before, ${rss(server).toFixed(1)} MB after`);
-  assert.doesNotMatch(server.output, /^\s+at |unexpected/m);
-  assert.ok(server.output.split("\n").length < 2000, "the terminal was not flooded");
-  await server.stop();
-  console.log(`# ${/in all:.*/.exec(server.output)![0]}`);
-  assert.match(server.output, /left: it asks for fresh keys more than once a second/);
-  for (const reason of ["its source is not the client's own address", "its offload header .*", "the kernel says it is no IP packet", "the socket is full"]) assert.match(server.output, new RegExp(`dropped \\d+ \\(${reason}\\)`));
-});
+labTest(
+  "a hostile holder of the secret: spoofed sources, garbage, bogus offload headers, huge counts, rekeys without end, floods, a deaf TCP. The others go on",
+  async (lab) => {
+    lab.addIPv6();
+    const server = await startServer(lab);
+    await startClient(lab);
+    const host = lab.addClient(2);
+    const warnings = kernelWarnings();
+    const before = rss(server);
+    for (const [name, count] of [
+      ["spoof", 1],
+      ["garbage", 3000],
+      ["offload", 1],
+      ["counts", 10],
+      ["rekeys", 20],
+      ["frames", 3000],
+      ["deaf", 20_000],
+    ] as const) {
+      const running = attack(lab, host, name, count);
+      await retry(() => ping(lab, "client", TARGET, 2)); // a flood may cost one of them, as on any full link
+      await transfer(lab);
+      await running.until(/ready/, 60_000);
+      await retry(() => ping(lab, "client", TARGET, 2)); // what it has sent may still wait in front of the pings
+      await go(running);
+    }
+    ping(lab, "client", "10.8.0.1");
+    await startClient(lab, host);
+    ping(lab, host, TARGET);
+    if (warnings !== undefined) assert.equal(kernelWarnings(), warnings, "the kernel's log");
+    console.log(
+      `# hostile: the server had ${before.toFixed(1)} MB before, ${rss(server).toFixed(1)} MB after`,
+    );
+    assert.doesNotMatch(server.output, /^\s+at |unexpected/m);
+    assert.ok(server.output.split("\n").length < 2000, "the terminal was not flooded");
+    await server.stop();
+    console.log(`# ${/in all:.*/.exec(server.output)![0]}`);
+    assert.match(server.output, /left: it asks for fresh keys more than once a second/);
+    for (const reason of [
+      "its source is not the client's own address",
+      "its offload header .*",
+      "the kernel says it is no IP packet",
+      "the socket is full",
+    ])
+      assert.match(server.output, new RegExp(`dropped \\d+ \\(${reason}\\)`));
+  },
+);

@@ -58,5 +58,8 @@ test(`the lesson, ${LESSON.join(", ")}, has at most ${LONGEST_LESSON} lines`, ()
   const lesson = sources.filter((file) => LESSON.some((start) => file.startsWith(start)));
   const lines = lesson.map((file) => text(file).split("\n").length - 1);
   const sum = lines.reduce((a, b) => a + b);
-  assert.ok(sum <= LONGEST_LESSON, `${sum} lines: ${lesson.map((file, i) => `${file} ${lines[i]}`).join(", ")}`);
+  assert.ok(
+    sum <= LONGEST_LESSON,
+    `${sum} lines: ${lesson.map((file, i) => `${file} ${lines[i]}`).join(", ")}`,
+  );
 });

@@ -69,14 +69,20 @@ labTest("a persistent TUN is taken whatever its last user had in front of each p
     assert.match(await says(lab, `${CLIENT} --cipher ${cipher}`), STARTED);
 });
 
-labTest("a device that even root may not open, as in a container: the hint says how to pass it", async (lab) => {
-  const nodev = "mount --bind /dev/net /dev/net && mount -o remount,bind,nodev /dev/net";
-  const said = await says(lab, `unshare --mount sh -c '${nodev} && ${CLIENT}'`);
-  assert.match(said, /^error Cannot open \/dev\/net\/tun: EACCES\. Try: run as root.* --device \/dev\/net\/tun\n$/);
-});
+labTest(
+  "a device that even root may not open, as in a container: the hint says how to pass it",
+  async (lab) => {
+    const nodev = "mount --bind /dev/net /dev/net && mount -o remount,bind,nodev /dev/net";
+    const said = await says(lab, `unshare --mount sh -c '${nodev} && ${CLIENT}'`);
+    assert.match(
+      said,
+      /^error Cannot open \/dev\/net\/tun: EACCES\. Try: run as root.* --device \/dev\/net\/tun\n$/,
+    );
+  },
+);
 
 labTest("a TUN of another user's: the error names the owner", async (lab, t) => {
-  if (process.getuid!() !== 0) return assert.ok(!process.env.CI), t.skip("only root is mapped here");
+  if (process.getuid!() !== 0) return (assert.ok(!process.env.CI), t.skip("only root is mapped here"));
   for (const owner of ["user daemon", "group daemon", "user daemon group daemon", "user 4242"]) {
     lab.run("client", `ip tuntap add dev tun0 mode tun ${owner}`);
     const said = await says(lab, `setpriv --bounding-set -net_admin --inh-caps -net_admin ${CLIENT}`);
@@ -88,7 +94,10 @@ labTest("a TUN of another user's: the error names the owner", async (lab, t) => 
 });
 
 labTest("--nat takes what 'ip -br link' shows: a name, an @, and what it is linked to", async (lab) => {
-  const shown = lab.run("server", "ip -br link").split(/\s+/).find((word) => word.startsWith("eth1"))!;
+  const shown = lab
+    .run("server", "ip -br link")
+    .split(/\s+/)
+    .find((word) => word.startsWith("eth1"))!;
   assert.match(shown, /^eth1@if\d+$/);
   const server = startProgram(lab, "server", "server", ["--configure", "--nat", shown], SECRET);
   await server.until(/# iptables -t nat .* -o eth1 -j MASQUERADE[^]*listening on/);

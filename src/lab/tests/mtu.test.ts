@@ -56,7 +56,11 @@ function addWeb(lab: Lab, { target, route, routers: [near, far], forwarding }: t
   lab.run("lab", "ip netns add web");
   lab.run("lab", "ip link add eth1 netns internet type veth peer name eth0 netns web");
   lab.run("internet", `ip addr del ${route} dev lo`);
-  for (const [host, address, device] of [["internet", near, "eth1"], ["web", far, "eth0"], ["web", route, "lo"]] as const) {
+  for (const [host, address, device] of [
+    ["internet", near, "eth1"],
+    ["web", far, "eth0"],
+    ["web", route, "lo"],
+  ] as const) {
     lab.run(host, `ip addr add ${address} dev ${device} nodad`);
     lab.run(host, `ip link set ${device} up`);
   }
@@ -66,63 +70,84 @@ function addWeb(lab: Lab, { target, route, routers: [near, far], forwarding }: t
 }
 
 /** The MTU that ICMP has told `host` of for its way to `address`; NaN if none has. */
-const learned = (lab: Lab, host: string, address: string) => Number(/ mtu (\d+)/.exec(lab.run(host, `ip route get ${address}`))?.[1]);
+const learned = (lab: Lab, host: string, address: string) =>
+  Number(/ mtu (\d+)/.exec(lab.run(host, `ip route get ${address}`))?.[1]);
 
-for (const [name, family] of [["IPv4", IPV4], ["IPv6", IPV6]] as const) {
+for (const [name, family] of [
+  ["IPv4", IPV4],
+  ["IPv6", IPV6],
+] as const) {
   const { target, natted, iptables, tooBig, headers, small, outer, refusal } = family;
 
-  labTest(`${name}: a smaller link in the middle: MSS clamping saves TCP where ICMP is blocked, ICMP where nothing is clamped`, async (lab) => {
-    if (family === IPV6) lab.addIPv6();
-    addWeb(lab, family);
-    narrow(lab, small);
-    const server = await startBoth(lab, family);
-    const routers = ["server", "internet"];
-    const bothWays = async () => {
-      await transfer(lab, "web", "client", MEGABYTES, undefined, target);
-      const byWeb = learned(lab, "web", natted);
-      for (const version of ["-4", "-6"]) lab.run("web", `ip ${version} route flush cache`); // or it would ask for small segments from now on
-      await transfer(lab, "client", "web", MEGABYTES, undefined, target);
-      return [byWeb, learned(lab, "client", target)];
-    };
-    for (const router of routers) lab.run(router, `${iptables} -A OUTPUT ${tooBig} -j DROP`);
-    assert.deepEqual(await bothWays(), [NaN, NaN]);
-    for (const router of routers) lab.run(router, `${iptables} -F OUTPUT`);
-    lab.run("server", `${iptables} -t mangle -F FORWARD`);
-    assert.deepEqual(await bothWays(), [small, small]);
-    assert.doesNotMatch(server.output, /left:/);
-  });
+  labTest(
+    `${name}: a smaller link in the middle: MSS clamping saves TCP where ICMP is blocked, ICMP where nothing is clamped`,
+    async (lab) => {
+      if (family === IPV6) lab.addIPv6();
+      addWeb(lab, family);
+      narrow(lab, small);
+      const server = await startBoth(lab, family);
+      const routers = ["server", "internet"];
+      const bothWays = async () => {
+        await transfer(lab, "web", "client", MEGABYTES, undefined, target);
+        const byWeb = learned(lab, "web", natted);
+        for (const version of ["-4", "-6"]) lab.run("web", `ip ${version} route flush cache`); // or it would ask for small segments from now on
+        await transfer(lab, "client", "web", MEGABYTES, undefined, target);
+        return [byWeb, learned(lab, "client", target)];
+      };
+      for (const router of routers) lab.run(router, `${iptables} -A OUTPUT ${tooBig} -j DROP`);
+      assert.deepEqual(await bothWays(), [NaN, NaN]);
+      for (const router of routers) lab.run(router, `${iptables} -F OUTPUT`);
+      lab.run("server", `${iptables} -t mangle -F FORWARD`);
+      assert.deepEqual(await bothWays(), [small, small]);
+      assert.doesNotMatch(server.output, /left:/);
+    },
+  );
 
-  labTest(`${name}: a packet that must not be cut and does not fit is refused, with the size that would fit`, async (lab) => {
-    if (family === IPV6) lab.addIPv6();
-    await startBoth(lab, family);
-    const said = (size: number) => {
-      const { stdout, stderr } = lab.try("client", `ping -c 1 -W 5 -M do -s ${size - headers} ${target}`);
-      return stdout + stderr;
-    };
-    assert.match(said(1400), / 1 received/);
-    assert.match(said(1401), /message too long, mtu[=:] ?1400/, "the client's own kernel knows tun0's MTU");
-    narrow(lab, small);
-    assert.match(said(small + 1), refusal, "the server's kernel, in step 9");
-    assert.match(said(small + 1), new RegExp(`message too long, mtu[=:] ?${small}`), "and the client's has learned it");
-    assert.match(said(small), / 1 received/);
-  });
+  labTest(
+    `${name}: a packet that must not be cut and does not fit is refused, with the size that would fit`,
+    async (lab) => {
+      if (family === IPV6) lab.addIPv6();
+      await startBoth(lab, family);
+      const said = (size: number) => {
+        const { stdout, stderr } = lab.try("client", `ping -c 1 -W 5 -M do -s ${size - headers} ${target}`);
+        return stdout + stderr;
+      };
+      assert.match(said(1400), / 1 received/);
+      assert.match(said(1401), /message too long, mtu[=:] ?1400/, "the client's own kernel knows tun0's MTU");
+      narrow(lab, small);
+      assert.match(said(small + 1), refusal, "the server's kernel, in step 9");
+      assert.match(
+        said(small + 1),
+        new RegExp(`message too long, mtu[=:] ?${small}`),
+        "and the client's has learned it",
+      );
+      assert.match(said(small), / 1 received/);
+    },
+  );
 
-  labTest(`${name}: the outer link becomes smaller under a running tunnel: the tunnel's own TCP adapts, no packet inside notices`, async (lab) => {
-    if (family === IPV6) lab.addIPv6();
-    const server = await startBoth(lab, family);
-    const narrowOuter = (mtu: number) => () => {
-      lab.run("server", `ip link set eth0 mtu ${mtu}`);
-      lab.run("client", `ip link set eth0 mtu ${mtu}`);
-    };
-    const segment = (host: string) => Number(/ mss:(\d+)/.exec(lab.run(host, "ss -tinH ( sport = :5555 or dport = :5555 )"))![1]); // of the tunnel's TCP
-    assert.ok(segment("client") > outer[0]!);
-    await transfer(lab, "client", "internet", 4 * MEGABYTES, narrowOuter(outer[0]!), target);
-    assert.ok(segment("client") < outer[0]!);
-    await transfer(lab, "internet", "client", 4 * MEGABYTES, narrowOuter(outer[1]!), target);
-    assert.ok(segment("server") < outer[1]!);
-    assert.match(lab.try("client", `ping -c 1 -W 5 -M do -s ${1400 - headers} ${target}`).stdout, / 1 received/);
-    assert.doesNotMatch(server.output, /left:/);
-  });
+  labTest(
+    `${name}: the outer link becomes smaller under a running tunnel: the tunnel's own TCP adapts, no packet inside notices`,
+    async (lab) => {
+      if (family === IPV6) lab.addIPv6();
+      const server = await startBoth(lab, family);
+      const narrowOuter = (mtu: number) => () => {
+        lab.run("server", `ip link set eth0 mtu ${mtu}`);
+        lab.run("client", `ip link set eth0 mtu ${mtu}`);
+      };
+      const segment = (host: string) =>
+        Number(/ mss:(\d+)/.exec(lab.run(host, "ss -tinH ( sport = :5555 or dport = :5555 )"))![1]); // of the tunnel's TCP
+      assert.ok(segment("client") > outer[0]!);
+      await transfer(lab, "client", "internet", 4 * MEGABYTES, narrowOuter(outer[0]!), target);
+      assert.ok(segment("client") < outer[0]!);
+      await transfer(lab, "internet", "client", 4 * MEGABYTES, narrowOuter(outer[1]!), target);
+      assert.ok(segment("server") < outer[1]!);
+      assert.match(
+        lab.try("client", `ping -c 1 -W 5 -M do -s ${1400 - headers} ${target}`).stdout,
+        / 1 received/,
+      );
+      assert.doesNotMatch(server.output, /left:/);
+    },
+  );
 }
 
 labTest("a link that becomes smaller while a connection is running through the tunnel", async (lab) => {

@@ -46,7 +46,9 @@ export class End {
     this.kernel = kernel;
     this.tun = { fd: tun, name: "tun0", header: keys ? OFFLOAD_HEADER : 0 };
     this.link = new TcpLink({ fd, address: "", remote: name }, keys ? aesFraming : xorFraming);
-    this.peer = new Peer(this.link, this.tun, steps, keys, { onClose: (reason) => this.reasons.push(reason) });
+    this.peer = new Peer(this.link, this.tun, steps, keys, {
+      onClose: (reason) => this.reasons.push(reason),
+    });
   }
 
   /** The kernel routes a packet into the TUN. */
@@ -76,7 +78,10 @@ export class End {
 }
 
 /** A client's and a server's end of one session. No loop runs them: the test says which end does what, and when. */
-export function session(cipher: "xor" | "xor+aes" = "xor+aes", [up, down] = [randomBytes(32), randomBytes(32)]) {
+export function session(
+  cipher: "xor" | "xor+aes" = "xor+aes",
+  [up, down] = [randomBytes(32), randomBytes(32)],
+) {
   const [near, far] = socketPair();
   const aes = cipher === "xor+aes";
   const client = new End("server", [UP, DOWN], near, aes ? { send: up!, receive: down! } : undefined);
@@ -91,14 +96,20 @@ export async function dialIdle(address: string, number: number, secret: Buffer, 
   const port = tcp.open({ port: number, handshake: true });
   const { message2, remote, attach } = await port.dial(address, 10_000, handshake.message1);
   const { keys, config } = handshake.finish(message2, remote);
-  const peer = attach((link) => new Peer(link, { fd: -1, name: "none", header: OFFLOAD_HEADER }, [UP, DOWN], keys));
+  const peer = attach(
+    (link) => new Peer(link, { fd: -1, name: "none", header: OFFLOAD_HEADER }, [UP, DOWN], keys),
+  );
   const link = peer.link as TcpLink;
   link["watched"]!.stop();
   return { config, peer, fd: link["fd"], receive: () => link.receive(peer) };
 }
 
 /** Feeds a stream to a TcpLink in pieces of so many bytes, and collects the frames that come out; `body`: in hex. */
-export function deframe(framing: Framing, stream: Buffer, pieces: (rest: number) => number): { type: number; body: string }[] {
+export function deframe(
+  framing: Framing,
+  stream: Buffer,
+  pieces: (rest: number) => number,
+): { type: number; body: string }[] {
   const [near, far] = socketPair();
   const link = new TcpLink({ fd: near, address: "", remote: "" }, framing);
   const memory = new Memory(Math.ceil(stream.length / 4) * 4 + 4);
@@ -109,7 +120,11 @@ export function deframe(framing: Framing, stream: Buffer, pieces: (rest: number)
   const receiver: Receiver = {
     received({ bytes }, from, to) {
       waiting -= to - from - rest;
-      for (let size = wholeFrame(framing, bytes, from, to); size > 0; size = wholeFrame(framing, bytes, from, to)) {
+      for (
+        let size = wholeFrame(framing, bytes, from, to);
+        size > 0;
+        size = wholeFrame(framing, bytes, from, to)
+      ) {
         const type = framing.typed ? bytes[from]! : FrameType.data;
         frames.push({ type, body: bytes.toString("hex", from + framing.header, (from += size)) });
       }
@@ -123,7 +138,7 @@ export function deframe(framing: Framing, stream: Buffer, pieces: (rest: number)
     for (let at = 0; at < stream.length; at += waiting) {
       waiting = Math.min(pieces(stream.length - at), stream.length - at, 100_000);
       assert.equal(write(far, memory, at, waiting), waiting);
-      for (at += waiting; waiting > 0; ) link.receive(receiver);
+      for (at += waiting; waiting > 0;) link.receive(receiver);
     }
   } finally {
     close(near);

@@ -29,14 +29,21 @@ const exchange = (connect: string) => `
 
 /** Starts an exchange through the tunnel; what waits for its end, and looks whether all bytes arrived. */
 async function startExchange(lab: Lab): Promise<() => Promise<void>> {
-  const start = (host: string, connect: string) => new Running(lab.spawn(host, [process.execPath, "-e", exchange(connect)]));
+  const start = (host: string, connect: string) =>
+    new Running(lab.spawn(host, [process.execPath, "-e", exchange(connect)]));
   const far = start("internet", "");
   await far.until(/listening/);
   const near = start("client", TARGET);
   await near.until(/under way/);
   return async () => {
-    for (const [from, to] of [[near, far], [far, near]] as const) {
-      const [[, sent], [, received]] = [await from.until(/sent (\w{64})/, 60_000), await to.until(/received (\w{64})/, 60_000)];
+    for (const [from, to] of [
+      [near, far],
+      [far, near],
+    ] as const) {
+      const [[, sent], [, received]] = [
+        await from.until(/sent (\w{64})/, 60_000),
+        await to.until(/received (\w{64})/, 60_000),
+      ];
       assert.equal(received, sent);
     }
   };
@@ -46,31 +53,40 @@ async function startExchange(lab: Lab): Promise<() => Promise<void>> {
 // is another rule that tracks them: NAT by hand, as in the five terminals, or any stateful one of a firewall.
 const TRACKING = {
   "NAT by hand": ["iptables -t nat -A POSTROUTING -s 10.8.0.0/24 -o eth1 -j MASQUERADE", []],
-  "--nat on a host with a firewall": ["iptables -A INPUT -m conntrack --ctstate INVALID -j DROP", ["--nat", "eth1"]],
+  "--nat on a host with a firewall": [
+    "iptables -A INPUT -m conntrack --ctstate INVALID -j DROP",
+    ["--nat", "eth1"],
+  ],
 } as const;
-for (const [where, [rule, args]] of Object.entries(TRACKING)) labTest(`a TCP connection inside the tunnel survives the server's death; the client comes back to its address (${where})`, async (lab) => {
-  lab.run("server", rule);
-  lab.run("server", "sysctl -w net.ipv4.ip_forward=1");
-  const start = async () => {
-    const server = startProgram(lab, "server", "server", ["--configure", ...args], SECRET);
-    await server.until(/listening on/);
-    return server;
-  };
-  const server = await start();
-  const other = await startClient(lab, lab.addClient(2));
-  const client = await startClient(lab);
-  assert.match(client.output, /tunnel is 10\.8\.0\.3\/24/);
-  const complete = await startExchange(lab);
-  await server.stop("SIGKILL");
-  await client.until(/Lost the server 192\.168\.1\.1:5555: .*; trying again in 0\.\d s/);
-  await other.stop(); // 10.8.0.2 is free
-  await client.until(/Cannot connect to 192\.168\.1\.1:5555: ECONNREFUSED; trying again in \d\.\d s/);
-  await start();
-  await client.until(/connected again after \d+\.\d s: this end of the tunnel is still 10\.8\.0\.3\/24, MTU 1400/);
-  await complete();
-  ping(lab, "client", TARGET);
-  assert.equal(client.output.split("# ip addr").length, 2, "configured once");
-});
+for (const [where, [rule, args]] of Object.entries(TRACKING))
+  labTest(
+    `a TCP connection inside the tunnel survives the server's death; the client comes back to its address (${where})`,
+    async (lab) => {
+      lab.run("server", rule);
+      lab.run("server", "sysctl -w net.ipv4.ip_forward=1");
+      const start = async () => {
+        const server = startProgram(lab, "server", "server", ["--configure", ...args], SECRET);
+        await server.until(/listening on/);
+        return server;
+      };
+      const server = await start();
+      const other = await startClient(lab, lab.addClient(2));
+      const client = await startClient(lab);
+      assert.match(client.output, /tunnel is 10\.8\.0\.3\/24/);
+      const complete = await startExchange(lab);
+      await server.stop("SIGKILL");
+      await client.until(/Lost the server 192\.168\.1\.1:5555: .*; trying again in 0\.\d s/);
+      await other.stop(); // 10.8.0.2 is free
+      await client.until(/Cannot connect to 192\.168\.1\.1:5555: ECONNREFUSED; trying again in \d\.\d s/);
+      await start();
+      await client.until(
+        /connected again after \d+\.\d s: this end of the tunnel is still 10\.8\.0\.3\/24, MTU 1400/,
+      );
+      await complete();
+      ping(lab, "client", TARGET);
+      assert.equal(client.output.split("# ip addr").length, 2, "configured once");
+    },
+  );
 
 labTest("a client whose connection died unnoticed by the server takes its address over", async (lab) => {
   const server = await startServer(lab);
@@ -78,71 +94,110 @@ labTest("a client whose connection died unnoticed by the server takes its addres
   const [, port] = await server.until(/connected from 192\.168\.1\.100:(\d+)/);
   lab.run("server", `iptables -I INPUT -p tcp --sport ${port} -j REJECT --reject-with tcp-reset`); // the server hears nothing; the client, of a reset
   lab.try("client", `ping -c 1 -W 1 ${TARGET}`);
-  await client.until(/Lost the server .*ECONNRESET; trying[^]*connected again after .*: this end of the tunnel is still 10\.8\.0\.2\/24/);
-  await server.until(new RegExp(`client 10\\.8\\.0\\.2 from 192\\.168\\.1\\.100:${port} left: it connected again, from 192`));
+  await client.until(
+    /Lost the server .*ECONNRESET; trying[^]*connected again after .*: this end of the tunnel is still 10\.8\.0\.2\/24/,
+  );
+  await server.until(
+    new RegExp(`client 10\\.8\\.0\\.2 from 192\\.168\\.1\\.100:${port} left: it connected again, from 192`),
+  );
   ping(lab, "client", TARGET);
 });
 
-labTest("a client in another network, with another outer address, keeps its inner one, though the server gave it up and others came", async (lab) => {
-  const server = await startServer(lab);
-  const client = await startClient(lab);
-  const complete = await startExchange(lab);
-  lab.run("client", "ip addr del 192.168.1.100/24 dev eth0");
-  await server.until(/client 10\.8\.0\.2 .*left: (ETIMEDOUT|it has not answered .*) \(0 connected\)/, 30_000);
-  const other = await startClient(lab, lab.addClient(2));
-  assert.match(other.output, /tunnel is 10\.8\.0\.3/);
-  lab.run("client", "ip addr add 192.168.1.101/24 dev eth0");
-  await client.until(/connected again after \d+\.\d s: this end of the tunnel is still 10\.8\.0\.2\/24/, 60_000);
-  await server.until(/client 10\.8\.0\.2 connected from 192\.168\.1\.101/);
-  await complete();
-});
+labTest(
+  "a client in another network, with another outer address, keeps its inner one, though the server gave it up and others came",
+  async (lab) => {
+    const server = await startServer(lab);
+    const client = await startClient(lab);
+    const complete = await startExchange(lab);
+    lab.run("client", "ip addr del 192.168.1.100/24 dev eth0");
+    await server.until(
+      /client 10\.8\.0\.2 .*left: (ETIMEDOUT|it has not answered .*) \(0 connected\)/,
+      30_000,
+    );
+    const other = await startClient(lab, lab.addClient(2));
+    assert.match(other.output, /tunnel is 10\.8\.0\.3/);
+    lab.run("client", "ip addr add 192.168.1.101/24 dev eth0");
+    await client.until(
+      /connected again after \d+\.\d s: this end of the tunnel is still 10\.8\.0\.2\/24/,
+      60_000,
+    );
+    await server.until(/client 10\.8\.0\.2 connected from 192\.168\.1\.101/);
+    await complete();
+  },
+);
 
-labTest("another subnet after the restart: the client's end is configured anew, or the commands are printed anew", async (lab) => {
-  const server = await startServer(lab);
-  const host = lab.addClient(2);
-  const [client, byHand] = [await startClient(lab), startProgram(lab, host, "client", ["192.168.2.1", "--route", `${TARGET}/32`], SECRET)];
-  await byHand.until(/connected to/);
-  await server.stop();
-  await startServer(lab, "--subnet", "172.16.5.0/24");
-  await client.until(/connected again .* with another address[^]*now 172\.16\.5\.\d\/24/);
-  assert.doesNotMatch(lab.run("client", "ip addr show tun0"), /10\.8\.0/);
-  ping(lab, "client", TARGET);
-  await byHand.until(/now 172\.16\.5\.\d\/24, MTU 1400\nType in the next terminal, as root:\n  ip addr replace (172\.16\.5\.\d)\/32 dev tun0\n  ip addr del 10\.8\.0\.\d\/24 dev tun0\n  ip addr replace \1\/24 dev tun0\n  ip addr del \1\/32 dev tun0\n/);
-});
-
-labTest("another subnet after the restart, with an IPv6 route: the routes stay, only the addresses change", async (lab) => {
-  lab.addIPv6();
-  const server = await startServer(lab);
-  const client = await startClient(lab, "client", "--route", `${TARGET6}/128`);
-  await server.stop();
-  await startServer(lab, "--subnet", "172.16.5.0/24");
-  await client.until(/connected again .* with another address[^]*now 172\.16\.5\.2\/24 and fd56:504e::ac10:502\/96/);
-  for (const target of [TARGET, TARGET6]) ping(lab, "client", target);
-});
-
-labTest("a server that has IPv6 no more, for a client that routes it: the tunnel waits, and goes on with the next server that has it", async (lab) => {
-  lab.addIPv6();
-  let server = await startServer(lab);
-  const client = await startClient(lab, "client", "--route", `${TARGET6}/128`);
-  for (const args of [["--subnet6", "off"], ["--mtu", "1200"]]) {
+labTest(
+  "another subnet after the restart: the client's end is configured anew, or the commands are printed anew",
+  async (lab) => {
+    const server = await startServer(lab);
+    const host = lab.addClient(2);
+    const [client, byHand] = [
+      await startClient(lab),
+      startProgram(lab, host, "client", ["192.168.2.1", "--route", `${TARGET}/32`], SECRET),
+    ];
+    await byHand.until(/connected to/);
     await server.stop();
-    server = await startServer(lab, ...args);
-    await client.until(/Cannot route 2001:\S+ into the tunnel: it carries no IPv6; trying again in/);
-    await server.until(/a probe from .* left: the connection was closed/);
-    assert.match(lab.run("client", `ip route get ${TARGET6}`), /dev tun0/, "nothing leaves beside the tunnel meanwhile");
-    client.output = "";
+    await startServer(lab, "--subnet", "172.16.5.0/24");
+    await client.until(/connected again .* with another address[^]*now 172\.16\.5\.\d\/24/);
+    assert.doesNotMatch(lab.run("client", "ip addr show tun0"), /10\.8\.0/);
+    ping(lab, "client", TARGET);
+    await byHand.until(
+      /now 172\.16\.5\.\d\/24, MTU 1400\nType in the next terminal, as root:\n  ip addr replace (172\.16\.5\.\d)\/32 dev tun0\n  ip addr del 10\.8\.0\.\d\/24 dev tun0\n  ip addr replace \1\/24 dev tun0\n  ip addr del \1\/32 dev tun0\n/,
+    );
+  },
+);
+
+labTest(
+  "another subnet after the restart, with an IPv6 route: the routes stay, only the addresses change",
+  async (lab) => {
+    lab.addIPv6();
+    const server = await startServer(lab);
+    const client = await startClient(lab, "client", "--route", `${TARGET6}/128`);
     await server.stop();
-    server = await startServer(lab);
-    await client.until(/connected again/);
+    await startServer(lab, "--subnet", "172.16.5.0/24");
+    await client.until(
+      /connected again .* with another address[^]*now 172\.16\.5\.2\/24 and fd56:504e::ac10:502\/96/,
+    );
     for (const target of [TARGET, TARGET6]) ping(lab, "client", target);
-  }
-});
+  },
+);
+
+labTest(
+  "a server that has IPv6 no more, for a client that routes it: the tunnel waits, and goes on with the next server that has it",
+  async (lab) => {
+    lab.addIPv6();
+    let server = await startServer(lab);
+    const client = await startClient(lab, "client", "--route", `${TARGET6}/128`);
+    for (const args of [
+      ["--subnet6", "off"],
+      ["--mtu", "1200"],
+    ]) {
+      await server.stop();
+      server = await startServer(lab, ...args);
+      await client.until(/Cannot route 2001:\S+ into the tunnel: it carries no IPv6; trying again in/);
+      await server.until(/a probe from .* left: the connection was closed/);
+      assert.match(
+        lab.run("client", `ip route get ${TARGET6}`),
+        /dev tun0/,
+        "nothing leaves beside the tunnel meanwhile",
+      );
+      client.output = "";
+      await server.stop();
+      server = await startServer(lab);
+      await client.until(/connected again/);
+      for (const target of [TARGET, TARGET6]) ping(lab, "client", target);
+    }
+  },
+);
 
 labTest("an MTU too small for IPv6, and back", async (lab) => {
   lab.addIPv6();
   let server = await startServer(lab);
   const client = await startClient(lab);
-  for (const [mtu, own] of [["1200", "10.8.0.2/24, MTU 1200"], ["1400", "10.8.0.2/24 and fd56:504e::a08:2/96, MTU 1400"]] as const) {
+  for (const [mtu, own] of [
+    ["1200", "10.8.0.2/24, MTU 1200"],
+    ["1400", "10.8.0.2/24 and fd56:504e::a08:2/96, MTU 1400"],
+  ] as const) {
     await server.stop();
     server = await startServer(lab, "--mtu", mtu);
     await client.until(new RegExp(`now ${own}\\n`));
@@ -151,69 +206,90 @@ labTest("an MTU too small for IPv6, and back", async (lab) => {
   ping(lab, "client", "fd56:504e::a08:1");
 });
 
-labTest("--cipher xor: a full server takes a connection and closes it at once; the client waits longer each time all the same", async (lab) => {
-  const start = (host: string, ...args: string[]) => startProgram(lab, host, "client", [...args, "--cipher", "xor", "--configure", "--route", `${TARGET}/32`], SECRET);
-  const one = ["--cipher", "xor", "--max-clients", "1"];
-  const server = await startServer(lab, ...one);
-  const client = start("client", "192.168.1.1");
-  await client.until(/connected to/);
-  ping(lab, "client", TARGET, 1);
-  const rival = start(lab.addClient(2), "192.168.2.1", "--address", "10.8.0.3/24");
-  assert.equal(await rival.ended, 1);
-  assert.match(rival.output, /start both ends with --cipher xor, or both without; or is the server full\?/);
-  client.child.kill("SIGSTOP");
-  await server.stop();
-  await startServer(lab, ...one);
-  const again = start("client2", "192.168.2.1", "--address", "10.8.0.3/24");
-  await again.until(/connected to/);
-  ping(lab, "client2", TARGET, 1);
-  client.child.kill("SIGCONT");
-  await client.until(/trying again in [2-9]\.\d s/);
-});
+labTest(
+  "--cipher xor: a full server takes a connection and closes it at once; the client waits longer each time all the same",
+  async (lab) => {
+    const start = (host: string, ...args: string[]) =>
+      startProgram(
+        lab,
+        host,
+        "client",
+        [...args, "--cipher", "xor", "--configure", "--route", `${TARGET}/32`],
+        SECRET,
+      );
+    const one = ["--cipher", "xor", "--max-clients", "1"];
+    const server = await startServer(lab, ...one);
+    const client = start("client", "192.168.1.1");
+    await client.until(/connected to/);
+    ping(lab, "client", TARGET, 1);
+    const rival = start(lab.addClient(2), "192.168.2.1", "--address", "10.8.0.3/24");
+    assert.equal(await rival.ended, 1);
+    assert.match(rival.output, /start both ends with --cipher xor, or both without; or is the server full\?/);
+    client.child.kill("SIGSTOP");
+    await server.stop();
+    await startServer(lab, ...one);
+    const again = start("client2", "192.168.2.1", "--address", "10.8.0.3/24");
+    await again.until(/connected to/);
+    ping(lab, "client2", TARGET, 1);
+    client.child.kill("SIGCONT");
+    await client.until(/trying again in [2-9]\.\d s/);
+  },
+);
 
-labTest("while waiting for the server: a signal ends the client at once with 0, another secret ends it with 1", async (lab) => {
-  const server = await startServer(lab);
-  const host = lab.addClient(2);
-  const [client, second] = [await startClient(lab), await startClient(lab, host)];
-  second.child.kill("SIGSTOP");
-  await server.stop();
-  await client.until(/trying again in [2-9]/);
-  const since = Date.now();
-  assert.equal(await client.stop("SIGINT"), 0);
-  assert.ok(Date.now() - since < 1500, "before its next try");
-  assert.equal(lab.try("client", "ip link show tun0").status, 1);
+labTest(
+  "while waiting for the server: a signal ends the client at once with 0, another secret ends it with 1",
+  async (lab) => {
+    const server = await startServer(lab);
+    const host = lab.addClient(2);
+    const [client, second] = [await startClient(lab), await startClient(lab, host)];
+    second.child.kill("SIGSTOP");
+    await server.stop();
+    await client.until(/trying again in [2-9]/);
+    const since = Date.now();
+    assert.equal(await client.stop("SIGINT"), 0);
+    assert.ok(Date.now() - since < 1500, "before its next try");
+    assert.equal(lab.try("client", "ip link show tun0").status, 1);
 
-  const stranger = startProgram(lab, "server", "server", ["--configure"], { env: { ...process.env, SIMPLE_VPN_SECRET: "00".repeat(32) } });
-  await stranger.until(/listening on/);
-  second.child.kill("SIGCONT");
-  await second.until(/error Cannot start a session with .*: it refused our secret\. Try: copy the secret/);
-  assert.equal(await second.ended, 1);
-});
+    const stranger = startProgram(lab, "server", "server", ["--configure"], {
+      env: { ...process.env, SIMPLE_VPN_SECRET: "00".repeat(32) },
+    });
+    await stranger.until(/listening on/);
+    second.child.kill("SIGCONT");
+    await second.until(/error Cannot start a session with .*: it refused our secret\. Try: copy the secret/);
+    assert.equal(await second.ended, 1);
+  },
+);
 
-labTest("while no name server answers: the address of before is tried again, and a signal does not wait for the lookup", async (lab) => {
-  const folder = mkdtempSync(join(tmpdir(), "simple-vpn-test-"));
-  const [hosts, resolver] = [join(folder, "hosts"), join(folder, "resolv.conf")];
-  writeFileSync(hosts, "192.168.1.1 vpn.test\n");
-  writeFileSync(resolver, "nameserver 192.168.1.1\n");
-  lab.run("server", "iptables -A INPUT -p udp --dport 53 -j DROP");
-  lab.run("lab", `mount --bind ${hosts} /etc/hosts`); // in the lab's own mount namespace
-  lab.run("lab", `mount --bind ${resolver} /etc/resolv.conf`);
-  const start = (name: string, tun: string, patience: string) => startProgram(lab, "client", "client", [name, "--tun", tun], { env: { ...SECRET.env, RES_OPTIONS: patience } });
-  const server = await startServer(lab);
-  const client = start("vpn.test", "tun0", "timeout:10 attempts:3"); // longer than until() waits
-  await client.until(/connected to 192\.168\.1\.1/);
-  writeFileSync(hosts, "");
-  await server.stop();
-  await startServer(lab);
-  await client.until(/connected again/);
+labTest(
+  "while no name server answers: the address of before is tried again, and a signal does not wait for the lookup",
+  async (lab) => {
+    const folder = mkdtempSync(join(tmpdir(), "simple-vpn-test-"));
+    const [hosts, resolver] = [join(folder, "hosts"), join(folder, "resolv.conf")];
+    writeFileSync(hosts, "192.168.1.1 vpn.test\n");
+    writeFileSync(resolver, "nameserver 192.168.1.1\n");
+    lab.run("server", "iptables -A INPUT -p udp --dport 53 -j DROP");
+    lab.run("lab", `mount --bind ${hosts} /etc/hosts`); // in the lab's own mount namespace
+    lab.run("lab", `mount --bind ${resolver} /etc/resolv.conf`);
+    const start = (name: string, tun: string, patience: string) =>
+      startProgram(lab, "client", "client", [name, "--tun", tun], {
+        env: { ...SECRET.env, RES_OPTIONS: patience },
+      });
+    const server = await startServer(lab);
+    const client = start("vpn.test", "tun0", "timeout:10 attempts:3"); // longer than until() waits
+    await client.until(/connected to 192\.168\.1\.1/);
+    writeFileSync(hosts, "");
+    await server.stop();
+    await startServer(lab);
+    await client.until(/connected again/);
 
-  const waiting = start("slow.test", "tun1", "timeout:10 attempts:3");
-  await retry(() => lab.run("client", "ip link show tun1"));
-  const since = Date.now();
-  assert.equal(await waiting.stop("SIGINT"), 0);
-  assert.ok(Date.now() - since < 5000);
-  rmSync(folder, { recursive: true });
-});
+    const waiting = start("slow.test", "tun1", "timeout:10 attempts:3");
+    await retry(() => lab.run("client", "ip link show tun1"));
+    const since = Date.now();
+    assert.equal(await waiting.stop("SIGINT"), 0);
+    assert.ok(Date.now() - since < 5000);
+    rmSync(folder, { recursive: true });
+  },
+);
 
 labTest("a server that has no address left is asked again", async (lab) => {
   const server = await startServer(lab, "--subnet", "10.8.0.0/30");
@@ -230,17 +306,24 @@ labTest("a server that has no address left is asked again", async (lab) => {
   ping(lab, "client", TARGET);
 });
 
-labTest("fresh keys every second, under load: no packet is lost, and the trace counts nonces from 0 again", async (lab) => {
-  const server = await startServer(lab);
-  const client = await startClient(lab, "client", "--rekey", "1");
-  const complete = await startExchange(lab);
-  assert.match(lab.try("client", `ping -q -i 0.002 -c 1500 ${TARGET}`).stdout, /1500 received, 0% packet loss/);
-  await complete();
-  for (const program of [server, client]) await program.until(/(fresh keys with \S+: nonces count from 0 again[^]*){3}/);
-  for (const deadline = Date.now() + 20_000; !/6\.seal +up\d{3,} .*nonce \d{1,2},/.test(client.output); ) {
-    assert.ok(Date.now() < deadline, "no packet was shown after the load");
-    ping(lab, "client", TARGET, 1);
-    await new Promise((resolve) => setTimeout(resolve, 1100)); // quiet: the trace unfolds
-  }
-  assert.doesNotMatch(server.output + client.output, /left:|Lost the server/);
-});
+labTest(
+  "fresh keys every second, under load: no packet is lost, and the trace counts nonces from 0 again",
+  async (lab) => {
+    const server = await startServer(lab);
+    const client = await startClient(lab, "client", "--rekey", "1");
+    const complete = await startExchange(lab);
+    assert.match(
+      lab.try("client", `ping -q -i 0.002 -c 1500 ${TARGET}`).stdout,
+      /1500 received, 0% packet loss/,
+    );
+    await complete();
+    for (const program of [server, client])
+      await program.until(/(fresh keys with \S+: nonces count from 0 again[^]*){3}/);
+    for (const deadline = Date.now() + 20_000; !/6\.seal +up\d{3,} .*nonce \d{1,2},/.test(client.output);) {
+      assert.ok(Date.now() < deadline, "no packet was shown after the load");
+      ping(lab, "client", TARGET, 1);
+      await new Promise((resolve) => setTimeout(resolve, 1100)); // quiet: the trace unfolds
+    }
+    assert.doesNotMatch(server.output + client.output, /left:|Lost the server/);
+  },
+);

@@ -10,7 +10,8 @@ import { compile, startSimple } from "../bench/simplevpn.ts";
 import { labTest } from "./testing.ts";
 import { has } from "../tools.ts";
 
-if (!has("cc")) test("refs/simplevpn.c", (t) => (process.env.CI ? assert.fail("no cc") : t.skip("cc is not installed")));
+if (!has("cc"))
+  test("refs/simplevpn.c", (t) => (process.env.CI ? assert.fail("no cc") : t.skip("cc is not installed")));
 else {
   const folder = mkdtempSync(join(tmpdir(), "simple-vpn-test-"));
   after(() => rmSync(folder, { recursive: true }));
@@ -18,7 +19,10 @@ else {
 
   /** A flood of large pings: reads from the socket then end in the middle of frames. */
   function flood(lab: Lab): void {
-    assert.match(lab.try("client", "ping -q -f -l 20 -s 1300 -c 2000 10.8.0.1").stdout, /2000 received, 0% packet loss/);
+    assert.match(
+      lab.try("client", "ping -q -f -l 20 -s 1300 -c 2000 10.8.0.1").stdout,
+      /2000 received, 0% packet loss/,
+    );
   }
 
   labTest("our client talks to refs/simplevpn.c as server, one client after the other", async (lab) => {

@@ -8,7 +8,12 @@ import { until } from "./peers.ts";
 import { ROOT } from "../lab.ts";
 import { has } from "../tools.ts";
 
-const run = (env: Record<string, string>) => spawnSync(process.execPath, ["--import", "tsx", "src/lab/terminals/terminals.ts"], { cwd: ROOT, encoding: "utf8", env: { ...process.env, ...env } });
+const run = (env: Record<string, string>) =>
+  spawnSync(process.execPath, ["--import", "tsx", "src/lab/terminals/terminals.ts"], {
+    cwd: ROOT,
+    encoding: "utf8",
+    env: { ...process.env, ...env },
+  });
 
 test("make terminals types each of the five commands into a pane of its own, and presses no Enter", async (t) => {
   if (!has("tmux")) {
@@ -16,16 +21,30 @@ test("make terminals types each of the five commands into a pane of its own, and
     return t.skip("tmux is not installed");
   }
   const session = `simple-vpn-test-${process.pid}`;
-  const tmux = (...args: string[]) => spawnSync("tmux", ["-L", session, ...args], { encoding: "utf8" }).stdout;
+  const tmux = (...args: string[]) =>
+    spawnSync("tmux", ["-L", session, ...args], { encoding: "utf8" }).stdout;
   const slowShell = join(mkdtempSync(join(tmpdir(), "simple-vpn-shell-")), "sh");
   writeFileSync(slowShell, "#!/bin/sh\nsleep 1\nPS1='ready$ ' exec bash --norc -i\n", { mode: 0o755 });
   try {
-    const { status, stdout, stderr } = run({ SIMPLE_VPN_TMUX: session, SHELL: slowShell, MAKELEVEL: "1", MAKEFLAGS: "w" });
+    const { status, stdout, stderr } = run({
+      SIMPLE_VPN_TMUX: session,
+      SHELL: slowShell,
+      MAKELEVEL: "1",
+      MAKEFLAGS: "w",
+    });
     assert.equal(status, 0, stderr);
     assert.match(stdout, /ready: tmux -L \S+ attach/);
-    const panes = tmux("list-panes", "-F", "#{pane_id} #{pane_title} #{pane_current_command}").trim().split("\n");
+    const panes = tmux("list-panes", "-F", "#{pane_id} #{pane_title} #{pane_current_command}")
+      .trim()
+      .split("\n");
     assert.equal(panes.length, 5);
-    const commands = ["make server", "make configure-server", "make client", "make configure-client", "make ping"];
+    const commands = [
+      "make server",
+      "make configure-server",
+      "make client",
+      "make configure-client",
+      "make ping",
+    ];
     for (const [i, command] of commands.entries()) {
       const [id] = panes[i]!.split(" ");
       assert.match(panes[i]!, new RegExp(`terminal ${i + 1}: ${command} `));
@@ -33,8 +52,16 @@ test("make terminals types each of the five commands into a pane of its own, and
       await until(() => tmux("capture-pane", "-p", "-t", id!).trim() === `ready$ ${command}`); // once, behind the prompt
     }
     assert.match(run({ SIMPLE_VPN_TMUX: session }).stdout, /ready: tmux -L \S+ attach/);
-    assert.equal(tmux("list-panes", "-a").trim().split("\n").length, 5, "a second make terminals shows the same five");
-    assert.doesNotMatch(tmux("show-environment", "-g"), /^MAKE/m, "make in a pane is no part of the make that opened it");
+    assert.equal(
+      tmux("list-panes", "-a").trim().split("\n").length,
+      5,
+      "a second make terminals shows the same five",
+    );
+    assert.doesNotMatch(
+      tmux("show-environment", "-g"),
+      /^MAKE/m,
+      "make in a pane is no part of the make that opened it",
+    );
   } finally {
     tmux("kill-server");
   }
@@ -42,7 +69,10 @@ test("make terminals types each of the five commands into a pane of its own, and
 
 test("without tmux, or with one that is too old, make terminals says so and shows the five commands", () => {
   const place = mkdtempSync(join(tmpdir(), "simple-vpn-tmux-"));
-  const cases = [["exit 127", /^tmux is not installed/], ["echo tmux 1.8", /^tmux 1\.8 is too old/]] as const;
+  const cases = [
+    ["exit 127", /^tmux is not installed/],
+    ["echo tmux 1.8", /^tmux 1\.8 is too old/],
+  ] as const;
   for (const [script, reason] of cases) {
     writeFileSync(join(place, "tmux"), `#!/bin/sh\n${script}\n`, { mode: 0o755 });
     const { status, stdout } = run({ PATH: `${place}:${process.env.PATH}` });

@@ -27,7 +27,9 @@ export function labTest(name: string, run: (lab: Lab, t: TestContext) => Promise
   });
 }
 
-export const SECRET: { env: NodeJS.ProcessEnv } = { env: { ...process.env, SIMPLE_VPN_SECRET: "5e".repeat(32) } };
+export const SECRET: { env: NodeJS.ProcessEnv } = {
+  env: { ...process.env, SIMPLE_VPN_SECRET: "5e".repeat(32) },
+};
 
 /** Runs one of our programs on this machine, "lab/demo", to its end. */
 export function runProgram(name: string, args: string[] = [], env: NodeJS.ProcessEnv = process.env) {
@@ -56,7 +58,19 @@ export async function startServer(lab: Lab, ...args: string[]): Promise<Running>
 
 /** A configured client on `host`, with a route to the internet host through the tunnel. */
 export async function startClient(lab: Lab, host = "client", ...args: string[]): Promise<Running> {
-  const client = startProgram(lab, host, "client", [host === "client" ? SERVER : `192.168.${host.slice(6)}.1`, "--configure", "--route", `${TARGET}/32`, ...args], SECRET);
+  const client = startProgram(
+    lab,
+    host,
+    "client",
+    [
+      host === "client" ? SERVER : `192.168.${host.slice(6)}.1`,
+      "--configure",
+      "--route",
+      `${TARGET}/32`,
+      ...args,
+    ],
+    SECRET,
+  );
   await client.until(/connected to/);
   return client;
 }
@@ -64,7 +78,8 @@ export async function startClient(lab: Lab, host = "client", ...args: string[]):
 /** Fails with ping's own words unless every one of `count` pings is answered. */
 export function ping(lab: Lab, host: string, target: string, count = 3): void {
   const { status, stdout, stderr } = lab.try(host, `ping -c ${count} -i 0.2 -W 5 ${target}`);
-  if (status !== 0 || !stdout.includes(" 0% packet loss")) throw new Error(`${host} cannot ping ${target}:\n${stdout}${stderr}`);
+  if (status !== 0 || !stdout.includes(" 0% packet loss"))
+    throw new Error(`${host} cannot ping ${target}:\n${stdout}${stderr}`);
 }
 
 /** Tries until it does not throw, for 20 s. */
@@ -80,7 +95,15 @@ export async function retry(attempt: () => void): Promise<void> {
 
 /** What a host has that our programs may change, as text: two of them are equal if nothing was left behind. */
 export function snapshot(lab: Lab, host: string): string {
-  const commands = ["ip addr", "ip route show table all", "ip rule", "ip -6 rule", "iptables-save", "ip6tables-save", "sysctl net.ipv4.ip_forward net.ipv4.conf net.ipv6.conf"];
+  const commands = [
+    "ip addr",
+    "ip route show table all",
+    "ip rule",
+    "ip -6 rule",
+    "iptables-save",
+    "ip6tables-save",
+    "sysctl net.ipv4.ip_forward net.ipv4.conf net.ipv6.conf",
+  ];
   const text = commands.map((command) => lab.run(host, command)).join("");
   const empty = /\*\w+\n(:\w+ ACCEPT.*\n)*COMMIT\n/g; // a table that was looked at once
   return text.replace(/^#.*\n|\[\d+:\d+\]|NO-CARRIER,|,LOWER_UP|state \w+/gm, "").replace(empty, ""); // without times, counters, carriers
@@ -104,8 +127,21 @@ const stream = (role: "send" | "receive", target: string, port: string | undefin
   ${port ? `run(require("node:net").connect(${port}, "${target}"));` : `const server = require("node:net").createServer(run).listen(0, () => console.log("port " + server.address().port));`}`;
 
 /** Sends a quarter of `megabytes` between a client host and the one that has `target`; what sends the rest, and throws unless all arrived unchanged. */
-export async function startTransfer(lab: Lab, from: string, to: string, megabytes: number, target = TARGET): Promise<() => Promise<void>> {
-  const node = (host: string, port?: string) => new Running(lab.spawn(host, [process.execPath, "-e", stream(from === host ? "send" : "receive", target, port, megabytes)]));
+export async function startTransfer(
+  lab: Lab,
+  from: string,
+  to: string,
+  megabytes: number,
+  target = TARGET,
+): Promise<() => Promise<void>> {
+  const node = (host: string, port?: string) =>
+    new Running(
+      lab.spawn(host, [
+        process.execPath,
+        "-e",
+        stream(from === host ? "send" : "receive", target, port, megabytes),
+      ]),
+    );
   const [near, far] = from.startsWith("client") ? [from, to] : [to, from];
   const listener = node(far);
   const [, port] = await listener.until(/port (\d+)/);
@@ -114,14 +150,25 @@ export async function startTransfer(lab: Lab, from: string, to: string, megabyte
   await sender.until(/pause/);
   return async () => {
     sender.child.stdin!.write("\n");
-    const [sent, received] = [await connector.until(/hash (\w{64})/, 90_000), await listener.until(/hash (\w{64})/, 90_000)];
-    if (sent[1] !== received[1]) throw new Error(`${megabytes} MB from ${from} to ${to} did not arrive unchanged`);
+    const [sent, received] = [
+      await connector.until(/hash (\w{64})/, 90_000),
+      await listener.until(/hash (\w{64})/, 90_000),
+    ];
+    if (sent[1] !== received[1])
+      throw new Error(`${megabytes} MB from ${from} to ${to} did not arrive unchanged`);
     for (const end of [connector, listener]) await end.stop("SIGKILL");
   };
 }
 
 /** A whole transfer. `between`: done after a quarter of it. */
-export async function transfer(lab: Lab, from: string, to: string, megabytes: number, between = () => {}, target = TARGET): Promise<void> {
+export async function transfer(
+  lab: Lab,
+  from: string,
+  to: string,
+  megabytes: number,
+  between = () => {},
+  target = TARGET,
+): Promise<void> {
   const rest = await startTransfer(lab, from, to, megabytes, target);
   between();
   await rest();

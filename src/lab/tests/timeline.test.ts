@@ -47,11 +47,24 @@ const PING = `
 5729 7504 sys_write(fd: 1, buf: 0x56195802f160, count: 0x63)`;
 const STEPS = "1 3 4 6 7 7 8 9 9 9 10 10 10 R1 R2 R2 R3 R4 R5 R5 R7 R7 R8 R8 R9";
 
-const trace = (lines: string) => parseTrace(lines.trim().replace(/^(\d+) (\d+)/gm, (_, time, pid) => `  task-${pid}   [000] b..2. 15440.${time.padStart(6, "0")}:`)).sort((a, b) => Number(a.time - b.time));
-const stepsOf = (lines: string) => fromTracepoints(trace(lines), PIDS).map(({ step }) => step).join(" ");
+const trace = (lines: string) =>
+  parseTrace(
+    lines
+      .trim()
+      .replace(
+        /^(\d+) (\d+)/gm,
+        (_, time, pid) => `  task-${pid}   [000] b..2. 15440.${time.padStart(6, "0")}:`,
+      ),
+  ).sort((a, b) => Number(a.time - b.time));
+const stepsOf = (lines: string) =>
+  fromTracepoints(trace(lines), PIDS)
+    .map(({ step }) => step)
+    .join(" ");
 
 /** The same ping in another lab, at almost the same time: other processes, other sk_buffs, the same devices and addresses. */
-const foreign = PING.replace(/^(\d+) (\d+)/gm, (_, time, pid) => `${Number(time) + 3} 9${pid}`).replace(/skbaddr=0/g, "skbaddr=f").replace(/^.* sys_.*$/gm, "");
+const foreign = PING.replace(/^(\d+) (\d+)/gm, (_, time, pid) => `${Number(time) + 3} 9${pid}`)
+  .replace(/skbaddr=0/g, "skbaddr=f")
+  .replace(/^.* sys_.*$/gm, "");
 
 test("fromTracepoints() gives each of one ping's events its step", () => {
   assert.equal(stepsOf(PING), STEPS);
@@ -63,13 +76,33 @@ test("fromTracepoints() takes no other VPN's packets for evidence, on whatever d
 });
 
 test("fromTracepoints() shows a packet as far as it came; drop() says where the kernel dropped it", () => {
-  const refused = PING.slice(0, PING.indexOf("\n1985")) + "\n1985 7252 kfree_skb: skbaddr=00000000790fc118 rx_sk=0000000000000000 protocol=2048 location=ip_error+0x94/0x210 reason: IP_INADDRERRORS";
+  const refused =
+    PING.slice(0, PING.indexOf("\n1985")) +
+    "\n1985 7252 kfree_skb: skbaddr=00000000790fc118 rx_sk=0000000000000000 protocol=2048 location=ip_error+0x94/0x210 reason: IP_INADDRERRORS";
   assert.equal(stepsOf(refused), "1 3 4 6 7 7 8 9");
-  assert.deepEqual(drop(trace(refused), PIDS), { after: "9", text: "dropped in ip_error(): IP_INADDRERRORS" });
-  const redirect = "\n1980 7252 kfree_skb: skbaddr=00000000c4e46bdb rx_sk=0000000000000000 protocol=2048 location=nf_hook_slow+0xb6/0x110 reason: NETFILTER_DROP";
-  assert.deepEqual(drop(trace(refused.replace("\n1985", `${redirect}\n1985`)), PIDS), { after: "9", text: "dropped in ip_error(): IP_INADDRERRORS" }, "no packet of the walk");
-  const output = PING.slice(0, PING.indexOf("\n774")) + "\n774 7504 kfree_skb: skbaddr=00000000790fc118 rx_sk=0000000000000000 protocol=2048 location=nf_hook_slow+0xb6/0x110 reason: NETFILTER_DROP";
-  assert.deepEqual(drop(trace(output), PIDS), { after: "3", text: "dropped in nf_hook_slow(): NETFILTER_DROP" }, "it has been on no device yet");
-  assert.equal(drop(trace(PING), PIDS), undefined, "ping_rcv() says NO_SOCKET of every answer: the raw socket has its own copy by then");
+  assert.deepEqual(drop(trace(refused), PIDS), {
+    after: "9",
+    text: "dropped in ip_error(): IP_INADDRERRORS",
+  });
+  const redirect =
+    "\n1980 7252 kfree_skb: skbaddr=00000000c4e46bdb rx_sk=0000000000000000 protocol=2048 location=nf_hook_slow+0xb6/0x110 reason: NETFILTER_DROP";
+  assert.deepEqual(
+    drop(trace(refused.replace("\n1985", `${redirect}\n1985`)), PIDS),
+    { after: "9", text: "dropped in ip_error(): IP_INADDRERRORS" },
+    "no packet of the walk",
+  );
+  const output =
+    PING.slice(0, PING.indexOf("\n774")) +
+    "\n774 7504 kfree_skb: skbaddr=00000000790fc118 rx_sk=0000000000000000 protocol=2048 location=nf_hook_slow+0xb6/0x110 reason: NETFILTER_DROP";
+  assert.deepEqual(
+    drop(trace(output), PIDS),
+    { after: "3", text: "dropped in nf_hook_slow(): NETFILTER_DROP" },
+    "it has been on no device yet",
+  );
+  assert.equal(
+    drop(trace(PING), PIDS),
+    undefined,
+    "ping_rcv() says NO_SOCKET of every answer: the raw socket has its own copy by then",
+  );
   assert.equal(drop(trace(PING + refused.replace(/ 7/g, " 97")), PIDS), undefined, "another's");
 });

@@ -17,7 +17,18 @@ const asRoot = process.getuid?.() === 0;
 
 /** Runs walk.ts; its files land in `folder`. */
 function walk(...args: string[]) {
-  return spawnSync(process.execPath, ["--import", `${ROOT}node_modules/tsx/dist/loader.mjs`, `${ROOT}src/lab/walk/walk.ts`, "--out", folder, ...args], { cwd: ROOT, encoding: "utf8", timeout: 60_000 });
+  return spawnSync(
+    process.execPath,
+    [
+      "--import",
+      `${ROOT}node_modules/tsx/dist/loader.mjs`,
+      `${ROOT}src/lab/walk/walk.ts`,
+      "--out",
+      folder,
+      ...args,
+    ],
+    { cwd: ROOT, encoding: "utf8", timeout: 60_000 },
+  );
 }
 
 /** In CI the tools are installed; elsewhere a test that needs one says so and is skipped. */
@@ -28,20 +39,34 @@ function needs(t: { skip: (why: string) => void }, tool: string): boolean {
   return false;
 }
 
-labTest("make walk shows all 19 steps in order, each with its evidence; without tracepoints it says which are missing", async () => {
-  const { status, stdout, stderr } = walk();
-  assert.equal(status, 0, stdout + stderr);
-  const seen = stdout.split("\n").flatMap((line) => /^ +(R?\d+) {2}\S/.exec(line)?.[1] ?? []);
-  assert.deepEqual(seen, WALK.map(({ id }) => id));
-  if (asRoot) {
-    assert.match(stdout, /19 of 19 steps seen/);
-    assert.doesNotMatch(stdout, /no evidence/);
-    assert.match(stdout, /fib_table_lookup 0\.0\.0\.0 → 8\.8\.8\.8 ==> dev tun0/);
-  } else assert.match(stdout, /16 of 19 steps seen\. Steps 1, 3, R8 need the kernel's tracepoints/);
-  assert.match(stdout, /≤ \+\d+ µs .* as seen at 4/);
-  assert.match(stdout, /tap +02 00 00 \w\w .*eth0 → 192\.168\.1\.100 → 192\.168\.1\.1 TCP \d+ → 5555/, "ciphertext at 7");
-  assert.match(stdout, /tap +45 00 00 54 .*eth1 → 203\.0\.113\.1 → 8\.8\.8\.8 ICMP echo request/, "the NATed source at 9");
-});
+labTest(
+  "make walk shows all 19 steps in order, each with its evidence; without tracepoints it says which are missing",
+  async () => {
+    const { status, stdout, stderr } = walk();
+    assert.equal(status, 0, stdout + stderr);
+    const seen = stdout.split("\n").flatMap((line) => /^ +(R?\d+) {2}\S/.exec(line)?.[1] ?? []);
+    assert.deepEqual(
+      seen,
+      WALK.map(({ id }) => id),
+    );
+    if (asRoot) {
+      assert.match(stdout, /19 of 19 steps seen/);
+      assert.doesNotMatch(stdout, /no evidence/);
+      assert.match(stdout, /fib_table_lookup 0\.0\.0\.0 → 8\.8\.8\.8 ==> dev tun0/);
+    } else assert.match(stdout, /16 of 19 steps seen\. Steps 1, 3, R8 need the kernel's tracepoints/);
+    assert.match(stdout, /≤ \+\d+ µs .* as seen at 4/);
+    assert.match(
+      stdout,
+      /tap +02 00 00 \w\w .*eth0 → 192\.168\.1\.100 → 192\.168\.1\.1 TCP \d+ → 5555/,
+      "ciphertext at 7",
+    );
+    assert.match(
+      stdout,
+      /tap +45 00 00 54 .*eth1 → 203\.0\.113\.1 → 8\.8\.8\.8 ICMP echo request/,
+      "the NATed source at 9",
+    );
+  },
+);
 
 /** Runs a program of src/lab/ as nobody, with a /dev/net/tun of this mode. */
 function asNobody(mode: string, program: string) {
@@ -49,7 +74,11 @@ function asNobody(mode: string, program: string) {
   chmodSync(home, 0o777);
   const script = `mount -t tmpfs tmpfs /dev/net && mknod -m ${mode} /dev/net/tun c 10 200 && cp -r package.json src node_modules walkthrough.md ${home} && cd ${home} &&
     exec setpriv --reuid 65534 --regid 65534 --clear-groups env HOME=${home} TMPDIR=${home} ${process.execPath} --import tsx src/lab/walk/${program}.ts`;
-  const done = spawnSync("unshare", ["--mount", "sh", "-c", script], { cwd: ROOT, encoding: "utf8", timeout: 60_000 });
+  const done = spawnSync("unshare", ["--mount", "sh", "-c", script], {
+    cwd: ROOT,
+    encoding: "utf8",
+    timeout: 60_000,
+  });
   rmSync(home, { recursive: true, force: true });
   return done;
 }
@@ -58,7 +87,10 @@ test("an ordinary user sees all but the tracepoints, and is told so", (t) => {
   if (!asRoot) return t.skip("the test above has shown it");
   const { status, stdout, stderr } = asNobody("666", "walk");
   assert.equal(status, 0, stdout + stderr);
-  assert.match(stdout, /16 of 19 steps seen\. Steps 1, 3, R8 need the kernel's tracepoints: tracefs cannot be mounted.*[^.]\. Run as root/);
+  assert.match(
+    stdout,
+    /16 of 19 steps seen\. Steps 1, 3, R8 need the kernel's tracepoints: tracefs cannot be mounted.*[^.]\. Run as root/,
+  );
 });
 
 test("an ordinary user who may not open /dev/net/tun is told so in one line, with what to do", (t) => {
@@ -66,19 +98,50 @@ test("an ordinary user who may not open /dev/net/tun is told so in one line, wit
   for (const program of ["walk", "demo"]) {
     const { status, stderr } = asNobody("600", program);
     assert.equal(status, 1);
-    assert.match(stderr, /^error Cannot open \/dev\/net\/tun: EACCES\. Try: .*sudo chmod 666 \/dev\/net\/tun.*\n$/);
+    assert.match(
+      stderr,
+      /^error Cannot open \/dev\/net\/tun: EACCES\. Try: .*sudo chmod 666 \/dev\/net\/tun.*\n$/,
+    );
   }
 });
 
 test("what a program in the lab fails with is passed on as it is", async () => {
-  const failing = new Running(spawn(process.execPath, ["--import", "tsx", "src/client.ts", "--port", "0", "192.0.2.1"], { cwd: ROOT }));
-  await assert.rejects(failing.until(/connected/), (error) => error instanceof Failure && /--port 0 is no/.test(error.message) && error.hint !== "");
+  const failing = new Running(
+    spawn(process.execPath, ["--import", "tsx", "src/client.ts", "--port", "0", "192.0.2.1"], { cwd: ROOT }),
+  );
+  await assert.rejects(
+    failing.until(/connected/),
+    (error) => error instanceof Failure && /--port 0 is no/.test(error.message) && error.hint !== "",
+  );
 });
 
 labTest("two walks at the same time, each with five pings: neither counts the other's packets", async () => {
   if (!asRoot) return; // no tracepoints
-  const again = () => new Running(spawn(process.execPath, ["--import", "tsx", "src/lab/walk/walk.ts", "--out", mkdtempSync(join(folder, "two-")), "--follow", "ping", "-c", "5", "-i", "0.2", "8.8.8.8"], { cwd: ROOT }));
-  for (const one of [again(), again()].map(async (running) => ({ code: await running.ended, output: running.output }))) {
+  const again = () =>
+    new Running(
+      spawn(
+        process.execPath,
+        [
+          "--import",
+          "tsx",
+          "src/lab/walk/walk.ts",
+          "--out",
+          mkdtempSync(join(folder, "two-")),
+          "--follow",
+          "ping",
+          "-c",
+          "5",
+          "-i",
+          "0.2",
+          "8.8.8.8",
+        ],
+        { cwd: ROOT },
+      ),
+    );
+  for (const one of [again(), again()].map(async (running) => ({
+    code: await running.ended,
+    output: running.output,
+  }))) {
     const { code, output } = await one;
     assert.equal(code, 0, output);
     const count = (text: string) => output.split(`tracepoint ${text}`).length - 1;
@@ -89,16 +152,21 @@ labTest("two walks at the same time, each with five pings: neither counts the ot
   }
 });
 
-labTest("a trace that a killed run has left, and that somebody still reads, disturbs no walk", async (lab) => {
-  if (!asRoot || lab.try("lab", "mount -t tracefs tracefs /sys/kernel/tracing").status !== 0) return;
-  const left = "/sys/kernel/tracing/instances/simple-vpn-4194305"; // no process has this number: pid_max is 4194304
-  lab.run("lab", `mkdir -p ${left}`);
-  const reader = lab.spawn("lab", ["sh", "-c", `exec 3<${left}/trace_pipe; echo open; exec cat`], { stdio: ["pipe", "pipe", "inherit"] });
-  await new Promise((resolve) => reader.stdout!.once("data", resolve));
-  assert.match(walk().stdout, /19 of 19 steps seen/);
-  await new Promise((resolve) => (reader.once("exit", resolve), reader.stdin!.end()));
-  lab.run("lab", `rmdir ${left}`);
-});
+labTest(
+  "a trace that a killed run has left, and that somebody still reads, disturbs no walk",
+  async (lab) => {
+    if (!asRoot || lab.try("lab", "mount -t tracefs tracefs /sys/kernel/tracing").status !== 0) return;
+    const left = "/sys/kernel/tracing/instances/simple-vpn-4194305"; // no process has this number: pid_max is 4194304
+    lab.run("lab", `mkdir -p ${left}`);
+    const reader = lab.spawn("lab", ["sh", "-c", `exec 3<${left}/trace_pipe; echo open; exec cat`], {
+      stdio: ["pipe", "pipe", "inherit"],
+    });
+    await new Promise((resolve) => reader.stdout!.once("data", resolve));
+    assert.match(walk().stdout, /19 of 19 steps seen/);
+    await new Promise((resolve) => (reader.once("exit", resolve), reader.stdin!.end()));
+    lab.run("lab", `rmdir ${left}`);
+  },
+);
 
 labTest("--follow: a web page instead of a ping; a command that fails is told by the exit code", async () => {
   const fetch = 'require("node:http").get("http://8.8.8.8/", (r) => r.pipe(process.stdout))';
@@ -115,39 +183,60 @@ labTest("--follow: a command that starts others is followed into them", async ()
   if (asRoot) assert.match(stdout, /19 of 19 steps seen/);
 });
 
-labTest("--follow: a command that cannot be run is told at once, and leaves the files as they are", async () => {
-  writeFileSync(join(folder, "walk.svg"), "the last walk's");
-  const { status, stdout, stderr } = walk("--follow", "no-such-command");
-  assert.equal(status, 1);
-  assert.match(stderr, /^error Cannot follow 'no-such-command': .*not found.* Try: /);
-  assert.doesNotMatch(stdout, /no evidence/);
-  assert.equal(readFileSync(join(folder, "walk.svg"), "utf8"), "the last walk's");
-});
+labTest(
+  "--follow: a command that cannot be run is told at once, and leaves the files as they are",
+  async () => {
+    writeFileSync(join(folder, "walk.svg"), "the last walk's");
+    const { status, stdout, stderr } = walk("--follow", "no-such-command");
+    assert.equal(status, 1);
+    assert.match(stderr, /^error Cannot follow 'no-such-command': .*not found.* Try: /);
+    assert.doesNotMatch(stdout, /no evidence/);
+    assert.equal(readFileSync(join(folder, "walk.svg"), "utf8"), "the last walk's");
+  },
+);
 
-labTest("a packet that the server drops: its own words, at the step where it does; a ping's summary is no answer, R9 is not seen", async () => {
-  const { status, stdout } = walk("--follow", "ping", "-c", "1", "-W", "1", "10.8.0.77");
-  assert.equal(status, 1);
-  assert.match(stdout, / R3 .*\n.* server +our code +45 00 00 54 .* drop: no client holds its destination address: 10\.8\.0\.2 → 10\.8\.0\.77 ICMP echo request/);
-  assert.doesNotMatch(stdout, /nf_hook_slow/, "the redirect that the server's kernel makes, and drops, is no packet of the walk");
-  assert.match(stdout, /the application prints it.*\n +no evidence/);
-});
+labTest(
+  "a packet that the server drops: its own words, at the step where it does; a ping's summary is no answer, R9 is not seen",
+  async () => {
+    const { status, stdout } = walk("--follow", "ping", "-c", "1", "-W", "1", "10.8.0.77");
+    assert.equal(status, 1);
+    assert.match(
+      stdout,
+      / R3 .*\n.* server +our code +45 00 00 54 .* drop: no client holds its destination address: 10\.8\.0\.2 → 10\.8\.0\.77 ICMP echo request/,
+    );
+    assert.doesNotMatch(
+      stdout,
+      /nf_hook_slow/,
+      "the redirect that the server's kernel makes, and drops, is no packet of the walk",
+    );
+    assert.match(stdout, /the application prints it.*\n +no evidence/);
+  },
+);
 
 labTest("a packet that never entered the tunnel: where its route goes, once", async () => {
   const { status, stdout } = walk("--follow", "ping", "-c", "1", "-W", "1", "203.0.113.8");
   assert.equal(status, 1);
-  assert.deepEqual(stdout.match(/no evidence.*/g), ["no evidence: the route to 203.0.113.8 is dev eth0, not tun0: this packet never entered the tunnel ('ip route get 203.0.113.8')"]);
+  assert.deepEqual(stdout.match(/no evidence.*/g), [
+    "no evidence: the route to 203.0.113.8 is dev eth0, not tun0: this packet never entered the tunnel ('ip route get 203.0.113.8')",
+  ]);
   assert.doesNotMatch(stdout, /need the kernel's tracepoints/);
 });
 
 labTest("an answer that the client's firewall drops: the first missing step says where and why", async () => {
   if (!asRoot) return; // no tracepoints
-  const { status, stdout } = walk("--follow", "sh", "-c", "iptables -I INPUT -i tun0 -j DROP; ping -c 1 -W 1 8.8.8.8");
+  const { status, stdout } = walk(
+    "--follow",
+    "sh",
+    "-c",
+    "iptables -I INPUT -i tun0 -j DROP; ping -c 1 -W 1 8.8.8.8",
+  );
   assert.equal(status, 1);
   assert.match(stdout, / R8 .*\n +no evidence: dropped in \w+\(\): NETFILTER_DROP\n/);
 });
 
 labTest("--follow: a DNS query", async () => {
-  const query = 'const r = new (require("node:dns").Resolver)(); r.setServers(["8.8.8.8"]); r.resolve4("example.org", (e, a) => console.log(e ?? a))';
+  const query =
+    'const r = new (require("node:dns").Resolver)(); r.setServers(["8.8.8.8"]); r.resolve4("example.org", (e, a) => console.log(e ?? a))';
   const { status, stdout, stderr } = walk("--follow", process.execPath, "-e", query);
   assert.equal(status, 0, stdout + stderr);
   assert.match(stdout, /'8\.8\.8\.8'/);
@@ -157,17 +246,48 @@ labTest("--follow: a DNS query", async () => {
 test("walk.pcapng opens in tshark: an interface for each tap, a comment with its step on each packet", (t) => {
   if (!needs(t, "tshark")) return;
   assert.equal(walk().status, 0);
-  const { status, stdout } = spawnSync("tshark", ["-r", join(folder, "walk.pcapng"), "-T", "fields", "-e", "frame.interface_name", "-e", "frame.comment", "-e", "_ws.col.Info", "-e", "_ws.malformed"], { encoding: "utf8" });
+  const { status, stdout } = spawnSync(
+    "tshark",
+    [
+      "-r",
+      join(folder, "walk.pcapng"),
+      "-T",
+      "fields",
+      "-e",
+      "frame.interface_name",
+      "-e",
+      "frame.comment",
+      "-e",
+      "_ws.col.Info",
+      "-e",
+      "_ws.malformed",
+    ],
+    { encoding: "utf8" },
+  );
   assert.equal(status, 0);
-  const rows = stdout.trim().split("\n").map((row) => row.split("\t"));
-  assert.deepEqual(new Set(rows.map(([device]) => device)), new Set(["client tun0", "client eth0", "server eth0", "server tun0", "server eth1", "internet eth0"]));
-  for (const [device, comment, , malformed] of rows) assert.ok(/^step R?\d+: /.test(comment!) && !malformed, `${device}: ${comment}`);
+  const rows = stdout
+    .trim()
+    .split("\n")
+    .map((row) => row.split("\t"));
+  assert.deepEqual(
+    new Set(rows.map(([device]) => device)),
+    new Set(["client tun0", "client eth0", "server eth0", "server tun0", "server eth1", "internet eth0"]),
+  );
+  for (const [device, comment, , malformed] of rows)
+    assert.ok(/^step R?\d+: /.test(comment!) && !malformed, `${device}: ${comment}`);
   assert.match(rows[0]!.join(" "), /client tun0 step 4: .* Echo \(ping\) request/);
   for (const step of ["7", "R4", "R5"]) {
     const inner = `inside: ${step === "7" ? "10.8.0.2 → 8.8.8.8 ICMP echo request" : "8.8.8.8 → 10.8.0.2 ICMP echo reply"}`;
-    assert.ok(rows.find(([, comment]) => comment!.startsWith(`step ${step}: `))![1]!.includes(inner), `${step} ${inner}`);
+    assert.ok(
+      rows.find(([, comment]) => comment!.startsWith(`step ${step}: `))![1]!.includes(inner),
+      `${step} ${inner}`,
+    );
   }
-  const leaving = spawnSync("tshark", ["-r", join(folder, "walk.pcapng"), "-Y", "frame.packet_flags_direction == 2"], { encoding: "utf8" }).stdout;
+  const leaving = spawnSync(
+    "tshark",
+    ["-r", join(folder, "walk.pcapng"), "-Y", "frame.packet_flags_direction == 2"],
+    { encoding: "utf8" },
+  ).stdout;
   assert.match(stdout, /Retransmission/, "the same segment on two taps");
   assert.doesNotMatch(leaving, /Retransmission/, "the filter of walkthrough.md");
 });
@@ -179,29 +299,94 @@ test("walk.html plays in a real browser, by mouse and by keyboard, and loads not
   assert.doesNotMatch(page, /(src|href)="?https?:|url\(|@import/);
   const title = (script: string, size = "1280,720") => {
     writeFileSync(join(folder, "tried.html"), page.replace("</html>", `<script>${script}</script></html>`));
-    const args = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
-    const { stdout } = spawnSync("chromium", [...args, `--window-size=${size}`, `--user-data-dir=${mkdtempSync(join(folder, "chromium-"))}`, "--dump-dom", `file://${folder}/tried.html`], { encoding: "utf8", timeout: 60_000 });
+    const args = [
+      "--headless",
+      "--no-sandbox",
+      "--disable-gpu",
+      "--disable-quic",
+      "--no-first-run",
+      "--disable-background-networking",
+      "--disable-component-update",
+      "--disable-sync",
+    ];
+    const { stdout } = spawnSync(
+      "chromium",
+      [
+        ...args,
+        `--window-size=${size}`,
+        `--user-data-dir=${mkdtempSync(join(folder, "chromium-"))}`,
+        "--dump-dom",
+        `file://${folder}/tried.html`,
+      ],
+      { encoding: "utf8", timeout: 60_000 },
+    );
     return /<h2>(.*?)<\/h2>/.exec(stdout)?.[1];
   };
-  const key = (name: string, more = "") => `(document.activeElement ?? document.body).dispatchEvent(new KeyboardEvent("keydown", { key: "${name}", ${more} bubbles: true }));`;
-  const kinds = [...page.matchAll(/"hex":"(.{8})[^"]*","kind":"(\w+)"/g)].map(([, start, kind]) => `${start} ${kind}`);
-  for (const kind of ["45000054 plain", "07424216 xor", "02000074 frame"]) assert.ok(kinds.includes(kind), kind);
+  const key = (name: string, more = "") =>
+    `(document.activeElement ?? document.body).dispatchEvent(new KeyboardEvent("keydown", { key: "${name}", ${more} bubbles: true }));`;
+  const kinds = [...page.matchAll(/"hex":"(.{8})[^"]*","kind":"(\w+)"/g)].map(
+    ([, start, kind]) => `${start} ${kind}`,
+  );
+  for (const kind of ["45000054 plain", "07424216 xor", "02000074 frame"])
+    assert.ok(kinds.includes(kind), kind);
   assert.equal(title(""), "1. the application asks the kernel to send");
   assert.equal(title(key("ArrowRight").repeat(6)), "7. ciphertext crosses the wire");
   assert.equal(title(key("ArrowLeft")), "R9. the application prints it");
-  assert.equal(title(key("ArrowRight") + key("ArrowRight", "ctrlKey: true,") + key("ArrowLeft", "altKey: true,")), "2. the kernel builds the packet");
-  assert.equal(title(`document.querySelectorAll(".step")[4].focus();${key(" ")}document.activeElement.blur();`), "5. the client's loop wakes: tun0 is readable", "Space chooses a step");
-  assert.equal(title(`${key("ArrowLeft")}if (document.activeElement !== steps[18]) show(0);`), "R9. the application prints it", "the arrows move the focus");
-  assert.equal(title(`document.documentElement.style.scrollBehavior = "auto";${key("ArrowRight").repeat(16)}if (scrollY === 0) show(0);`), "R7. the client's kernel injects it", "what is chosen is in view");
-  assert.equal(title(`if (steps.some((_, i) => document.querySelector(walk.steps[i].anchor.replace(/^/, "#") + " > h2") === null)) show(3);`), "1. the application asks the kernel to send", "each step's story is in the page");
+  assert.equal(
+    title(key("ArrowRight") + key("ArrowRight", "ctrlKey: true,") + key("ArrowLeft", "altKey: true,")),
+    "2. the kernel builds the packet",
+  );
+  assert.equal(
+    title(`document.querySelectorAll(".step")[4].focus();${key(" ")}document.activeElement.blur();`),
+    "5. the client's loop wakes: tun0 is readable",
+    "Space chooses a step",
+  );
+  assert.equal(
+    title(`${key("ArrowLeft")}if (document.activeElement !== steps[18]) show(0);`),
+    "R9. the application prints it",
+    "the arrows move the focus",
+  );
+  assert.equal(
+    title(
+      `document.documentElement.style.scrollBehavior = "auto";${key("ArrowRight").repeat(16)}if (scrollY === 0) show(0);`,
+    ),
+    "R7. the client's kernel injects it",
+    "what is chosen is in view",
+  );
+  assert.equal(
+    title(
+      `if (steps.some((_, i) => document.querySelector(walk.steps[i].anchor.replace(/^/, "#") + " > h2") === null)) show(3);`,
+    ),
+    "1. the application asks the kernel to send",
+    "each step's story is in the page",
+  );
   // A page without the window's focus, as a headless one may be, gets no focus events: the step is told itself.
   const ownLink = `steps[18].focus(); steps[18].dispatchEvent(new FocusEvent("focus")); const link = document.querySelector("#panel a"); link.focus(); if (document.activeElement !== link || !link.hash.endsWith("-r9")) show(0);`;
   assert.equal(title(ownLink), "R9. the application prints it", "Tab goes on from a step to its own story");
-  assert.equal(title(`show(4);${key("s")}if (location.hash !== "#step-5") show(0);`), "5. the client's loop wakes: tun0 is readable", "s opens the story");
+  assert.equal(
+    title(`show(4);${key("s")}if (location.hash !== "#step-5") show(0);`),
+    "5. the client's loop wakes: tun0 is readable",
+    "s opens the story",
+  );
   const inView = `const inView = (one, top = 0, box = one.getBoundingClientRect()) => box.top >= top && box.bottom <= innerHeight;`;
   const core = `document.documentElement.style.scrollBehavior = "auto"; show(5);${inView}const panel = document.getElementById("panel"), rows = [...document.querySelectorAll("#panel li")], names = document.getElementById("lanes");
     if (![5, 6].includes(rows.length) || !/frame/.test(rows.at(-2).textContent) || !rows.slice(0, innerWidth < 1500 ? 6 : -1).every((row) => inView(row) && row.getBoundingClientRect().bottom <= panel.getBoundingClientRect().bottom) || !inView(names) || !inView(steps[5], names.getBoundingClientRect().bottom)) show(0);`;
-  for (const size of ["1280,720", "1920,1080"]) assert.equal(title(core, size), "6. read, XOR, seal, frame, write", `${size}: the lanes' names, the step, and all that happens to the bytes in it are in view together`);
-  assert.equal(title(`show(18);${inView}scrollTo(0, 0);if (!inView(steps[0]) || !inView(steps[18])) show(0);`, "1920,1080"), "R9. the application prints it", "the whole picture fits");
-  assert.equal(title(`document.querySelectorAll(".step")[9].dispatchEvent(new MouseEvent("click"));`), "10. the destination receives, and answers");
+  for (const size of ["1280,720", "1920,1080"])
+    assert.equal(
+      title(core, size),
+      "6. read, XOR, seal, frame, write",
+      `${size}: the lanes' names, the step, and all that happens to the bytes in it are in view together`,
+    );
+  assert.equal(
+    title(
+      `show(18);${inView}scrollTo(0, 0);if (!inView(steps[0]) || !inView(steps[18])) show(0);`,
+      "1920,1080",
+    ),
+    "R9. the application prints it",
+    "the whole picture fits",
+  );
+  assert.equal(
+    title(`document.querySelectorAll(".step")[9].dispatchEvent(new MouseEvent("click"));`),
+    "10. the destination receives, and answers",
+  );
 });

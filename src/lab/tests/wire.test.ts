@@ -57,7 +57,8 @@ const SERVER_PEER = `${PEER}
     if (packet[9] === 1 && packet[20] === 8) send(socket, icmp(packet.subarray(16, 20), packet.subarray(12, 16), 0, packet.subarray(24)));
   })).listen(5555, () => console.log("listening"));`;
 
-const node = (lab: Lab, host: string, script: string) => new Running(lab.spawn(host, [process.execPath, "-e", script]));
+const node = (lab: Lab, host: string, script: string) =>
+  new Running(lab.spawn(host, [process.execPath, "-e", script]));
 
 labTest("our server serves a C client: --cipher xor", async (lab) => {
   const server = startProgram(lab, "server", "server", ["--configure", "--cipher", "xor"]);
@@ -68,26 +69,47 @@ labTest("our server serves a C client: --cipher xor", async (lab) => {
 
 labTest("our client talks to a C server: --cipher xor", async (lab) => {
   await node(lab, "server", SERVER_PEER).until(/listening/);
-  const client = startProgram(lab, "client", "client", [SERVER, "--cipher", "xor", "--configure", "--route", "8.8.8.8/32"]);
+  const client = startProgram(lab, "client", "client", [
+    SERVER,
+    "--cipher",
+    "xor",
+    "--configure",
+    "--route",
+    "8.8.8.8/32",
+  ]);
   await client.until(/NOT SECURE/);
   await client.until(/connected to/);
   ping(lab, "client", "8.8.8.8");
   await client.until(/6\.write.*00 54 07 42 42 16/);
 });
 
-labTest("our own client and server talk --cipher xor, and the address is learned from the first packet", async (lab) => {
-  const server = startProgram(lab, "server", "server", ["--configure", "--nat", "eth1", "--cipher", "xor"]);
-  await server.until(/listening on/);
-  const client = startProgram(lab, "client", "client", [SERVER, "--cipher", "xor", "--address", "10.8.0.33/24", "--configure", "--route", "8.8.8.8/32"]);
-  await client.until(/connected to/);
-  ping(lab, "client", "8.8.8.8");
-  await server.until(/8\.write[^]*client 10\.8\.0\.33 connected/); // not between two steps of that packet
-  assert.equal(await server.stop(), 0);
-  await client.until(/Lost the server .*; trying again in/);
-  await startProgram(lab, "server", "server", ["--configure", "--nat", "eth1", "--cipher", "xor"]).until(/listening on/);
-  await client.until(/connected again after .*: this end of the tunnel is still 10\.8\.0\.33\/24/);
-  ping(lab, "client", "8.8.8.8");
-});
+labTest(
+  "our own client and server talk --cipher xor, and the address is learned from the first packet",
+  async (lab) => {
+    const server = startProgram(lab, "server", "server", ["--configure", "--nat", "eth1", "--cipher", "xor"]);
+    await server.until(/listening on/);
+    const client = startProgram(lab, "client", "client", [
+      SERVER,
+      "--cipher",
+      "xor",
+      "--address",
+      "10.8.0.33/24",
+      "--configure",
+      "--route",
+      "8.8.8.8/32",
+    ]);
+    await client.until(/connected to/);
+    ping(lab, "client", "8.8.8.8");
+    await server.until(/8\.write[^]*client 10\.8\.0\.33 connected/); // not between two steps of that packet
+    assert.equal(await server.stop(), 0);
+    await client.until(/Lost the server .*; trying again in/);
+    await startProgram(lab, "server", "server", ["--configure", "--nat", "eth1", "--cipher", "xor"]).until(
+      /listening on/,
+    );
+    await client.until(/connected again after .*: this end of the tunnel is still 10\.8\.0\.33\/24/);
+    ping(lab, "client", "8.8.8.8");
+  },
+);
 
 labTest("two ends with different --cipher say so, and the server goes on", async (lab) => {
   const env = { env: { ...process.env, SIMPLE_VPN_SECRET: "5e".repeat(32) } };
@@ -96,7 +118,9 @@ labTest("two ends with different --cipher say so, and the server goes on", async
   const client = startProgram(lab, "client", "client", [SERVER, "--cipher", "xor", "--configure"]);
   await client.until(/connected to/);
   lab.try("client", "ping -c 1 -W 1 10.8.0.1");
-  await server.until(/refused .*: unknown frame type 0 \(not our protocol, or --cipher xor at the other end\?\)/);
+  await server.until(
+    /refused .*: unknown frame type 0 \(not our protocol, or --cipher xor at the other end\?\)/,
+  );
   assert.equal(await client.ended, 1);
   assert.match(client.output, /Lost the server .* Try: start both ends with --cipher xor, or both without/);
   const good = startProgram(lab, "client", "client", [SERVER, "--configure"], env);

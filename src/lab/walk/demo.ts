@@ -28,25 +28,39 @@ program(async () => {
   heading("2. Server and client");
   const start = async (host: "server" | "client", args: string[], done: RegExp) => {
     console.log(prompt(host, `npx tsx src/${host}.ts ${args.join(" ")}`));
-    const running = startProgram(lab, host, host, [...args, "--secret", secret, "--trace-file", join(folder, host)]);
+    const running = startProgram(lab, host, host, [
+      ...args,
+      "--secret",
+      secret,
+      "--trace-file",
+      join(folder, host),
+    ]);
     await running.until(done);
     return running;
   };
   const server = await start("server", ["--configure", "--nat", "eth1"], /listening on/);
   const client = await start("client", [SERVER, "--configure", "--route", `${TARGET}/32`], /connected to/);
   for (const running of [server, client]) console.log(chalk.dim(running.output.trim()));
-  console.log(`${prompt("client", `ip route get ${TARGET}`)}\n${lab.try("client", `ip route get ${TARGET}`).stdout.trim()}`);
+  console.log(
+    `${prompt("client", `ip route get ${TARGET}`)}\n${lab.try("client", `ip route get ${TARGET}`).stdout.trim()}`,
+  );
 
   heading(`3. ping -c 3 ${TARGET} on the client`);
   const ping = lab.try("client", `ping -c 3 ${TARGET}`);
   console.log(`${prompt("client", `ping -c 3 ${TARGET}`)}\n${ping.stdout}${ping.stderr}`.trimEnd());
   for (const running of [client, server]) {
     const code = await running.stop("SIGINT");
-    if (code !== 0) throw new Failure(`Cannot finish: a program ended with ${code}: ${running.output}`, "run the five terminals of the README to see where");
+    if (code !== 0)
+      throw new Failure(
+        `Cannot finish: a program ended with ${code}: ${running.output}`,
+        "run the five terminals of the README to see where",
+      );
   }
 
   heading("4. Each packet's walk, from both programs' trace files, in time order");
-  const events = ["client", "server"].flatMap((host) => readFileSync(join(folder, host), "utf8").trim().split("\n").map(decode));
+  const events = ["client", "server"].flatMap((host) =>
+    readFileSync(join(folder, host), "utf8").trim().split("\n").map(decode),
+  );
   events.sort((a, b) => (a.time < b.time ? -1 : 1));
   const walk = events.filter(({ step }) => step !== "note" && step !== "summary");
   const screen = new Screen(["5"]);
@@ -63,7 +77,11 @@ program(async () => {
   await lab.down();
   console.log(`  lab       taken down\n`);
   const good = answered && missing === 0;
-  console.log(good ? chalk.green.bold("All pings answered, every step seen on both ends.") : chalk.red.bold(`Failed: ${answered ? "" : "pings unanswered; "}${missing} steps not seen.`));
+  console.log(
+    good
+      ? chalk.green.bold("All pings answered, every step seen on both ends.")
+      : chalk.red.bold(`Failed: ${answered ? "" : "pings unanswered; "}${missing} steps not seen.`),
+  );
   exit(good ? 0 : 1);
 });
 

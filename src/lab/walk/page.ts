@@ -3,15 +3,36 @@ import { readFileSync } from "node:fs";
 import { escape, markdown } from "./markdown.ts";
 import { type Evidence, type Lane, WALK } from "./timeline.ts";
 
-const LANES: Lane[] = ["application", "client kernel", "client tun0", "client program", "wire", "server program", "server kernel", "internet"];
+const LANES: Lane[] = [
+  "application",
+  "client kernel",
+  "client tun0",
+  "client program",
+  "wire",
+  "server program",
+  "server kernel",
+  "internet",
+];
 const [LANE, ROW, TOP, LEFT] = [172, 60, 84, 100]; // px
 const [WIDTH, HEIGHT] = [LEFT * 2 + LANE * (LANES.length - 1), TOP + ROW * WALK.length + 10]; // px
 const HEAD = 68; // px: the lanes' names are above it
 
 const stepsOf = (evidence: Evidence[]) => {
   const start = evidence[0]?.time ?? 0n;
-  const place = (one: Evidence) => ({ micros: Number((one.time - start) / 1000n), host: one.host, source: one.source, text: one.text, hex: one.hex, kind: one.kind, atMost: one.atMost });
-  return WALK.map((step) => ({ ...step, anchor: anchorOf(step.id), evidence: evidence.filter((one) => one.step === step.id).map(place) }));
+  const place = (one: Evidence) => ({
+    micros: Number((one.time - start) / 1000n),
+    host: one.host,
+    source: one.source,
+    text: one.text,
+    hex: one.hex,
+    kind: one.kind,
+    atMost: one.atMost,
+  });
+  return WALK.map((step) => ({
+    ...step,
+    anchor: anchorOf(step.id),
+    evidence: evidence.filter((one) => one.step === step.id).map(place),
+  }));
 };
 
 /** The section of walkthrough.md about a step. */
@@ -21,18 +42,30 @@ const x = (lane: Lane) => LEFT + LANE * LANES.indexOf(lane);
 
 /** The lanes' names. */
 function names(): string {
-  const name = (lane: Lane) => lane.split(" ").map((word, i, all) => `<tspan x="${x(lane)}" y="${all.length === 1 ? 44 : 28 + 30 * i}">${word}</tspan>`);
-  return LANES.map((lane) => `<text text-anchor="middle" font-weight="600">${name(lane).join("")}</text>`).join("\n");
+  const name = (lane: Lane) =>
+    lane
+      .split(" ")
+      .map(
+        (word, i, all) => `<tspan x="${x(lane)}" y="${all.length === 1 ? 44 : 28 + 30 * i}">${word}</tspan>`,
+      );
+  return LANES.map(
+    (lane) => `<text text-anchor="middle" font-weight="600">${name(lane).join("")}</text>`,
+  ).join("\n");
 }
 
 /** The swim lanes, one row a step, with the microsecond of its first evidence. */
 function lanes(evidence: Evidence[]): string {
   const y = (row: number) => TOP + ROW * row + ROW / 2;
   const steps = stepsOf(evidence);
-  const parts = LANES.map((lane) => `<line class="lane" x1="${x(lane)}" y1="${HEAD}" x2="${x(lane)}" y2="${HEIGHT}"/>`);
+  const parts = LANES.map(
+    (lane) => `<line class="lane" x1="${x(lane)}" y1="${HEAD}" x2="${x(lane)}" y2="${HEIGHT}"/>`,
+  );
   for (const [i, { id, lane }] of WALK.entries()) {
     const next = WALK[i + 1];
-    if (next) parts.push(`<line class="${id.startsWith("R") || next.id === "R1" ? "down" : "up"}" x1="${x(lane)}" y1="${y(i)}" x2="${x(next.lane)}" y2="${y(i + 1)}" stroke-width="3"/>`);
+    if (next)
+      parts.push(
+        `<line class="${id.startsWith("R") || next.id === "R1" ? "down" : "up"}" x1="${x(lane)}" y1="${y(i)}" x2="${x(next.lane)}" y2="${y(i + 1)}" stroke-width="3"/>`,
+      );
   }
   for (const [i, { id, lane, title, evidence: seen }] of steps.entries()) {
     const [right, back] = [LANES.indexOf(lane) < 4, id.startsWith("R")];
@@ -45,7 +78,9 @@ function lanes(evidence: Evidence[]): string {
         `<text class="label" x="${x(lane) + (right ? 34 : -34)}" y="${label}" text-anchor="${right ? "start" : "end"}">${text}</text></g>`,
     );
   }
-  parts.push(`<g id="packet" style="pointer-events:none"><rect x="-28" y="19" width="56" height="15" rx="4"/></g>`);
+  parts.push(
+    `<g id="packet" style="pointer-events:none"><rect x="-28" y="19" width="56" height="15" rx="4"/></g>`,
+  );
   return parts.join("\n");
 }
 
@@ -65,15 +100,26 @@ export function svg(evidence: Evidence[]): string {
 /** What walkthrough.md says about each step. */
 function sections(): string {
   const text = readFileSync(new URL("../../../walkthrough.md", import.meta.url), "utf8");
-  const section = (anchor: string) => new RegExp(`<a id="${anchor}"></a>\n([^]*?)\n(<a id=|## )`).exec(text)?.[1] ?? "";
-  return WALK.map(({ id }) => `<article id="${anchorOf(id)}">${markdown(section(anchorOf(id)))}</article>`).join("\n");
+  const section = (anchor: string) =>
+    new RegExp(`<a id="${anchor}"></a>\n([^]*?)\n(<a id=|## )`).exec(text)?.[1] ?? "";
+  return WALK.map(
+    ({ id }) => `<article id="${anchorOf(id)}">${markdown(section(anchorOf(id)))}</article>`,
+  ).join("\n");
 }
 
 /** walk.html: the lanes, the packet that moves through them, the bytes at each step, and its story. `lacking`: why a step has no evidence. */
 export function html(evidence: Evidence[], command: string, lacking: Map<string, string>): string {
   const page = readFileSync(new URL("page.html", import.meta.url), "utf8");
-  const data = JSON.stringify({ command, lacking: Object.fromEntries(lacking), steps: stepsOf(evidence) }).replace(/</g, "\\u003c");
+  const data = JSON.stringify({
+    command,
+    lacking: Object.fromEntries(lacking),
+    steps: stepsOf(evidence),
+  }).replace(/</g, "\\u003c");
   const picture = `<div id="picture" style="--shape: ${WIDTH} / ${HEIGHT}">${drawing('id="lanes"', 0, HEAD, names())}${drawing("", HEAD, HEIGHT, lanes(evidence))}</div>`; // the names stay when the rest scrolls
-  const parts: Record<string, string> = { "<!--SVG-->": picture, "<!--SECTIONS-->": sections(), "/*DATA*/null": data };
+  const parts: Record<string, string> = {
+    "<!--SVG-->": picture,
+    "<!--SECTIONS-->": sections(),
+    "/*DATA*/null": data,
+  };
   return page.replace(/<!--SVG-->|<!--SECTIONS-->|\/\*DATA\*\/null/g, (place) => parts[place]!);
 }

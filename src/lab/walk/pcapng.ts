@@ -22,7 +22,11 @@ function block(type: number, ...parts: Buffer[]): Buffer {
 }
 
 /** `comment`: what to say about a packet; undefined leaves it out. Times become nanoseconds since 1970 by `epochOffset`. */
-export function pcapng(packets: TapPacket[], epochOffset: bigint, comment: (packet: TapPacket) => string | undefined): Buffer {
+export function pcapng(
+  packets: TapPacket[],
+  epochOffset: bigint,
+  comment: (packet: TapPacket) => string | undefined,
+): Buffer {
   const blocks = [block(SECTION, u32(BYTE_ORDER_MAGIC), u16(1, 0), u32(0xffffffff, 0xffffffff))];
   const interfaces: string[] = [];
   for (const packet of [...packets].sort((a, b) => (a.time < b.time ? -1 : 1))) {
@@ -33,7 +37,16 @@ export function pcapng(packets: TapPacket[], epochOffset: bigint, comment: (pack
     if (index < 0) {
       index = interfaces.push(name) - 1;
       const resolution = option(IF_TSRESOL, Buffer.of(9)); // 10^-9 s
-      blocks.push(block(INTERFACE, u16(packet.link > 0 ? LINKTYPE_ETHERNET : LINKTYPE_RAW, 0), u32(0), option(IF_NAME, Buffer.from(name)), resolution, END_OF_OPTIONS));
+      blocks.push(
+        block(
+          INTERFACE,
+          u16(packet.link > 0 ? LINKTYPE_ETHERNET : LINKTYPE_RAW, 0),
+          u32(0),
+          option(IF_NAME, Buffer.from(name)),
+          resolution,
+          END_OF_OPTIONS,
+        ),
+      );
     }
     const time = packet.time + epochOffset;
     blocks.push(

@@ -32,7 +32,9 @@ const SIZEOF_SOCKADDR_LL = 20; // family u16, protocol u16 big-endian, ifindex i
 const ARPHRD_ETHER = 1; // net/if_arp.h: sll_hatype of an Ethernet device
 const [CLOCK_REALTIME, CLOCK_MONOTONIC] = [0, 1];
 const cNametoindex = thisProcess.func("unsigned int if_nametoindex(const char *name)");
-const cRecvfrom = thisProcess.func("int64_t recvfrom(int fd, void *buffer, size_t size, int flags, void *address, _Inout_ uint32_t *length)");
+const cRecvfrom = thisProcess.func(
+  "int64_t recvfrom(int fd, void *buffer, size_t size, int flags, void *address, _Inout_ uint32_t *length)",
+);
 const cClockGettime = thisProcess.func("int clock_gettime(int clock, void *timespec)");
 
 const timespec = Buffer.alloc(16); // seconds i64, nanoseconds i64
@@ -50,7 +52,8 @@ function tap(host: string, device: string, handle: (packet: TapPacket) => void):
   const index: number = cNametoindex(device);
   if (index === 0) throw new Failure(`Cannot tap ${device}: there is no such device on ${host}`, "ip link");
   const fd = socket(AF_PACKET, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, 0); // protocol 0: nothing arrives before bind()
-  if (fd < 0) throw new Failure(`Cannot tap ${device}: ${errnoName(fd)}`, "it needs CAP_NET_RAW: run it in the lab");
+  if (fd < 0)
+    throw new Failure(`Cannot tap ${device}: ${errnoName(fd)}`, "it needs CAP_NET_RAW: run it in the lab");
   ioctl(fd, SIOCGSTAMPNS, timespec); // the first call, before any packet, switches time stamps on
   const address = Buffer.alloc(SIZEOF_SOCKADDR_LL);
   address.writeUInt16LE(AF_PACKET, 0);
@@ -64,12 +67,21 @@ function tap(host: string, device: string, handle: (packet: TapPacket) => void):
     watch(fd, {
       readable: () => {
         for (;;) {
-          const count: number = cRecvfrom(fd, memory.address, memory.bytes.length, 0, address, [SIZEOF_SOCKADDR_LL]);
+          const count: number = cRecvfrom(fd, memory.address, memory.bytes.length, 0, address, [
+            SIZEOF_SOCKADDR_LL,
+          ]);
           if (count < 0) return;
           ioctl(fd, SIOCGSTAMPNS, timespec);
           const time = nanoseconds() + TO_MONOTONIC;
           const link = address.readUInt16LE(8) === ARPHRD_ETHER ? 14 : 0;
-          handle({ time, host, device, out: address[10] === PACKET_OUTGOING, link, bytes: Buffer.from(memory.bytes.subarray(0, count)) });
+          handle({
+            time,
+            host,
+            device,
+            out: address[10] === PACKET_OUTGOING,
+            link,
+            bytes: Buffer.from(memory.bytes.subarray(0, count)),
+          });
         }
       },
       error: () => exit(0), // the device is gone

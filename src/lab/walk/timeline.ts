@@ -10,7 +10,15 @@ import type { TraceEvent } from "../../base/render.ts";
 import type { TapPacket } from "./taps.ts";
 import type { KernelEvent } from "./tracepoints.ts";
 
-export type Lane = "application" | "client kernel" | "client tun0" | "client program" | "wire" | "server program" | "server kernel" | "internet";
+export type Lane =
+  | "application"
+  | "client kernel"
+  | "client tun0"
+  | "client program"
+  | "wire"
+  | "server program"
+  | "server kernel"
+  | "internet";
 
 /** A step of the walk: who does it, where in the kernel or in our code, and in which lane of the picture it happens. */
 export interface WalkStep {
@@ -22,24 +30,67 @@ export interface WalkStep {
 }
 
 export const WALK: WalkStep[] = [
-  { id: "1", lane: "application", title: "the application asks the kernel to send", where: "sendto(2) for a ping", tracepointsOnly: true },
+  {
+    id: "1",
+    lane: "application",
+    title: "the application asks the kernel to send",
+    where: "sendto(2) for a ping",
+    tracepointsOnly: true,
+  },
   { id: "2", lane: "client kernel", title: "the kernel builds the packet", where: "net/ipv4/ip_output.c" },
-  { id: "3", lane: "client kernel", title: "routing decision: dev tun0", where: "fib_table_lookup()", tracepointsOnly: true },
-  { id: "4", lane: "client tun0", title: "tun0 transmits: the packet is queued for us", where: "tun_net_xmit()" },
+  {
+    id: "3",
+    lane: "client kernel",
+    title: "routing decision: dev tun0",
+    where: "fib_table_lookup()",
+    tracepointsOnly: true,
+  },
+  {
+    id: "4",
+    lane: "client tun0",
+    title: "tun0 transmits: the packet is queued for us",
+    where: "tun_net_xmit()",
+  },
   { id: "5", lane: "client program", title: "the client's loop wakes: tun0 is readable", where: "watch()" },
   { id: "6", lane: "client program", title: "read, XOR, seal, frame, write", where: "outbound()" },
   { id: "7", lane: "wire", title: "ciphertext crosses the wire", where: "eth0 to eth0" },
   { id: "8", lane: "server program", title: "read, deframe, open, XOR, write", where: "inbound()" },
-  { id: "9", lane: "server kernel", title: "the server's kernel injects, routes and NATs", where: "tun_get_user(), ip_forward()" },
-  { id: "10", lane: "internet", title: "the destination receives, and answers", where: "icmp_echo() for a ping" },
-  { id: "R1", lane: "server kernel", title: "the answer arrives at the server", where: "netif_receive_skb()" },
-  { id: "R2", lane: "server kernel", title: "un-NATed, and routed to tun0", where: "fib_table_lookup(), tun_net_xmit()" },
+  {
+    id: "9",
+    lane: "server kernel",
+    title: "the server's kernel injects, routes and NATs",
+    where: "tun_get_user(), ip_forward()",
+  },
+  {
+    id: "10",
+    lane: "internet",
+    title: "the destination receives, and answers",
+    where: "icmp_echo() for a ping",
+  },
+  {
+    id: "R1",
+    lane: "server kernel",
+    title: "the answer arrives at the server",
+    where: "netif_receive_skb()",
+  },
+  {
+    id: "R2",
+    lane: "server kernel",
+    title: "un-NATed, and routed to tun0",
+    where: "fib_table_lookup(), tun_net_xmit()",
+  },
   { id: "R3", lane: "server program", title: "the server's loop wakes and reads it", where: "outbound()" },
   { id: "R4", lane: "server program", title: "XOR, seal, frame, write", where: "outbound()" },
   { id: "R5", lane: "client program", title: "the client reads from the socket", where: "inbound()" },
   { id: "R6", lane: "client program", title: "open, XOR, write", where: "inbound()" },
   { id: "R7", lane: "client kernel", title: "the client's kernel injects it", where: "tun_get_user()" },
-  { id: "R8", lane: "client kernel", title: "delivered to the application's socket", where: "sock_def_readable()", tracepointsOnly: true },
+  {
+    id: "R8",
+    lane: "client kernel",
+    title: "delivered to the application's socket",
+    where: "sock_def_readable()",
+    tracepointsOnly: true,
+  },
   { id: "R9", lane: "application", title: "the application prints it", where: "write(2)" },
 ];
 
@@ -61,7 +112,15 @@ export function fromPrograms(events: TraceEvent[]): Evidence[] {
   return steps.map((event) => {
     const { time, step, host, id, text, hex } = event;
     const [whole, part = "wake"] = step === "drop" ? [dropStep(event), "drop"] : step.split(".");
-    return { time, step: whole!, host, source: "program", text: `${part}${id && ` ${id}`}: ${text}`, hex, kind: kindOf(step) };
+    return {
+      time,
+      step: whole!,
+      host,
+      source: "program",
+      text: `${part}${id && ` ${id}`}: ${text}`,
+      hex,
+      kind: kindOf(step),
+    };
   });
 }
 
@@ -80,14 +139,25 @@ function kindOf(step: string): Evidence["kind"] {
 /** The packets inside a frame that a tap saw, in words: the programs know, and know the frame by its bytes. */
 export function inside(frame: Evidence, programs: TraceEvent[]): string[] {
   const id = programs.find(({ step, hex }) => /^(6|R4)\.write$/.test(step) && hex === frame.hex)?.id;
-  return programs.filter((event) => /^(6|R3)\.read$/.test(event.step) && event.id.startsWith(`${id}.`)).map(({ text }) => text.replace(/^.*?: /, ""));
+  return programs
+    .filter((event) => /^(6|R3)\.read$/.test(event.step) && event.id.startsWith(`${id}.`))
+    .map(({ text }) => text.replace(/^.*?: /, ""));
 }
 
 /** Which step a tap shows follows from where it is, and from which way the packet passes it. */
 const TAP_STEPS: Record<string, string> = {
-  "client tun0 out": "4", "client eth0 out": "7", "server eth0 in": "7", "server tun0 in": "9", "server eth1 out": "9",
-  "internet eth0 in": "10", "internet eth0 out": "10", "server eth1 in": "R1", "server tun0 out": "R2", "server eth0 out": "R4",
-  "client eth0 in": "R5", "client tun0 in": "R7",
+  "client tun0 out": "4",
+  "client eth0 out": "7",
+  "server eth0 in": "7",
+  "server tun0 in": "9",
+  "server eth1 out": "9",
+  "internet eth0 in": "10",
+  "internet eth0 out": "10",
+  "server eth1 in": "R1",
+  "server tun0 out": "R2",
+  "server eth0 out": "R4",
+  "client eth0 in": "R5",
+  "client tun0 in": "R7",
 };
 
 /** The taps' packets but what is not the walk's: TCP acknowledgements without data, ARP, our control frames. */
@@ -96,22 +166,42 @@ export function fromTaps(packets: TapPacket[]): Evidence[] {
     const { time, host, device, out, link, bytes } = packet;
     const step = TAP_STEPS[`${host} ${device} ${out ? "out" : "in"}`]!;
     const text = `${device} ${out ? "→" : "←"} ${describe(bytes, link, bytes.length - link)}`;
-    return { time, step, host, source: "tap", text, hex: bytes.toString("hex", payloadAt(packet), payloadAt(packet) + 32), kind: isOuter(packet) ? "frame" : "plain", packet };
+    return {
+      time,
+      step,
+      host,
+      source: "tap",
+      text,
+      hex: bytes.toString("hex", payloadAt(packet), payloadAt(packet) + 32),
+      kind: isOuter(packet) ? "frame" : "plain",
+      packet,
+    };
   });
   // Nobody can watch step 2; its result is what the tap of step 4 sees.
-  const built = evidence.filter(({ step }) => step === "4").map(({ packet, ...result }) => {
-    const { bytes, link } = packet!;
-    const header = (bytes[link]! & 15) * 4;
-    return { ...result, step: "2", atMost: true as const, text: `an IPv4 header of ${header} bytes in front of ${bytes.length - link - header}, ttl ${bytes[link + 8]}, protocol ${bytes[link + 9]}: as seen at 4` };
-  });
+  const built = evidence
+    .filter(({ step }) => step === "4")
+    .map(({ packet, ...result }) => {
+      const { bytes, link } = packet!;
+      const header = (bytes[link]! & 15) * 4;
+      return {
+        ...result,
+        step: "2",
+        atMost: true as const,
+        text: `an IPv4 header of ${header} bytes in front of ${bytes.length - link - header}, ttl ${bytes[link + 8]}, protocol ${bytes[link + 9]}: as seen at 4`,
+      };
+    });
   return [...evidence, ...built];
 }
 
 /** Where the first packet of the command went, if none of its packets entered the tunnel. */
 export function outside(packets: TapPacket[]): string | undefined {
-  if (packets.some(({ host, device, out }) => host === "client" && device === "tun0" && out)) return undefined;
-  const isTunnel = ({ bytes, link }: TapPacket) => bytes[link + 9] === 6 && bytes.readUInt16BE(link + (bytes[link]! & 15) * 4 + 2) === PORT;
-  const packet = packets.find((one) => one.host === "client" && one.out && one.bytes[one.link]! >> 4 === 4 && !isTunnel(one));
+  if (packets.some(({ host, device, out }) => host === "client" && device === "tun0" && out))
+    return undefined;
+  const isTunnel = ({ bytes, link }: TapPacket) =>
+    bytes[link + 9] === 6 && bytes.readUInt16BE(link + (bytes[link]! & 15) * 4 + 2) === PORT;
+  const packet = packets.find(
+    (one) => one.host === "client" && one.out && one.bytes[one.link]! >> 4 === 4 && !isTunnel(one),
+  );
   if (!packet) return undefined;
   const to = formatIPv4(packet.bytes.readUInt32BE(packet.link + 16));
   return `the route to ${to} is dev ${packet.device}, not tun0: this packet never entered the tunnel ('ip route get ${to}')`;
@@ -134,7 +224,11 @@ function isOfTheWalk(packet: TapPacket): boolean {
   if (bytes.length < link + 20 || bytes[link]! >> 4 !== 4) return false;
   if (!isOuter(packet)) return true;
   const payload = payloadAt(packet);
-  return bytes[link + 9] === 6 && payload < link + bytes.readUInt16BE(link + 2) && bytes[payload] === FrameType.data;
+  return (
+    bytes[link + 9] === 6 &&
+    payload < link + bytes.readUInt16BE(link + 2) &&
+    bytes[payload] === FrameType.data
+  );
 }
 
 /** Whom we started. Whoever else's system calls are recorded is the followed command, or started by it. */
@@ -146,12 +240,15 @@ export interface Pids {
 type Who = (event: KernelEvent) => "client" | "server" | "internet" | "application" | "";
 
 function who(events: KernelEvent[], pids: Pids): Who {
-  const names = new Map<number, ReturnType<Who>>(events.filter(({ name }) => name.startsWith("sys_")).map(({ pid }) => [pid, "application"]));
+  const names = new Map<number, ReturnType<Who>>(
+    events.filter(({ name }) => name.startsWith("sys_")).map(({ pid }) => [pid, "application"]),
+  );
   names.set(pids.client, "client").set(pids.server, "server").set(pids.internet, "internet");
   return ({ pid }) => names.get(pid) ?? "";
 }
 
-const field = ({ text }: KernelEvent, key: string) => new RegExp(`\\b${key}[=:] ?([^\\s+]+)`).exec(text)?.[1] ?? "";
+const field = ({ text }: KernelEvent, key: string) =>
+  new RegExp(`\\b${key}[=:] ?([^\\s+]+)`).exec(text)?.[1] ?? "";
 
 /**
  * One sk_buff is handed from device to device, and makes several steps. These are the ways it can go: what the kernel says of it,
@@ -169,7 +266,8 @@ const WAYS = [
 /** What an event says of a packet, in the words of WAYS; undefined if it is about something else. */
 function stageOf(event: KernelEvent, by: string): string | undefined {
   const device = field(event, "dev");
-  if (event.name === "net_dev_start_xmit") return event.text.includes("protocol=0x0800") ? `out ${device}` : undefined; // not ARP
+  if (event.name === "net_dev_start_xmit")
+    return event.text.includes("protocol=0x0800") ? `out ${device}` : undefined; // not ARP
   if (event.name === "netif_receive_skb") return device === "tun0" ? `in tun0 by ${by}` : `in ${device}`;
   return event.name === "skb_copy_datagram_iovec" ? `read by ${by}` : undefined;
 }
@@ -177,7 +275,9 @@ function stageOf(event: KernelEvent, by: string): string | undefined {
 /** The events on a way of our packets, each with its step and host. */
 function packetSteps(events: KernelEvent[], by: Who): Map<KernelEvent, string> {
   const packets = new Map<string, KernelEvent[]>(); // skbaddr → what happened to it. An address is given out again and again.
-  for (const event of events) if (stageOf(event, "")) packets.set(field(event, "skbaddr"), [...(packets.get(field(event, "skbaddr")) ?? []), event]);
+  for (const event of events)
+    if (stageOf(event, ""))
+      packets.set(field(event, "skbaddr"), [...(packets.get(field(event, "skbaddr")) ?? []), event]);
   const steps = new Map<KernelEvent, string>();
   for (const packet of packets.values()) {
     const stages = packet.map((event) => stageOf(event, by(event))!);
@@ -202,12 +302,30 @@ export function fromTracepoints(events: KernelEvent[], pids: Pids): Evidence[] {
   const latest = new Map<number, string>(); // pid → the step of the latest packet it had in hand; "": not of ours
   const evidence = events.flatMap((event): Evidence[] => {
     if (stageOf(event, "")) latest.set(event.pid, packets.get(event) ?? "");
-    const step = packets.get(event) ?? (by(event) === "application" ? applicationStep(event) : kernelStep(event, latest.get(event.pid)));
-    return step ? [{ time: event.time, step: step.split(" ")[0]!, host: step.split(" ")[1]!, source: "tracepoint", text: shorten(event), hex: "" }] : [];
+    const step =
+      packets.get(event) ??
+      (by(event) === "application" ? applicationStep(event) : kernelStep(event, latest.get(event.pid)));
+    return step
+      ? [
+          {
+            time: event.time,
+            step: step.split(" ")[0]!,
+            host: step.split(" ")[1]!,
+            source: "tracepoint",
+            text: shorten(event),
+            hex: "",
+          },
+        ]
+      : [];
   });
   // Of what the application and the kernel do before a packet leaves (and after it came), what leads to it directly.
-  const nextOf = (i: number, ...steps: string[]) => evidence.slice(i + 1).find(({ step }) => steps.includes(step))?.step;
-  const previousOf = (i: number, ...steps: string[]) => evidence.slice(0, i).reverse().find(({ step }) => steps.includes(step))?.step;
+  const nextOf = (i: number, ...steps: string[]) =>
+    evidence.slice(i + 1).find(({ step }) => steps.includes(step))?.step;
+  const previousOf = (i: number, ...steps: string[]) =>
+    evidence
+      .slice(0, i)
+      .reverse()
+      .find(({ step }) => steps.includes(step))?.step;
   return evidence.filter(({ step }, i) => {
     if (step === "1" || step === "3") return nextOf(i, step, "4") === "4"; // a connected socket looked its route up earlier
     return step !== "R9" || previousOf(i, "R8", "R9") === "R8";
@@ -224,8 +342,15 @@ function applicationStep({ name, text }: KernelEvent): string | undefined {
 
 /** What the kernel does with the packet that it has just received: it looks for a route, or wakes the application. */
 function kernelStep({ name, text }: KernelEvent, received: string | undefined): string | undefined {
-  if (name === "fib_table_lookup" && / iif ([2-9]|\d\d+) .*==> dev \w/.test(text) && /^(9|10|R1|R7) /.test(received ?? "")) return received === "R1 server" ? "R2 server" : received;
-  return name === "sk_data_ready" && text.startsWith("family=2 ") && received === "R7 client" ? "R8 client" : undefined;
+  if (
+    name === "fib_table_lookup" &&
+    / iif ([2-9]|\d\d+) .*==> dev \w/.test(text) &&
+    /^(9|10|R1|R7) /.test(received ?? "")
+  )
+    return received === "R1 server" ? "R2 server" : received;
+  return name === "sk_data_ready" && text.startsWith("family=2 ") && received === "R7 client"
+    ? "R8 client"
+    : undefined;
 }
 
 export interface Drop {
@@ -240,11 +365,21 @@ export function drop(events: KernelEvent[], pids: Pids): Drop | undefined {
   const latest = new Map<string, string | undefined>(); // skbaddr → the latest step of the packet that has it
   for (const event of events) {
     const skb = field(event, "skbaddr");
-    if (stageOf(event, "")) latest.set(skb, event.name === "skb_copy_datagram_iovec" ? undefined : steps.get(event)); // once read, it is gone
+    if (stageOf(event, ""))
+      latest.set(skb, event.name === "skb_copy_datagram_iovec" ? undefined : steps.get(event)); // once read, it is gone
     // ping_rcv() says NO_SOCKET of every answer to a raw socket, which has its own copy by then
-    if (event.name !== "kfree_skb" || field(event, "protocol") !== "2048" || field(event, "location") === "ping_rcv") continue;
+    if (
+      event.name !== "kfree_skb" ||
+      field(event, "protocol") !== "2048" ||
+      field(event, "location") === "ping_rcv"
+    )
+      continue;
     const after = latest.get(skb) ?? (by(event) === "application" ? "3 client" : undefined);
-    if (after) return { after: after.split(" ")[0]!, text: `dropped in ${field(event, "location")}(): ${field(event, "reason")}` };
+    if (after)
+      return {
+        after: after.split(" ")[0]!,
+        text: `dropped in ${field(event, "location")}(): ${field(event, "reason")}`,
+      };
     latest.delete(skb);
   }
   return undefined;
@@ -252,32 +387,64 @@ export function drop(events: KernelEvent[], pids: Pids): Drop | undefined {
 
 /** A tracepoint's line without the fields that do not help here. */
 function shorten({ name, text }: KernelEvent): string {
-  if (name === "fib_table_lookup") return text.replace(/^.*? ([\d.]+)\/(\d+) -> ([\d.]+)\/\d+ .*==> (dev \w+).*$/, `${name} $1 → $3 ==> $4`);
-  return `${name} ${text.replace(/ ?\b(queue_mapping|vlan|protocol|ip_summed|data_len|network_offset|transport_offset|tx_flags|gso|sk address|skbaddr|buf|uservaddr|addr)\w*(=|: | = )\S+/g, "").slice(0, 90).replace(/,\s*$/, "")}`;
+  if (name === "fib_table_lookup")
+    return text.replace(/^.*? ([\d.]+)\/(\d+) -> ([\d.]+)\/\d+ .*==> (dev \w+).*$/, `${name} $1 → $3 ==> $4`);
+  return `${name} ${text
+    .replace(
+      / ?\b(queue_mapping|vlan|protocol|ip_summed|data_len|network_offset|transport_offset|tx_flags|gso|sk address|skbaddr|buf|uservaddr|addr)\w*(=|: | = )\S+/g,
+      "",
+    )
+    .slice(0, 90)
+    .replace(/,\s*$/, "")}`;
 }
 
-const SOURCE = { program: chalk.green("our code  "), tap: chalk.yellow("tap       "), tracepoint: chalk.magenta("tracepoint"), output: chalk.cyan("output    ") };
+const SOURCE = {
+  program: chalk.green("our code  "),
+  tap: chalk.yellow("tap       "),
+  tracepoint: chalk.magenta("tracepoint"),
+  output: chalk.cyan("output    "),
+};
 
 /**
  * The steps for which there is no evidence, and why: no tracepoints, or, at the next one that should be there, a packet dropped on its
  * way; "": `around`, another way that the packets went, is said at step 3 for all.
  */
-export function missing(evidence: Evidence[], withoutTracepoints: string | undefined, dropped: Drop | undefined, around: string | undefined): Map<string, string> {
+export function missing(
+  evidence: Evidence[],
+  withoutTracepoints: string | undefined,
+  dropped: Drop | undefined,
+  around: string | undefined,
+): Map<string, string> {
   const steps = WALK.filter(({ id }) => !evidence.some(({ step }) => step === id));
   if (around) return new Map(steps.map(({ id }) => [id, id === "3" ? around : ""]));
   const last = WALK.findIndex(({ id }) => id === dropped?.after);
-  const next = steps.find((step) => WALK.indexOf(step) > last && !(step.tracepointsOnly && withoutTracepoints));
-  return new Map(steps.map((step) => [step.id, step.tracepointsOnly && withoutTracepoints ? withoutTracepoints : step === next && dropped ? dropped.text : "it was not seen"]));
+  const next = steps.find(
+    (step) => WALK.indexOf(step) > last && !(step.tracepointsOnly && withoutTracepoints),
+  );
+  return new Map(
+    steps.map((step) => [
+      step.id,
+      step.tracepointsOnly && withoutTracepoints
+        ? withoutTracepoints
+        : step === next && dropped
+          ? dropped.text
+          : "it was not seen",
+    ]),
+  );
 }
 
 /** Prints the timeline, step by step. */
 export function print(evidence: Evidence[], lacking: Map<string, string>): void {
   const start = evidence[0]?.time ?? 0n;
   for (const step of WALK.filter(({ id }) => lacking.get(id) !== "")) {
-    console.log(`\n${chalk.bold.inverse(` ${step.id.padStart(2)} `)} ${chalk.bold(step.title)} ${chalk.dim(`${step.lane}, ${step.where}`)}`);
+    console.log(
+      `\n${chalk.bold.inverse(` ${step.id.padStart(2)} `)} ${chalk.bold(step.title)} ${chalk.dim(`${step.lane}, ${step.where}`)}`,
+    );
     for (const { time, host, source, text, hex, atMost } of evidence.filter((one) => one.step === step.id)) {
       const bytes = (hex.slice(0, 16).match(/../g) ?? []).join(" ");
-      console.log(`${`${atMost ? "≤ " : ""}+${(time - start) / 1000n}`.padStart(8)} µs  ${host.padEnd(8)} ${SOURCE[source]} ${bytes ? `${bytes.padEnd(23)} ` : ""}${text}`);
+      console.log(
+        `${`${atMost ? "≤ " : ""}+${(time - start) / 1000n}`.padStart(8)} µs  ${host.padEnd(8)} ${SOURCE[source]} ${bytes ? `${bytes.padEnd(23)} ` : ""}${text}`,
+      );
     }
     if (lacking.has(step.id)) console.log(chalk.red(`          no evidence: ${lacking.get(step.id)}`));
   }

@@ -12,8 +12,14 @@ export interface KernelEvent {
 }
 
 const EVENTS = [
-  "fib/fib_table_lookup", "net/net_dev_start_xmit", "net/netif_receive_skb", "skb/skb_copy_datagram_iovec", "skb/kfree_skb",
-  "sock/sk_data_ready", "sock/sock_recv_length", ...["connect", "sendto", "sendmsg", "sendmmsg", "write"].map((name) => `syscalls/sys_enter_${name}`),
+  "fib/fib_table_lookup",
+  "net/net_dev_start_xmit",
+  "net/netif_receive_skb",
+  "skb/skb_copy_datagram_iovec",
+  "skb/kfree_skb",
+  "sock/sk_data_ready",
+  "sock/sock_recv_length",
+  ...["connect", "sendto", "sendmsg", "sendmmsg", "write"].map((name) => `syscalls/sys_enter_${name}`),
 ];
 const TRACING = "/sys/kernel/tracing";
 
@@ -51,8 +57,16 @@ export class Tracepoints {
 /** The lines of a trace: "  ping-7504 [001] b..2. 15440.756774: net_dev_start_xmit: dev=tun0 …". */
 export function parseTrace(text: string): KernelEvent[] {
   return text.split("\n").flatMap((line): KernelEvent[] => {
-    const [, pid, seconds, micros, name, text] = /^\s*.+-(\d+)\s+\[\d+\]\s+\S+\s+(\d+)\.(\d{6}): (\w+)[:(] ?(.*)$/.exec(line) ?? [];
+    const [, pid, seconds, micros, name, text] =
+      /^\s*.+-(\d+)\s+\[\d+\]\s+\S+\s+(\d+)\.(\d{6}): (\w+)[:(] ?(.*)$/.exec(line) ?? [];
     if (name === undefined) return [];
-    return [{ time: BigInt(seconds!) * 1_000_000_000n + BigInt(micros!) * 1000n, pid: Number(pid), name, text: text!.replace(/\)$/, "") }];
+    return [
+      {
+        time: BigInt(seconds!) * 1_000_000_000n + BigInt(micros!) * 1000n,
+        pid: Number(pid),
+        name,
+        text: text!.replace(/\)$/, ""),
+      },
+    ];
   });
 }

@@ -17,10 +17,25 @@ import { Running, startProgram } from "../running.ts";
 import { html, svg } from "./page.ts";
 import { pcapng } from "./pcapng.ts";
 import { decodeTap, type TapPacket } from "./taps.ts";
-import { drop, type Evidence, fromPrograms, fromTaps, fromTracepoints, inside, missing, outside, print, WALK } from "./timeline.ts";
+import {
+  drop,
+  type Evidence,
+  fromPrograms,
+  fromTaps,
+  fromTracepoints,
+  inside,
+  missing,
+  outside,
+  print,
+  WALK,
+} from "./timeline.ts";
 import { Tracepoints } from "./tracepoints.ts";
 
-const TAPS: Record<string, string[]> = { client: ["tun0", "eth0"], server: ["eth0", "tun0", "eth1"], internet: ["eth0"] };
+const TAPS: Record<string, string[]> = {
+  client: ["tun0", "eth0"],
+  server: ["eth0", "tun0", "eth1"],
+  internet: ["eth0"],
+};
 
 const FILES = ["walk.html", "walk.svg", "walk.pcapng"];
 
@@ -28,7 +43,12 @@ const FILES = ["walk.html", "walk.svg", "walk.pcapng"];
 function options(args: string[]): { out: string; command: string[] } {
   const out = args[0] === "--out" ? args.splice(0, 2)[1] : ".";
   const follow = args[0] === "--follow" ? args.splice(0) : ["", "ping", "-c", "1", TARGET];
-  if (args.length > 0 || follow.length < 2 || out === undefined) throw new Failure("Cannot start: expected [--out FOLDER] [--follow COMMAND…]", 'make walk FOLLOW="curl -s http://8.8.8.8/"', 2);
+  if (args.length > 0 || follow.length < 2 || out === undefined)
+    throw new Failure(
+      "Cannot start: expected [--out FOLDER] [--follow COMMAND…]",
+      'make walk FOLLOW="curl -s http://8.8.8.8/"',
+      2,
+    );
   return { out, command: follow.slice(1) };
 }
 
@@ -41,39 +61,71 @@ program(async () => {
   writeFileSync(join(folder, "secret.key"), randomBytes(32).toString("hex"), { mode: 0o600 });
   const lab = await Lab.up();
   const start = async (host: "client" | "server", ...options: string[]) => {
-    const running = startProgram(lab, host, host, [...options, "--configure", "--secret", join(folder, "secret.key"), "--trace-file", join(folder, host)]);
+    const running = startProgram(lab, host, host, [
+      ...options,
+      "--configure",
+      "--secret",
+      join(folder, "secret.key"),
+      "--trace-file",
+      join(folder, host),
+    ]);
     await running.until(/listening on|connected to/);
     return running;
   };
   const server = await start("server", "--nat", "eth1");
   const client = await start("client", SERVER, "--route", `${TARGET}/32`);
 
-  const services = new Running(lab.spawn("internet", [process.execPath, "--import", "tsx", "src/lab/internet.ts"]));
+  const services = new Running(
+    lab.spawn("internet", [process.execPath, "--import", "tsx", "src/lab/internet.ts"]),
+  );
   await services.until(/ready/);
 
-  const taps = Object.entries(TAPS).map(([host, devices]) => new Running(lab.spawn(host, [process.execPath, "--import", "tsx", "src/lab/walk/taps.ts", host, ...devices])));
+  const taps = Object.entries(TAPS).map(
+    ([host, devices]) =>
+      new Running(
+        lab.spawn(host, [process.execPath, "--import", "tsx", "src/lab/walk/taps.ts", host, ...devices]),
+      ),
+  );
   for (const tap of taps) await tap.until(/^ready$/m);
 
   // The command's pid must be known before it starts: the shell waits for a line, then becomes the command.
-  const application = new Running(lab.spawn("client", ["sh", "-c", 'read go; exec "$@"', "sh", ...command], { stdio: ["pipe", "pipe", "pipe"] }));
+  const application = new Running(
+    lab.spawn("client", ["sh", "-c", 'read go; exec "$@"', "sh", ...command], {
+      stdio: ["pipe", "pipe", "pipe"],
+    }),
+  );
   const pids = { client: client.child.pid!, server: server.child.pid!, internet: services.child.pid! };
   const tracepoints = Tracepoints.start(lab, [...Object.values(pids), application.child.pid!]);
   const withoutTracepoints = typeof tracepoints === "string" ? tracepoints : undefined;
   const output: Evidence[] = [];
   application.child.stdout!.on("data", (text: string) => {
-    for (const line of text.split("\n")) output.push({ time: trace.now(), step: "R9", host: "client", source: "output", text: line, hex: "" });
+    for (const line of text.split("\n"))
+      output.push({ time: trace.now(), step: "R9", host: "client", source: "output", text: line, hex: "" });
   });
   application.child.stdin!.end("go\n");
   const code = await application.ended;
   const kernel = typeof tracepoints === "string" ? [] : tracepoints.stop();
-  if (code === 126 || code === 127) throw new Failure(`Cannot follow '${command.join(" ")}': ${application.output.trim()}`, "the command by hand: is it installed?"); // sh(1): it cannot be run
-  const answer = output.find(({ text }) => (/^PING /m.test(application.output) ? / bytes from /.test(text) : text.trim())); // ping prints much, answered or not
+  if (code === 126 || code === 127)
+    throw new Failure(
+      `Cannot follow '${command.join(" ")}': ${application.output.trim()}`,
+      "the command by hand: is it installed?",
+    ); // sh(1): it cannot be run
+  const answer = output.find(({ text }) =>
+    /^PING /m.test(application.output) ? / bytes from /.test(text) : text.trim(),
+  ); // ping prints much, answered or not
   for (const running of [client, server]) await running.stop("SIGINT");
   for (const tap of taps) await tap.stop();
   await lab.down();
 
-  const programs = ["client", "server"].flatMap((host) => readFileSync(join(folder, host), "utf8").trim().split("\n").map(decode));
-  const packets = taps.flatMap((tap) => tap.output.split("\n").filter((line) => line.startsWith("{")).map(decodeTap));
+  const programs = ["client", "server"].flatMap((host) =>
+    readFileSync(join(folder, host), "utf8").trim().split("\n").map(decode),
+  );
+  const packets = taps.flatMap((tap) =>
+    tap.output
+      .split("\n")
+      .filter((line) => line.startsWith("{"))
+      .map(decodeTap),
+  );
   const evidence = [
     ...fromPrograms(programs),
     ...fromTaps(packets),
@@ -85,16 +137,27 @@ program(async () => {
   const lacking = missing(evidence, withoutTracepoints, drop(kernel, pids), outside(packets));
   print(evidence, lacking);
   const unseen = [...lacking.keys()].filter((id) => lacking.get(id) === withoutTracepoints);
-  const because = unseen.length > 0 ? ` Steps ${unseen.join(", ")} need the kernel's tracepoints: ${withoutTracepoints}. Run as root.` : "";
+  const because =
+    unseen.length > 0
+      ? ` Steps ${unseen.join(", ")} need the kernel's tracepoints: ${withoutTracepoints}. Run as root.`
+      : "";
   console.log(`\n${WALK.length - lacking.size} of ${WALK.length} steps seen.${because}`);
   writeFileSync(join(out, "walk.html"), html(evidence, command.join(" "), lacking));
   writeFileSync(join(out, "walk.svg"), svg(evidence));
   const seen = new Map(evidence.filter(({ packet }) => packet).map((one) => [one.packet!, one]));
   const comment = (packet: TapPacket) => {
     const one = seen.get(packet);
-    return one && [`step ${one.step}: ${WALK.find(({ id }) => id === one.step)!.title}`, ...inside(one, programs)].join("; inside: ");
+    return (
+      one &&
+      [`step ${one.step}: ${WALK.find(({ id }) => id === one.step)!.title}`, ...inside(one, programs)].join(
+        "; inside: ",
+      )
+    );
   };
-  writeFileSync(join(out, "walk.pcapng"), pcapng(packets, BigInt(Date.now()) * 1_000_000n - trace.now(), comment));
+  writeFileSync(
+    join(out, "walk.pcapng"),
+    pcapng(packets, BigInt(Date.now()) * 1_000_000n - trace.now(), comment),
+  );
   console.log("Wrote walk.html (open it in a browser), walk.svg, and walk.pcapng (open it in Wireshark).");
   if (out !== ".") console.log(`They are in ${out}.`);
   exit(code === 0 && unseen.length === lacking.size ? 0 : 1);
