@@ -1,6 +1,7 @@
 /**
- * The client: the TUN on one side, the link to the server on the other, one loop between them. Compare with server.ts,
- * of the same shape: it listens where the client connects, and has many peers where the client has one.
+ * The client: the TUN on one side, the link to the server on the other, one loop between them. Compare with
+ * server.ts, of the same shape: it listens where the client connects, and has many peers where the client has
+ * one.
  */
 import { openSession, OwnEnd, reconnect } from "./client/connect.ts";
 import { Control } from "./core/frame.ts";
@@ -24,9 +25,9 @@ program(async () => {
   atExit(() => trace.stop());
 
   const tun = openTun(options.tun, options.offload); //            open() and ioctl(): tun0 and its fd
-  const end = await OwnEnd.begin(options); //                      what this machine has, before we change anything
+  const end = await OwnEnd.begin(options); //                      what this machine has
   const transport = tcp.open({ port, handshake: secret !== undefined });
-  let session = await openSession(options, end, transport); //     socket() and connect(): the other fd; fresh keys
+  let session = await openSession(options, end, transport); //     socket(), connect(): the other fd; keys
   if (!secret) trace.note(XOR_WARNING);
   atExit(() => session.peer?.sendControl(Control.goodbye)); //     before the changes are undone
   setInterval(() => session.pulse?.check(), CHECK).unref(); //     does the server's program still answer?
@@ -35,12 +36,13 @@ program(async () => {
     const { keys, config } = session;
     let lose: (reason: string) => void;
     const lost = new Promise<string>((resolve) => (lose = resolve));
-    // The loop: two fds, each with what to do when it is ready. The link's is watched in tcp.ts, in the same way.
+    // The loop: two fds, each with what to do when it is ready. The link's is watched in tcp.ts, in the same
+    // way.
     let tunWatch: Watch | undefined;
     const peer = session.attach(
       (link) =>
         new Peer(link, tun, [UP, DOWN], keys, {
-          onBacklog: (waiting) => tunWatch?.want(!waiting, false), // let packets wait in tun0, where the kernel counts drops
+          onBacklog: (waiting) => tunWatch?.want(!waiting, false), // packets wait in tun0
           onClose(reason) {
             tunWatch?.stop(); // tun0 stays open, and its queue waits
             lose(reason);
@@ -50,7 +52,7 @@ program(async () => {
     session.peer = peer;
     session.pulse = peer.pulse = new Heartbeat(peer);
     if (secret) keepFresh(peer, secret, options.rekey);
-    peer.sendControl(Control.keepalive); //                        our first sealed frame proves us to the server
+    peer.sendControl(Control.keepalive); //                        our first sealed frame proves us
     await end.configure(session); //                               address and routes; may take long
     const peerFor = (packet: Buffer, at: number, size: number) =>
       config.subnet6 || ipVersion(packet, at, size) === 4 ? peer : "this tunnel carries no IPv6";

@@ -29,10 +29,14 @@ export function parseCidr(text: string): Cidr | undefined {
   return { address, prefix, network: address - (address % size), size };
 }
 
-/** "fd56:504e::a08:2" → its 16 bytes; undefined if it is no IPv6 address. A scope ("%eth0") is no part of them. */
+/**
+ * "fd56:504e::a08:2" → its 16 bytes; undefined if it is no IPv6 address. A scope ("%eth0") is no part of
+ * them.
+ */
 export function parseIPv6(text: unknown): Buffer | undefined {
   if (typeof text !== "string" || !isIPv6(text)) return undefined;
-  const short = new URL(`http://[${text.replace(/%.*/, "")}]`).hostname.slice(1, -1); // no dotted part any more
+  // no dotted part any more
+  const short = new URL(`http://[${text.replace(/%.*/, "")}]`).hostname.slice(1, -1);
   const [left, right] = short.split("::").map((part) => part.split(":").filter(Boolean)) as [
     string[],
     string[]?,
@@ -50,7 +54,10 @@ export function formatIPv6(bytes: Buffer, at = 0): string {
   ).hostname.slice(1, -1);
 }
 
-/** "2001:db8::/32" → the same as RFC 5952 writes it, and its parts; undefined if it is not ADDRESS/PREFIX, or has host bits set. */
+/**
+ * "2001:db8::/32" → the same as RFC 5952 writes it, and its parts; undefined if it is not ADDRESS/PREFIX, or
+ * has host bits set.
+ */
 export function parseBlock6(text: string): { text: string; address: Buffer; prefix: number } | undefined {
   const [, host, bits] = /^([\da-f:.]+)\/(\d{1,3})$/i.exec(text) ?? [];
   const address = parseIPv6(host);
@@ -61,8 +68,8 @@ export function parseBlock6(text: string): { text: string; address: Buffer; pref
 }
 
 /**
- * The first 96 bits of the tunnel's IPv6 addresses, as three numbers. The last 32 are the inner IPv4 address (as in RFC 6052): so
- * whoever holds 10.8.0.2 also holds fd56:504e::a08:2, and one number names both.
+ * The first 96 bits of the tunnel's IPv6 addresses, as three numbers. The last 32 are the inner IPv4 address
+ * (as in RFC 6052): so whoever holds 10.8.0.2 also holds fd56:504e::a08:2, and one number names both.
  */
 export type Prefix96 = readonly [number, number, number];
 
@@ -74,7 +81,10 @@ export function parsePrefix96(text: unknown): Prefix96 | undefined {
     : undefined;
 }
 
-/** The IPv6 address that goes with the inner IPv4 address 0x0a080002: "fd56:504e::a08:2". With 0, the block's first one. */
+/**
+ * The IPv6 address that goes with the inner IPv4 address 0x0a080002: "fd56:504e::a08:2". With 0, the block's
+ * first one.
+ */
 export function embed(prefix: Prefix96, address: number): string {
   const bytes = Buffer.alloc(16);
   [...prefix, address].forEach((word, i) => bytes.writeUInt32BE(word, 4 * i));

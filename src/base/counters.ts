@@ -14,5 +14,6 @@ export function rates(now: Counter, before: Counter, verb: string): string {
     now.frames - before.frames,
     now.bytes - before.bytes,
   ];
-  return `${verb} ${packets} packets (${bytes < 1e5 ? `${bytes} bytes` : `${(bytes / 1e6).toFixed(1)} MB`}) in ${frames} frames`;
+  const size = bytes < 1e5 ? `${bytes} bytes` : `${(bytes / 1e6).toFixed(1)} MB`;
+  return `${verb} ${packets} packets (${size}) in ${frames} frames`;
 }

@@ -1,16 +1,14 @@
 /**
- * Every libc function and kernel constant that the VPN uses, declared once. The calls are the C program's own
- * (open, ioctl, socket, read, write …), made through koffi. Like the kernel itself, each returns a result >= 0,
- * or a negative errno: `read(fd, …) === -EAGAIN`.
+ * The libc functions and kernel constants of the VPN. The calls are the C program's own (open, ioctl, read,
+ * write …), made through koffi. Like the kernel itself, each returns a result >= 0, or a negative errno:
+ * `read(fd, …) === -EAGAIN`.
  */
 import koffi from "koffi";
-import { constants } from "node:os";
-import { getSystemErrorName } from "node:util";
 
-// koffi.load(null) is dlopen(NULL): the symbols already in this process, which Node links against: libc, OpenSSL.
+// koffi.load(null) is dlopen(NULL): the symbols that are in this process already, libc's and OpenSSL's.
 export const thisProcess = koffi.load(null);
 
-/** Makes `prototype` (C syntax) callable; -1 becomes the negative errno, read at once, before anything overwrites it. */
+/** Makes `prototype` (C syntax) callable. -1 becomes the negative errno, before anything overwrites that. */
 export function libc(prototype: string): (...args: unknown[]) => number {
   const call = thisProcess.func(prototype);
   return (...args) => {
@@ -25,11 +23,10 @@ export const ioctl = libc("int ioctl(int fd, unsigned long request, void *argume
 export const exitNow = libc("void _exit(int status)"); // _exit(2)
 export const pipe2 = libc("int pipe2(_Out_ int *ends, int flags)"); // pipe(2)
 export const waitpid = libc("int waitpid(int pid, _Out_ int *status, int options)"); // waitpid(2)
-const cStrerror = thisProcess.func("const char *strerror(int number)"); // strerror(3)
 
 /**
- * A fixed piece of memory, seen three ways: as bytes, as 32-bit words (for XOR), and by address (for C calls).
- * Its bytes live outside the garbage collector's heap and never move; keep the Memory while C may use the address.
+ * A fixed piece of memory, seen three ways: as bytes, as 32-bit words (for XOR), by address (for C calls).
+ * The garbage collector never moves its bytes. Keep the Memory while C may use the address.
  */
 export class Memory {
   readonly bytes: Buffer;
@@ -39,7 +36,7 @@ export class Memory {
   /** @param size bytes, a multiple of 4 */
   constructor(size: number) {
     this.bytes = Buffer.allocUnsafeSlow(size);
-    this.words = new Uint32Array(this.bytes.buffer, 0, size >> 2); // asking for .buffer also moves a small one off the heap
+    this.words = new Uint32Array(this.bytes.buffer, 0, size >> 2); // .buffer moves a small one off the heap
     this.address = Number(koffi.address(this.bytes));
   }
 
@@ -54,7 +51,7 @@ export class Memory {
 const cRead = thisProcess.func("int64_t read(int fd, void *buffer, size_t count)");
 const cWrite = thisProcess.func("int64_t write(int fd, const void *buffer, size_t count)");
 
-/** read(2) of at most `count` bytes to memory[at …]; the bytes read (0: end of stream), or a negative errno. */
+/** read(2) of at most `count` bytes to memory[at …]; the bytes read (0: the end), or a negative errno. */
 export function read(fd: number, memory: Memory, at: number, count: number): number {
   memory.check(at, count);
   const result: number = cRead(fd, memory.address + at, count);
@@ -68,37 +65,12 @@ export function write(fd: number, memory: Memory, at: number, count: number): nu
   return result < 0 ? -koffi.errno() : result;
 }
 
-export const EBADFD = 77; // asm-generic/errno.h: a TUN fd whose interface was deleted. Node has no name for it
-
-/** The name of an errno, positive or negative: "EAGAIN". Node does not know them all; strerror(3) then helps. */
-export function errnoName(errno: number): string {
-  if (errno === 0) return "no error";
-  if (Math.abs(errno) === EBADFD) return "EBADFD";
-  const name = getSystemErrorName(-Math.abs(errno));
-  return name.startsWith("Unknown") ? `errno ${Math.abs(errno)}, ${cStrerror(Math.abs(errno))}` : name;
-}
-
-// errno.h, by name (numbers differ between machines; Node knows this one's)
-export const {
-  EACCES,
-  EADDRINUSE,
-  EADDRNOTAVAIL,
-  EAFNOSUPPORT,
-  EAGAIN,
-  EBUSY,
-  ECONNREFUSED,
-  EINPROGRESS,
-  EINVAL,
-  EIO,
-} = constants.errno;
-export const { EMFILE, ENFILE, ENOBUFS, ENODEV, ENOENT, ENOMEM, ENXIO, EPERM, ETIMEDOUT } = constants.errno;
-
 // fcntl.h
 export const O_RDWR = 0o2;
 export const O_NONBLOCK = 0o4000;
 export const O_CLOEXEC = 0o2000000;
 
-// asm-generic/ioctl.h: _IOW(type, number, size) = direction (write = 1) << 30 | size << 16 | type << 8 | number
+// asm-generic/ioctl.h: _IOW(type, number, size) = write (1) << 30 | size << 16 | type << 8 | number
 const iow = (type: string, number: number, size: number) =>
   ((1 << 30) | (size << 16) | (type.charCodeAt(0) << 8) | number) >>> 0;
 

@@ -1,4 +1,7 @@
-/** What an IP packet says of itself, and one line that describes it (RFC 791, 792, 768, 793; IPv6: 8200, 4443). */
+/**
+ * What an IP packet says of itself, and one line that describes it (RFC 791, 792, 768, 793; IPv6: 8200,
+ * 4443).
+ */
 import { formatIPv4, formatIPv6, type Prefix96 } from "./address.ts";
 
 export const MAX_PACKET = 65535; // bytes: the IPv4 header's total length is 16 bits
@@ -11,8 +14,10 @@ export function ipVersion(bytes: Buffer, at: number, length: number): 4 | 6 | 0 
 }
 
 /**
- * Who sent the packet at `at`, and to whom, as the number of an inner IPv4 address; 0 if that is none of the tunnel's: an IPv6 address
- * outside `subnet6`, or no IP packet. Signed, since V8 allocates for numbers of 2^31 and more (from 128.0.0.0 on). Source and destination stand at bytes 12 and 16 of an IPv4 header, 8 and 24 of an IPv6 header.
+ * Who sent the packet at `at`, and to whom, as the number of an inner IPv4 address; 0 if that is none of the
+ * tunnel's: an IPv6 address outside `subnet6`, or no IP packet. Signed, since V8 allocates for numbers of
+ * 2^31 and more (from 128.0.0.0 on). Source and destination stand at bytes 12 and 16 of an IPv4 header, 8 and
+ * 24 of an IPv6 header.
  */
 export const innerSource = (bytes: Buffer, at: number, length: number, subnet6: Prefix96 | undefined) =>
   innerAddress(bytes, at, length, subnet6, 12, 8);

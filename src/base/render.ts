@@ -9,7 +9,8 @@ export interface TraceEvent {
   time: bigint; // ns, CLOCK_MONOTONIC: one clock for all processes of a machine
   host: string; // "client" or "server"
   step: Step | "drop" | "summary" | "note";
-  id: string; // "up3": frame 3 on its way up; "up3.0": the first packet in it. The same on both ends. "": none
+  // "up3": frame 3 on its way up; "up3.0": the first packet in it. The same on both ends. "": none
+  id: string;
   bytes: number; // how many bytes this step handled
   text: string;
   hex: string; // the first bytes, as they are after this step
@@ -17,7 +18,8 @@ export interface TraceEvent {
 
 /** A line of a trace file, without its end. */
 export function encode(event: TraceEvent): string {
-  return JSON.stringify({ ...event, time: 0 }).replace('"time":0', `"time":${event.time}`); // JSON has no BigInt
+  // JSON has no BigInt
+  return JSON.stringify({ ...event, time: 0 }).replace('"time":0', `"time":${event.time}`);
 }
 
 /** A line of a trace file as the event it was. */

@@ -1,6 +1,7 @@
 /**
- * The trace: what is shown of the walk. A person's traffic is shown step by step; a flood is folded into one line a second, and unfolds when it is
- * quiet again, so that tracing never is the bottleneck. Lines are printed after the packet has gone on its way.
+ * The trace: what is shown of the walk. A person's traffic is shown step by step; a flood is folded into one
+ * line a second, and unfolds when it is quiet again, so that tracing never is the bottleneck. Lines are
+ * printed after the packet has gone on its way.
  */
 import chalk from "chalk";
 import { closeSync, openSync, writeSync } from "node:fs";
@@ -49,7 +50,8 @@ class Trace {
         "choose another --trace-file",
       );
     }
-    process.stdout.on("error", () => (this.mute = true)); // EPIPE: nobody reads what we print (client.ts | head)
+    // EPIPE: nobody reads what we print (client.ts | head)
+    process.stdout.on("error", () => (this.mute = true));
     if (mode !== "off") setInterval(() => this.everySecond(), 1000).unref();
   }
 
@@ -67,7 +69,9 @@ class Trace {
     return false;
   }
 
-  /** now(), for a step that may be shown. In a flood none is, and 0 costs neither a clock nor an allocation. */
+  /**
+   * now(), for a step that may be shown. In a flood none is, and 0 costs neither a clock nor an allocation.
+   */
   clock(): bigint {
     return this.mode === "walk" && !this.folded ? this.now() : 0n;
   }
@@ -77,7 +81,10 @@ class Trace {
     return process.hrtime.bigint();
   }
 
-  /** Records one step of a packet that is shown. The bytes are copied now; all else waits until the packet has gone on. */
+  /**
+   * Records one step of a packet that is shown. The bytes are copied now; all else waits until the packet has
+   * gone on.
+   */
   step(
     step: Step,
     id: string,
@@ -113,7 +120,10 @@ class Trace {
     });
   }
 
-  /** Counts a packet that goes no further, and shows it while packets are shown. `reason`: one of few; `remote`: the peer whose it is. */
+  /**
+   * Counts a packet that goes no further, and shows it while packets are shown. `reason`: one of few;
+   * `remote`: the peer whose it is.
+   */
   drop(reason: string, remote: string, memory: Memory, from: number, bytes: number): void {
     this.drops.set(reason, (this.drops.get(reason) ?? 0) + 1);
     if (!this.mayShow()) return;
@@ -151,12 +161,14 @@ class Trace {
   /** Prints what is pending and the totals; closes the trace file. */
   stop(): void {
     if (this.sent.packets + this.received.packets + this.dropped > 0)
-      this.note(
-        `in all: ${rates(this.sent, new Counter(), "sent")}, ${rates(this.received, new Counter(), "received")}${this.dropReasons()}`,
-      );
+      this.note(`in all: ${this.since(new Counter(), new Counter())}${this.dropReasons()}`);
     this.print();
     if (this.file !== undefined) closeSync(this.file);
     this.file = undefined;
+  }
+
+  private since(sent: Counter, received: Counter): string {
+    return `${rates(this.sent, sent, "sent")}, ${rates(this.received, received, "received")}`;
   }
 
   private get dropped(): number {
@@ -195,8 +207,7 @@ class Trace {
     const packets =
       sent.packets - last.sent.packets + received.packets - last.received.packets + dropped - last.drops;
     if (this.folded && packets > 0) {
-      const text = `${rates(sent, last.sent, "sent")}, ${rates(received, last.received, "received")}, dropped ${dropped - last.drops}`;
-      this.say("summary", text);
+      this.say("summary", `${this.since(last.sent, last.received)}, dropped ${dropped - last.drops}`);
     }
     if (this.mode === "walk" && packets <= SHOWN_A_SECOND) this.folded = false;
     this.shown = 0;
@@ -212,8 +223,9 @@ export const XOR_WARNING = chalk.red.bold(
 export const trace = new Trace();
 
 /**
- * The steps of one frame, or of one packet in it, while the trace shows them: a method for each stage of WALK. Each says what has just
- * been done to `size` bytes at memory[at …]. `time`: ns, when it began, if that was before the call.
+ * The steps of one frame, or of one packet in it, while the trace shows them: a method for each stage of
+ * WALK. Each says what has just been done to `size` bytes at memory[at …]. `time`: ns, when it began, if that
+ * was before the call.
  */
 export class Steps {
   private readonly walk: Direction;

@@ -1,15 +1,15 @@
 /** Why there is no TUN: from an errno to what happened, and what to try. */
 import { spawnSync } from "node:child_process";
 import { Failure } from "./failure.ts";
-import * as libc from "./libc.ts";
+import { EACCES, EBUSY, EINVAL, ENODEV, ENOENT, ENXIO, EPERM, errnoName } from "./errno.ts";
 
 /** Why open(2) of the clone device failed. */
 export function notOpened(device: string, errno: number): Failure {
-  const because = (hint: string) => new Failure(`Cannot open ${device}: ${libc.errnoName(errno)}`, hint);
+  const because = (hint: string) => new Failure(`Cannot open ${device}: ${errnoName(errno)}`, hint);
   const container = "in a container, pass the device: --device /dev/net/tun";
-  const missing = [libc.ENOENT, libc.ENODEV, libc.ENXIO].includes(errno);
+  const missing = [ENOENT, ENODEV, ENXIO].includes(errno);
   if (missing) return because(`load the driver with 'modprobe tun'; ${container}`);
-  if (errno === libc.EACCES || errno === libc.EPERM) return because(`run as root (sudo); ${container}`);
+  if (errno === EACCES || errno === EPERM) return because(`run as root (sudo); ${container}`);
   return because("see open(2) for this error");
 }
 
@@ -20,8 +20,8 @@ export function notOpened(device: string, errno: number): Failure {
 export function notCreated(name: string, errno: number): Failure {
   const { stdout } = spawnSync("ip", ["-d", "-o", "link", "show", "dev", name], { encoding: "utf8" });
   const found = stdout || ""; // none, or no ip
-  const failed = `Cannot create the interface ${name}: ${libc.errnoName(errno)}`;
-  if (errno === libc.EPERM) {
+  const failed = `Cannot create the interface ${name}: ${errnoName(errno)}`;
+  if (errno === EPERM) {
     const [, owner] = / persist \w+ ((?:user|group) \S+(?: group \S+)?)/.exec(found) ?? [];
     const container = "in a container, as root with --cap-add NET_ADMIN";
     if (!owner) return new Failure(failed, `run as root (sudo); ${container}`);
@@ -29,8 +29,8 @@ export function notCreated(name: string, errno: number): Failure {
     return new Failure(`${failed}, for it belongs to ${owner}`, hint);
   }
   const another = "choose another name with --tun";
-  if (errno === libc.EBUSY) return new Failure(failed, `${another}, or stop the program that holds this one`);
-  if (errno !== libc.EINVAL) return new Failure(failed, "see linux Documentation/networking/tuntap.rst");
+  if (errno === EBUSY) return new Failure(failed, `${another}, or stop the program that holds this one`);
+  if (errno !== EINVAL) return new Failure(failed, "see linux Documentation/networking/tuntap.rst");
   if (!found) return new Failure(failed, `${another}: this one's is no TUN, or was made with multi_queue`);
   const tun = / tun type tun .*multi_queue/.test(found) ? "a TUN made with multi_queue" : "what is no TUN";
   const kind = / tun type tap /.test(found) ? "a TAP" : tun;

@@ -1,15 +1,15 @@
 /**
- * Client only: a session with the server, and the next one when it is lost. tun0 stays as it is meanwhile, with its address and
- * its routes: what is inside the tunnel notices a pause, and goes on. Nobody reads tun0 then; its queue holds about 500 packets,
- * and the kernel counts what does not fit (ip -s link: TX dropped).
+ * Client only: a session with the server, and the next one when it is lost. tun0 stays as it is meanwhile,
+ * with its address and its routes: what is inside the tunnel notices a pause, and goes on. Nobody reads tun0
+ * then; its queue holds about 500 packets, and the kernel counts what does not fit (ip -s link: TX dropped).
  */
 import { setTimeout as sleep } from "node:timers/promises";
+import { ECONNREFUSED, EINVAL } from "../base/errno.ts";
 import { type Change, innerAddresses, insideOf } from "../host/changes.ts";
 import { run } from "../host/command.ts";
 import type { SessionKeys } from "../core/aes.ts";
 import { Failure } from "../base/failure.ts";
 import type { ClientConfig } from "../session/handshake.ts";
-import { ECONNREFUSED, EINVAL } from "../base/libc.ts";
 import { canCarryIPv6, checkFree, type Machine, readAgain, strays } from "../host/machine.ts";
 import type { ClientOptions } from "../host/options.ts";
 import { clientChanges, renewal } from "./routes.ts";
@@ -42,8 +42,8 @@ export interface Session {
 const heard = ({ peer }: Session) => peer !== undefined && peer.framesReceived > 0;
 
 /**
- * One try: a connection, fresh keys, and an inner address, that of the session `before` if the server still has it.
- * Errors: a Failure.
+ * One try: a connection, fresh keys, and an inner address, that of the session `before` if the server still
+ * has it. Errors: a Failure.
  */
 export async function openSession(
   options: ClientOptions,
@@ -73,7 +73,8 @@ export async function openSession(
       mtu,
       subnet6: canCarryIPv6(options.tun, mtu) ? given.config.subnet6 : undefined,
     };
-    end.check(config, address); // before we prove ourselves: a server whose session is of no use to us keeps our address for us
+    // before we prove ourselves: a server whose session is of no use to us keeps our address for us
+    end.check(config, address);
     return { remote, address, attach, keys: given.keys, config, answered, useless: false, failures: 0 };
   } catch (error) {
     answer.hangUp();
@@ -81,7 +82,9 @@ export async function openSession(
   }
 }
 
-/** Dials one address after the other, until one answers. `prepare` is called before each. Errors: a Failure. */
+/**
+ * Dials one address after the other, until one answers. `prepare` is called before each. Errors: a Failure.
+ */
 export async function reach(
   port: Port,
   addresses: string[],
@@ -110,7 +113,10 @@ export async function reach(
   );
 }
 
-/** This machine's end of the tunnel: its addresses, what is routed into it, and the way to the server. Run, or printed to be typed. */
+/**
+ * This machine's end of the tunnel: its addresses, what is routed into it, and the way to the server. Run, or
+ * printed to be typed.
+ */
 export class OwnEnd {
   private readonly options: ClientOptions;
   private readonly setup: Setup;
@@ -131,8 +137,9 @@ export class OwnEnd {
   }
 
   /**
-   * Makes it what the session says, or tells the user how; says that we are connected. Gives up root where --user asks for it.
-   * Errors: a Failure, but for a session that is not the first one: that one ends, and the next one is another try.
+   * Makes it what the session says, or tells the user how; says that we are connected. Gives up root where
+   * --user asks for it. Errors: a Failure, but for a session that is not the first one: that one ends, and
+   * the next one is another try.
    */
   async configure(session: Session): Promise<void> {
     const { config, address, remote } = session;
@@ -159,7 +166,10 @@ export class OwnEnd {
     return checkFree(this.machine, insideOf(config), "another --subnet on the server, such as BLOCK");
   }
 
-  /** The server may be at another address now, or this machine: these packets, too, must not be routed into the tunnel. Errors: a Failure. */
+  /**
+   * The server may be at another address now, or this machine: these packets, too, must not be routed into
+   * the tunnel. Errors: a Failure.
+   */
   async spare(address: string): Promise<void> {
     this.machine = await readAgain(this.options.tun, this.machine);
     const known = this.outers.includes(address);
@@ -192,11 +202,13 @@ export class OwnEnd {
     const { toDo, some } = await this.setup.make(changes);
     const now = await this.wayTo(outer);
     const into = `dev ${options.tun}`; // as it was to an address that was not spared yet
-    if (this.setup.runs && (now === into || (now !== way && way !== into)))
+    if (this.setup.runs && (now === into || (now !== way && way !== into))) {
+      const change = now === way ? "" : `it was '${way}', and `;
       throw new Failure(
-        `Cannot keep the way to the server: ${now === way ? "" : `it was '${way}', and `}with these routes it is '${now}'`,
+        `Cannot keep the way to the server: ${change}with these routes it is '${now}'`,
         "leave out the --route that the server is in; 'ip rule' shows which rules of yours lead to it",
       );
+    }
     this.config = config;
     this.outers.splice(0, Infinity, ...all);
     const warning =
@@ -213,8 +225,8 @@ export class OwnEnd {
 }
 
 /**
- * Connects again, as often as it takes. Errors: a Failure with --once, where a new try is in vain, or where it was connected but
- * never heard.
+ * Connects again, as often as it takes. Errors: a Failure with --once, where a new try is in vain, or where
+ * it was connected but never heard.
  */
 export async function reconnect(
   options: ClientOptions,
@@ -255,9 +267,9 @@ export async function reconnect(
 }
 
 /**
- * How long to wait after so many failed tries, ms: twice as long each time, up to half a minute, and a random part of it less, so that
- * thirty clients of a server that restarts do not come all at once ("equal jitter" in M. Brooker, Exponential Backoff And Jitter,
- * AWS Architecture Blog, 2015). `random`: 0 to 1.
+ * How long to wait after so many failed tries, ms: twice as long each time, up to half a minute, and a random
+ * part of it less, so that thirty clients of a server that restarts do not come all at once ("equal jitter"
+ * in M. Brooker, Exponential Backoff And Jitter, AWS Architecture Blog, 2015). `random`: 0 to 1.
  */
 export function backOff(failures: number, random = Math.random()): number {
   const longest = Math.min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** failures);

@@ -5,13 +5,17 @@ import { formatIPv4, parseIPv6 } from "../base/address.ts";
 import { MAPPED } from "../transport/addresses.ts";
 import { Failure } from "../base/failure.ts";
 
-/** The addresses of a name, of both families, in the resolver's order; an address is its own only one. Errors: a Failure. */
+/**
+ * The addresses of a name, of both families, in the resolver's order; an address is its own only one. Errors:
+ * a Failure.
+ */
 export async function resolve(name: string): Promise<string[]> {
   const host = name.replace(/^\[(.*)\]$/, "$1");
   if (host === "")
     throw new Failure(`Cannot connect to "": no name and no address`, "give the server's name or address");
   const ipv6 = parseIPv6(host);
-  if (ipv6?.toString("hex", 0, 12) === MAPPED) return [formatIPv4(ipv6.readUInt32BE(12))]; // its packets are IPv4
+  // its packets are IPv4
+  if (ipv6?.toString("hex", 0, 12) === MAPPED) return [formatIPv4(ipv6.readUInt32BE(12))];
   if (isIPv4(host) || isIPv6(host)) return [host];
   try {
     return (await dns.lookup(host, { all: true })).map(({ address }) => address);

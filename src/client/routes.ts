@@ -1,7 +1,7 @@
 /**
- * Client only: what is routed into the tunnel, and how the server, to which the tunnel itself leads, is spared. As commands: see changes.ts.
+ * Client only: what is routed into the tunnel, and how the server, to which the tunnel itself leads, is
+ * spared. As commands: see changes.ts.
  */
-import { isIPv6 } from "node:net";
 import { formatIPv4 } from "../base/address.ts";
 import {
   addAddress,
@@ -28,14 +28,14 @@ import type { ClientOptions } from "../host/options.ts";
 import { inItsName, resolver } from "./resolver.ts";
 
 /**
- * A routing table of our own, for the routes that would send the tunnel's own packets into the tunnel, round and round. Rules in front
- * of the main table lead to it (ip-rule(8)). So the routes that are there stay as they are and are used as they are, whichever network
- * this machine moves to. wg-quick(8) does it alike.
+ * A routing table of our own, for the routes that would send the tunnel's own packets into the tunnel, round
+ * and round. Rules in front of the main table lead to it (ip-rule(8)). So the routes that are there stay as
+ * they are and are used as they are, whichever network this machine moves to. wg-quick(8) does it alike.
  *
  *   8600  to SERVER                         goto 8999    the tunnel's own packets
- *   8601  from 192.168.1.100                goto 8999    answers to who came to this machine's other addresses
- *   8601  fwmark 0xca6c                     goto 8999    what a rule of the user's own names: here, the packets of another VPN
- *   8698  lookup main suppress_prefixlength 0            what is more specific wins, as always; here, than 0.0.0.0/0
+ *   8601  from 192.168.1.100                goto 8999    answers to who came by another address
+ *   8601  fwmark 0xca6c                     goto 8999    what a rule of the user's own names: of another VPN
+ *   8698  lookup main suppress_prefixlength 0            here, more specific than 0.0.0.0/0
  *   8699  lookup 86                                      into the tunnel
  *   8999  nop                                            here they go on, to the rules that were there before
  */
@@ -45,8 +45,8 @@ const [SPARED, OWN, LOOKUPS, BEHIND] = [8600, 8601, 8602, 8999];
 type Routed = Pick<ClientOptions, "tun" | "routes"> & { dns?: string[] };
 
 /**
- * The client's commands: its end of the tunnel, and what is routed into it. `outers`: the addresses that the server has, or had.
- * Errors: a Failure for a route that cannot be.
+ * The client's commands: its end of the tunnel, and what is routed into it. `outers`: the addresses that the
+ * server has, or had. Errors: a Failure for a route that cannot be.
  */
 export function clientChanges(options: Routed, config: Inner, outers: string[], machine: Machine): Change[] {
   const { tun, dns = [] } = options;
@@ -87,7 +87,10 @@ export function clientChanges(options: Routed, config: Inner, outers: string[], 
 
 const isDefault = (route: string) => route.endsWith("/0"); // `main` has one already
 
-/** Must this route be in TABLE? Also where a rule of the user's own could keep its packets from the main table. */
+/**
+ * Must this route be in TABLE? Also where a rule of the user's own could keep its packets from the main
+ * table.
+ */
 function belongsInTable(route: string, outers: string[], machine: Machine): boolean {
   return (
     isDefault(route) ||
@@ -105,7 +108,10 @@ function addRoute(route: string, tun: string, machine: Machine, table = ""): Cha
   ];
 }
 
-/** The rules that lead to these routes in TABLE, all of one family: a longer prefix before a shorter one, in whichever table it is. */
+/**
+ * The rules that lead to these routes in TABLE, all of one family: a longer prefix before a shorter one, in
+ * whichever table it is.
+ */
 function rules(ip: "ip" | "ip -6", tabled: string[], outers: string[], machine: Machine): Change[] {
   if (tabled.length === 0) return [];
   const add = (words: string, preference: number): Change => ({
@@ -140,9 +146,9 @@ function rules(ip: "ip" | "ip -6", tabled: string[], outers: string[], machine: 
 const isOurs = (preference: number) => preference >= SPARED && preference <= BEHIND;
 
 /**
- * The packets that the user's own rules behind ours name, by source, mark and so on, go on to those rules. So do those to a block, behind
- * the routes that are as specific. What such a rule leaves out by `not` are special ones, too. A rule for all names none: this
- * tunnel is asked for by name, and comes first.
+ * The packets that the user's own rules behind ours name, by source, mark and so on, go on to those rules. So
+ * do those to a block, behind the routes that are as specific. What such a rule leaves out by `not` are
+ * special ones, too. A rule for all names none: this tunnel is asked for by name, and comes first.
  */
 function named(ip: "ip" | "ip -6", machine: Machine): { words: string; to: string | undefined }[] {
   const selectors = new Set(
@@ -159,7 +165,7 @@ function checkRoutes(routes: string[], { subnet6 }: Inner, inside: string[], out
   if (stray)
     throw new Failure(
       `Cannot route ${stray} into the tunnel: it carries no IPv6`,
-      "leave that --route out; IPv6 needs a server that has it, an MTU of 1280 or more, and a kernel with IPv6 here",
+      "leave that --route out; IPv6 needs a server and a kernel that have it, and an MTU of 1280 or more",
     );
   for (const outer of outers) {
     const inner = inside.find((subnet) => contains(subnet, outer));
@@ -175,22 +181,23 @@ function checkRoutes(routes: string[], { subnet6 }: Inner, inside: string[], out
 /** Errors: a Failure if TABLE or the numbers of our rules are not free. */
 function checkTable(route: string, { tables, rules }: Machine): void {
   const other = tables.get(`${TABLE}`)?.find(({ block }) => ipFor(block) === ipFor(route));
-  if (other)
+  if (other) {
+    const flush = `${ipFor(route)} route flush table ${TABLE}`;
     throw new Failure(
       `Cannot route ${route} into the tunnel: table ${TABLE} has a route ${other.where} already`,
-      `end the other client first, or leave that --route out; if it is no client's: ${ipFor(route)} route flush table ${TABLE}`,
+      `end the other client first, or leave that --route out; if it is no client's: ${flush}`,
     );
-  const foreign = rules.find(
-    ({ ip, preference, text }) =>
-      ip === ipFor(route) &&
-      isOurs(preference) &&
-      !new RegExp(`goto ${BEHIND}|nop$|lookup ${TABLE}\\b|lookup main suppress_prefixlength`).test(text),
+  }
+  const words = new RegExp(`goto ${BEHIND}|nop$|lookup ${TABLE}\\b|lookup main suppress_prefixlength`);
+  const atOurs = rules.filter(({ ip, preference }) => ip === ipFor(route) && isOurs(preference));
+  const foreign = atOurs.find(({ text }) => !words.test(text));
+  if (!foreign) return;
+  const { ip, preference, text } = foreign;
+  const numbers = `our rules have the numbers ${SPARED} to ${BEHIND}`;
+  throw new Failure(
+    `Cannot route ${route} into the tunnel: ${numbers}, and ${preference} is there already (${text})`,
+    `${ip} rule del pref ${preference}, if nothing needs it; or leave that --route out`,
   );
-  if (foreign)
-    throw new Failure(
-      `Cannot route ${route} into the tunnel: our rules have the numbers ${SPARED} to ${BEHIND}, and ${foreign.preference} is there already (${foreign.text})`,
-      `${foreign.ip} rule del pref ${foreign.preference}, if nothing needs it; or leave that --route out`,
-    );
 }
 
 /** Errors: a Failure if the main table has the very block already. */
@@ -203,17 +210,20 @@ function checkRoute(route: string, { routes, held }: Machine): void {
   const where = own
     ? `it is this machine's own network, on ${own.dev}`
     : `this machine routes it ${other.where} already`;
-  const instead =
+  const single = route.includes(":") ? 128 : 32;
+  const inPieces = `halves of it, --route ${halves?.join(" --route ")}, or single hosts (/${single})`;
+  const removal = `${ipFor(route)} route del ${route}${other.dev && ` dev ${other.dev}`}`;
+  const hint =
     halves && own
-      ? `halves of it, --route ${halves.join(" --route ")}, or single hosts (/${isIPv6(own.address) ? 128 : 32}); its own hosts are out of reach then`
-      : `${ipFor(route)} route del ${route}${other.dev && ` dev ${other.dev}`}, or leave that --route out`;
-  throw new Failure(`Cannot route ${route} into the tunnel: ${where}`, instead);
+      ? `${inPieces}; its own hosts are out of reach then`
+      : `${removal}, or leave that --route out`;
+  throw new Failure(`Cannot route ${route} into the tunnel: ${where}`, hint);
 }
 
 /**
- * The commands when the server has given this end another address: the new one is added, then the former one goes. The new one is a /32
- * at first. Else it would belong to the former one's subnet, and go together with it (ip-sysctl.rst: promote_secondaries), and the
- * routes, too.
+ * The commands when the server has given this end another address: the new one is added, then the former one
+ * goes. The new one is a /32 at first. Else it would belong to the former one's subnet, and go together with
+ * it (ip-sysctl.rst: promote_secondaries), and the routes, too.
  */
 export function renewal(tun: string, config: Inner, former: Inner, machine: Machine): Change[] {
   const kept = addressesOf(config);
@@ -227,9 +237,11 @@ export function renewal(tun: string, config: Inner, former: Inner, machine: Mach
     removes: `ip addr replace ${own} dev ${tun}`,
   });
   return [
-    ...bringUp(tun, config.mtu, config.subnet6 !== undefined, machine), // so that it has IPv6, if its MTU was too small for that
+    // so that it has IPv6, if its MTU was too small for that
+    ...bringUp(tun, config.mtu, config.subnet6 !== undefined, machine),
     ...addAddress(tun, single, machine),
-    ...leaving.filter((own) => !(own.includes(":") && config.mtu < 1280)).map(take), // that one the kernel has removed
+    // that one the kernel has removed
+    ...leaving.filter((own) => !(own.includes(":") && config.mtu < 1280)).map(take),
     ...kept.flatMap((own) => addAddress(tun, own, machine)),
     take(single),
   ];

@@ -1,7 +1,7 @@
 /**
- * Step 6.seal and 8.open: AES-256-GCM in place, in our own memory. This is OpenSSL, the same that node:crypto calls
- * (node exports its functions), reached through the FFI: node:crypto gives a new Buffer for each call, and that
- * costs more than the encryption. Checked against node:crypto and published vectors in aes.test.ts.
+ * Step 6.seal and 8.open: AES-256-GCM in place, in our own memory. This is OpenSSL, the same that node:crypto
+ * calls (node exports its functions), reached through the FFI: node:crypto gives a new Buffer for each call,
+ * and that costs more than the encryption. Checked against node:crypto and published vectors in aes.test.ts.
  */
 import { Memory, thisProcess } from "../base/libc.ts";
 
@@ -26,8 +26,9 @@ const EVP_CipherFinal_ex = thisProcess.func("int EVP_CipherFinal_ex(void *ctx, v
 const [GET_TAG, SET_TAG] = [0x10, 0x11];
 
 /**
- * One direction's cipher: a key and a counter. The nonce of message n is 4 zero bytes and n as u64 big-endian, as in
- * Noise (rev 34, section 12.4); both ends count, so it is never sent. One key never meets the same nonce twice.
+ * One direction's cipher: a key and a counter. The nonce of message n is 4 zero bytes and n as u64
+ * big-endian, as in Noise (rev 34, section 12.4); both ends count, so it is never sent. One key never meets
+ * the same nonce twice.
  */
 export class Cipher {
   /** Messages sealed or opened so far = the next nonce's counter. */
@@ -46,15 +47,13 @@ export class Cipher {
     const context: unknown = EVP_CIPHER_CTX_new();
     if (context === null) throw new Error("Cannot make a cipher: out of memory");
     this.context = context;
-    must(
-      EVP_CipherInit_ex(this.context, EVP_aes_256_gcm(), null, key, null, Number(this.encrypt)),
-      "set the key",
-    );
+    const result = EVP_CipherInit_ex(context, EVP_aes_256_gcm(), null, key, null, Number(this.encrypt));
+    must(result, "set the key");
   }
 
   /**
-   * Encrypts `length` bytes at memory[at …] in place and writes the 16-byte tag behind them. The `ad` bytes in front of
-   * them, a frame's header, are authenticated, too, but stay readable.
+   * Encrypts `length` bytes at memory[at …] in place and writes the 16-byte tag behind them. The `ad` bytes
+   * in front of them, a frame's header, are authenticated, too, but stay readable.
    */
   seal(memory: Memory, at: number, length: number, ad: number): void {
     const address = this.transform(memory, at, length, ad);
@@ -62,7 +61,10 @@ export class Cipher {
     must(EVP_CIPHER_CTX_ctrl(this.context, GET_TAG, TAG_LENGTH, address + length), "get the tag");
   }
 
-  /** Decrypts `length` bytes at memory[at …] in place; the tag stands behind them. False: forged or damaged, do not use. */
+  /**
+   * Decrypts `length` bytes at memory[at …] in place; the tag stands behind them. False: forged or damaged,
+   * do not use.
+   */
   open(memory: Memory, at: number, length: number, ad: number): boolean {
     const address = this.transform(memory, at, length, ad);
     must(EVP_CIPHER_CTX_ctrl(this.context, SET_TAG, TAG_LENGTH, address + length), "set the tag");
@@ -137,7 +139,9 @@ export class Keys {
   }
 }
 
-/** OpenSSL answers 1 for success. Anything else here is a fault of ours or of the machine, never of a peer. */
+/**
+ * OpenSSL answers 1 for success. Anything else here is a fault of ours or of the machine, never of a peer.
+ */
 function must(result: number, action: string): void {
   if (result !== 1) throw new Error(`Cannot ${action}: OpenSSL answered ${result}`);
 }

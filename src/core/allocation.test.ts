@@ -44,7 +44,8 @@ function measure(): number[] {
     it.server.receive();
     for (let i = 0; i < 4; i++) assert.equal(read(it.server.kernel, arrived, 0, 2048), one.length);
   };
-  // Until the compiler is done with the code, its own work shows. A garbage collection makes a figure negative: there must be none.
+  // Until the compiler is done with the code, its own work shows. A garbage collection makes a figure
+  // negative: there must be none.
   const figures: number[] = [];
   while (!isQuiet(figures) && figures.length < 30) {
     const before = process.memoryUsage().heapUsed;

@@ -1,6 +1,7 @@
 /**
- * Frames: how packets survive a TCP stream, which keeps bytes in order but not their borders. Step 6.frame puts a header
- * in front of each frame, step 8.deframe finds the frames again, however the stream was split on its way.
+ * Frames: how packets survive a TCP stream, which keeps bytes in order but not their borders. Step 6.frame
+ * puts a header in front of each frame, step 8.deframe finds the frames again, however the stream was split
+ * on its way.
  *
  *   --cipher xor+aes (the default)               --cipher xor (the original C programs)
  *   offset size                                  offset size
@@ -9,7 +10,8 @@
  *   4      …    body; of data and control:
  *               sealed records, then the tag
  *
- * A record is one packet inside a data frame's body; one frame carries all that one wake-up of the loop brought:
+ * A record is one packet inside a data frame's body; one frame carries all that one wake-up of the loop
+ * brought:
  *   0      4    length of the next two together, big-endian
  *   4      10   offload.ts's header
  *   14     …    the packet, then 0–3 zero bytes up to a multiple of 4
@@ -22,7 +24,10 @@ import { MAX_PACKET } from "../base/packet.ts";
 export const FrameType = { handshake: 1, data: 2, control: 3 } as const;
 export type FrameType = (typeof FrameType)[keyof typeof FrameType];
 
-/** The words of a control frame: its plaintext is one of these as u32 big-endian. Behind `rekey` follows a handshake message. */
+/**
+ * The words of a control frame: its plaintext is one of these as u32 big-endian. Behind `rekey` follows a
+ * handshake message.
+ */
 export const Control = { keepalive: 1, goodbye: 2, rekey: 3, switch: 4 } as const;
 
 /** A wake-up stops draining the TUN at this many bytes; the last packet may go over it. */

@@ -1,6 +1,6 @@
 /**
- * Between a peer and the network: the peer's way out (Link), and what comes in (Receiver). The tunnel itself knows no
- * socket. Whatever can carry frames can carry the tunnel: each file in src/transport/ is one way.
+ * Between a peer and the network: the peer's way out (Link), and what comes in (Receiver). The tunnel itself
+ * knows no socket. Whatever can carry frames can carry the tunnel: each file in src/transport/ is one way.
  */
 import type { Framing } from "./frame.ts";
 import type { Memory } from "../base/libc.ts";
@@ -11,8 +11,8 @@ export interface Link {
   readonly remote: string;
   readonly framing: Framing;
   /**
-   * Sends the frames in memory[from, to). Returns how many bytes it took, or a negative errno. After -EAGAIN it
-   * calls Receiver.writable() as soon as there is room.
+   * Sends the frames in memory[from, to). Returns how many bytes it took, or a negative errno. After -EAGAIN
+   * it calls Receiver.writable() as soon as there is room.
    */
   send(memory: Memory, from: number, to: number): number;
   close(): void;
@@ -21,8 +21,8 @@ export interface Link {
 /** What the link tells the peer. */
 export interface Receiver {
   /**
-   * Bytes came, and memory[from, to) begins with a frame. Opens each whole frame in place. Returns where the rest
-   * begins, the start of a frame that has not come whole. `readAt`: ns, when the read() began.
+   * Bytes came, and memory[from, to) begins with a frame. Opens each whole frame in place. Returns where the
+   * rest begins, the start of a frame that has not come whole. `readAt`: ns, when the read() began.
    */
   received(memory: Memory, from: number, to: number, readAt: bigint): number;
   /** There is room again. */
@@ -31,7 +31,9 @@ export interface Receiver {
   lost(reason: string, ended: boolean): void;
 }
 
-/** Does the program at the other end still live? Whoever wants to know is told what goes and comes: pulse.ts. */
+/**
+ * Does the program at the other end still live? Whoever wants to know is told what goes and comes: pulse.ts.
+ */
 export interface Pulse {
   /** A frame of ours has been sealed. */
   sent(): void;

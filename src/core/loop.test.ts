@@ -1,9 +1,13 @@
-/** The contract of koffi.node.poll, which is undocumented: a new koffi that breaks it must fail here, not in class. */
+/**
+ * The contract of koffi.node.poll, which is undocumented: a new koffi that breaks it must fail here, not in
+ * class.
+ */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { close, EAGAIN, Memory, read, write } from "../base/libc.ts";
+import { EAGAIN } from "../base/errno.ts";
+import { close, Memory, read, write } from "../base/libc.ts";
 import { ready, watch } from "./loop.ts";
 import { acceptTcp, connectTcp, listenTcp, socketError, type TcpSocket } from "../transport/sockets.ts";
 import { socketPair, until } from "../lab/tests/peers.ts";

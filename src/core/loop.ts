@@ -1,19 +1,19 @@
 /**
- * The event loop: select() mirrored. The C program says which fds it cares for, sleeps in select(), and asks of
- * each fd whether it is ready:
+ * The event loop: select() mirrored. The C program says which fds it cares for, sleeps in select(), and asks
+ * of each fd whether it is ready:
  *
  *     for (;;) {
  *         FD_ZERO(&readable);
  *         FD_SET(tun_fd, &readable);                           //  watch(tun.fd,    { readable: … })
  *         FD_SET(socket_fd, &readable);                        //  watch(socket.fd, { readable: … })
- *         select(max_fd + 1, &readable, &writable, 0, 0);      //  libuv's epoll_wait(), between our callbacks
+ *         select(max_fd + 1, &readable, &writable, 0, 0);      //  libuv's epoll_wait()
  *         if (FD_ISSET(tun_fd, &readable))    outbound();      //  … => outbound()
  *         if (FD_ISSET(socket_fd, &readable)) inbound();       //  … => inbound()
  *     }
  *
- * Here the `for (;;)` is Node's own loop, and koffi.node.poll puts any fd into it (libuv's uv_poll_t). Readiness is
- * level-triggered as with select(): an fd that still has data calls back again. This is the only file that knows
- * koffi's poll, which is undocumented; loop.test.ts holds its contract.
+ * Here the `for (;;)` is Node's own loop, and koffi.node.poll puts any fd into it (libuv's uv_poll_t).
+ * Readiness is level-triggered as with select(): an fd that still has data calls back again. This is the only
+ * file that knows koffi's poll, which is undocumented; loop.test.ts holds its contract.
  */
 import { node } from "koffi";
 
@@ -25,7 +25,10 @@ export interface Handlers {
 
 type Poll = (status: number, events: { readable: boolean; writable: boolean }) => void;
 
-/** One fd in the loop. Only for fds opened through libc: libuv aborts the process on an fd that Node itself polls. */
+/**
+ * One fd in the loop. Only for fds opened through libc: libuv aborts the process on an fd that Node itself
+ * polls.
+ */
 export class Watch {
   private handle: node.PollHandle | undefined; // kept: a handle that is garbage-collected falls silent
   private stopped = false;
@@ -78,7 +81,10 @@ export function watch(fd: number, handlers: Handlers): Watch {
   return new Watch(fd, handlers);
 }
 
-/** Waits once for `fd`: true when it is ready (an error is readiness too: the next call on it tells), false after `ms`. */
+/**
+ * Waits once for `fd`: true when it is ready (an error is readiness too: the next call on it tells), false
+ * after `ms`.
+ */
 export function ready(fd: number, kind: "readable" | "writable", ms: number): Promise<boolean> {
   return new Promise((resolve) => {
     const done = (isReady: boolean) => {
@@ -86,7 +92,8 @@ export function ready(fd: number, kind: "readable" | "writable", ms: number): Pr
       once.stop();
       resolve(isReady);
     };
-    // libuv runs timers before it polls: after a stall of the machine, look at the fd once more before saying no
+    // libuv runs timers before it polls: after a stall of the machine, look at the fd once more before saying
+    // no
     const deadline = setTimeout(() => setImmediate(() => done(false)), ms);
     const once = watch(fd, { [kind]: () => done(true), error: () => done(true) });
   });

@@ -2,7 +2,10 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { describeOffload, OFFLOAD_HEADER, refuseOffload } from "./offload.ts";
 
-/** An offload header as the kernel writes it, and a packet of `size` bytes behind it: TCP over IPv4 unless said otherwise. */
+/**
+ * An offload header as the kernel writes it, and a packet of `size` bytes behind it: TCP over IPv4 unless
+ * said otherwise.
+ */
 function packet(
   header: { flags?: number; cut?: number; piece?: number; start?: number; offset?: number },
   size = 3000,

@@ -1,8 +1,9 @@
 /**
- * Offload: what lets one read() carry 64 KB. Without it, the kernel cuts a TCP stream into packets of the MTU and computes
- * each one's checksum before we read them. With it, the kernel leaves both to "the hardware", which is us, and we leave it
- * to the kernel at the other end: a packet of up to 64 KB travels whole, and is cut only where it leaves for a real wire.
- * What the next one must know to finish the work stands in front of each packet, 10 bytes that we carry along:
+ * Offload: what lets one read() carry 64 KB. Without it, the kernel cuts a TCP stream into packets of the MTU
+ * and computes each one's checksum before we read them. With it, the kernel leaves both to "the hardware",
+ * which is us, and we leave it to the kernel at the other end: a packet of up to 64 KB travels whole, and is
+ * cut only where it leaves for a real wire. What the next one must know to finish the work stands in front of
+ * each packet, 10 bytes that we carry along:
  *
  *   struct virtio_net_hdr (linux/virtio_net.h), little-endian on the machines that koffi runs us on
  *   offset size
@@ -17,15 +18,15 @@ import { ipVersion } from "../base/packet.ts";
 
 export const OFFLOAD_HEADER = 10; // bytes
 const [NEEDS_CHECKSUM, CHECKSUM_GOOD] = [1, 2]; // VIRTIO_NET_HDR_F_NEEDS_CSUM, _F_DATA_VALID
-const GSO: Record<number, 4 | 6 | undefined> = { 1: 4, 4: 6 }; // VIRTIO_NET_HDR_GSO_TCPV4, _TCPV6 → IP version
-const MIN_PIECE = 48; // bytes; net/tcp.h, TCP_MIN_SND_MSS: no honest TCP sends smaller pieces, and there would be thousands
+const GSO: Record<number, 4 | 6 | undefined> = { 1: 4, 4: 6 }; // …_GSO_TCPV4, _TCPV6 → IP version
+const MIN_PIECE = 48; // bytes (net/tcp.h, TCP_MIN_SND_MSS): of smaller pieces there would be thousands
 const BY_FRAGMENTS = 0xffff; // linux/skbuff.h, GSO_BY_FRAGS: no size, but a sign among the kernel's own parts
 const TCP = 6;
 const TCP_CHECKSUM = 16; // where it stands in the TCP header (RFC 9293, section 3.1)
 
 /**
- * Why the kernel should not be handed the header at `at` and the packet behind it, `length` bytes in all; undefined if all is
- * well. A peer wrote them: they must not make our kernel do what we would not ask of it.
+ * Why the kernel should not be handed the header at `at` and the packet behind it, `length` bytes in all;
+ * undefined if all is well. A peer wrote them: they must not make our kernel do what we would not ask of it.
  */
 export function refuseOffload(bytes: Buffer, at: number, length: number): string | undefined {
   const packet = at + OFFLOAD_HEADER;
@@ -45,7 +46,7 @@ export function refuseOffload(bytes: Buffer, at: number, length: number): string
   if (cut === 0) return undefined;
   // To be cut: TCP, whole, with its checksum where TCP has it, and with something to cut behind its header.
   const protocol = bytes[packet + (version === 4 ? 9 : 6)];
-  const fragment = version === 4 && (bytes.readUInt16BE(packet + 6) & 0x3fff) !== 0; // "more follow", or an offset
+  const fragment = version === 4 && (bytes.readUInt16BE(packet + 6) & 0x3fff) !== 0; // more, or an offset
   if (GSO[cut] !== version || protocol !== TCP || fragment || !(flags & NEEDS_CHECKSUM))
     return "its offload header does not fit the packet";
   const tcpHeader = start + 20 <= size ? (bytes[packet + start + 12]! >> 4) * 4 : 0;
@@ -56,7 +57,10 @@ export function refuseOffload(bytes: Buffer, at: number, length: number): string
     : undefined;
 }
 
-/** What the header at `at` asks for, for the trace: ", to be cut into pieces of 1348 bytes"; "" for an ordinary packet. */
+/**
+ * What the header at `at` asks for, for the trace: ", to be cut into pieces of 1348 bytes"; "" for an
+ * ordinary packet.
+ */
 export function describeOffload(bytes: Buffer, at: number): string {
   return bytes[at + 1] === 0
     ? ""

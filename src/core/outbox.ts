@@ -1,11 +1,12 @@
 /**
- * A peer's outbox: the bytes on their way to its link. All packets of one wake-up are XORed into one open frame
- * (6.xor). It is then sealed in place (6.seal), gets its header (6.frame), and the link takes it (6.write). What the
- * link does not take waits here. Nothing is allocated for a packet that is not shown.
+ * A peer's outbox: the bytes on their way to its link. All packets of one wake-up are XORed into one open
+ * frame (6.xor). It is then sealed in place (6.seal), gets its header (6.frame), and the link takes it
+ * (6.write). What the link does not take waits here. Nothing is allocated for a packet that is not shown.
  */
+import { EAGAIN, errnoName } from "../base/errno.ts";
 import type { Keys } from "./aes.ts";
 import { BATCH, FrameType } from "./frame.ts";
-import { EAGAIN, errnoName, Memory } from "../base/libc.ts";
+import { Memory } from "../base/libc.ts";
 import type { Link, Pulse } from "./link.ts";
 import { type Steps, trace } from "../base/trace.ts";
 import type { Direction } from "../base/walk.ts";
@@ -37,8 +38,8 @@ export class Outbox {
   }
 
   /**
-   * Opens a frame unless one is open that has room for a record of `size` bytes more. False if that is too much, or
-   * if less than `reserve` bytes would be free then.
+   * Opens a frame unless one is open that has room for a record of `size` bytes more. False if that is too
+   * much, or if less than `reserve` bytes would be free then.
    */
   openFor(size: number, reserve = 0): boolean {
     const { header, tag, maxBody } = this.sender.link.framing;
@@ -59,7 +60,10 @@ export class Outbox {
     return steps?.packet(this.packets);
   }
 
-  /** Puts a record, `size` bytes of source[at …], into the open frame: XOR does the copying. `packet`: bytes of it. */
+  /**
+   * Puts a record, `size` bytes of source[at …], into the open frame: XOR does the copying. `packet`: bytes
+   * of it.
+   */
   add(source: Memory, at: number, size: number, packet = 0, steps?: Steps): void {
     xor(source, at, this.memory, this.tail, size); // WALK 6.xor R4.xor
     steps?.xor(this.memory, this.tail + this.sender.link.framing.packet, packet);
@@ -76,7 +80,8 @@ export class Outbox {
     if (keys?.sealer.usedUp) return sender.close("its key is used up, and it made no fresh one");
     const body = frameAt + header;
     const length = this.tail - body;
-    link.framing.putHeader(memory.bytes, frameAt, type, length + tag); // WALK 6.frame R4.frame: first, for the seal covers it
+    // WALK 6.frame R4.frame: the header first, because the seal covers it
+    link.framing.putHeader(memory.bytes, frameAt, type, length + tag);
     keys?.sealer.seal(memory, body, length, header); // WALK 6.seal R4.seal
     this.tail += tag;
     if (keys) steps?.seal(memory, body + packet, length + tag, keys.sealer.counter - 1);
@@ -92,7 +97,7 @@ export class Outbox {
   /** The link takes what it can. Called again when the link has room. */
   flush(): void {
     const { link } = this.sender;
-    const end = this.frameAt < 0 ? this.tail : this.frameAt; // an open frame is not sealed: nothing of it may leave
+    const end = this.frameAt < 0 ? this.tail : this.frameAt; // nothing of an open frame may leave
     while (this.head < end) {
       const writtenAt = trace.clock(); // before the call: the other end may be faster than our return from it
       const count = link.send(this.memory, this.head, end); // WALK 6.write R4.write
@@ -111,8 +116,8 @@ export class Outbox {
   }
 
   /**
-   * Is there room for `size` bytes more? The outbox begins anew whenever the link has taken all. Else the rest moves to
-   * the front, but only after a quarter has gone: so no byte moves more than a few times.
+   * Is there room for `size` bytes more? The outbox begins anew whenever the link has taken all. Else the
+   * rest moves to the front, but only after a quarter has gone: so no byte moves more than a few times.
    */
   private makeRoom(size: number): boolean {
     if (this.tail + size <= SIZE) return true;

@@ -1,6 +1,6 @@
 /**
- * A peer: the other end of one session. What the tunnel sends to it goes through its outbox. What its link receives is
- * taken out of its frames here, and written to our TUN:
+ * A peer: the other end of one session. What the tunnel sends to it goes through its outbox. What its link
+ * receives is taken out of its frames here, and written to our TUN:
  *
  *   received()  link → TUN    server: 8.deframe 8.open 8.xor 8.write    client: R5.deframe, R6
  */
@@ -18,6 +18,7 @@ import type { Direction } from "../base/walk.ts";
 import { xor } from "./xor.ts";
 
 const NO_MESSAGE = Buffer.alloc(0);
+const NO_EVENTS: PeerEvents = { onBacklog() {}, onProven() {}, onRekey() {}, refuse() {}, onClose() {} };
 const NO_PULSE: Pulse = { sent() {}, expect() {}, heard() {}, owe() {} };
 
 /** What a peer tells its owner, and asks it. */
@@ -26,10 +27,10 @@ export interface PeerEvents {
   onBacklog(waiting: boolean): void;
   /** The first frame came that proves the peer has the session's keys. */
   onProven(): void;
-  /** A control frame about fresh keys: `rekey` and the peer's handshake message, or `switch`. Throws BrokenStream. */
+  /** A control frame about fresh keys: `rekey` and its message, or `switch`. Throws BrokenStream. */
   onRekey(word: number, message: Buffer): void;
   /** Why this packet of the peer's must not go into our TUN; undefined if it may. */
-  refuse(packet: Buffer, at: number, size: number): string | undefined;
+  refuse(packet: Buffer, at: number, size: number): string | undefined | void;
   /** The session is over; called once. `ended`: the other end ended it, so nobody will come back for it. */
   onClose(reason: string, ended: boolean): void;
 }
@@ -41,16 +42,11 @@ export class Peer implements Receiver, Sender {
   readonly receiveSteps: Direction; // … and of what we receive from it
   readonly keys: Keys | undefined; // undefined: --cipher xor
   readonly outbox: Outbox;
+  readonly events: PeerEvents;
   pulse = NO_PULSE;
   framesReceived = 0;
   closed = false;
   private rest = 0; // bytes of a frame that has not come whole
-
-  onBacklog: PeerEvents["onBacklog"] = () => {};
-  onProven: PeerEvents["onProven"] = () => {};
-  onRekey: PeerEvents["onRekey"] = () => {};
-  refuse: PeerEvents["refuse"] = () => undefined;
-  onClose: PeerEvents["onClose"] = () => {};
 
   /**
    * @param steps of what we send to it, and of what we receive from it
@@ -69,7 +65,7 @@ export class Peer implements Receiver, Sender {
     [this.sendSteps, this.receiveSteps] = steps;
     this.keys = keys && new Keys(keys);
     this.outbox = new Outbox(this);
-    Object.assign(this, events);
+    this.events = { ...NO_EVENTS, ...events };
   }
 
   // ---- to the peer ----
@@ -85,17 +81,18 @@ export class Peer implements Receiver, Sender {
   flush(): void {
     if (this.closed) return;
     this.outbox.flush();
-    if (!this.closed) this.onBacklog(this.outbox.waits);
+    if (!this.closed) this.events.onBacklog(this.outbox.waits);
   }
 
   /**
-   * Sends a control frame: one of the Control words, and what belongs to it (a multiple of 4 bytes), XORed and sealed
-   * like data. --cipher xor has none. False if it cannot be sent.
+   * Sends a control frame: one of the Control words, and what belongs to it (a multiple of 4 bytes), XORed
+   * and sealed like data. --cipher xor has none. False if it cannot be sent.
    */
   sendControl(word: number, message: Buffer = NO_MESSAGE): boolean {
     const size = 4 + message.length;
     if (!this.keys || this.closed) return false;
-    // A data frame is still open only if sealing it threw. Sealing throws again here, so nothing unsealed is sent.
+    // A data frame is still open only if sealing it threw. Sealing throws again here, so nothing unsealed is
+    // sent.
     this.outbox.seal(FrameType.data);
     if (!this.outbox.openFor(size)) return false;
     const body = new Memory(size);
@@ -128,7 +125,7 @@ export class Peer implements Receiver, Sender {
       this.close(error.message);
     }
     this.rest = to - at;
-    if (this.rest > 0) this.pulse.owe(); // a frame that takes long to come: the other end must not think that we hang
+    if (this.rest > 0) this.pulse.owe(); // a large frame takes long to come: we must not seem to hang
     return at;
   }
 
@@ -144,19 +141,18 @@ export class Peer implements Receiver, Sender {
       const { opener } = this.keys;
       if (opener.usedUp) throw new BrokenStream("its key is used up, and it made no fresh one");
       // WALK 8.open R6.open
-      if (!opener.open(memory, start, end - start, header)) throw new BrokenStream(this.wrongTag());
+      if (!opener.open(memory, start, end - start, header))
+        throw new BrokenStream(
+          `frame ${this.framesReceived} has a wrong tag: damaged, forged or out of order`,
+        );
       steps?.open(memory, start + packet, end - start);
     }
     xor(memory, start, memory, start, end - start); // WALK 8.xor R6.xor
     trace.received.frames++;
-    if (this.framesReceived++ === 0) this.onProven();
+    if (this.framesReceived++ === 0) this.events.onProven();
     if (type === FrameType.control) return this.receiveControl(memory, start, end);
     this.pulse.owe();
     this.takePackets(memory, start, end, steps);
-  }
-
-  private wrongTag(): string {
-    return `frame ${this.framesReceived} has a wrong tag: forged or damaged, or out of order`;
   }
 
   /** Each record of a data frame's body is one packet. */
@@ -174,7 +170,10 @@ export class Peer implements Receiver, Sender {
     }
   }
 
-  /** Gives one packet to our kernel, through the TUN. `count`: with the TUN's header, which stands at memory[from …]. */
+  /**
+   * Gives one packet to our kernel, through the TUN. `count`: with the TUN's header, which stands at
+   * memory[from …].
+   */
   private inject(memory: Memory, from: number, count: number, steps?: Steps): void {
     const { tun } = this;
     const packet = from + tun.header;
@@ -183,7 +182,8 @@ export class Peer implements Receiver, Sender {
     trace.received.bytes += size;
     steps?.unxor(memory, packet, size, tun.header ? describeOffload(memory.bytes, from) : "");
     const writtenAt = trace.clock();
-    const refusal = this.refuse(memory.bytes, packet, size) ?? writePacket(tun, memory, from, count); // WALK 8.write R6.write
+    // WALK 8.write R6.write
+    const refusal = this.events.refuse(memory.bytes, packet, size) ?? writePacket(tun, memory, from, count);
     if (refusal !== undefined) trace.drop(refusal, this.link.remote, memory, packet, size);
     else steps?.inject(memory, packet, size, tun.name, writtenAt);
   }
@@ -192,7 +192,7 @@ export class Peer implements Receiver, Sender {
     const word = end - start >= 4 ? memory.bytes.readUInt32BE(start) : 0;
     if (word === Control.goodbye) this.close("it said goodbye", true);
     else if (word === Control.rekey || word === Control.switch)
-      this.onRekey(word, Buffer.from(memory.bytes.subarray(start + 4, end)));
+      this.events.onRekey(word, Buffer.from(memory.bytes.subarray(start + 4, end)));
     else if (word !== Control.keepalive)
       trace.drop("an unknown control word", this.link.remote, memory, start, end - start);
   }
@@ -213,6 +213,6 @@ export class Peer implements Receiver, Sender {
     this.closed = true;
     this.keys?.free();
     this.link.close();
-    this.onClose(reason, ended);
+    this.events.onClose(reason, ended);
   }
 }

@@ -69,7 +69,7 @@ test("a packet that peerFor() refuses is dropped and counted; the next one passe
 
 test("a packet that refuse() names a reason for never reaches the TUN, is counted, and costs only itself", () => {
   const it = session("xor+aes");
-  it.server.peer.refuse = (bytes, at) => (bytes[at + 1] === 0xee ? "test: spoofed" : undefined);
+  it.server.peer.events.refuse = (bytes, at) => (bytes[at + 1] === 0xee ? "test: spoofed" : undefined);
   const packets = [1, 0xee, 2].map((mark) => Buffer.concat([Buffer.from([0x45, mark]), randomBytes(40)]));
   for (const one of packets) it.client.put(one);
   outbound(it.client.tun, () => it.client.peer);
@@ -151,7 +151,7 @@ test("frames that a session must not see end the connection: a handshake, no roo
 test("keepalive proves the peer and says nothing more; goodbye ends the connection; unknown words are ignored", () => {
   const it = session("xor+aes");
   let proven = 0;
-  it.server.peer.onProven = () => proven++;
+  it.server.peer.events.onProven = () => proven++;
   it.client.peer.sendControl(Control.keepalive);
   it.client.peer.sendControl(77);
   it.server.receive();
@@ -170,7 +170,7 @@ test("keepalive proves the peer and says nothing more; goodbye ends the connecti
 test("a full socket: the rest waits, the queue is bounded, drops are counted, and what was queued arrives whole", () => {
   const it = session("xor+aes");
   const backlog: boolean[] = [];
-  it.client.peer.onBacklog = (waiting) => backlog.push(waiting);
+  it.client.peer.events.onBacklog = (waiting) => backlog.push(waiting);
   const sent: Buffer[] = [];
   const before = trace.drops.get("the socket is full") ?? 0;
   for (let i = 0; i < 2000; i++) {
@@ -196,7 +196,7 @@ test("a full socket: the rest waits, the queue is bounded, drops are counted, an
   );
   assert.equal(backlog.at(-1), true);
   const got: Buffer[] = [];
-  it.server.peer.refuse = (bytes, at, length) => (
+  it.server.peer.events.refuse = (bytes, at, length) => (
     got.push(Buffer.from(bytes.subarray(at, at + length))),
     "test: looked at"
   ); // a socket pair takes fewer than a TUN

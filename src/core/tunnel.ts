@@ -3,12 +3,13 @@
  *
  *   outbound()  TUN → link    client: 5, 6.read 6.xor 6.seal 6.frame 6.write    server: R3, R4
  *
- * Each wake-up is drained: packets are read until there is none left (or 64 KB), and share one frame, one seal and
- * one write(). The way back, from a peer to the TUN, is in peer.ts.
+ * Each wake-up is drained: packets are read until there is none left (or 64 KB), and share one frame, one
+ * seal and one write(). The way back, from a peer to the TUN, is in peer.ts.
  */
+import { EAGAIN, EBADFD, errnoName } from "../base/errno.ts";
 import { Failure } from "../base/failure.ts";
 import { BATCH, FrameType, pad } from "./frame.ts";
-import { EAGAIN, EBADFD, errnoName, Memory, read } from "../base/libc.ts";
+import { Memory, read } from "../base/libc.ts";
 import { describeOffload, OFFLOAD_HEADER } from "./offload.ts";
 import { MAX_PACKET } from "../base/packet.ts";
 import type { Peer } from "./peer.ts";
@@ -16,11 +17,14 @@ import { trace } from "../base/trace.ts";
 import { type Tun } from "./tun.ts";
 
 const RECORD_SPACE = 4; // in front of the packet in `scratch`, for a record's length
-const scratch = new Memory(RECORD_SPACE + pad(OFFLOAD_HEADER + MAX_PACKET, 4)); // the packet just read from the TUN
-const CONTROL_ROOM = 256; // bytes that packets leave free in a full outbox: a goodbye and fresh keys still fit
+const scratch = new Memory(RECORD_SPACE + pad(OFFLOAD_HEADER + MAX_PACKET, 4)); // the packet just read
+const CONTROL_ROOM = 256; // bytes that packets leave free in a full outbox, for a goodbye or fresh keys
 const touched: Peer[] = []; // peers that got a frame in this wake-up
 
-/** The peer that a packet goes to; a sentence instead says why it is dropped. `size`: the packet's, at bytes[at …]. */
+/**
+ * The peer that a packet goes to; a sentence instead says why it is dropped. `size`: the packet's, at
+ * bytes[at …].
+ */
 export type PeerFor = (bytes: Buffer, at: number, size: number) => Peer | string;
 
 /** Drains the TUN, and sends each packet to its peer. Throws a Failure if the TUN is gone. */

@@ -1,6 +1,7 @@
 /**
- * Step 6.xor and 8.xor (R4, R6): every byte XOR 0x42, as in the original C programs. It hides nothing: applying it
- * twice gives the bytes back, and one known byte of plaintext gives the key away. aes.ts is what protects.
+ * Step 6.xor and 8.xor (R4, R6): every byte XOR 0x42, as in the original C programs. It hides nothing:
+ * applying it twice gives the bytes back, and one known byte of plaintext gives the key away. aes.ts is what
+ * protects.
  */
 import type { Memory } from "../base/libc.ts";
 

@@ -1,7 +1,8 @@
 /**
- * What the kernel must be told so that packets find the tunnel: each end's address, the server's forwarding and NAT; the client's routes
- * are in routes.ts. setup.ts prints these commands, or runs them. The address and the routes of a TUN need no undoing: they go when the
- * program that created it closes it. Only a persistent one stays as we leave it.
+ * What the kernel must be told so that packets find the tunnel: each end's address, the server's forwarding
+ * and NAT; the client's routes are in routes.ts. setup.ts prints these commands, or runs them. The address
+ * and the routes of a TUN need no undoing: they go when the program that created it closes it. Only a
+ * persistent one stays as we leave it.
  */
 import { readdirSync } from "node:fs";
 import { embed, formatIPv4, parseCidr, type Prefix96 } from "../base/address.ts";
@@ -15,7 +16,9 @@ export interface Change {
   undo?: string | undefined;
   sets?: string; // what it sets, where a later command can set the same anew: "mtu"
   removes?: string; // the command whose work this takes back
-  unless?: string; // Test command. If it succeeds, the rule is there already, left by a killed run: do not add it again, but remove it at the end
+  // Test command. If it succeeds, the rule is there already, left by a killed run: do not add it again, but
+  // remove it at the end
+  unless?: string;
   otherwise?: Change[]; // to be tried if it fails
   part?: string; // of what is asked for, one that the rest can do without. If it fails, all of it is left out
 }
@@ -52,14 +55,18 @@ export function addAddress(tun: string, own: string, machine: Machine, part?: st
 export const insideOf = ({ address, prefix, subnet6 }: Inner) =>
   innerAddresses(parseCidr(`${formatIPv4(address)}/${prefix}`)!.network, prefix, subnet6);
 
-/** Rules that send packets for the inside to the main table, if a rule of the user's own could take them away from it: their number is INNER. */
+/**
+ * Rules that send packets for the inside to the main table, if a rule of the user's own could take them away
+ * from it: their number is INNER.
+ */
 export function keepInside(inside: string[], { rules }: Machine): Change[] {
   return inside
     .filter((block) => rules.some((rule) => rule.preference > INNER && mayTake(rule, block)))
     .flatMap((block) => {
       const rule = `to ${block} lookup main`;
       const undo = `${ipFor(block)} rule del ${rule} pref ${INNER}`;
-      const left = rules.some(({ preference, text }) => preference === INNER && text === `from all ${rule}`); // a killed program left it
+      // a killed program left it
+      const left = rules.some(({ preference, text }) => preference === INNER && text === `from all ${rule}`);
       return [
         ...(left ? [{ run: undo, sets: `left ${rule}` }] : []),
         { run: undo.replace("del", "add"), undo },
@@ -75,7 +82,8 @@ export const removal = (address: string, tun: string) => `ip addr del ${address}
 export function bringUp(tun: string, mtu: number, forIPv6: boolean, machine: Machine): Change[] {
   const setLink = (sets: string, words: string): Change[] =>
     machine.tun?.has(words) ? [] : [{ run: `ip link set ${tun} ${words}`, sets, undo: machine.tun?.link }];
-  // First: else the kernel adds a link-local address, and sends router solicitations and multicast listener reports into the tunnel.
+  // First: else the kernel adds a link-local address, and sends router solicitations and multicast listener
+  // reports into the tunnel.
   return [
     ...(forIPv6 ? setLink("addrgenmode", "addrgenmode none multicast off") : []),
     ...setLink("mtu", `mtu ${mtu} up`),
@@ -89,8 +97,8 @@ type Served = Pick<ServerOptions, "tun" | "mtu" | "subnet" | "nat"> & {
 export const IPV6 = "IPv6 inside the tunnel"; // a part
 
 /**
- * The server's commands: its end of the tunnel, and the way on from there, out of `options.nat`. With `configure` also what a ping on
- * a fresh machine can do without, and nobody would like to type.
+ * The server's commands: its end of the tunnel, and the way on from there, out of `options.nat`. With
+ * `configure` also what a ping on a fresh machine can do without, and nobody would like to type.
  */
 export function serverChanges(options: Served, gateway: number, machine: Machine): Change[] {
   const { tun, mtu, subnet, subnet6, nat } = options;
@@ -131,13 +139,15 @@ function leave(family: "ip" | "ip6", options: Served, source: string, machine: M
   return [
     ...masquerade,
     ...rules([
-      // Docker and many firewalls drop what is forwarded, unless a rule before theirs accepts it: clients' packets, and what answers them.
+      // Docker and many firewalls drop what is forwarded, unless a rule before theirs accepts it: clients'
+      // packets, and what answers them.
       [`-I FORWARD -i ${tun} -j ACCEPT`],
       [
         `-I FORWARD -o ${tun} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT`,
         "a way for answers through a firewall that drops what is forwarded",
       ],
-      // TCP's SYN names the largest segment that its sender takes (MSS). It knows its own link only; we lower it to what the next one takes.
+      // TCP's SYN names the largest segment that its sender takes (MSS). It knows its own link only; we lower
+      // it to what the next one takes.
       [`-t mangle -A FORWARD -i ${tun} ${clamp}`, MSS],
       [`-t mangle -A FORWARD -o ${tun} ${clamp}`, MSS],
     ]),
@@ -165,9 +175,9 @@ function quiet({ tun, nat, configure }: Served, { firewall, setting }: Machine):
 }
 
 /**
- * One rule of iptables or ip6tables. What we add ourselves bears a name, to tell it from the user's own; and it has patience (-w) with
- * others who change rules meanwhile. Printed commands carry neither, because the user owns those rules. A kernel without
- * the comment match gets rules without.
+ * One rule of iptables or ip6tables. What we add ourselves bears a name, to tell it from the user's own; and
+ * it has patience (-w) with others who change rules meanwhile. Printed commands carry neither, because the
+ * user owns those rules. A kernel without the comment match gets rules without.
  */
 function rule(line: string, configure: boolean, part?: string): Change {
   const plain = (run: string): Change => ({ run, undo: run.replace(/ -[AI] /, " -D ") });
@@ -202,7 +212,10 @@ function nftables(family: "ip" | "ip6", { tun, nat, configure }: Served, source:
   return changes;
 }
 
-/** A kernel that forwards ignores router advertisements, and forgets the route that it has from one; 2: not on this interface (ip-sysctl.rst). */
+/**
+ * A kernel that forwards ignores router advertisements, and forgets the route that it has from one; 2: not on
+ * this interface (ip-sysctl.rst).
+ */
 function routerAdvertisements(nat: string, { setting }: Machine): Change[] {
   const accept = `net/ipv6/conf/${nat}/accept_ra`;
   if (setting(accept.slice(4)) !== "1" || setting("ipv6/conf/all/forwarding") === "1") return [];
@@ -210,8 +223,9 @@ function routerAdvertisements(nat: string, { setting }: Machine): Change[] {
 }
 
 /**
- * Forwarding on all interfaces, if it is off. The kernel writes it into each one's own settings, and IPv4's accept_redirects with it
- * (ip-sysctl.rst: ip_forward "resets all configuration parameters to their default state"). -e: not those of an interface that is gone by then.
+ * Forwarding on all interfaces, if it is off. The kernel writes it into each one's own settings, and IPv4's
+ * accept_redirects with it (ip-sysctl.rst: ip_forward "resets all configuration parameters to their default
+ * state"). -e: not those of an interface that is gone by then.
  */
 function forward(family: "ipv4" | "ipv6", { setting }: Machine): Change[] {
   const path = family === "ipv4" ? "ipv4/ip_forward" : "ipv6/conf/all/forwarding";

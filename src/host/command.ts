@@ -1,18 +1,22 @@
-/** Running the system's own tools: ip, sysctl, iptables. The loop goes on meanwhile: packets, keepalives and signals do not wait. */
+/**
+ * Running the system's own tools: ip, sysctl, iptables. The loop goes on meanwhile: packets, keepalives and
+ * signals do not wait.
+ */
 import { spawn } from "node:child_process";
 import { accessSync, constants } from "node:fs";
 import { delimiter, join } from "node:path";
 
 export interface Result {
-  code: number | string; // exit code; or the signal that ended it; or why it could not be started, such as "ENOENT"
+  // exit code; or the signal that ended it; or why it could not be started, such as "ENOENT"
+  code: number | string;
   stdout: string;
   stderr: string;
 }
 
 /**
- * Runs one command, given as words with one space between them: no shell reads it. `input` is its standard input. `pipe` is an fd
- * that it holds open until it has ended.
- * It has a session of its own (setsid(2)): Ctrl-C is for us, not for the command. Its messages are in English, for we read them.
+ * Runs one command, given as words with one space between them: no shell reads it. `input` is its standard
+ * input. `pipe` is an fd that it holds open until it has ended. It has a session of its own (setsid(2)):
+ * Ctrl-C is for us, not for the command. Its messages are in English, for we read them.
  */
 export function run(line: string, input = "", pipe?: number): Promise<Result> {
   const [program = "", ...args] = line.split(" ");

@@ -53,7 +53,8 @@ test("a terminal that is paused does not hold the undoing up", async () => {
 
 /** Both ends of a terminal as after Ctrl-S: whoever writes to the second one waits. */
 function pausedTerminal(): [master: number, terminal: number] {
-  const master = thisProcess.func("int posix_openpt(int flags)")(O_RDWR | O_CLOEXEC); // posix_openpt(3), pts(4)
+  // posix_openpt(3), pts(4)
+  const master = thisProcess.func("int posix_openpt(int flags)")(O_RDWR | O_CLOEXEC);
   thisProcess.func("int unlockpt(int fd)")(master);
   const terminal = openSync(
     thisProcess.func("str ptsname(int fd)")(master),

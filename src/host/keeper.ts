@@ -1,16 +1,21 @@
 /**
- * The keeper: a small child process that undoes what --configure did, whatever ends us. It is handed the undoing of each change
- * through a pipe. When nobody holds the other end any more, because we have ended or were killed, read(2) tells it the end of the
- * file, and it undoes the newest change first. It has a session of its own (setsid(2)), for Ctrl-C and a closed terminal are our
- * business. It stays root when we do not (--user): it is started before, and takes no more commands once we have dropped root.
+ * The keeper: a small child process that undoes what --configure did, whatever ends us. It is handed the
+ * undoing of each change through a pipe. When nobody holds the other end any more, because we have ended or
+ * were killed, read(2) tells it the end of the file, and it undoes the newest change first. It has a session
+ * of its own (setsid(2)), for Ctrl-C and a closed terminal are our business. It stays root when we do not
+ * (--user): it is started before, and takes no more commands once we have dropped root.
  */
 import { spawn } from "node:child_process";
 import { readdirSync, readFileSync, readlinkSync, writeSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
+import { errnoName } from "../base/errno.ts";
 import { Failure } from "../base/failure.ts";
-import { close, errnoName, O_CLOEXEC, pipe2, waitpid } from "../base/libc.ts";
+import { close, O_CLOEXEC, pipe2, waitpid } from "../base/libc.ts";
 
-/** Its arguments, "$@", are the undoing that it was handed, the newest first; `set -f`: none of it is a pattern of file names. */
+/**
+ * Its arguments, "$@", are the undoing that it was handed, the newest first; `set -f`: none of it is a
+ * pattern of file names.
+ */
 const SCRIPT = `
 exec >&3 2>&4
 trap '' HUP INT QUIT PIPE TERM
@@ -38,7 +43,8 @@ const NAME = "simple-vpn-keeper of "; // the pid of its program
 const PATIENCE = 5_000; // ms, for the keepers of others
 
 export class Keeper {
-  readonly pipe: number; // the end that we write to. The undoing starts only when every process has closed this pipe
+  // the end that we write to. The undoing starts only when every process has closed this pipe
+  readonly pipe: number;
   private readonly pid: number;
   private readonly kept: string[] = [];
 
@@ -54,8 +60,8 @@ export class Keeper {
     if (result < 0)
       throw new Failure(`Cannot make a pipe: ${errnoName(result)}`, "see pipe(2) for this error");
     this.pipe = ends[1];
-    // Our stdout and stderr are its 3 and 4: libuv makes a child's 0, 1 and 2 blocking, and with them ours, the same open files; then
-    // whoever is slow to read what we print would stop the tunnel.
+    // Our stdout and stderr are its 3 and 4: libuv makes a child's 0, 1 and 2 blocking, and with them ours,
+    // the same open files; then whoever is slow to read what we print would stop the tunnel.
     const shell = spawn("sh", ["-c", SCRIPT, NAME + process.pid], {
       stdio: [ends[0], "ignore", "ignore", 1, 2],
       detached: true,
@@ -65,7 +71,10 @@ export class Keeper {
     close(ends[0]);
   }
 
-  /** `undo`, one command, will be run at our end. Say so before what it undoes is done: we may be killed in between. */
+  /**
+   * `undo`, one command, will be run at our end. Say so before what it undoes is done: we may be killed in
+   * between.
+   */
   keep(undo: string): void {
     this.kept.unshift(undo);
     this.tell(undo);
@@ -80,7 +89,10 @@ export class Keeper {
     return true;
   }
 
-  /** No more commands from us: whoever breaks into this program, without root by now, must not find a root shell at a pipe. */
+  /**
+   * No more commands from us: whoever breaks into this program, without root by now, must not find a root
+   * shell at a pipe.
+   */
   enough(): void {
     this.tell("enough");
   }
@@ -110,8 +122,9 @@ export class Keeper {
 }
 
 /**
- * A program was killed, and is started again at once: its keeper may be at work still, and what it undoes is what we are about to do.
- * Such a keeper is no child of its program any more. Errors: none; after PATIENCE we go on all the same.
+ * A program was killed, and is started again at once: its keeper may be at work still, and what it undoes is
+ * what we are about to do. Such a keeper is no child of its program any more. Errors: none; after PATIENCE we
+ * go on all the same.
  */
 async function awaitOthers(): Promise<void> {
   const namespaces = (pid: string) =>

@@ -1,6 +1,7 @@
 /**
- * What this machine has already: addresses, routes, rules, settings. It is read once, before --configure changes anything. So nothing
- * is set that has its value already, nothing of the user's is taken over, and the end can bring back what was there.
+ * What this machine has already: addresses, routes, rules, settings. It is read once, before --configure
+ * changes anything. So nothing is set that has its value already, nothing of the user's is taken over, and
+ * the end can bring back what was there.
  */
 import { randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
@@ -73,8 +74,9 @@ export function setting(path: string): string {
 }
 
 /**
- * May `tun`, at this MTU in bytes, have an IPv6 address? Not where the kernel has no IPv6 or was told to leave it out, nor below the
- * smallest MTU that IPv6 allows (RFC 8200, section 5): there the kernel takes IPv6 away from the interface.
+ * May `tun`, at this MTU in bytes, have an IPv6 address? Not where the kernel has no IPv6 or was told to
+ * leave it out, nor below the smallest MTU that IPv6 allows (RFC 8200, section 5): there the kernel takes
+ * IPv6 away from the interface.
  */
 export const canCarryIPv6 = (tun: string, mtu: number) =>
   mtu >= 1280 &&
@@ -160,20 +162,27 @@ export async function readMachine(tun: string): Promise<Machine> {
   };
 }
 
-/** The same machine later: other addresses and routes. What we change ourselves is there as it was before us. */
+/**
+ * The same machine later: other addresses and routes. What we change ourselves is there as it was before us.
+ */
 export async function readAgain(tun: string, before: Machine): Promise<Machine> {
   const { links, held, routes } = await readMachine(tun);
   return { ...before, links, held, routes };
 }
 
-/** What a rule of the user's knows its packets by: "fwmark 0xca6c", "to 198.51.100.0/24"; "" if it is for all. */
+/**
+ * What a rule of the user's knows its packets by: "fwmark 0xca6c", "to 198.51.100.0/24"; "" if it is for all.
+ */
 export const selectorOf = ({ text }: Rule) =>
   text
     .replace(/ (lookup|goto|blackhole|unreachable|prohibit|nop|proto)\b.*/, "")
     .replace(/^not /, "")
     .replace(/^from all ?/, "");
 
-/** Could that rule keep packets to `block` from the main table? Not if it knows its packets by anything but where they go to. */
+/**
+ * Could that rule keep packets to `block` from the main table? Not if it knows its packets by anything but
+ * where they go to.
+ */
 export function mayTake(rule: Rule, block: string): boolean {
   const selector = selectorOf(rule);
   const to = /^to (\S+)$/.exec(selector)?.[1];
@@ -210,7 +219,10 @@ function persistent(
 
 export const prefixOf = (block: string) => Number(block.split("/")[1]); // bits
 
-/** Is `address` in the block? A link-local one (fe80::1%eth0) is in none: its interface is part of it, and no route changes that. */
+/**
+ * Is `address` in the block? A link-local one (fe80::1%eth0) is in none: its interface is part of it, and no
+ * route changes that.
+ */
 export function contains(block: string, address: string): boolean {
   const [network = "", prefix] = block.split("/");
   if (isIPv6(address) !== isIPv6(network) || address.includes("%")) return false;
@@ -225,7 +237,10 @@ export const ipFor = (address: string) => (address.includes(":") ? "ip -6" : "ip
 /** The block that is this address alone. */
 export const hostRoute = (address: string) => `${address}/${isIPv6(address) ? 128 : 32}`;
 
-/** "192.168.1.0/25" and "192.168.1.128/25" of 192.168.1.0/24: more specific than the whole, so they win over it. None of one address. */
+/**
+ * "192.168.1.0/25" and "192.168.1.128/25" of 192.168.1.0/24: more specific than the whole, so they win over
+ * it. None of one address.
+ */
 export function halvesOf(block: string): [string, string] | undefined {
   const [network = ""] = block.split("/");
   const prefix = prefixOf(block);
@@ -237,8 +252,8 @@ export function halvesOf(block: string): [string, string] | undefined {
 }
 
 /**
- * Do these blocks lead into `tun`? A rule of the user's in front of ours, or a route that is more specific, comes first. Asks the kernel
- * for one address of each. Returns a warning, or "".
+ * Do these blocks lead into `tun`? A rule of the user's in front of ours, or a route that is more specific,
+ * comes first. Asks the kernel for one address of each. Returns a warning, or "".
  */
 export async function strays(blocks: string[], tun: string): Promise<string> {
   const addresses = blocks.map((block) => (halvesOf(block)?.[1] ?? block).split("/")[0]!);
@@ -259,15 +274,17 @@ export async function strays(blocks: string[], tun: string): Promise<string> {
   );
   if (stray.length === 0) return "";
   const more = stray.length > 1 ? ` (and so for ${stray.length - 1} more)` : "";
-  return `not into the tunnel: ${stray[0]}${more}, for a rule or a route of this machine's own comes first; 'ip rule' shows the rules`;
+  const why = "for a rule or a route of this machine's own comes first; 'ip rule' shows the rules";
+  return `not into the tunnel: ${stray[0]}${more}, ${why}`;
 }
 
 const overlap = (one: string, other: string) =>
   contains(one, other.split("/")[0]!) || contains(other, one.split("/")[0]!);
 
 /**
- * The blocks for the inside of the tunnel must be free on this machine. Else packets for the inside would leave by another interface,
- * without a word. Returns a warning, or "". Errors: a Failure; `option`: what sets another block.
+ * The blocks for the inside of the tunnel must be free on this machine. Else packets for the inside would
+ * leave by another interface, without a word. Returns a warning, or "". Errors: a Failure; `option`: what
+ * sets another block.
  */
 export function checkFree(machine: Machine, blocks: string[], option: string): string {
   let warning = "";
@@ -277,21 +294,21 @@ export function checkFree(machine: Machine, blocks: string[], option: string): s
       (one) => prefixOf(one.block) >= prefixOf(block) && contains(block, one.block.split("/")[0]!),
     );
     const gateway = machine.routes.find(({ gateway }) => gateway && contains(block, gateway));
-    // A larger network with other hosts in it may stay: the smaller block wins, and takes only its own addresses from it.
+    // A larger network with other hosts in it may stay: the smaller block wins, and takes only its own
+    // addresses from it.
     const larger = held && prefixOf(block) > held.prefix && !gateway;
-    if (larger)
-      warning = `this machine's network on ${held.dev}, ${held.address}/${held.prefix}, holds the tunnel's ${block}: its hosts with such addresses are out of reach meanwhile`;
-    const found =
-      held && !larger
-        ? `${held.dev} has ${held.address}/${held.prefix}`
-        : route
-          ? `${route.block} is routed ${route.where} already`
-          : undefined;
-    if (found)
-      throw new Failure(
-        `Cannot use ${block} inside the tunnel: on this machine ${found}`,
-        `${option.replace("--subnet", block.includes(":") ? "--subnet6" : "--subnet").replace("BLOCK", freeBlock(machine, block))}: nothing here has that`,
-      );
+    const network = held && `${held.address}/${held.prefix}`;
+    if (larger) {
+      const lost = "its hosts with such addresses are out of reach meanwhile";
+      warning = `this machine's network on ${held.dev}, ${network}, holds the tunnel's ${block}: ${lost}`;
+    }
+    const routed = route && `${route.block} is routed ${route.where} already`;
+    const found = held && !larger ? `${held.dev} has ${network}` : routed;
+    if (!found) continue;
+    const flag = block.includes(":") ? "--subnet6" : "--subnet";
+    const another = option.replace("--subnet", flag).replace("BLOCK", freeBlock(machine, block));
+    const problem = `Cannot use ${block} inside the tunnel: on this machine ${found}`;
+    throw new Failure(problem, `${another}: nothing here has that`);
   }
   return warning;
 }

@@ -1,4 +1,7 @@
-/** The command line of both programs: one table of options, from which the help, the parsing and the types follow. */
+/**
+ * The command line of both programs: one table of options, from which the help, the parsing and the types
+ * follow.
+ */
 import { spawnSync } from "node:child_process";
 import { chmodSync, readFileSync, statSync } from "node:fs";
 import { isIP } from "node:net";
@@ -110,7 +113,9 @@ export type Options = ReturnType<typeof common>;
 export type ClientOptions = ReturnType<typeof clientOptions>;
 export type ServerOptions = ReturnType<typeof serverOptions>;
 
-/** The client's options, from its arguments. Errors: a Failure with exit code 2 for usage, 1 for the secret. */
+/**
+ * The client's options, from its arguments. Errors: a Failure with exit code 2 for usage, 1 for the secret.
+ */
 export function clientOptions(args: string[]) {
   const { values, positionals } = parse(args, CLIENT, "src/client.ts <server>");
   if (positionals.length !== 1)
@@ -144,9 +149,11 @@ function common(values: Values<typeof COMMON>) {
   return {
     port: last(values.port)!,
     tun: last(values.tun)!,
-    secret: last(values.cipher) === "xor" ? undefined : readSecret(last(values.secret)), // 32 bytes; undefined: --cipher xor
+    // 32 bytes; undefined: --cipher xor
+    secret: last(values.cipher) === "xor" ? undefined : readSecret(last(values.secret)),
     mtu: last(values.mtu)!, // bytes
-    offload: last(values.cipher) === "xor" ? ("none" as const) : last(values.offload)!, // the C wire format has no place for it
+    // the C wire format has no place for it
+    offload: last(values.cipher) === "xor" ? ("none" as const) : last(values.offload)!,
     trace: last(values.trace)!,
     traceFile: last(values["trace-file"]),
     configure: values.configure !== undefined,
@@ -172,14 +179,9 @@ export function parse<Table extends Record<string, Option<unknown>>>(
   } catch (error) {
     throw usage((error as Error).message.split(/\. |\n/)[0]!, "--help");
   }
-  if (given.values.help)
-    leave(
-      `Usage: npx tsx ${usageLine} [options]\n\n${names.map((name) => helpLine(name, table[name]!)).join("\n")}`,
-    );
-  if (given.values.version)
-    leave(
-      `simple-vpn ${JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")).version}`,
-    );
+  const lines = names.map((name) => helpLine(name, table[name]!)).join("\n");
+  if (given.values.help) printAndExit(`Usage: npx tsx ${usageLine} [options]\n\n${lines}`);
+  if (given.values.version) printAndExit(`simple-vpn ${packageJson().version}`);
   const values: Record<string, unknown[]> = {};
   for (const name of names) {
     const { initial, read } = table[name]!;
@@ -192,7 +194,9 @@ export function parse<Table extends Record<string, Option<unknown>>>(
 const helpLine = (name: string, { value, help, initial }: Option<unknown>) =>
   `  ${`--${name} ${value}`.padEnd(20)} ${help}${initial ? ` (${initial})` : ""}`;
 
-function leave(text: string): never {
+const packageJson = () => JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8"));
+
+function printAndExit(text: string): never {
   console.log(text);
   process.exit(0);
 }

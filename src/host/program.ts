@@ -1,6 +1,6 @@
 /**
- * What both programs share around their loop: start, stop, and failure. Every way out (a signal, an error, the
- * peer's goodbye) goes through exit(), which undoes in reverse order what atExit() was given.
+ * What both programs share around their loop: start, stop, and failure. Every way out (a signal, an error,
+ * the peer's goodbye) goes through exit(), which undoes in reverse order what atExit() was given.
  */
 import { ON_TERMINAL } from "./environment.ts"; // first: the rest already sees what it has put right
 import chalk from "chalk";

@@ -1,6 +1,6 @@
 /**
- * The commands of changes.ts and routes.ts: printed for the next terminal; or, with --configure, run, and undone at the end, whatever
- * that is (keeper.ts). And the end of root.
+ * The commands of changes.ts and routes.ts: printed for the next terminal; or, with --configure, run, and
+ * undone at the end, whatever that is (keeper.ts). And the end of root.
  */
 import { existsSync } from "node:fs";
 import chalk from "chalk";
@@ -12,7 +12,10 @@ import { type Machine, readMachine } from "./machine.ts";
 import type { Account } from "./options.ts";
 import { atExit } from "./program.ts";
 
-/** The host of the lab that this program is on, if terminal.ts has started it. There, commands are typed with make, for they are that host's. */
+/**
+ * The host of the lab that this program is on, if terminal.ts has started it. There, commands are typed with
+ * make, for they are that host's.
+ */
 export const LAB_HOST = process.env.SIMPLE_VPN_HOST;
 
 const BATCH = 200; // lines for one `ip -batch`: a signal waits for its end
@@ -22,7 +25,8 @@ export class Setup {
   private readonly configure: boolean;
   private readonly done = new Map<string, string>(); // what was set, and the command that set it
   private keeper: Keeper | undefined;
-  private readonly poor = new Set<string>(); // tools that could not do what they were asked first, only what was asked instead
+  // tools that could not do what they were asked first, only what was asked instead
+  private readonly poor = new Set<string>();
   private dropped = false; // have we given up root? Then what is still to do is the user's
 
   constructor(configure: boolean) {
@@ -34,15 +38,19 @@ export class Setup {
     return this.configure && !this.dropped;
   }
 
-  /** Waits for the keepers of killed programs, then reads what this machine has. `tun`: our interface. Errors: a Failure. */
+  /**
+   * Waits for the keepers of killed programs, then reads what this machine has. `tun`: our interface. Errors:
+   * a Failure.
+   */
   async begin(tun: string): Promise<Machine> {
     if (this.configure) {
       const { stdout, stderr, code } = await run("ip -V");
-      if (!stdout.includes("iproute2"))
-        throw new Failure(
-          `Cannot configure this machine: its ip command ${code === "ENOENT" ? "is missing" : `is not iproute2's (${(stdout + stderr).trim().split("\n")[0]})`}`,
-          "apt-get install iproute2, or apk add iproute2",
-        );
+      if (!stdout.includes("iproute2")) {
+        const other = `is not iproute2's (${(stdout + stderr).trim().split("\n")[0]})`;
+        const what = code === "ENOENT" ? "is missing" : other;
+        const problem = `Cannot configure this machine: its ip command ${what}`;
+        throw new Failure(problem, "apt-get install iproute2, or apk add iproute2");
+      }
       this.keeper = await Keeper.start();
       atExit(() => this.keeper!.finish());
     }
@@ -50,9 +58,9 @@ export class Setup {
   }
 
   /**
-   * Runs the changes that are not done yet, and says so; `toDo` is "". Without --configure, or without root by now, `toDo` is the lines
-   * that tell the user to do it. `some`: was there anything to do? `missing`: the parts that failed, and that the rest can do without.
-   * Errors: a Failure with the command's own words.
+   * Runs the changes that are not done yet, and says so; `toDo` is "". Without --configure, or without root
+   * by now, `toDo` is the lines that tell the user to do it. `some`: was there anything to do? `missing`: the
+   * parts that failed, and that the rest can do without. Errors: a Failure with the command's own words.
    */
   async make(changes: Change[]): Promise<{ toDo: string; some: boolean; missing: Set<string> }> {
     const missing = new Set<string>();
@@ -113,7 +121,8 @@ export class Setup {
       `${ip} -batch -`,
       lines.map((line) => `${line.slice(ip.length + 1)}\n`).join(""),
     );
-    if (result.code === 0) return lines.forEach((line) => this.keeper!.forget(line)); // some were an undoing, and are done now
+    // some were an undoing, and are done now
+    if (result.code === 0) return lines.forEach((line) => this.keeper!.forget(line));
     const at = /Command failed -:(\d+)/.exec(result.stderr)?.[1];
     if (at === undefined) await this.undoAny(group);
     const failed = Number(at ?? 1) - 1;
@@ -140,14 +149,17 @@ export class Setup {
     }
   }
 
-  /** The command holds the keeper's pipe. So the undoing of a command does not begin before the command has ended, even if we are killed meanwhile. */
+  /**
+   * The command holds the keeper's pipe. So the undoing of a command does not begin before the command has
+   * ended, even if we are killed meanwhile.
+   */
   private execute(line: string, input = ""): Promise<Result> {
     return run(line, input, this.keeper!.pipe);
   }
 
   /**
-   * From here on open fds are enough: root was for making the TUN and for the commands. Undoing these needs root again, and is done
-   * by the keeper, which stays root. Throws a Failure if root could be had back.
+   * From here on open fds are enough: root was for making the TUN and for the commands. Undoing these needs
+   * root again, and is done by the keeper, which stays root. Throws a Failure if root could be had back.
    */
   dropRoot(user: Account | undefined): void {
     if (user === undefined || this.dropped) return;
@@ -155,7 +167,8 @@ export class Setup {
     try {
       process.setgroups!([]); // in this order: each of them takes root
       process.setgid!(user.gid);
-      process.setuid!(user.uid); // for root: all its user ids, and its capabilities with them (capabilities(7))
+      // for root: all its user ids, and its capabilities with them (capabilities(7))
+      process.setuid!(user.uid);
     } catch (error) {
       throw new Failure(
         `Cannot become ${user.name}: ${(error as Error).message}`,
@@ -202,7 +215,10 @@ function firstGroup(changes: Change[]): Change[] {
   return changes.slice(0, end < 0 ? BATCH : Math.max(end, 1));
 }
 
-/** What the user has to type; with `leaving`, also what takes it back, because the rest of it is taken back by us. */
+/**
+ * What the user has to type; with `leaving`, also what takes it back, because the rest of it is taken back by
+ * us.
+ */
 function toType(changes: Change[], leaving: boolean): string {
   const what = LAB_HOST
     ? `${nextTerminal(`make configure-${LAB_HOST}`)}, which runs on the ${LAB_HOST}:`

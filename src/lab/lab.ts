@@ -1,6 +1,7 @@
 /**
- * The lab: hosts as network namespaces inside one private mount, network (and, without root, user) namespace, held by one
- * process. Nothing of this machine is touched, and when the holder dies, even by SIGKILL, the kernel removes everything.
+ * The lab: hosts as network namespaces inside one private mount, network (and, without root, user) namespace,
+ * held by one process. Nothing of this machine is touched, and when the holder dies, even by SIGKILL, the
+ * kernel removes everything.
  */
 import { type ChildProcess, spawn, type SpawnOptions, type StdioOptions } from "node:child_process";
 import { spawnSync, type SpawnSyncReturns } from "node:child_process";
@@ -20,7 +21,8 @@ export const TOPOLOGY = `
 `;
 export const SERVER = "192.168.1.1"; // the server's outer address
 export const TARGET = "8.8.8.8"; // a host of the lab: nothing is sent outside it
-export const [SERVER6, TARGET6] = ["2001:db8:1::1", "2001:4860:4860::8888"]; // the same two, once addIPv6() was called
+// the same two, once addIPv6() was called
+export const [SERVER6, TARGET6] = ["2001:db8:1::1", "2001:4860:4860::8888"];
 
 export const NETNS = "/run/netns"; // ip-netns(8); on a private tmpfs, so also without root
 export const ROOT = fileURLToPath(new URL("../..", import.meta.url)); // of the project
@@ -109,8 +111,8 @@ export class Lab {
   }
 
   /**
-   * A new lab with its three hosts up. It ends with this process, or with down(); `detached`: with down() only.
-   * Errors: a Failure that says what this machine lacks.
+   * A new lab with its three hosts up. It ends with this process, or with down(); `detached`: with down()
+   * only. Errors: a Failure that says what this machine lacks.
    */
   static async up(say: Say = () => {}, detached = false): Promise<Lab> {
     try {
@@ -146,7 +148,10 @@ export class Lab {
     return lab;
   }
 
-  /** What attach() needs to find this lab again: the holder's pid and start time, for a pid may be given out anew. */
+  /**
+   * What attach() needs to find this lab again: the holder's pid and start time, for a pid may be given out
+   * anew.
+   */
   get name(): string {
     return `${this.holder} ${startTime(this.holder)}`;
   }
@@ -181,7 +186,10 @@ export class Lab {
     return host;
   }
 
-  /** IPv6 on the three hosts, beside IPv4, before the programs start. Without it there is none: nothing on the wires but our packets. */
+  /**
+   * IPv6 on the three hosts, beside IPv4, before the programs start. Without it there is none: nothing on the
+   * wires but our packets.
+   */
   addIPv6(): void {
     for (const host of ["client", "server", "internet"])
       this.run(host, "sysctl -qw net.ipv6.conf.default.disable_ipv6=0"); // of a tun0 to come
@@ -201,7 +209,8 @@ export class Lab {
 
   private address6(host: string, device: string, cidr: string): void {
     for (const setting of ["accept_ra=0", "accept_dad=0", "disable_ipv6=0"])
-      this.run(host, `sysctl -qw net.ipv6.conf.${device}.${setting}`); // no router to look for, no address in doubt
+      // no router to look for, no address in doubt
+      this.run(host, `sysctl -qw net.ipv6.conf.${device}.${setting}`);
     this.run(host, `ip addr add ${cidr} dev ${device}`);
   }
 
@@ -260,7 +269,9 @@ export class Lab {
     return ON_TERMINAL ? ["nsenter", args] : ["sh", ["-c", `trap '' HUP; exec nsenter "$@"`, "sh", ...args]];
   }
 
-  /** Ends the lab, and what spawn() started in it. The kernel removes hosts, links, rules and routes with it. */
+  /**
+   * Ends the lab, and what spawn() started in it. The kernel removes hosts, links, rules and routes with it.
+   */
   async down(): Promise<void> {
     const ending = [...this.children, ...(this.process ? [this.process] : [])];
     this.process?.ref();

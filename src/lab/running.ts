@@ -1,4 +1,7 @@
-/** A program that runs on a host of the lab: what it has said so far, waiting for what it will say, and its end. */
+/**
+ * A program that runs on a host of the lab: what it has said so far, waiting for what it will say, and its
+ * end.
+ */
 import type { ChildProcess, SpawnOptions } from "node:child_process";
 import { stripVTControlCharacters } from "node:util";
 import { Failure } from "../base/failure.ts";
@@ -28,7 +31,10 @@ export class Running {
     });
   }
 
-  /** Waits until the output matches. Throws if the program ends first, with its own Failure if it printed one, or after `ms`; else with the output. */
+  /**
+   * Waits until the output matches. Throws if the program ends first, with its own Failure if it printed one,
+   * or after `ms`; else with the output.
+   */
   async until(pattern: RegExp, ms = 20_000): Promise<RegExpExecArray> {
     const deadline = Date.now() + ms;
     for (;;) {

@@ -1,6 +1,6 @@
 /**
- * The system tools that the lab needs: installed with apt-get where we are root, else named for the user to install.
- * Run as a program by the Makefile, before everything else.
+ * The system tools that the lab needs: installed with apt-get where we are root, else named for the user to
+ * install. Run as a program by the Makefile, before everything else.
  */
 import { spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
@@ -37,7 +37,10 @@ const isBusybox = (tool: string) => {
   return /BusyBox/.test(stdout + stderr);
 };
 
-/** Installs what is missing of `packages`, by tool; or says what to install. `purpose`: what cannot be done without it. */
+/**
+ * Installs what is missing of `packages`, by tool; or says what to install. `purpose`: what cannot be done
+ * without it.
+ */
 export function provide(packages: Record<string, string>, purpose = "make the lab"): void {
   const lacking = Object.keys(packages).filter((tool) => !has(tool) || isBusybox(tool));
   const missing = [...new Set(lacking.map((tool) => packages[tool]!))];

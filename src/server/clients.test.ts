@@ -1,4 +1,7 @@
-/** Who gets which inner address: the server's clients on loopback, without root; a SOCK_SEQPACKET pair stands in for the TUN. */
+/**
+ * Who gets which inner address: the server's clients on loopback, without root; a SOCK_SEQPACKET pair stands
+ * in for the TUN.
+ */
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { connect, type Socket } from "node:net";

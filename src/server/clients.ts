@@ -1,6 +1,6 @@
 /**
- * Server only: the clients, from their message 1 to their end. What one of them does wrong costs it its session, and the
- * others nothing.
+ * Server only: the clients, from their message 1 to their end. What one of them does wrong costs it its
+ * session, and the others nothing.
  */
 import { randomBytes } from "node:crypto";
 import { formatIPv4 } from "../base/address.ts";
@@ -155,7 +155,10 @@ export class Client {
       this.sendAway("its place was taken by another client meanwhile");
   }
 
-  /** Only packets from the client's own address go on. With --cipher xor its first packet tells which one that is. */
+  /**
+   * Only packets from the client's own address go on. With --cipher xor its first packet tells which one that
+   * is.
+   */
   private refuse(packet: Buffer, at: number, size: number): string | undefined {
     const { lease } = this;
     const source = innerSource(packet, at, size, this.clients.options.subnet6);

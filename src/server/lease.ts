@@ -1,4 +1,7 @@
-/** Server only: a client's address, from the offer in its handshake to the end of its lease. The words are router.ts's. */
+/**
+ * Server only: a client's address, from the offer in its handshake to the end of its lease. The words are
+ * router.ts's.
+ */
 import { formatIPv4 } from "../base/address.ts";
 import type { Peer } from "../core/peer.ts";
 import type { Router } from "./router.ts";
@@ -7,7 +10,8 @@ import { trace } from "../base/trace.ts";
 /** What the handshake offered a client. */
 export interface Offer {
   address: number;
-  token: string; // of this session: with it, the same client may take the address over from a connection that died unnoticed
+  // of this session: with it, the same client may take the address over from a connection that died unnoticed
+  token: string;
   former: string | undefined; // the token of its session before
 }
 
@@ -30,7 +34,10 @@ export class Lease {
     return token !== undefined && token === this.offer?.token;
   }
 
-  /** Leases the address: of the offer, once the client has proven itself; without one, of its first packet. False: another has it. */
+  /**
+   * Leases the address: of the offer, once the client has proven itself; without one, of its first packet.
+   * False: another has it.
+   */
   start(address: number): boolean {
     const learned = !this.offer; // from a packet, whose steps are shown first
     this.withdraw();
@@ -39,7 +46,8 @@ export class Lease {
       former.peer.close(`it connected again, from ${this.peer.link.remote}`);
     if (!this.router.lease(address, this)) return false;
     this.address = address;
-    const text = `client ${formatIPv4(address)} connected from ${this.peer.link.remote} (${this.router.size} connected)`;
+    const { remote } = this.peer.link;
+    const text = `client ${formatIPv4(address)} connected from ${remote} (${this.router.size} connected)`;
     if (learned) queueMicrotask(() => trace.note(text));
     else trace.note(text);
     return true;

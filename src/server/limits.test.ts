@@ -43,7 +43,10 @@ test("an IPv6 source counts as its /64, for whoever has one address of it has 2^
   assert.ok(!rate.allows("fe80::2%2", 0), "with its scope, too");
 });
 
-/** A server's strangers: lets one from each source in, one after the other, and gives back who made room: its source, and the number of its arrival. */
+/**
+ * A server's strangers: lets one from each source in, one after the other, and gives back who made room: its
+ * source, and the number of its arrival.
+ */
 function door(): (...sources: string[]) => string[] {
   const [strangers, left] = [new Set<{ source: string; end: () => void }>(), [] as string[]];
   let arrivals = 0;

@@ -1,21 +1,24 @@
 /**
- * Server only: which client has which inner address. The kernel's routing table ends at tun0; this one goes on from there.
- * An address's life has four words:
+ * Server only: which client has which inner address. The kernel's routing table ends at tun0; this one goes
+ * on from there. An address's life has four words:
  *
  *   wish    the address that a client had, and asks for again in its handshake
- *   offer   the address that the server's answer names. An offer reserves nothing, so a replayed handshake cannot use up
- *           addresses. Later handshakes prefer the address with the fewest open offers
- *   lease   the client has sent a sealed frame, which proves it: the address is its own until its session ends
- *   kept    the lease ended with a connection that died. Others get this address last, for its client may come back
+ *   offer   the address in the server's answer. An offer reserves nothing, so a replayed handshake cannot use
+ *           up addresses. Later handshakes prefer the address with the fewest open offers
+ *   lease   the client has sent a sealed frame, which proves it: the address is its own while it is connected
+ *   kept    the lease ended because its connection died. The client may come back, so others get it last
  */
 import type { Cidr } from "../base/address.ts";
 
-/** The leases of a subnet: the server has its first address, clients the next ones; the last is the broadcast address. */
+/**
+ * The leases of a subnet: the server has its first address, clients the next ones; the last is the broadcast
+ * address.
+ */
 export class Router<Client> {
   readonly gateway: number;
   private readonly last: number;
   private readonly max: number;
-  private readonly leases = new Map<number, Client>(); // by address as a signed number, as packet.ts reads it from a packet
+  private readonly leases = new Map<number, Client>(); // by address: signed, as packet.ts reads it
   private readonly offers = new Map<number, number>(); // address → open handshakes it was offered in
   private readonly kept = new Set<number>(); // addresses, signed
 
@@ -27,8 +30,9 @@ export class Router<Client> {
   }
 
   /**
-   * An address for a handshake: its wish, if nobody has that, or if `mayTakeOver` says yes to who has it. Else the lowest free one
-   * with the fewest offers; a kept one counts as offered to its client. Undefined if all are leased.
+   * An address for a handshake: its wish, if nobody has that, or if `mayTakeOver` says yes to who has it.
+   * Else the lowest free one with the fewest offers; a kept one counts as offered to its client. Undefined if
+   * all are leased.
    */
   offer(wish = 0, mayTakeOver = (_client: Client) => false): number | undefined {
     const former = this.leases.get(wish | 0);
@@ -54,7 +58,10 @@ export class Router<Client> {
     else this.offers.delete(address);
   }
 
-  /** `client` has `address` from now on. False if it cannot: another has it, or it is no client's address at all. */
+  /**
+   * `client` has `address` from now on. False if it cannot: another has it, or it is no client's address at
+   * all.
+   */
   lease(address: number, client: Client): boolean {
     if (!this.isClients(address) || this.leases.has(address | 0) || this.size >= this.max) return false;
     this.leases.set(address | 0, client);

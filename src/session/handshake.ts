@@ -1,8 +1,9 @@
 /**
- * The handshake: Noise_NNpsk0_25519_AESGCM_SHA256 (noiseprotocol.org, rev 34). Both ends prove that they hold the shared
- * secret, and get two fresh keys that nobody can compute later, not even with the secret (the ephemeral keys are gone).
+ * The handshake: Noise_NNpsk0_25519_AESGCM_SHA256 (noiseprotocol.org, rev 34). Both ends prove that they hold
+ * the shared secret, and get two fresh keys that nobody can compute later, not even with the secret (the
+ * ephemeral keys are gone).
  *
- *   client → server   psk, e     message 1: 32 bytes of public key, then the sealed payload: a Wish, or nothing
+ *   client → server   psk, e     message 1: 32 bytes of public key, then the sealed payload: a Wish or nothing
  *   server → client   e, ee      message 2: the same; its payload is what the client needs: a ClientConfig
  *
  * Names (h, ck, MixKey, MixHash) are those of the specification's section 5.2.
@@ -13,9 +14,11 @@ import { embed, formatIPv4, parseIPv4, parsePrefix96, type Prefix96 } from "../b
 import { KEY_LENGTH, type SessionKeys, TAG_LENGTH } from "../core/aes.ts";
 import { BrokenStream } from "../base/failure.ts";
 
-const NAME = "Noise_NNpsk0_25519_AESGCM_SHA256"; // exactly 32 bytes: h starts as the name itself (section 5.2)
+// exactly 32 bytes: h starts as the name itself (section 5.2)
+const NAME = "Noise_NNpsk0_25519_AESGCM_SHA256";
 const PROLOGUE = Buffer.from("simple-vpn/1"); // both ends must mean the same protocol and version
-export const REKEY_PROLOGUE = Buffer.from("simple-vpn/1 rekey"); // inside a session: no message of one kind passes for the other
+// inside a session: no message of one kind passes for the other
+export const REKEY_PROLOGUE = Buffer.from("simple-vpn/1 rekey");
 const DH_LENGTH = 32;
 
 /** What the server tells a client: JSON in message 2's payload, so that later versions can add to it. */
@@ -38,7 +41,10 @@ export class HandshakeError extends BrokenStream {}
 /** The server knows us, and has a reason to say no. */
 export class Refused extends HandshakeError {}
 
-/** One handshake of one side. Message 1 and 2 in turn: the client writes then reads, the server reads then writes. */
+/**
+ * One handshake of one side. Message 1 and 2 in turn: the client writes then reads, the server reads then
+ * writes.
+ */
 export class Handshake {
   private h: Buffer = Buffer.from(NAME); // hash of all that was said so far
   private ck: Buffer = this.h; // chaining key: all secrets so far
@@ -153,8 +159,9 @@ function hkdf(ck: Buffer, input: Buffer, count: number): Buffer[] {
 }
 
 /**
- * The 32 bytes of an X25519 public key: the last of its DER (RFC 8410, section 4). Not as JWK: for that Node 20 holds the key's lock
- * while it makes strings, and if memory is collected just then, what remains of the key's generation waits for that lock, for ever.
+ * The 32 bytes of an X25519 public key: the last of its DER (RFC 8410, section 4). Not as JWK: for that Node
+ * 20 holds the key's lock while it makes strings, and if memory is collected just then, what remains of the
+ * key's generation waits for that lock, for ever.
  */
 function publicBytes(privateKey: KeyObject): Buffer {
   return createPublicKey(privateKey).export({ format: "der", type: "spki" }).subarray(-DH_LENGTH);

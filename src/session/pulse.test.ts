@@ -1,4 +1,7 @@
-/** A program at the other end that hangs is noticed, an honest one is never left, and a quiet tunnel stays quiet. */
+/**
+ * A program at the other end that hangs is noticed, an honest one is never left, and a quiet tunnel stays
+ * quiet.
+ */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Control } from "../core/frame.ts";

@@ -1,4 +1,7 @@
-/** Fresh keys between two peers, without root: as in tunnel.test.ts, a SOCK_SEQPACKET pair stands in for each TUN. */
+/**
+ * Fresh keys between two peers, without root: as in tunnel.test.ts, a SOCK_SEQPACKET pair stands in for each
+ * TUN.
+ */
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { test } from "node:test";
@@ -162,7 +165,7 @@ test("the server makes fresh keys at most once a second for a client", () => {
   const { peer } = it.client;
   for (const round of [1, 2]) {
     const handshake = new Handshake("client", SECRET, REKEY_PROLOGUE);
-    peer.onRekey = (_word, message) => {
+    peer.events.onRekey = (_word, message) => {
       handshake.read(message);
       peer.keys!.receiveWith(handshake.split().receive);
       peer.sendControl(Control.switch);

@@ -1,7 +1,7 @@
 /**
- * Fresh keys while a session lasts: a second handshake, inside the sealed frames of the first. Whoever gets hold of a key can read
- * two minutes with it, and no nonce counter comes near its end. TCP keeps frames in order, so each end changes a key between two
- * frames: none is lost, and none could be meant for either key.
+ * Fresh keys while a session lasts: a second handshake, inside the sealed frames of the first. Whoever gets
+ * hold of a key can read two minutes with it, and no nonce counter comes near its end. TCP keeps frames in
+ * order, so each end changes a key between two frames: none is lost, and none could be meant for either key.
  *
  *   client                                                server
  *   rekey, message 1  ──────────────────────────────────▶
@@ -15,12 +15,14 @@ import { trace } from "../base/trace.ts";
 import type { Peer } from "../core/peer.ts";
 
 /**
- * A key seals no more than about 64 GiB. TLS 1.3 counts 2^24.5 records of 16 KiB, six times as much, as safe for AES-GCM (RFC 8446,
- * section 5.5); at 6 Gbit/s the two minutes are over first.
+ * A key seals no more than about 64 GiB. TLS 1.3 counts 2^24.5 records of 16 KiB, six times as much, as safe
+ * for AES-GCM (RFC 8446, section 5.5); at 6 Gbit/s the two minutes are over first.
  */
 const BYTES = 2 ** 36;
-const MAX_OVERDUE = 60; // s that fresh keys may come late: WireGuard's REJECT_AFTER_TIME less REKEY_AFTER_TIME
-const PAUSE = 900; // ms between two rekeys that the server answers: a client waits at least a second after each
+// s that fresh keys may come late: WireGuard's REJECT_AFTER_TIME less REKEY_AFTER_TIME
+const MAX_OVERDUE = 60;
+// ms between two rekeys that the server answers: a client waits at least a second after each
+const PAUSE = 900;
 const NOTHING = Buffer.alloc(0);
 
 /** The client's side: asks for fresh keys when the session's are `seconds` old, or have sealed enough. */
@@ -44,7 +46,7 @@ export function keepFresh(peer: Peer, secret: Buffer, seconds: number): void {
     peer.pulse.expect(); // a server from which nothing comes is left sooner
   }, 1000).unref();
 
-  peer.onRekey = (word, message) => {
+  peer.events.onRekey = (word, message) => {
     if (word !== Control.rekey || !handshake) throw new BrokenStream("a rekey that we did not ask for");
     handshake.read(message);
     const { send, receive } = handshake.split();
@@ -64,7 +66,7 @@ export function answerRekeys(peer: Peer, secret: Buffer): void {
   let next: Buffer | undefined; // the client's key from its `switch` on
   let earliest = 0; // performance.now()
 
-  peer.onRekey = (word, message) => {
+  peer.events.onRekey = (word, message) => {
     if (word === Control.switch && next) {
       keys.receiveWith(next);
       next = undefined;

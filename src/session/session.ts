@@ -1,6 +1,6 @@
 /**
- * From the handshake's two messages to a session: what each end makes of the other's message. An empty message 2 says
- * "refused"; it is not authenticated, and only decides which error the client prints.
+ * From the handshake's two messages to a session: what each end makes of the other's message. An empty
+ * message 2 says "refused"; it is not authenticated, and only decides which error the client prints.
  */
 import type { SessionKeys } from "../core/aes.ts";
 import { BrokenStream, Failure } from "../base/failure.ts";
@@ -66,8 +66,8 @@ export interface Reply {
 }
 
 /**
- * The server's side: `makeReply` decides what a client is told whose message 1 proved good. The client itself is proven
- * only by its first sealed frame, because message 1 may be a replay.
+ * The server's side: `makeReply` decides what a client is told whose message 1 proved good. The client itself
+ * is proven only by its first sealed frame, because message 1 may be a replay.
  */
 export function answer(
   secret: Buffer,

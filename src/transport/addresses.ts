@@ -5,7 +5,8 @@ import { AF_INET, AF_INET6, if_nametoindex } from "./socket-calls.ts";
 
 export const SIZEOF_SOCKADDR_IN = 16;
 export const SIZEOF_SOCKADDR_IN6 = 28;
-export const MAPPED = "00000000000000000000ffff"; // ::ffff:0:0/96, then the IPv4 address of an IPv6 socket's IPv4 client (ipv6(7))
+// ::ffff:0:0/96, then the IPv4 address of an IPv6 socket's IPv4 client (ipv6(7))
+export const MAPPED = "00000000000000000000ffff";
 
 /**
  * What connect() and bind() take: an address of either family, "fe80::1%eth0" with its scope, and a port.
@@ -16,7 +17,7 @@ export const MAPPED = "00000000000000000000ffff"; // ::ffff:0:0/96, then the IPv
  *   2      2    port, big-endian                    2      2    port, big-endian
  *   4      4    address, big-endian                 4      4    flow information: 0
  *   8      8    zeros                               8      16   address
- *                                                   24     4    scope, host order: of a link-local address, the interface's index
+ *                                                   24     4    scope, host order: an interface's index
  */
 export function sockaddr(address: string, port: number): Buffer {
   const ipv4 = parseIPv4(address);

@@ -1,17 +1,22 @@
-/** The calls and constants of sockets: like those in libc.ts, each returns a result >= 0, or a negative errno. */
+/**
+ * The calls and constants of sockets: like those in libc.ts, each returns a result >= 0, or a negative errno.
+ */
 import { libc, O_CLOEXEC, O_NONBLOCK } from "../base/libc.ts";
 
 export const socket = libc("int socket(int domain, int type, int protocol)"); // socket(2)
 export const bind = libc("int bind(int fd, void *address, uint32_t length)"); // bind(2)
 export const listen = libc("int listen(int fd, int backlog)"); // listen(2)
-export const accept4 = libc("int accept4(int fd, _Out_ void *address, _Inout_ uint32_t *length, int flags)"); // accept(2)
+// accept(2)
+export const accept4 = libc("int accept4(int fd, _Out_ void *address, _Inout_ uint32_t *length, int flags)");
 export const connect = libc("int connect(int fd, void *address, uint32_t length)"); // connect(2)
 export const shutdown = libc("int shutdown(int fd, int how)"); // shutdown(2)
-export const setsockopt = libc("int setsockopt(int fd, int level, int name, void *value, uint32_t length)"); // setsockopt(2)
+// setsockopt(2)
+export const setsockopt = libc("int setsockopt(int fd, int level, int name, void *value, uint32_t length)");
 export const getsockopt = libc(
   "int getsockopt(int fd, int level, int name, void *value, _Inout_ uint32_t *length)",
 );
-export const if_nametoindex = libc("uint32_t if_nametoindex(const char *name)"); // if_nametoindex(3): 0 if there is none such
+// if_nametoindex(3): 0 if there is none such
+export const if_nametoindex = libc("uint32_t if_nametoindex(const char *name)");
 
 // sys/socket.h, netinet/tcp.h
 export const AF_INET = 2;

@@ -2,6 +2,16 @@
 import { existsSync } from "node:fs";
 import { endpoint, readSockaddr, sockaddr, SIZEOF_SOCKADDR_IN6 } from "./addresses.ts";
 import { Failure } from "../base/failure.ts";
+import {
+  EACCES,
+  EADDRINUSE,
+  EADDRNOTAVAIL,
+  EAFNOSUPPORT,
+  EINPROGRESS,
+  EINVAL,
+  ETIMEDOUT,
+  errnoName,
+} from "../base/errno.ts";
 import * as libc from "../base/libc.ts";
 import { ready } from "../core/loop.ts";
 import * as calls from "./socket-calls.ts";
@@ -12,9 +22,10 @@ export interface TcpSocket {
   readonly remote: string; // the same with its port: "192.168.1.100:40312", "[2001:db8::1]:40312"
 }
 
-export const LINK_LOCAL = "write a link-local address with this machine's interface: fe80::1%eth0"; // else: EINVAL
+export const LINK_LOCAL = "write a link-local address with this machine's interface: fe80::1%eth0"; // EINVAL
 const NEAR = 2_000; // µs there and back: a network of one's own
-const NEAR_BUFFER = 256 * 1024; // bytes; the kernel doubles it for its own needs, up to net.core.wmem_max (socket(7))
+// bytes; the kernel doubles it for its own needs, up to net.core.wmem_max (socket(7))
+const NEAR_BUFFER = 256 * 1024;
 
 /** setsockopt(2) of one int after the other; 0, or the first negative errno. */
 function setOptions(fd: number, ...options: [level: number, name: number, value: number][]): number {
@@ -44,9 +55,9 @@ function newSocket(address: Buffer): number {
 }
 
 /**
- * For a socket that will carry frames: a packet must leave at once, must not wait behind megabytes of others, and a peer that
- * vanished without a word is noticed within 15 seconds, whether we wait for its bytes or it for ours (tcp(7)).
- * Returns 0, or a negative errno.
+ * For a socket that will carry frames: a packet must leave at once, must not wait behind megabytes of others,
+ * and a peer that vanished without a word is noticed within 15 seconds, whether we wait for its bytes or it
+ * for ours (tcp(7)). Returns 0, or a negative errno.
  */
 function tune(fd: number): number {
   const result = setOptions(
@@ -59,15 +70,19 @@ function tune(fd: number): number {
     [calls.IPPROTO_TCP, calls.TCP_NODELAY, 1], // no Nagle: else each small frame waits for an ACK
     [calls.IPPROTO_TCP, calls.TCP_NOTSENT_LOWAT, 128 * 1024], // the socket is "full" at so many unsent bytes
   );
-  // Left alone, the kernel lets megabytes be on their way, and each ping waits behind them. For a near peer this is enough to
-  // keep the wire busy; for a far one the kernel's own choice is right.
+  // Left alone, the kernel lets megabytes be on their way, and each ping waits behind them. For a near peer
+  // this is enough to keep the wire busy; for a far one the kernel's own choice is right.
   if (result < 0 || roundTrip(fd) >= NEAR) return result;
   return setOptions(fd, [calls.SOL_SOCKET, calls.SO_SNDBUF, NEAR_BUFFER]);
 }
 
-/** Listens on `address`:`port`, "*" for all addresses; the listening fd. It becomes readable when a client can be accepted. */
+/**
+ * Listens on `address`:`port`, "*" for all addresses; the listening fd. It becomes readable when a client can
+ * be accepted.
+ */
 export function listenTcp(address: string, port: number): number {
-  const any = existsSync("/proc/net/if_inet6") ? "::" : "0.0.0.0"; // proc(5): no such file where the kernel has no IPv6
+  // proc(5): no such file where the kernel has no IPv6
+  const any = existsSync("/proc/net/if_inet6") ? "::" : "0.0.0.0";
   const local = sockaddr(address === "*" ? any : address, port);
   const fd = newSocket(local);
   let result = fd;
@@ -80,15 +95,14 @@ export function listenTcp(address: string, port: number): number {
   if (result >= 0) return fd;
   libc.close(fd);
   const hints: Record<number, string> = {
-    [libc.EADDRINUSE]: `another program listens there ('ss -ltnp sport = :${port}' shows it): stop it, or choose another --port`,
-    [libc.EADDRNOTAVAIL]:
-      "this machine has no such address ('ip address' lists them): choose another --listen",
-    [libc.EAFNOSUPPORT]: "this machine's kernel has no IPv6: choose an IPv4 address",
-    [libc.EINVAL]: LINK_LOCAL,
-    [libc.EACCES]: "ports below 1024 need root: choose a higher --port",
+    [EADDRINUSE]: `a program listens there ('ss -ltnp sport = :${port}'): stop it, or choose another --port`,
+    [EADDRNOTAVAIL]: "this machine has no such address ('ip address' lists them): choose another --listen",
+    [EAFNOSUPPORT]: "this machine's kernel has no IPv6: choose an IPv4 address",
+    [EINVAL]: LINK_LOCAL,
+    [EACCES]: "ports below 1024 need root: choose a higher --port",
   };
   throw new Failure(
-    `Cannot listen on ${endpoint(address, port)}: ${libc.errnoName(result)}`,
+    `Cannot listen on ${endpoint(address, port)}: ${errnoName(result)}`,
     hints[-result] ?? "see bind(2)",
   );
 }
@@ -113,8 +127,7 @@ export async function connectTcp(address: string, port: number, ms: number): Pro
   const fd = newSocket(remote);
   let result = fd < 0 ? fd : calls.connect(fd, remote, remote.length);
   // A non-blocking connect() is finished when the socket is writable. SO_ERROR then tells how (connect(2)).
-  if (result === -libc.EINPROGRESS)
-    result = (await ready(fd, "writable", ms)) ? -socketError(fd) : -libc.ETIMEDOUT;
+  if (result === -EINPROGRESS) result = (await ready(fd, "writable", ms)) ? -socketError(fd) : -ETIMEDOUT;
   if (result >= 0) result = tune(fd);
   if (result >= 0) return { fd, address, remote: endpoint(address, port) };
   libc.close(fd);

@@ -1,8 +1,11 @@
-/** What sockets.ts says to the kernel, byte by byte. Its sockets are tested in the lab, and in loop.test.ts. */
+/**
+ * What sockets.ts says to the kernel, byte by byte. Its sockets are tested in the lab, and in loop.test.ts.
+ */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { readdirSync } from "node:fs";
 import { test } from "node:test";
+import { EAGAIN } from "../base/errno.ts";
 import * as libc from "../base/libc.ts";
 import { endpoint, readSockaddr, sockaddr } from "./addresses.ts";
 import { resolve } from "../client/names.ts";
@@ -64,7 +67,7 @@ test("acceptTcp(): a connection that takes no TCP option is closed, and costs no
   const fds = readdirSync("/proc/self/fd").length;
   assert.equal(acceptTcp(listener), -95 /* EOPNOTSUPP */);
   assert.equal(readdirSync("/proc/self/fd").length, fds);
-  assert.equal(acceptTcp(listener), -libc.EAGAIN, "on to the next, if there is one");
+  assert.equal(acceptTcp(listener), -EAGAIN, "on to the next, if there is one");
   for (const fd of [listener, client]) libc.close(fd);
 });
 
@@ -110,7 +113,8 @@ test("reach(), listenTcp(): an option that a sandbox refuses is a Failure, and c
     async function show(use) {
       const before = fds();
       const error = await use().catch((error) => error);
-      console.log(error instanceof Failure ? error.message : error, Math.max(0, fds() - before)); // Node may close some of its own
+      // Node may close some of its own
+      console.log(error instanceof Failure ? error.message : error, Math.max(0, fds() - before));
     }
     listenTcp("0.0.0.0", 5552);
     refuse(TCP_USER_TIMEOUT);

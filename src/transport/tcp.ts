@@ -1,7 +1,8 @@
 /**
- * Frames over TCP. TCP carries a stream of bytes: in order and whole, but it knows nothing of frames, and may hand them
- * over split anywhere. Each session has a connection of its own, so each has an fd in the loop.
+ * Frames over TCP. TCP carries a stream of bytes: in order and whole, but it knows nothing of frames, and may
+ * hand them over split anywhere. Each session has a connection of its own, so each has an fd in the loop.
  */
+import { EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM, errnoName } from "../base/errno.ts";
 import { BrokenStream, Failure } from "../base/failure.ts";
 import {
   aesFraming,
@@ -12,18 +13,7 @@ import {
   wholeFrame,
   xorFraming,
 } from "../core/frame.ts";
-import {
-  close,
-  EAGAIN,
-  EMFILE,
-  ENFILE,
-  ENOBUFS,
-  ENOMEM,
-  errnoName,
-  Memory,
-  read,
-  write,
-} from "../base/libc.ts";
+import { close, Memory, read, write } from "../base/libc.ts";
 import type { Link, Receiver } from "../core/link.ts";
 import { ready, type Watch, watch } from "../core/loop.ts";
 import { endpoint } from "./addresses.ts";
@@ -34,7 +24,8 @@ import { type Answer, type Answering, type Port, type Transport, Unreachable } f
 
 const DEADLINE = 10_000; // ms, for the other end's message
 const ACCEPTS = 16; // in one turn of the loop: a flood of connections must not hold up the packets
-const ACCEPT_PAUSE = 1_000; // ms without accept() when fds or memory have run out: those who are connected go on
+// ms without accept() when fds or memory have run out: those who are connected go on
+const ACCEPT_PAUSE = 1_000;
 const NO_MESSAGE = Buffer.alloc(0);
 
 export const tcp: Transport = {
@@ -94,7 +85,8 @@ export class TcpPort implements Port {
       if (socket === -EAGAIN) return;
       if (typeof socket !== "number") void this.answer(socket, server);
       else if ([EMFILE, ENFILE, ENOBUFS, ENOMEM].includes(-socket)) return this.pause(socket);
-      else server.missed("a connection", errnoName(socket)); // it is gone already (ECONNABORTED and the like, accept(2))
+      // it is gone already (ECONNABORTED and the like, accept(2))
+      else server.missed("a connection", errnoName(socket));
     }
   }
 

@@ -1,8 +1,8 @@
 /**
- * What every transport does: a client dials a server, a server answers callers. The handshake's two messages go this way
- * first. Then the connection becomes a Link, which carries the session's frames.
+ * What every transport does: a client dials a server, a server answers callers. The handshake's two messages
+ * go this way first. Then the connection becomes a Link, which carries the session's frames.
  */
-import { errnoName } from "../base/libc.ts";
+import { errnoName } from "../base/errno.ts";
 import type { Link, Receiver } from "../core/link.ts";
 
 /** Opened while we are root, before --user takes that away: some transports need it for their socket. */

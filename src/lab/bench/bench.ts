@@ -1,6 +1,7 @@
 /**
- * `make bench`: this project, other VPNs and no tunnel at all, side by side in the lab. All of them run once in every repeat, and
- * each repeat begins with another one, so that a machine that is slow for a while is slow for all. bench.json, bench.svg.
+ * `make bench`: this project, other VPNs and no tunnel at all, side by side in the lab. All of them run once
+ * in every repeat, and each repeat begins with another one, so that a machine that is slow for a while is
+ * slow for all. bench.json, bench.svg.
  */
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { cpus, loadavg, release, tmpdir } from "node:os";
@@ -122,7 +123,10 @@ function options() {
   };
 }
 
-/** Round and round, each run in a fresh lab; a line for each figure as it comes. One that fails is told of, and the others go on. */
+/**
+ * Round and round, each run in a fresh lab; a line for each figure as it comes. One that fails is told of,
+ * and the others go on.
+ */
 async function repeat(
   runs: Run[],
   repeats: number,
@@ -156,7 +160,10 @@ async function repeat(
 const inOrder = (rows: Record<string, Values>) =>
   Object.keys(TITLES).flatMap((name) => (rows[name] ? [[name, rows[name]] as const] : []));
 
-/** Three lines for each contender: the medians, the least and greatest of the repeats, and this project's ratio to it. */
+/**
+ * Three lines for each contender: the medians, the least and greatest of the repeats, and this project's
+ * ratio to it.
+ */
 function printTable(rows: Record<string, Values>): void {
   const line = (label: string, cell: (measure: Measure) => string) =>
     label.padEnd(LABEL) + COLUMNS.map((measure) => cell(measure).padStart(CELL)).join("");

@@ -1,4 +1,7 @@
-/** bench.svg: a panel for each measure, a bar for each contender, a line from the least to the greatest of its repeats. */
+/**
+ * bench.svg: a panel for each measure, a bar for each contender, a line from the least to the greatest of its
+ * repeats.
+ */
 import { MEASURES, type Measure, show, type Spread } from "./figures.ts";
 
 export interface Bar extends Spread {
@@ -31,7 +34,10 @@ function panel(measure: Measure, bars: Bar[]): string {
   return parts.join("\n");
 }
 
-/** The chart, as a file that loads nothing and follows the reader's light or dark setting. `caption`: when, where, how. */
+/**
+ * The chart, as a file that loads nothing and follows the reader's light or dark setting. `caption`: when,
+ * where, how.
+ */
 export function chart(panels: [Measure, Bar[]][], caption: string): string {
   const drawn = panels.filter(([, bars]) => bars.length > 0);
   const width = MARGIN + COLUMNS * (WIDTH + MARGIN);

@@ -1,6 +1,6 @@
 /**
- * Who runs in `make bench`: this project, and what it is compared with. Each is started on the client and the server of a
- * fresh lab, with the defaults of its authors wherever they need not be changed.
+ * Who runs in `make bench`: this project, and what it is compared with. Each is started on the client and the
+ * server of a fresh lab, with the defaults of its authors wherever they need not be changed.
  */
 import { spawnSync } from "node:child_process";
 import { generateKeyPairSync, X509Certificate } from "node:crypto";
@@ -99,7 +99,10 @@ async function startC(lab: Lab, folder: string): Promise<Running[]> {
   return [await startSimple(lab, "server", path), await startSimple(lab, "client", path)];
 }
 
-/** TLS with a certificate for each end, known to the other by its fingerprint (OpenVPN 2.6 or later); data over UDP in AES-256-GCM. */
+/**
+ * TLS with a certificate for each end, known to the other by its fingerprint (OpenVPN 2.6 or later); data
+ * over UDP in AES-256-GCM.
+ */
 async function startOpenVpn(lab: Lab, folder: string): Promise<Running[]> {
   const certificate = (host: string) => join(folder, `${host}.crt`);
   const key = (host: string) => join(folder, `${host}.key`);
@@ -142,7 +145,10 @@ async function startOpenVpn(lab: Lab, folder: string): Promise<Running[]> {
   ];
 }
 
-/** Its control sockets are named for the interfaces and lie in /run, which the hosts share: so each has a name of its own. */
+/**
+ * Its control sockets are named for the interfaces and lie in /run, which the hosts share: so each has a name
+ * of its own.
+ */
 async function startWireGuard(lab: Lab, folder: string): Promise<Running[]> {
   const hosts = {
     server: { device: "wgs", inner: INNER, peer: "client" },

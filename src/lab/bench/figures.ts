@@ -1,4 +1,7 @@
-/** What `make bench` measures and aims at: median and spread over the repeats, ratios, and whether each target was reached. */
+/**
+ * What `make bench` measures and aims at: median and spread over the repeats, ratios, and whether each target
+ * was reached.
+ */
 
 export const MEASURES = {
   up: { title: "TCP up", unit: "Gbit/s", better: "more" },
@@ -32,7 +35,10 @@ export function spread(values: number[] = []): Spread | undefined {
   };
 }
 
-/** How many times `b` is `a`: the quotient of each repeat by itself, for a machine's speed drifts, its ratios do not. */
+/**
+ * How many times `b` is `a`: the quotient of each repeat by itself, for a machine's speed drifts, its ratios
+ * do not.
+ */
 export const ratio = (a: number[] = [], b: number[] = []) =>
   spread(Array.from(a, (value, repeat) => value / (b[repeat] ?? NaN)));
 

@@ -1,4 +1,7 @@
-/** How `make bench` measures one contender: iperf3 and ping on the client, and what /proc says of the programs on both hosts. */
+/**
+ * How `make bench` measures one contender: iperf3 and ping on the client, and what /proc says of the programs
+ * on both hosts.
+ */
 import { readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Failure } from "../../base/failure.ts";
@@ -14,7 +17,10 @@ const BUFFER = "200K"; // what an ordinary kernel allows; with less, iperf3's ow
 const PORT = 5201; // iperf3's own
 export const CLIENTS = 16;
 
-/** Runs a command on a host to its end, at most `seconds`; its stdout and stderr. We go on reading what the programs print meanwhile. */
+/**
+ * Runs a command on a host to its end, at most `seconds`; its stdout and stderr. We go on reading what the
+ * programs print meanwhile.
+ */
 async function finish(lab: Lab, host: string, command: string, seconds: number): Promise<string> {
   const running = new Running(lab.spawn(host, command.split(" ")));
   const deadline = setTimeout(() => running.child.kill("SIGKILL"), seconds * 1000);
@@ -65,7 +71,10 @@ async function ping(
   return Number(average);
 }
 
-/** CPU seconds that a process, all its threads, has used: utime and stime of /proc/PID/stat (proc(5)), in ticks of 1/100 s. */
+/**
+ * CPU seconds that a process, all its threads, has used: utime and stime of /proc/PID/stat (proc(5)), in
+ * ticks of 1/100 s.
+ */
 function cpuSeconds({ child }: Running): number {
   const fields = readFileSync(`/proc/${child.pid}/stat`, "utf8")
     .replace(/^.*\) /s, "")
@@ -91,8 +100,10 @@ export async function measure(
   await startIperf(lab);
   await retry(() => lab.run("client", `ping -c 1 -W 1 ${address}`));
   await iperf(lab, address, 1); // a warm-up: the first packets find neighbours and routes …
-  await ping(lab, address, 2000, 0.001); // … thousands are needed until V8 has compiled all that a lone packet meets …
-  await ping(lab, address, 1000, 0.005); // … and 8 s after its start it tidies up what the start has left, for 70 ms of CPU
+  // … thousands are needed until V8 has compiled all that a lone packet meets …
+  await ping(lab, address, 2000, 0.001);
+  // … and 8 s after its start it tidies up what the start has left, for 70 ms of CPU
+  await ping(lab, address, 1000, 0.005);
   report("idle", await ping(lab, address, seconds * 200, 0.005));
 
   const used = () => sum(programs.map(cpuSeconds));

@@ -1,4 +1,7 @@
-/** refs/simplevpn.c, the loop in C: compiled, and started on a host of the lab with its interface configured from outside. */
+/**
+ * refs/simplevpn.c, the loop in C: compiled, and started on a host of the lab with its interface configured
+ * from outside.
+ */
 import { spawnSync } from "node:child_process";
 import { join } from "node:path";
 import { Failure } from "../../base/failure.ts";
@@ -6,7 +9,10 @@ import { type Lab, ROOT, SERVER } from "../lab.ts";
 import { Running } from "../running.ts";
 import { has } from "../tools.ts";
 
-/** Compiles it into `folder`; the program's path. Errors: a Failure where there is no compiler, or with what it said. */
+/**
+ * Compiles it into `folder`; the program's path. Errors: a Failure where there is no compiler, or with what
+ * it said.
+ */
 export function compile(folder: string): string {
   const hint = "sudo apt-get install -y gcc libc6-dev";
   if (!has("cc")) throw new Failure("Cannot compile refs/simplevpn.c: no cc", hint);

@@ -1,8 +1,8 @@
 /**
- * `make check`: do README.md, walkthrough.md, draft/ and refs/ still tell the truth? Every file, symbol, WALK marker, make target,
- * option, link and listing that they cite must be in the source; every step must have its section; and the lines of expected output (a
- * fence marked `output demo`, say) must be printed by a fresh run, in their order, but for what differs from run to run. A miss exits 1
- * with file and line.
+ * `make check`: do README.md, walkthrough.md, draft/ and refs/ still tell the truth? Every file, symbol, WALK
+ * marker, make target, option, link and listing that they cite must be in the source; every step must have
+ * its section; and the lines of expected output (a fence marked `output demo`, say) must be printed by a
+ * fresh run, in their order, but for what differs from run to run. A miss exits 1 with file and line.
  */
 import { spawn } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
@@ -108,7 +108,10 @@ function wrongLink(target: string, document: string): string | undefined {
     : `no section ${anchor} in ${file}`;
 }
 
-/** A listing's lines must stand in its source, one after the other; `…` alone marks a gap. Indentation does not count. */
+/**
+ * A listing's lines must stand in its source, one after the other; `…` alone marks a gap. Indentation does
+ * not count.
+ */
 function wrongListing(lines: string[], file: string): number | undefined {
   if (!existsSync(join(ROOT, file))) return 0;
   const source = read(file)
@@ -125,7 +128,10 @@ function wrongListing(lines: string[], file: string): number | undefined {
   return undefined;
 }
 
-/** Colours away, spaces folded, and masked what differs from run to run: times, ICMP ids, clients' ports, and bytes. */
+/**
+ * Colours away, spaces folded, and masked what differs from run to run: times, ICMP ids, clients' ports, and
+ * bytes.
+ */
 const mask = (line: string) =>
   line
     .replace(/\x1b\[[\d;]*m/g, "")
@@ -136,7 +142,10 @@ const mask = (line: string) =>
     .replace(/\s+/g, " ")
     .trim();
 
-/** The first eight bytes: of a packet, plain or XORed, bytes 4 and 5 are its identification; a data frame has four bytes before the ciphertext. */
+/**
+ * The first eight bytes: of a packet, plain or XORed, bytes 4 and 5 are its identification; a data frame has
+ * four bytes before the ciphertext.
+ */
 function maskBytes(hex: string): string {
   if (/^(45 00 00|07 42 42)/.test(hex)) return `${hex.slice(0, 11)} ID ${hex.slice(18)}`;
   return hex.startsWith("02 00 00") ? `${hex.slice(0, 11)} CIPHERTEXT` : "CIPHERTEXT";
@@ -150,7 +159,8 @@ function wrongOutput(block: string[], run: string, printed: string[]): [number, 
     const masked = mask(line);
     if (masked === "" || masked === "…") return;
     const before = micros;
-    if (run === "walk") micros = Number(/\+(\d+) µs/.exec(line)?.[1] ?? 0); // of a step's evidence; a step's title begins anew
+    // of a step's evidence; a step's title begins anew
+    if (run === "walk") micros = Number(/\+(\d+) µs/.exec(line)?.[1] ?? 0);
     if (micros > 0 && micros < before) wrong.push([i, `+${micros} µs is earlier than the line above`]);
     const at = printed.indexOf(masked, after);
     if (at < 0)
@@ -158,12 +168,16 @@ function wrongOutput(block: string[], run: string, printed: string[]): [number, 
         i,
         `make ${run} ${printed.includes(masked) ? "prints this, but not after the line above" : "does not print"}: ${line.trim()}`,
       ]);
-    else if (run !== "walk" || !line.includes("µs")) after = at + 1; // a step's evidence comes from several clocks
+    // a step's evidence comes from several clocks
+    else if (run !== "walk" || !line.includes("µs")) after = at + 1;
   });
   return wrong;
 }
 
-/** What each program prints, line by line, from one fresh run of each: the demo, the walk, and the five terminals. */
+/**
+ * What each program prints, line by line, from one fresh run of each: the demo, the walk, and the five
+ * terminals.
+ */
 async function freshRuns(): Promise<Map<string, string[]>> {
   const folder = mkdtempSync(join(tmpdir(), "simple-vpn-check-"));
   const env = { ...process.env, SIMPLE_VPN_LAB: folder, SIMPLE_VPN_SECRET: "5e".repeat(32), NO_COLOR: "1" };

@@ -1,6 +1,7 @@
 /**
- * Do the guides in refs/ still name what is there? Checks every function they cite against the kernel source they are
- * pinned to: node --import tsx src/lab/docs/kernel-refs.ts FOLDER, where FOLDER is that source. A miss exits 1 with file and line.
+ * Do the guides in refs/ still name what is there? Checks every function they cite against the kernel source
+ * they are pinned to: node --import tsx src/lab/docs/kernel-refs.ts FOLDER, where FOLDER is that source. A
+ * miss exits 1 with file and line.
  */
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -17,7 +18,10 @@ const misses: string[] = [];
 const miss = (file: string, index: number, what: string) => misses.push(`${file}:${index + 1}: ${what}`);
 const lines = (file: string) => readFileSync(join(ROOT, file), "utf8").trimEnd().split("\n");
 
-/** Does this C text define the function? Its name stands in an unindented line, and `{`, not `;`, follows its parameters. */
+/**
+ * Does this C text define the function? Its name stands in an unindented line, and `{`, not `;`, follows its
+ * parameters.
+ */
 const defines = (text: string, name: string) =>
   new RegExp(`^(?![\\s#*/])[^\\n;{}=]*\\b${name}\\([^;{}]*\\)[^;{}()]*\\{`, "m").test(text);
 

@@ -1,7 +1,8 @@
 /**
- * `make doctor`, and on a real machine `npx tsx src/lab/doctor/doctor.ts client` or `server`: for "connected, but cannot ping".
- * Goes along the packet's walk, hop by hop, and prints for each whether it is well, and for what is not the commands that
- * mend it. Changes nothing itself: it pings, makes a TCP connection with a handshake, and watches the kernel meanwhile.
+ * `make doctor`, and on a real machine `npx tsx src/lab/doctor/doctor.ts client` or `server`: for "connected,
+ * but cannot ping". Goes along the packet's walk, hop by hop, and prints for each whether it is well, and for
+ * what is not the commands that mend it. Changes nothing itself: it pings, makes a TCP connection with a
+ * handshake, and watches the kernel meanwhile.
  */
 import { readlinkSync } from "node:fs";
 import { resolve } from "node:path";
@@ -63,7 +64,10 @@ program(async () => {
   exit(broken.length === 0 ? 0 : 1);
 });
 
-/** The doctor's own arguments; and before them, so that they count less, what the running program was started with. */
+/**
+ * The doctor's own arguments; and before them, so that they count less, what the running program was started
+ * with.
+ */
 function readOptions(): Options {
   const args = process.argv.slice(2);
   const holder = findHolder(given(args, "tun"), args.includes("server") ? "server.ts" : "client.ts");
@@ -130,7 +134,10 @@ function show(role: string, hop: string, { state, text, fixes }: Finding): void 
     );
 }
 
-/** A fix as it is to be typed: on its host; or, in the lab of the five terminals, in a terminal of the real machine. */
+/**
+ * A fix as it is to be typed: on its host; or, in the lab of the five terminals, in a terminal of the real
+ * machine.
+ */
 function typed(host: string, fix: string): string {
   if (!LAB_HOST) return prompt(host, fix);
   if (fix.includes("doctor.ts server")) return "the server's part of this, below";

@@ -1,6 +1,7 @@
 /**
- * The kernel's own evidence of what became of one packet. A packet is known by its length, which ping chooses: tunnelled, it
- * has that length again on every interface that it passes. In the lab all hosts are seen, on a real machine only that machine.
+ * The kernel's own evidence of what became of one packet. A packet is known by its length, which ping
+ * chooses: tunnelled, it has that length again on every interface that it passes. In the lab all hosts are
+ * seen, on a real machine only that machine.
  */
 import { spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
@@ -9,7 +10,8 @@ import { TraceInstance } from "../walk/tracefs.ts";
 
 const PLACES = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 const EVENTS = ["net/net_dev_queue", "net/netif_receive_skb", "skb/kfree_skb"];
-const NORMAL = ["NO_SOCKET", "CONSUMED", "SKB_CONSUMED", "QUEUE_PURGE"]; // of a socket that is closed; NO_SOCKET: ping_rcv() of every reply, which goes to ping's raw socket
+// of a socket that is closed; NO_SOCKET: ping_rcv() of every reply, which goes to ping's raw socket
+const NORMAL = ["NO_SOCKET", "CONSUMED", "SKB_CONSUMED", "QUEUE_PURGE"];
 const HEADERS = 28; // bytes that ping puts before its -s: IPv4 and ICMP
 const ETHERNET = 14; // bytes: on an eth device, net_dev_queue counts its header
 
@@ -17,11 +19,15 @@ const ETHERNET = 14; // bytes: on an eth device, net_dev_queue counts its header
 export interface PingWalk {
   answered: boolean;
   steps: string[]; // "client out tun0", "server in tun0", …
-  drop?: { reason: string; where: string; device: string; host: string }; // where: kernel function; device: the last it came in by
+  // where: kernel function; device: the last it came in by
+  drop?: { reason: string; where: string; device: string; host: string };
   missing?: string;
 }
 
-/** Pings `target` once, with the kernel watched where this process may; waits 1 s. `client`: the pid of this host's VPN program. */
+/**
+ * Pings `target` once, with the kernel watched where this process may; waits 1 s. `client`: the pid of this
+ * host's VPN program.
+ */
 export function pingWatched(target: string, client: number | undefined): PingWalk {
   const size = 600 + Math.floor(Math.random() * 500); // so that no other ping has it
   const ping = () => spawnSync("ping", ["-n", "-c", "1", "-W", "1", "-s", `${size}`, target]);
@@ -47,9 +53,11 @@ export function pingWatched(target: string, client: number | undefined): PingWal
 }
 
 /**
- * The first packet of `length` in a trace:  "ping-77 [001] b.... 63.53: net_dev_queue: dev=tun0 skbaddr=…8b len=361",
- * and "node-75 [001] b.... 63.54: kfree_skb: skbaddr=…8b … location=ip_error+0x94/0x210 reason: IP_INADDRERRORS".
- * @param pid of ping: a packet that was dropped before it had an interface is known by the process that sent it
+ * The first packet of `length` in a trace: "ping-77 [001] b.... 63.53: net_dev_queue: dev=tun0 skbaddr=…8b
+ * len=361", and "node-75 [001] b.... 63.54: kfree_skb: skbaddr=…8b … location=ip_error+0x94/0x210 reason:
+ * IP_INADDRERRORS".
+ * @param pid of ping: a packet that was dropped before it had an interface is known by the process that sent
+ * it
  * @param client the VPN program that writes the answer into this host's TUN
  */
 export function readTrace(
@@ -61,7 +69,8 @@ export function readTrace(
   const hosts = ["server", "internet", "server", "client"]; // each "in" is one host further
   let host = "client";
   const steps: string[] = [];
-  const ours = new Set<string>(); // skbaddr of our packet: the kernel's name for it, until it is freed and used again
+  // skbaddr of our packet: the kernel's name for it, until it is freed and used again
+  const ours = new Set<string>();
   let device = "";
   for (const line of trace.split("\n")) {
     const [, process, event, fields = ""] =

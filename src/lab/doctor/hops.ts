@@ -1,14 +1,14 @@
 /**
- * The hops that the doctor examines, on the client and on the server: what is looked at, and what mends it. The commands
- * are those of changes.ts and routes.ts where it has them: what --configure would have run.
+ * The hops that the doctor examines, on the client and on the server: what is looked at, and what mends it.
+ * The commands are those of changes.ts and routes.ts where it has them: what --configure would have run.
  */
 import { spawnSync } from "node:child_process";
 import { readFileSync, statSync } from "node:fs";
 import { type Cidr, formatIPv4 } from "../../base/address.ts";
+import { errnoName } from "../../base/errno.ts";
 import { serverChanges } from "../../host/changes.ts";
 import { bracketed, endpoint } from "../../transport/addresses.ts";
 import { Failure } from "../../base/failure.ts";
-import { errnoName } from "../../base/libc.ts";
 import { FRESH, hostRoute } from "../../host/machine.ts";
 import { resolve } from "../../client/names.ts";
 import { readSecret } from "../../host/options.ts";
@@ -132,7 +132,8 @@ export function clientChecks(options: Options): Check[] {
       needs: ["route"],
       check: () => {
         walk = pingWatched(target, findHolder(tun)?.pid);
-        walk.answered ||= !walk.drop && ping(target, "-c", "3", "-i", "0.2", "-W", "1") === ""; // one packet may be lost on any path
+        // one packet may be lost on any path
+        walk.answered ||= !walk.drop && ping(target, "-c", "3", "-i", "0.2", "-W", "1") === "";
         if (walk.answered) return ok(`${target} answers through the tunnel`);
         if (walk.drop?.host === "client")
           return problem(
@@ -326,8 +327,8 @@ function notRead(): string {
 }
 
 /**
- * Do these packets of ours pass iptables? Each is a chain, what a rule that accepts it would name it by, and what else is known of it.
- * A rule that drops only some of them, by address say, is not seen.
+ * Do these packets of ours pass iptables? Each is a chain, what a rule that accepts it would name it by, and
+ * what else is known of it. A rule that drops only some of them, by address say, is not seen.
  */
 function firewall(...packets: [chain: string, flags: string, more?: string][]): Finding {
   const ways = packets.map(([chain, flags, more = ""]) => ({
@@ -357,7 +358,10 @@ function ping(target: string, ...args: string[]): string {
   return status === 0 ? "" : (said ?? "no answer");
 }
 
-/** A handshake that claims no address: without a first sealed frame, the server forgets it. `tell`: gets the tunnel's MTU. */
+/**
+ * A handshake that claims no address: without a first sealed frame, the server forgets it. `tell`: gets the
+ * tunnel's MTU.
+ */
 async function shakeHands(
   { secret }: Options,
   socket: TcpSocket,
@@ -420,8 +424,9 @@ function judge({ answered, steps, drop, missing }: PingWalk, elsewhere: string):
 }
 
 /**
- * Is the TUN's MTU the tunnel's, or a smaller one, and does a packet of that size get to the target in one piece? Its answer, which
- * ping does not forbid to cut, tells no more than that. Else, the largest size that is known to get there.
+ * Is the TUN's MTU the tunnel's, or a smaller one, and does a packet of that size get to the target in one
+ * piece? Its answer, which ping does not forbid to cut, tells no more than that. Else, the largest size that
+ * is known to get there.
  */
 function tryMtu(tun: string, target: string, tunnelMtu: number): Finding {
   const { mtu } = findLink(tun)!;
@@ -430,7 +435,8 @@ function tryMtu(tun: string, target: string, tunnelMtu: number): Finding {
       `${tun}'s MTU is ${mtu}, the tunnel's is ${tunnelMtu}`,
       `ip link set ${tun} mtu ${tunnelMtu}`,
     );
-  const passes = (size: number) => ping(target, "-M", "do", "-W", "1", "-s", `${size - 28}`); // 28: IPv4 and ICMP headers
+  // 28: IPv4 and ICMP headers
+  const passes = (size: number) => ping(target, "-M", "do", "-W", "1", "-s", `${size - 28}`);
   const said = passes(mtu);
   if (said === "") return ok(`${mtu} bytes, not to be cut, get there; the answer may be cut`);
   const limit = Number(

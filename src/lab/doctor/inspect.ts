@@ -1,4 +1,7 @@
-/** Reading what the kernel was told, on the host that this process is on: interfaces, routes, holders of a TUN, iptables rules. */
+/**
+ * Reading what the kernel was told, on the host that this process is on: interfaces, routes, holders of a
+ * TUN, iptables rules.
+ */
 import { spawnSync } from "node:child_process";
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { type Cidr, parseCidr } from "../../base/address.ts";
@@ -58,7 +61,8 @@ export function routeTo(target: string): Route | undefined {
 
 /** The route to `target` that would be chosen if `tun` were not there: the longest prefix wins. */
 export function routeWithout(tun: string, target: string): Route | undefined {
-  const length = ({ dst }: Route) => (dst === "default" ? 0 : Number(dst.split("/")[1] ?? 128)); // without a prefix, a host's own
+  // without a prefix, a host's own
+  const length = ({ dst }: Route) => (dst === "default" ? 0 : Number(dst.split("/")[1] ?? 128));
   const routes: Route[] = JSON.parse(ask(`ip -json route show match ${target}`));
   return routes.filter(({ dev }) => dev !== tun).sort((a, b) => length(b) - length(a))[0];
 }
@@ -72,8 +76,8 @@ export interface Holder {
 }
 
 /**
- * The process in this network namespace that has the TUN `name` open (proc(5): fdinfo of a TUN fd has a line "iff: tun0"); or any
- * TUN, if it is the program `command`.
+ * The process in this network namespace that has the TUN `name` open (proc(5): fdinfo of a TUN fd has a line
+ * "iff: tun0"); or any TUN, if it is the program `command`.
  */
 export function findHolder(name: string | undefined, command?: string): Holder | undefined {
   const here = readlinkSync("/proc/self/ns/net");
@@ -116,8 +120,9 @@ export function connectionsOf(pid: number): string[] {
 }
 
 /**
- * What a chain (`iptables -S FORWARD`) does with a packet of which this is known: "-i tun0 -o eth1". `drops`: the rule that drops it,
- * if one does; `maybe`: the rules before that may decide otherwise: with conditions, or chains of their own.
+ * What a chain (`iptables -S FORWARD`) does with a packet of which this is known: "-i tun0 -o eth1". `drops`:
+ * the rule that drops it, if one does; `maybe`: the rules before that may decide otherwise: with conditions,
+ * or chains of their own.
  */
 export function filter(chain: string, packet: string): { drops?: string; maybe: string[] } {
   const maybe: string[] = [];
@@ -141,7 +146,10 @@ export function filter(chain: string, packet: string): { drops?: string; maybe: 
   return policy.endsWith(" DROP") ? { drops: policy, maybe } : { maybe };
 }
 
-/** The rule of `iptables -t nat -S POSTROUTING` that rewrites the source of `subnet`'s packets when they leave by `dev`. */
+/**
+ * The rule of `iptables -t nat -S POSTROUTING` that rewrites the source of `subnet`'s packets when they leave
+ * by `dev`.
+ */
 export function findNat(chain: string, subnet: Cidr, dev: string): string | undefined {
   return chain.split("\n").find((rule) => {
     const source = parseCidr(/ -s (\S+)/.exec(rule)?.[1] ?? "0.0.0.0/0");
@@ -158,7 +166,10 @@ export function findNat(chain: string, subnet: Cidr, dev: string): string | unde
   });
 }
 
-/** nftables' tables that may hold IPv4 rules, "inet firewalld", but iptables' own; none where nft is not installed or may not look. */
+/**
+ * nftables' tables that may hold IPv4 rules, "inet firewalld", but iptables' own; none where nft is not
+ * installed or may not look.
+ */
 export function nftTables(): string[] {
   const { stdout } = spawnSync("nft", ["list", "tables"], { encoding: "utf8" });
   return (stdout ?? "")

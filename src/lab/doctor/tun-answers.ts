@@ -1,9 +1,11 @@
 /**
- * What the kernel answers a program that opens a TUN: each case of draft/tun-device-notes.md, tried. It works in a private
- * mount and network namespace of its own, so it touches no interface of this machine: node --import tsx src/lab/doctor/tun-answers.ts
+ * What the kernel answers a program that opens a TUN: each case of draft/tun-device-notes.md, tried. It works
+ * in a private mount and network namespace of its own, so it touches no interface of this machine: node
+ * --import tsx src/lab/doctor/tun-answers.ts
  */
 import { spawnSync } from "node:child_process";
 import { Failure } from "../../base/failure.ts";
+import { errnoName } from "../../base/errno.ts";
 import * as libc from "../../base/libc.ts";
 import { program } from "../../host/program.ts";
 import { CLONE_DEVICE } from "../../core/tun.ts";
@@ -21,7 +23,7 @@ const memory = new libc.Memory(2048);
 const sh = (command: string) => spawnSync("sh", ["-c", command], { encoding: "utf8" }).stdout.trim();
 const show = (what: string, answer: number | string) =>
   console.log(
-    `${what.padEnd(62)} ${typeof answer === "string" ? answer : answer < 0 ? libc.errnoName(answer) : answer === 0 ? "ok" : `${answer} bytes`}`,
+    `${what.padEnd(62)} ${typeof answer === "string" ? answer : answer < 0 ? errnoName(answer) : answer === 0 ? "ok" : `${answer} bytes`}`,
   );
 const open = (path = CLONE_DEVICE) => libc.open(path, libc.O_RDWR | libc.O_NONBLOCK | libc.O_CLOEXEC);
 const close = (...fds: number[]) => fds.forEach((fd) => fd >= 0 && libc.close(fd));

@@ -1,6 +1,7 @@
 /**
- * TCP keeps bytes in order, but not their borders. A receiver that takes each read() for one packet works with a slow ping,
- * and fails as soon as there is traffic. Both receivers here get the same reads of a real stream.
+ * TCP keeps bytes in order, but not their borders. A receiver that takes each read() for one packet works
+ * with a slow ping, and fails as soon as there is traffic. Both receivers here get the same reads of a real
+ * stream.
  */
 import { xorFraming } from "../../core/frame.ts";
 import { deframe, until } from "../tests/peers.ts";
@@ -47,9 +48,13 @@ The receiver that takes a read for a packet passes every test with a slow ping, 
 The length in front of each frame, and a reader that keeps the unfinished rest for the next read, find every one.`;
 }
 
-/** Gives the same reads to both receivers. The VPN's own must find all `sent` packets, and `expected` hold for the naive one's, which are returned. */
+/**
+ * Gives the same reads to both receivers. The VPN's own must find all `sent` packets, and `expected` hold for
+ * the naive one's, which are returned.
+ */
 function compare(reads: Buffer[], sent: number, expected: (naive: number) => boolean): number {
-  const naive = reads.map((bytes) => decode(bytes.subarray(2))); // "the first two bytes are the length, the rest is the packet"
+  // "the first two bytes are the length, the rest is the packet"
+  const naive = reads.map((bytes) => decode(bytes.subarray(2)));
   const right = naive.filter(headerIsWhole).length;
   const sizes = reads.map(({ length }) => length);
   const frames = deframe(xorFraming, Buffer.concat(reads), () => sizes.shift()!);

@@ -1,6 +1,6 @@
 /**
- * Recovers the key of `--cipher xor` from captured traffic, knowing only what everybody knows: a packet starts with 45 00,
- * IPv4 with a header of five words. Then reads along.
+ * Recovers the key of `--cipher xor` from captured traffic, knowing only what everybody knows: a packet
+ * starts with 45 00, IPv4 with a header of five words. Then reads along.
  */
 import { describe } from "../../base/packet.ts";
 import { TARGET } from "../lab.ts";

@@ -1,6 +1,6 @@
 /**
- * Someone on the way changes a packet without knowing any key. In xor mode a flipped bit stays a flipped bit, and the
- * destination believes it. In xor+aes mode the tag is wrong, and the connection ends.
+ * Someone on the way changes a packet without knowing any key. In xor mode a flipped bit stays a flipped bit,
+ * and the destination believes it. In xor+aes mode the tag is wrong, and the connection ends.
  */
 import { until } from "../tests/peers.ts";
 import { TARGET } from "../lab.ts";
@@ -20,8 +20,8 @@ import {
 const MESSAGE = "pay Bob 0001 euro";
 const FORGED = "pay Bob 0100 euro";
 /**
- * Bit 0 of the digits 2 and 4: 0 becomes 1, and 1 becomes 0. Two, because UDP's checksum would notice one alone: it is a sum
- * of 16-bit words, and these two changes, 2 bytes apart, add and take away the same.
+ * Bit 0 of the digits 2 and 4: 0 becomes 1, and 1 becomes 0. Two, because UDP's checksum would notice one
+ * alone: it is a sum of 16-bit words, and these two changes, 2 bytes apart, add and take away the same.
  */
 const AMOUNT = 28 + MESSAGE.indexOf("0001"); // after the IP header (20) and the UDP header (8)
 const FLIPPED = [AMOUNT + 1, AMOUNT + 3];
@@ -44,7 +44,10 @@ Checksums do not help: they are made against accidents, and whoever changes the 
 Only the tag of AES-GCM does, since nobody makes one without the key; so no plaintext is used before its tag was checked.`;
 }
 
-/** Sends the message through a tunnel whose relay flips the bits; what arrived, and why the server closed, if it did. */
+/**
+ * Sends the message through a tunnel whose relay flips the bits; what arrived, and why the server closed, if
+ * it did.
+ */
 async function attack(cipher: CipherName): Promise<{ arrived: string; reason: string }> {
   const lab = await up();
   const server = await startServer(lab, cipher);

@@ -1,4 +1,7 @@
-/** Step 3 of the walk: two routes match 8.8.8.8, and the more specific one wins, in whatever order they were added. */
+/**
+ * Step 3 of the walk: two routes match 8.8.8.8, and the more specific one wins, in whatever order they were
+ * added.
+ */
 import { type Lab, SERVER, TARGET } from "../lab.ts";
 import { heading, measured, sentOn, startClient, startServer, type, up } from "./stage.ts";
 

@@ -1,6 +1,6 @@
 /**
- * A packet too large for the tunnel: refused or cut into fragments, by whoever has to send it on; and why TCP never gets
- * there. In xor mode, since then the relay can count what is inside (see break-xor).
+ * A packet too large for the tunnel: refused or cut into fragments, by whoever has to send it on; and why TCP
+ * never gets there. In xor mode, since then the relay can count what is inside (see break-xor).
  */
 import { describe } from "../../base/packet.ts";
 import { XOR_KEY } from "../../core/xor.ts";

@@ -1,12 +1,14 @@
 /**
- * Runs on a host of the lab, started by relay.ts: connections to PORT go on to the server's port 5555. What it reads is not
- * passed on but told to relay.ts, which says what to write instead. It stands where any router, provider or café does.
+ * Runs on a host of the lab, started by relay.ts: connections to PORT go on to the server's port 5555. What
+ * it reads is not passed on but told to relay.ts, which says what to write instead. It stands where any
+ * router, provider or café does.
  */
 import { connect, createServer, type Socket } from "node:net";
 import type { Chunk } from "./relay.ts";
 
 const [port, server] = process.argv.slice(2);
-const ends = { up: undefined as Socket | undefined, down: undefined as Socket | undefined }; // where each way leads
+// where each way leads
+const ends = { up: undefined as Socket | undefined, down: undefined as Socket | undefined };
 
 createServer((client) => {
   const onward = connect(5555, server!);

@@ -1,7 +1,7 @@
 /**
- * The man in the middle: a relay on the server's host, between client and server, one connection at a time. It captures
- * each read and each frame, and `tamper` decides what goes on instead of a frame. It knows no key; frames it can find
- * because their lengths are readable.
+ * The man in the middle: a relay on the server's host, between client and server, one connection at a time.
+ * It captures each read and each frame, and `tamper` decides what goes on instead of a frame. It knows no
+ * key; frames it can find because their lengths are readable.
  */
 import chalk from "chalk";
 import { type Framing, aesFraming, xorFraming } from "../../core/frame.ts";

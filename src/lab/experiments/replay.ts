@@ -1,6 +1,7 @@
 /**
- * A recorded frame is sent again. In xor mode the server cannot know, and the packet arrives twice. In xor+aes mode each
- * frame has its own nonce, and the copy opens with none. A recorded handshake message is answered, and costs no lease.
+ * A recorded frame is sent again. In xor mode the server cannot know, and the packet arrives twice. In
+ * xor+aes mode each frame has its own nonce, and the copy opens with none. A recorded handshake message is
+ * answered, and costs no lease.
  */
 import { aesFraming, FrameType } from "../../core/frame.ts";
 import { until } from "../tests/peers.ts";

@@ -1,6 +1,6 @@
 /**
- * `make experiments` lists them, `make experiment NAME=break-xor` runs one: real programs, real TUNs, real packets, in a
- * lab of its own. Exit code 0 only if what was to be seen was seen.
+ * `make experiments` lists them, `make experiment NAME=break-xor` runs one: real programs, real TUNs, real
+ * packets, in a lab of its own. Exit code 0 only if what was to be seen was seen.
  */
 import chalk from "chalk";
 import { Failure } from "../../base/failure.ts";
@@ -15,7 +15,10 @@ import * as reuseNonce from "./reuse-nonce.ts";
 import { heading } from "./stage.ts";
 import * as tcpInTcp from "./tcp-in-tcp.ts";
 
-/** What each file exports: a line for the list, and the experiment itself, which returns what was just learned. */
+/**
+ * What each file exports: a line for the list, and the experiment itself, which returns what was just
+ * learned.
+ */
 interface Experiment {
   shows: string;
   run: () => Promise<string>;

@@ -1,6 +1,7 @@
 /**
- * What the experiments share: showing what is typed on which host and what it answers, the two programs in the lab, and
- * `measured()`, the one place where an experiment succeeds or fails. relay.ts is the other half: who sits on the wire.
+ * What the experiments share: showing what is typed on which host and what it answers, the two programs in
+ * the lab, and `measured()`, the one place where an experiment succeeds or fails. relay.ts is the other half:
+ * who sits on the wire.
  */
 import { randomBytes } from "node:crypto";
 import chalk from "chalk";
@@ -19,7 +20,10 @@ export const note = (text: string) => console.log(text);
 export const hex = (bytes: Buffer, count = 16) =>
   (bytes.toString("hex", 0, count).match(/../g) ?? []).join(" ") + (bytes.length > count ? " …" : "");
 
-/** An observation, made from what was captured or measured. The experiment ends with exit code 1 unless it `holds`. */
+/**
+ * An observation, made from what was captured or measured. The experiment ends with exit code 1 unless it
+ * `holds`.
+ */
 export function measured(holds: boolean, observation: string): void {
   if (!holds)
     throw new Failure(
@@ -41,7 +45,10 @@ export async function up(): Promise<Lab> {
   return lab;
 }
 
-/** Types `command` on a host, whatever comes of it: shows it, waits for its end, shows and returns what it said. A relay goes on meanwhile. */
+/**
+ * Types `command` on a host, whatever comes of it: shows it, waits for its end, shows and returns what it
+ * said. A relay goes on meanwhile.
+ */
 export async function type(lab: Lab, host: string, command: string): Promise<string> {
   console.log(prompt(host, command));
   const running = new Running(lab.spawn(host, command.split(" ")));

@@ -1,14 +1,15 @@
 /**
- * A link that loses packets, and a TCP stream over it, as it is and through the tunnel; then pings. What the tunnel's TCP has
- * lost, it sends again, and everything behind it waits, whether it minds loss or not. Numbers differ from run to run: the
- * conclusion is drawn from those of this run.
+ * A link that loses packets, and a TCP stream over it, as it is and through the tunnel; then pings. What the
+ * tunnel's TCP has lost, it sends again, and everything behind it waits, whether it minds loss or not.
+ * Numbers differ from run to run: the conclusion is drawn from those of this run.
  */
 import { type Lab, prompt, SERVER } from "../lab.ts";
 import { heading, measured, node, note, startClient, startServer, up } from "./stage.ts";
 
 const SECONDS = 2.5; // of each stream
 const LOSS = 0.02; // in each direction
-const NOISE = 0.35; // seven runs of this experiment on one busy machine gave changes from 0.67 to 1.20: nearer to 1 is no result
+// seven runs of this experiment on one busy machine gave changes from 0.67 to 1.20: nearer to 1 is no result
+const NOISE = 0.35;
 const PATHS = [
   ["not tunnelled", SERVER],
   ["tunnelled", "10.8.0.1"],
@@ -19,7 +20,8 @@ export const shows = "throughput and ping on a link with loss, tunnelled and not
 export async function run(): Promise<string> {
   heading("1. The tunnel, on a link without loss");
   const lab = await up();
-  // One packet a time, as on a real cable: else the veth carries 64 KB at once, and the rules below would drop them at once.
+  // One packet a time, as on a real cable: else the veth carries 64 KB at once, and the rules below would
+  // drop them at once.
   for (const host of ["client", "server"]) lab.run(host, "ip link set eth0 gso_max_segs 1");
   await startServer(lab, "xor+aes");
   await startClient(lab, "xor+aes");

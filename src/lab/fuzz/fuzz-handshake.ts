@@ -21,7 +21,8 @@ import { checkFailure, drain, feed, OWN, SECRET, SHUT_WR, shutdown } from "./fuz
 import type { Random } from "./random.ts";
 import { ipv4, isToken, network6, written } from "./models.ts";
 
-// ---- handshake: the messages through TcpPort, answer() and ClientHandshake; the messages and what carries them ----
+// ---- handshake: the messages through TcpPort, answer() and ClientHandshake; the messages and what carries
+// them ----
 
 /** A private key that is always the same: the messages are those of the seed. RFC 8410, section 7. */
 const ephemeral = (byte: number) =>

@@ -1,4 +1,7 @@
-/** For the fuzzer's parsers: packets and offload headers to begin with, what is harmless among them, and the way into a socket and out of it. */
+/**
+ * For the fuzzer's parsers: packets and offload headers to begin with, what is harmless among them, and the
+ * way into a socket and out of it.
+ */
 import assert from "node:assert/strict";
 import { constants } from "node:os";
 import { Failure } from "../../base/failure.ts";
@@ -9,7 +12,8 @@ import type { Random } from "./random.ts";
 
 export const SECRET = Buffer.alloc(32, 0x5e);
 export const OWN = 0x0a080002; // 10.8.0.2, the hostile client's own inner address
-export const PREFIX6 = Buffer.from("fd56504e0000000000000000", "hex"); // of the inner IPv6 addresses: the default of --subnet6
+// of the inner IPv6 addresses: the default of --subnet6
+export const PREFIX6 = Buffer.from("fd56504e0000000000000000", "hex");
 export const ADDRESSES = [
   OWN,
   0,
@@ -50,7 +54,10 @@ export function packet(any: Random, most = 200): Buffer {
   return bytes;
 }
 
-/** An offload header for an IP packet of `size` bytes: none needed; as the kernel writes it; at the packet's end; or anything. */
+/**
+ * An offload header for an IP packet of `size` bytes: none needed; as the kernel writes it; at the packet's
+ * end; or anything.
+ */
 export function offload(any: Random, size: number): Buffer {
   const bytes = Buffer.alloc(OFFLOAD_HEADER);
   if (any.below(3) === 0) return bytes;
@@ -62,7 +69,10 @@ export function offload(any: Random, size: number): Buffer {
   return any.below(2) ? bytes : any.mutate(Buffer.concat([bytes, bytes])).subarray(0, OFFLOAD_HEADER);
 }
 
-/** May the kernel be handed this offload header with this packet? As offload.ts and linux/virtio_net.h describe it. */
+/**
+ * May the kernel be handed this offload header with this packet? As offload.ts and linux/virtio_net.h
+ * describe it.
+ */
 export function harmless(bytes: Buffer): boolean {
   const ip = bytes.subarray(OFFLOAD_HEADER);
   const version = versionOf(ip);
@@ -119,7 +129,10 @@ export function drain(fd: number): Buffer[] {
   return all;
 }
 
-/** In half of the cases each packet is shown: the trace and describe() see the hostile bytes, too. Nothing is printed. */
+/**
+ * In half of the cases each packet is shown: the trace and describe() see the hostile bytes, too. Nothing is
+ * printed.
+ */
 export function show(any: Random): void {
   Object.assign(trace, { mute: true, mode: any.one("walk", "off"), folded: false, shown: -1000 });
   trace["print"]();

@@ -1,4 +1,7 @@
-/** For fuzz.ts: packets, on their way out of a holder of the secret's frames into the server's TUN, and to whom they are. */
+/**
+ * For fuzz.ts: packets, on their way out of a holder of the secret's frames into the server's TUN, and to
+ * whom they are.
+ */
 import assert from "node:assert/strict";
 import { formatIPv4 } from "../../base/address.ts";
 import { Clients } from "../../server/clients.ts";
@@ -31,7 +34,7 @@ import { groupsAt, written } from "./models.ts";
 
 function newSession() {
   const it = session("xor+aes", [SECRET, SECRET]);
-  it.server.peer.refuse = (bytes, at, size) =>
+  it.server.peer.events.refuse = (bytes, at, size) =>
     isOwn(bytes.subarray(at, at + size)) ? undefined : "test: its source is another's";
   return it;
 }
@@ -64,7 +67,10 @@ function records(any: Random): Buffer {
   return any.below(50) ? all.subarray(0, all.length & ~3) : all;
 }
 
-/** What of a data frame's plaintext must reach the TUN, as frame.ts describes it; the rest of a frame that lies is lost. */
+/**
+ * What of a data frame's plaintext must reach the TUN, as frame.ts describes it; the rest of a frame that
+ * lies is lost.
+ */
 function accepted(plaintext: Buffer): Buffer[] {
   const all: Buffer[] = [];
   for (let at = 0; at < plaintext.length;) {
@@ -87,7 +93,7 @@ export function runSealed(any: Random): void {
   const sent: Buffer[] = [];
   const expected: [number, Buffer][] = []; // where in the stream it is whole, and what must come out
   let reason = "";
-  server.onClose = (why) => (reason = why);
+  server.events.onClose = (why) => (reason = why);
   let sound = true; // up to here
   for (let size = 0, frames = 1 + any.below(3); frames > 0; frames--) {
     const type = any.below(20)
@@ -187,7 +193,10 @@ export function runDescribe(any: Random): void {
 
 const PORT = new TcpPort(0, false);
 const [tunFd, kernelFd] = socketPair(SOCK_SEQPACKET);
-/** Two servers with a resident client: one with inner IPv6, one without, and where an address as a signed number is below zero. */
+/**
+ * Two servers with a resident client: one with inner IPv6, one without, and where an address as a signed
+ * number is below zero.
+ */
 const NETS = [
   { base: 0x0a080000, subnet6: "fd56:504e::/96" },
   { base: 0xc8080000, subnet6: "off" },
@@ -203,7 +212,8 @@ function started(net: (typeof NETS)[number]): Clients {
     "--subnet6",
     net.subnet6,
   ]);
-  net.server = new Clients({ ...options, secret: undefined }, { fd: tunFd, name: "tun0", header: 0 }); // nobody connects to it: PORT is handed its clients
+  // nobody connects to it: PORT is handed its clients
+  net.server = new Clients({ ...options, secret: undefined }, { fd: tunFd, name: "tun0", header: 0 });
   net.server.router.lease(net.base + 3, { peer: {}, isFor: () => false } as never);
   return net.server;
 }
@@ -221,7 +231,8 @@ export async function runAddresses(any: Random): Promise<void> {
   const net = any.one(...NETS);
   const server = started(net);
   const [near, far] = socketPair();
-  await PORT.answer({ fd: near, address: String(any.below(2 ** 31)), remote: "client" }, server); // an address each: no rate limit
+  // an address each: no rate limit
+  await PORT.answer({ fd: near, address: String(any.below(2 ** 31)), remote: "client" }, server);
   const { peer } = [...server.all].at(-1)!;
   const link = peer.link as TcpLink;
   const made = () => {

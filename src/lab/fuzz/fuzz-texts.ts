@@ -155,7 +155,8 @@ export function runOptions(any: Random): void {
     if (any.below(2)) return runOption(any);
     const word = () => (any.below(4) ? any.one(...WORDS) : any.mutateText(any.one(...WORDS)));
     const name = () =>
-      any.below(100) ? any.one(...NAMES, "configure", "once", "nonsense", "__proto__") : "user"; // it starts id(1)
+      // it starts id(1)
+      any.below(100) ? any.one(...NAMES, "configure", "once", "nonsense", "__proto__") : "user";
     const args = Array.from({ length: any.below(6) }, () =>
       any.below(2)
         ? [`--${any.below(20) ? name() : any.mutateText(name())}`, word()]

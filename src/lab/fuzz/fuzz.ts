@@ -1,7 +1,8 @@
 /**
- * `make fuzz`: every parser of the VPN gets input made to break it, a million cases. Nothing may escape but the parser's own
- * errors, nothing may reach the TUN that should not, and no case may take long. All comes from one seed, which is printed:
- * ARGS="--seed N" is the same run again, and a finding names the command that repeats its case alone.
+ * `make fuzz`: every parser of the VPN gets input made to break it, a million cases. Nothing may escape but
+ * the parser's own errors, nothing may reach the TUN that should not, and no case may take long. All comes
+ * from one seed, which is printed: ARGS="--seed N" is the same run again, and a finding names the command
+ * that repeats its case alone.
  */
 import chalk from "chalk";
 import { readdirSync } from "node:fs";
@@ -25,8 +26,8 @@ export interface Result {
 }
 
 /**
- * Runs `cases` cases, divided among the parsers by their shares. `one`: only this one of each. Throws a Failure at the first
- * finding, with the command that repeats it.
+ * Runs `cases` cases, divided among the parsers by their shares. `one`: only this one of each. Throws a
+ * Failure at the first finding, with the command that repeats it.
  */
 export async function fuzz(
   seed: number,

@@ -1,6 +1,7 @@
 /**
- * Attackers, for the tests and for class, in the lab: node --import tsx src/lab/fuzz/hostile.ts ATTACK SERVER [COUNT], the secret in
- * SIMPLE_VPN_SECRET. Strangers need no secret: flood, idle, occupy, replay. Insiders have it, make a session, and then misbehave.
+ * Attackers, for the tests and for class, in the lab: node --import tsx src/lab/fuzz/hostile.ts ATTACK SERVER
+ * [COUNT], the secret in SIMPLE_VPN_SECRET. Strangers need no secret: flood, idle, occupy, replay. Insiders
+ * have it, make a session, and then misbehave.
  */
 import { existsSync } from "node:fs";
 import { connect, type Socket } from "node:net";
@@ -8,10 +9,11 @@ import { networkInterfaces } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { embed, parseIPv4, parseIPv6, type Prefix96 } from "../../base/address.ts";
+import { EAGAIN } from "../../base/errno.ts";
 import { Failure } from "../../base/failure.ts";
 import { aesFraming, Control, FrameType, pad } from "../../core/frame.ts";
 import { Handshake, REKEY_PROLOGUE } from "../../session/handshake.ts";
-import { EAGAIN, Memory, write } from "../../base/libc.ts";
+import { Memory, write } from "../../base/libc.ts";
 import { ready } from "../../core/loop.ts";
 import { OFFLOAD_HEADER } from "../../core/offload.ts";
 import { readSecret } from "../../host/options.ts";
@@ -25,7 +27,10 @@ const AT_ONCE = 100; // connections of a flood that are open at the same time
 
 // ---- strangers ----
 
-/** `count` connections, as fast as they come: silent ones, garbage, half a frame; each is closed by one side or the other. */
+/**
+ * `count` connections, as fast as they come: silent ones, garbage, half a frame; each is closed by one side
+ * or the other.
+ */
 async function flood(server: string, count: number): Promise<void> {
   const garbage = [
     Buffer.alloc(0),
@@ -52,7 +57,10 @@ async function idle(server: string, count: number): Promise<void> {
   await told();
 }
 
-/** From each IPv4 address of this host `count` connections that say nothing; for each that ends a new one, until they are told to go. */
+/**
+ * From each IPv4 address of this host `count` connections that say nothing; for each that ends a new one,
+ * until they are told to go.
+ */
 async function occupy(server: string, count: number): Promise<void> {
   const again = async (address: string): Promise<never> => {
     for (;;) {
@@ -155,7 +163,10 @@ function ipv6(source: string, destination: string): Buffer {
   return Buffer.concat([Buffer.from("6000000000003b40", "hex"), parseIPv6(source)!, parseIPv6(destination)!]);
 }
 
-/** Packets from everyone else's address, the server's, another client's, loopback, the internet; and one of each family from its own. */
+/**
+ * Packets from everyone else's address, the server's, another client's, loopback, the internet; and one of
+ * each family from its own.
+ */
 async function spoof(server: string): Promise<void> {
   const me = await insider(server);
   const { own, subnet6 } = me;
@@ -276,7 +287,7 @@ async function rekeys(server: string, count: number): Promise<void> {
       handshake = new Handshake("client", readSecret(undefined), REKEY_PROLOGUE);
       peer.sendControl(Control.rekey, handshake.write(Buffer.alloc(0)));
     };
-    peer.onRekey = (_word, message) => {
+    peer.events.onRekey = (_word, message) => {
       handshake.read(message);
       peer.keys!.receiveWith(handshake.split().receive);
       peer.sendControl(Control.switch);

@@ -1,6 +1,7 @@
 /**
- * For the fuzzer: what the core reads from text, written a second time from the RFCs and from README.md's table of options, by hand and
- * with other means. It shares no line with the core: a mistake would have to be made twice to pass.
+ * For the fuzzer: what the core reads from text, written a second time from the RFCs and from README.md's
+ * table of options, by hand and with other means. It shares no line with the core: a mistake would have to be
+ * made twice to pass.
  */
 
 /** One decimal number as it stands in an IPv4 address; NaN if it cannot. */
@@ -32,7 +33,10 @@ export function ipv6(text: string): number[] | undefined {
   return groups.includes(NaN) ? undefined : groups;
 }
 
-/** Eight groups as RFC 5952, section 4, wants them: the longest run of zeros is "::", the first of equals, and none of a single zero. */
+/**
+ * Eight groups as RFC 5952, section 4, wants them: the longest run of zeros is "::", the first of equals, and
+ * none of a single zero.
+ */
 export function written(groups: readonly number[]): string {
   let [at, length] = [0, 1];
   for (let from = 0; from < 8; from++) {
@@ -108,7 +112,10 @@ function isFar(text: string): boolean {
   return groups !== undefined && !/^(0,){7}[01]$|^(0,){5}65535,/.test(groups.join());
 }
 
-/** Which values each option takes, and on which of the two programs. Not here: --secret and --user, which depend on the machine. */
+/**
+ * Which values each option takes, and on which of the two programs. Not here: --secret and --user, which
+ * depend on the machine.
+ */
 export const OPTIONS: Record<string, { of: "both" | "client" | "server"; takes: (text: string) => boolean }> =
   {
     port: { of: "both", takes: between(1, 65535) },

@@ -1,7 +1,8 @@
 /**
- * For fuzz.ts: each parser of the VPN, how input for it is made, and what must hold whatever the input. Where it is simple
- * enough, the parser is written here a second time, from its description, and both must say the same. Each assert.ok() has its
- * message: without one, Node reads this file to make it, and never ends where tsx has moved the lines (Node 20).
+ * For fuzz.ts: each parser of the VPN, how input for it is made, and what must hold whatever the input. Where
+ * it is simple enough, the parser is written here a second time, from its description, and both must say the
+ * same. Each assert.ok() has its message: without one, Node reads this file to make it, and never ends where
+ * tsx has moved the lines (Node 20).
  */
 import assert from "node:assert/strict";
 import { BrokenStream } from "../../base/failure.ts";
@@ -31,7 +32,9 @@ const links = new Map(
   FRAMINGS.map((framing) => [framing, new TcpLink({ fd: pipe[1], address: "", remote: "" }, framing)]),
 );
 
-/** The frames of a whole stream as [type, body], and whether it breaks off with a header that makes no sense. */
+/**
+ * The frames of a whole stream as [type, body], and whether it breaks off with a header that makes no sense.
+ */
 function deframe(framing: Framing, stream: Buffer): { frames: [number, Buffer][]; broken: boolean } {
   const frames: [number, Buffer][] = [];
   for (let at = 0; stream.length - at >= framing.header;) {

@@ -21,7 +21,10 @@ export class Random {
     return of[this.below(of.length)]!;
   }
 
-  /** A number where programs go wrong: around zero, and around what fits into 1, 2, 3 or 4 bytes and into our buffers. */
+  /**
+   * A number where programs go wrong: around zero, and around what fits into 1, 2, 3 or 4 bytes and into our
+   * buffers.
+   */
   edge(): number {
     return this.one(...EDGES);
   }
@@ -31,7 +34,10 @@ export class Random {
     return Buffer.from(POOL.subarray(at, at + length));
   }
 
-  /** The same bytes, changed in up to three places: a bit, a byte, a number; cut, extended, repeated. One in four is left as it is. */
+  /**
+   * The same bytes, changed in up to three places: a bit, a byte, a number; cut, extended, repeated. One in
+   * four is left as it is.
+   */
   mutate(input: Buffer): Buffer {
     let bytes: Buffer = Buffer.from(input);
     for (let times = this.below(4); times > 0; times--) {

@@ -1,7 +1,8 @@
 /**
- * For fuzz.ts: fresh keys between two real peers, keepFresh() on one end and answerRekeys() on the other. In half of the cases the holder of
- * one end's keys adds control frames of its own, in turn and out of turn. A model of the exchange says what each end must make of it:
- * which frame ends the connection, when which key changes, and which packets arrive.
+ * For fuzz.ts: fresh keys between two real peers, keepFresh() on one end and answerRekeys() on the other. In
+ * half of the cases the holder of one end's keys adds control frames of its own, in turn and out of turn. A
+ * model of the exchange says what each end must make of it: which frame ends the connection, when which key
+ * changes, and which packets arrive.
  */
 import assert from "node:assert/strict";
 import { Control, FrameType } from "../../core/frame.ts";
@@ -15,7 +16,10 @@ const SECRET = Buffer.alloc(32, 0x5e);
 const NOTHING = Buffer.alloc(0);
 const memory = new Memory(4096);
 
-/** What a frame asks of whom it reaches. A `good` message 1 was made with the secret, whoever sent it; an `own` one by keepFresh(). */
+/**
+ * What a frame asks of whom it reaches. A `good` message 1 was made with the secret, whoever sent it; an
+ * `own` one by keepFresh().
+ */
 type Sent = { key: number } & (
   | { what: "packet"; number: number }
   | { what: "message 1"; good: boolean; own: boolean }
@@ -28,7 +32,8 @@ class Modelled {
   readonly end: End;
   readonly sent: Sent[] = []; // by this end, not yet read by the other
   readonly keys = { send: 0, receive: 0 }; // the peer's, counted …
-  readonly model = { send: 0, receive: 0, closed: false, waiting: false }; // … and as they should be; waiting: for message 2, or for `switch`
+  // … and as they should be; waiting: for message 2, or for `switch`
+  readonly model = { send: 0, receive: 0, closed: false, waiting: false };
   readonly expected: number[] = [];
   readonly got: number[] = [];
 
@@ -95,7 +100,8 @@ function badMessage1(any: Random): Buffer {
   };
   const lowOrder = () => {
     const handshake = new Handshake("client", SECRET, REKEY_PROLOGUE);
-    const e = Buffer.concat([Buffer.from([any.below(2)]), Buffer.alloc(31)]); // 0 and 1 (RFC 7748, section 6.1)
+    // 0 and 1 (RFC 7748, section 6.1)
+    const e = Buffer.concat([Buffer.from([any.below(2)]), Buffer.alloc(31)]);
     handshake["mixHash"](e);
     handshake["mixKey"](e);
     return Buffer.concat([e, handshake["encryptAndHash"](NOTHING)]);

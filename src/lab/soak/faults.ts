@@ -1,13 +1,15 @@
 /**
- * What goes wrong in `make soak`: with a client, its wire, its address, its tun0; and with the server, under all of them. Each fault
- * has a transfer under way, an end, and a deadline by which a ping through the tunnel must be answered again.
+ * What goes wrong in `make soak`: with a client, its wire, its address, its tun0; and with the server, under
+ * all of them. Each fault has a transfer under way, an end, and a deadline by which a ping through the tunnel
+ * must be answered again.
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { type Lab, TARGET } from "../lab.ts";
 import { Running } from "../running.ts";
 import { startClient, startServer, startTransfer } from "../tests/testing.ts";
 
-const DEADLINE = 90; // s to recover: a client that could not connect for long waits half a minute between two tries
+// s to recover: a client that could not connect for long waits half a minute between two tries
+const DEADLINE = 90;
 const MEGABYTES = 8; // of each transfer
 const TOGETHER = 8; // clients that join at once
 const QUIETLY = ["--trace", "summary"];
@@ -123,10 +125,12 @@ export class Stage {
   constructor(lab: Lab, clients: number, say: (line: string) => void) {
     this.lab = lab;
     this.say = say;
-    // The user's own, as in the five terminals: with it, a connection through the NAT survives the end of a server with --nat.
+    // The user's own, as in the five terminals: with it, a connection through the NAT survives the end of a
+    // server with --nat.
     lab.run("server", "iptables -t nat -A POSTROUTING -s 10.8.0.0/24 -o eth1 -j MASQUERADE");
     this.clients = Array.from({ length: clients }, (_, i) => new Client(lab, i + 2));
-    lab.addIPv6(); // so that the server has rules and settings of both families to undo; on the clients' links there is none
+    // so that the server has rules and settings of both families to undo; on the clients' links there is none
+    lab.addIPv6();
   }
 
   get server(): Running {
@@ -158,7 +162,10 @@ export class Stage {
     for (const client of this.clients) client.goHome();
   }
 
-  /** A fault of `seconds` with one client; a transfer through it, or after it where it ends the program. `up`: to the server, else from there. */
+  /**
+   * A fault of `seconds` with one client; a transfer through it, or after it where it ends the program. `up`:
+   * to the server, else from there.
+   */
   async clientFault(
     client: Client,
     { name, survived, begin, end }: Fault,
@@ -181,7 +188,10 @@ export class Stage {
     if (!through) await (await this.startTransfer(client, up))();
   }
 
-  /** The server ends by `signal` and is away for `seconds`; transfers of the clients `busy` go on where they were. */
+  /**
+   * The server ends by `signal` and is away for `seconds`; transfers of the clients `busy` go on where they
+   * were.
+   */
   async serverFault(signal: NodeJS.Signals, busy: Client[], seconds: number): Promise<void> {
     const transfers = await Promise.all(busy.map((client, i) => this.startTransfer(client, i % 2 === 0)));
     await this.server.stop(signal);
@@ -218,7 +228,10 @@ export class Stage {
     };
   }
 
-  /** Waits for the answer to a ping through the tunnel. Without it, nothing that leaves the host is answered from there. */
+  /**
+   * Waits for the answer to a ping through the tunnel. Without it, nothing that leaves the host is answered
+   * from there.
+   */
   private async answered({ host, program }: Client): Promise<void> {
     for (const deadline = Date.now() + DEADLINE * 1000; ; await sleep(100)) {
       const ping = new Running(this.lab.spawn(host, `ping -c 1 -i 0.2 -w 5 ${TARGET}`.split(" ")));

@@ -1,6 +1,7 @@
 /**
- * `make soak`: one server and many clients with traffic, and for minutes one thing after another goes wrong. Then all must be where it
- * was before: fds, memory, leases, rules, routes, settings, processes, files. Which faults, whose and how long follows from the seed.
+ * `make soak`: one server and many clients with traffic, and for minutes one thing after another goes wrong.
+ * Then all must be where it was before: fds, memory, leases, rules, routes, settings, processes, files. Which
+ * faults, whose and how long follows from the seed.
  */
 import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync } from "node:fs";
 import { cpus, tmpdir } from "node:os";
@@ -21,9 +22,14 @@ const QUIET = 1000; // ms before memory is looked at
 const AT_ONCE = 8; // clients that have a fault
 const BUSY = 4; // transfers under way when the server goes
 const OUTAGE = 18; // s, at most: longer than the 15 s after which a dead peer is noticed
-const MORE_MEMORY = 24; // MB, resident, that the server may have more at the end: compiled code, and holes in the heap …
-const CLIENT_MEMORY = 0.9; // … and while clients are connected for each of them: its buffers, once they were full, by OUTBOX and FrameReader
-/** Node runs this before a program: SIGUSR2 collects garbage, so that what is measured afterwards is in use. */
+// MB, resident, that the server may have more at the end: compiled code, and holes in the heap …
+const MORE_MEMORY = 24;
+// … and while clients are connected for each of them: its buffers, once they were full, by OUTBOX and
+// FrameReader
+const CLIENT_MEMORY = 0.9;
+/**
+ * Node runs this before a program: SIGUSR2 collects garbage, so that what is measured afterwards is in use.
+ */
 const COLLECTOR =
   'import v8 from "node:v8"; import vm from "node:vm"; v8.setFlagsFromString("--expose-gc"); const gc = vm.runInNewContext("gc"); process.on("SIGUSR2", () => gc());';
 
@@ -38,7 +44,10 @@ export interface Row {
 export const isWell = ({ before, after, slack }: Row) =>
   slack > 0 ? after <= before + slack : after === before;
 
-/** The server's open fds and memory (MB) as /proc tells them, without garbage, and its leases as its own words do. */
+/**
+ * The server's open fds and memory (MB) as /proc tells them, without garbage, and its leases as its own words
+ * do.
+ */
 async function serverFigures(server: Running): Promise<Record<"fds" | "memory" | "leases", number>> {
   server.child.kill("SIGUSR2");
   await sleep(QUIET);
@@ -52,7 +61,10 @@ async function serverFigures(server: Running): Promise<Record<"fds" | "memory" |
   };
 }
 
-/** The lab without the programs: what each host has, as text; processes; the files in `folder`, where they would leave theirs, and of the project. */
+/**
+ * The lab without the programs: what each host has, as text; processes; the files in `folder`, where they
+ * would leave theirs, and of the project.
+ */
 function labState(lab: Lab, hosts: string[], folder: string) {
   const mount = readlinkSync(`/proc/${lab.holder}/ns/mnt`);
   const isHere = (pid: string) => {
@@ -67,7 +79,8 @@ function labState(lab: Lab, hosts: string[], folder: string) {
     processes: readdirSync("/proc")
       .filter((name) => /^\d+$/.test(name) && isHere(name))
       .map((pid) => lab.try("lab", `ps -o pid=,args= ${pid}`).stdout.trim()),
-    files: [...readdirSync(folder).filter((name) => !name.startsWith("tsx-")), ...readdirSync(ROOT)], // tsx keeps what it has compiled
+    // tsx keeps what it has compiled
+    files: [...readdirSync(folder).filter((name) => !name.startsWith("tsx-")), ...readdirSync(ROOT)],
   };
 }
 type LabState = ReturnType<typeof labState>;
@@ -126,7 +139,8 @@ export async function soak(
     const hosts = ["server", "internet", ...stage.clients.map(({ host }) => host)];
     const outside = labState(lab, hosts, folder);
 
-    await startProgram(lab, "server", "server", ["--help"], SECRET).ended; // now tsx has compiled it: that is not to be measured
+    // now tsx has compiled it: that is not to be measured
+    await startProgram(lab, "server", "server", ["--help"], SECRET).ended;
     await stage.startServer();
     const fresh = await serverFigures(stage.server);
     await stage.joinAll();
@@ -205,7 +219,9 @@ function byChance(seed: number, seconds: number): Pick<Plan, "serverFaults" | "c
   };
 }
 
-/** The packets that a program counted as dropped: in its last words, or, if it was killed, second by second. */
+/**
+ * The packets that a program counted as dropped: in its last words, or, if it was killed, second by second.
+ */
 function dropped({ output }: Running): number {
   const words = /in all: .*/.exec(output)?.[0] ?? output;
   return [...words.matchAll(/dropped (\d+)/g)].reduce((sum, [, count]) => sum + Number(count), 0);

@@ -1,7 +1,7 @@
 /**
- * The five terminals: server, configure-server, client, configure-client, ping, each for a terminal of its own, in that
- * order. They share one lab that stays until `make down`. Also `doctor`, when no ping is answered, and
- * `on HOST COMMAND…`, for anything else on one of its hosts.
+ * The five terminals: server, configure-server, client, configure-client, ping, each for a terminal of its
+ * own, in that order. They share one lab that stays until `make down`. Also `doctor`, when no ping is
+ * answered, and `on HOST COMMAND…`, for anything else on one of its hosts.
  */
 import { randomBytes } from "node:crypto";
 import { accessSync, constants, existsSync, mkdirSync, readdirSync, readFileSync } from "node:fs";
@@ -24,7 +24,8 @@ const PLACE = isWritable(ROOT, ".lab") ? join(ROOT, ".lab") : join(homedir(), ".
 const FOLDER = process.env.SIMPLE_VPN_LAB ?? PLACE;
 const HOLDER = join(FOLDER, "holder"); // a file with the lab's name
 const SUBNET = parseCidr("10.8.0.0/24")!;
-const CLIENT = { address: SUBNET.network + 2, prefix: SUBNET.prefix, mtu: 1400 }; // the first client gets the second address
+// the first client gets the second address
+const CLIENT = { address: SUBNET.network + 2, prefix: SUBNET.prefix, mtu: 1400 };
 const SUBNET6 = parsePrefix96(DEFAULTS.subnet6.initial);
 const NAT = "eth1";
 
@@ -75,7 +76,8 @@ async function upOrFind(): Promise<Lab> {
 function foreground(lab: Lab, host: string, command: string[]): void {
   process.removeAllListeners("SIGINT").on("SIGINT", () => {});
   console.log(prompt(host, command.join(" ")));
-  const real = command[0] === "npx" ? [process.execPath, "--import", ...command.slice(1)] : command; // npx turns Ctrl-C into an error
+  // npx turns Ctrl-C into an error
+  const real = command[0] === "npx" ? [process.execPath, "--import", ...command.slice(1)] : command;
   const child = lab.spawn(host, real, { stdio: "inherit", env: { ...process.env, SIMPLE_VPN_HOST: host } });
   child.once("exit", (code, signal) => exit(code ?? (signal === "SIGPIPE" ? 0 : 1))); // make ping | head
 }
@@ -110,14 +112,16 @@ function configure(lab: Lab, host: string, changes: Change[]): void {
     try {
       lab.run(host, run);
     } catch (error) {
-      if (!/File exists/.test((error as Error).message)) throw error; // a route that is there already is no mistake here
+      // a route that is there already is no mistake here
+      if (!/File exists/.test((error as Error).message)) throw error;
     }
   }
 }
 
 /** The doctor on both hosts, with these options for both; 1 if it finds something on either. */
 function doctor(lab: Lab, options: string[]): void {
-  lab.try("lab", "mount -t tracefs tracefs /sys/kernel/tracing"); // in the lab's own mount namespace; the doctor says if it is missing
+  // in the lab's own mount namespace; the doctor says if it is missing
+  lab.try("lab", "mount -t tracefs tracefs /sys/kernel/tracing");
   const codes = [
     ["client", "--server", SERVER, ...options],
     ["server", ...options],

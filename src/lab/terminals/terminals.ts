@@ -1,4 +1,7 @@
-/** `make terminals`: the five terminals as five tmux panes, each with its command typed and waiting for Enter. For a projector. */
+/**
+ * `make terminals`: the five terminals as five tmux panes, each with its command typed and waiting for Enter.
+ * For a projector.
+ */
 import { spawnSync } from "node:child_process";
 import { setTimeout as sleep } from "node:timers/promises";
 import chalk from "chalk";
@@ -13,9 +16,11 @@ const COMMANDS = [
   "make configure-client",
   "make ping",
 ];
-const SESSION = process.env.SIMPLE_VPN_TMUX ?? "simple-vpn"; // a tmux server of our own (-L): no other session is touched
+// a tmux server of our own (-L): no other session is touched
+const SESSION = process.env.SIMPLE_VPN_TMUX ?? "simple-vpn";
 const PROMPT_DEADLINE = 5000; // ms, for the panes' shells to start
-const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^MAKE|^MFLAGS$/.test(name))); // each pane's make is a first one
+// each pane's make is a first one
+const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^MAKE|^MFLAGS$/.test(name)));
 
 function tmux(...args: string[]): string {
   const { status, stdout, stderr } = spawnSync("tmux", ["-L", SESSION, ...args], { encoding: "utf8", env });

@@ -26,7 +26,8 @@ labTest(
       const pings = new Running(lab.spawn("client", "ping -c 5 -i 0.2 -W 5 10.8.0.1".split(" ")));
       await transfer(lab, from, to, MEGABYTES);
       await pings.until(/ 0% packet loss/);
-      // Offload and batching, as counts: packet by packet and call by call, a megabyte would be 750 packets and 1,500 calls.
+      // Offload and batching, as counts: packet by packet and call by call, a megabyte would be 750 packets
+      // and 1,500 calls.
       const perMegabyte = (calls(client) - before) / MEGABYTES;
       assert.ok(
         perMegabyte < 150,

@@ -111,7 +111,8 @@ labTest("make down ends no process but the lab's: a pid that was given out anew 
 test("an ordinary user can run the demo with the PATH of su(1), where user namespaces are allowed", (t) => {
   if (process.getuid!() !== 0)
     return t.skip("this run is an ordinary user's already: the other tests show it");
-  // /dev/net/tun is 0666 on ordinary distributions; where it is not, a device node of our own stands in, in a private mount.
+  // /dev/net/tun is 0666 on ordinary distributions; where it is not, a device node of our own stands in, in a
+  // private mount.
   const home = mkdtempSync(join(tmpdir(), "simple-vpn-user-"));
   chmodSync(home, 0o777);
   const script = `mount -t tmpfs tmpfs /dev/net && mknod -m 666 /dev/net/tun c 10 200 &&

@@ -1,4 +1,7 @@
-/** The doctor, tested by breaking each hop in the lab: it must name the hop, and what it says to type must mend it. */
+/**
+ * The doctor, tested by breaking each hop in the lab: it must name the hop, and what it says to type must
+ * mend it.
+ */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { parseCidr } from "../../base/address.ts";
@@ -69,7 +72,8 @@ async function breakAndMend(
   for (const [on, line] of typed) lab.run(on, line);
   const deadline = Date.now() + 20_000;
   let again = await doctor(lab, host);
-  while (again.code !== 0 && Date.now() < deadline) again = await doctor(lab, host); // after a loop, TCP retransmits when it likes
+  // after a loop, TCP retransmits when it likes
+  while (again.code !== 0 && Date.now() < deadline) again = await doctor(lab, host);
   allWell(again);
 }
 
@@ -164,7 +168,8 @@ labTest("firewalls: on the client INPUT and OUTPUT, on the server the VPN's port
     ["INPUT", "-s 8.8.8.8", "client out tun0, server in tun0, .*, client in tun0"],
     ["OUTPUT", "-d 8.8.8.8", "nowhere"],
   ] as const) {
-    lab.run("client", `iptables -I ${chain} ${rule} -j DROP`); // with a condition: the firewall hop cannot say that it hits our ping
+    // with a condition: the firewall hop cannot say that it hits our ping
+    lab.run("client", `iptables -I ${chain} ${rule} -j DROP`);
     const sick = await doctor(lab, "client");
     assert.deepEqual(sick.broken, ["ping", "kernel"], sick.output);
     assert.equal(
@@ -207,11 +212,14 @@ labTest("on the client: interface, address, program, route, routing loop, MTU", 
     /^client# ip route replace 192\.168\.1\.1\/32 dev eth0/,
   );
   lab.run("server", "iptables -A OUTPUT -p icmp --icmp-type fragmentation-needed -j DROP");
-  await mend(["ip link set eth1 mtu 1300"], "mtu", /^client# ip link set tun0 mtu 1280$/, "server"); // a black hole: the largest size tried that passes
+  // a black hole: the largest size tried that passes
+  await mend(["ip link set eth1 mtu 1300"], "mtu", /^client# ip link set tun0 mtu 1280$/, "server");
   lab.run("server", "iptables -D OUTPUT -p icmp --icmp-type fragmentation-needed -j DROP");
-  await mend(["ip link set tun0 mtu 1400"], "mtu", /^client# ip link set tun0 mtu 1300$/); // the server's kernel says the size itself
+  // the server's kernel says the size itself
+  await mend(["ip link set tun0 mtu 1400"], "mtu", /^client# ip link set tun0 mtu 1300$/);
   lab.run("server", "ip link set eth1 mtu 1500");
-  await mend(["ip link set tun0 mtu 1500"], "mtu", /^client# ip link set tun0 mtu 1400$/); // 1500 would be answered, in fragments
+  // 1500 would be answered, in fragments
+  await mend(["ip link set tun0 mtu 1500"], "mtu", /^client# ip link set tun0 mtu 1400$/);
 });
 
 labTest("on the server: interface, address, way back, forwarding, firewall, NAT", async (lab) => {
@@ -296,7 +304,8 @@ labTest(
     await startServer(lab);
     await startClient(lab);
     const traced = hasTracefs(lab);
-    if (traced) lab.run("lab", `mkdir ${INSTANCES}/simple-vpn-999999999`); // of a doctor that was killed: no pid is so large
+    // of a doctor that was killed: no pid is so large
+    if (traced) lab.run("lab", `mkdir ${INSTANCES}/simple-vpn-999999999`);
     const seen = async (state: string, text: RegExp) => {
       const sick = await doctor(lab, "client");
       assert.equal(sick.code, 1, sick.output);
@@ -322,7 +331,8 @@ labTest(
     await seen("✗", /client out tun0, server in tun0; then the server dropped it in \w+\(\): NETFILTER_DROP/);
     lab.run("server", "iptables -D FORWARD -i tun0 -j DROP");
 
-    // Two ways to the internet: out by eth2, back by eth1, where the strict filter expects nothing from 8.8.8.8.
+    // Two ways to the internet: out by eth2, back by eth1, where the strict filter expects nothing from
+    // 8.8.8.8.
     lab.run("lab", "ip link add eth2 netns server type veth peer name eth1 netns internet");
     lab.run("internet", "ip addr add 198.51.100.8/24 dev eth1");
     lab.run("internet", "ip link set eth1 up");
@@ -334,7 +344,8 @@ labTest(
       "sysctl -w net.ipv4.conf.eth1.rp_filter=1",
     ])
       lab.run("server", line);
-    ping(lab, "internet", "203.0.113.1", 1); // or the filter would drop the ARP request already: it asks as 8.8.8.8
+    // or the filter would drop the ARP request already: it asks as 8.8.8.8
+    ping(lab, "internet", "203.0.113.1", 1);
     const strict = await seen(
       "✗",
       /internet out \w+, server in eth1; then the server dropped it in \w+\(\): IP_RPFILTER/,
@@ -378,7 +389,8 @@ labTest(
       "-c",
       `mount -t tmpfs tmpfs /dev/net; ${node} > /dev/net/out; cat /dev/net/out; sed -n 's/.*fix .*# //p' /dev/net/out | grep -v doctor > /dev/net/fix; sh -e /dev/net/fix && echo MENDED && ${node}`,
     ]);
-    const mended = process.getuid!() === 0; // an ordinary user's lab is a user namespace, where nobody makes device nodes
+    // an ordinary user's lab is a user namespace, where nobody makes device nodes
+    const mended = process.getuid!() === 0;
     assert.deepEqual(
       [bare.code, bare.fixes],
       [

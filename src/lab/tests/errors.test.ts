@@ -1,4 +1,7 @@
-/** What a student sees when something is wrong: one line, what to try, the right exit code, and never a stack trace. */
+/**
+ * What a student sees when something is wrong: one line, what to try, the right exit code, and never a stack
+ * trace.
+ */
 import assert from "node:assert/strict";
 import { type Lab, SERVER } from "../lab.ts";
 import { Running, startProgram } from "../running.ts";
@@ -155,7 +158,8 @@ labTest("a server that breaks off right after the handshake is lost, not waited 
     tcp.open({ listen: "0.0.0.0", port: 5555, handshake: true }).serve({
       arrives: () => ({ lost() {} }),
       missed() {},
-      hears: (caller, message1) => caller.refuse(answer(secret, message1, () => config).message2), // it says that, and no more
+      // it says that, and no more
+      hears: (caller, message1) => caller.refuse(answer(secret, message1, () => config).message2),
     });
     console.log("listening");`;
   const server = new Running(

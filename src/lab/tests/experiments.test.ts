@@ -1,4 +1,7 @@
-/** The experiments, as `make experiment` runs them: each must end with 0, and have measured what it is there to show. */
+/**
+ * The experiments, as `make experiment` runs them: each must end with 0, and have measured what it is there
+ * to show.
+ */
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { test } from "node:test";

@@ -1,4 +1,7 @@
-/** A program that hangs, with a kernel that goes on answering for it: the other end notices, and all is well when it goes on. */
+/**
+ * A program that hangs, with a kernel that goes on answering for it: the other end notices, and all is well
+ * when it goes on.
+ */
 import assert from "node:assert/strict";
 import { TARGET } from "../lab.ts";
 import { Running } from "../running.ts";

@@ -1,4 +1,7 @@
-/** Hostile machines (hostile.ts) and crowds: what they are refused, and that the others and the server go on meanwhile. */
+/**
+ * Hostile machines (hostile.ts) and crowds: what they are refused, and that the others and the server go on
+ * meanwhile.
+ */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { readdirSync, readFileSync } from "node:fs";
@@ -119,7 +122,8 @@ labTest(
   async (lab) => {
     const server = await startServer(lab);
     await startClient(lab);
-    assert.equal(await attack(lab, "internet", "flood", 500).ended, 0); // the compiler's and the allocator's share
+    // the compiler's and the allocator's share
+    assert.equal(await attack(lab, "internet", "flood", 500).ended, 0);
     await server.until(/more in this second/);
     const before = rss(server);
     const from = server.output.length;
@@ -222,7 +226,8 @@ labTest(
       await retry(() => ping(lab, "client", TARGET, 2)); // a flood may cost one of them, as on any full link
       await transfer(lab);
       await running.until(/ready/, 60_000);
-      await retry(() => ping(lab, "client", TARGET, 2)); // what it has sent may still wait in front of the pings
+      // what it has sent may still wait in front of the pings
+      await retry(() => ping(lab, "client", TARGET, 2));
       await go(running);
     }
     ping(lab, "client", "10.8.0.1");

@@ -52,7 +52,8 @@ labTest(
     );
     ping(lab, "client", TARGET6);
     ping(lab, "client", TARGET, 1);
-    assert.match(lab.run("server", "ip6tables -t nat -nvL POSTROUTING"), /^\s*[1-9]\d*\s+\d+\s+MASQUERADE/m); // the internet host has no route to the ULA
+    // the internet host has no route to the ULA
+    assert.match(lab.run("server", "ip6tables -t nat -nvL POSTROUTING"), /^\s*[1-9]\d*\s+\d+\s+MASQUERADE/m);
     await client.until(
       /6\.read +up\d+\.0 +60 .* read 104 bytes: fd56:504e::a08:2 → 2001:4860:4860::8888 ICMPv6 echo request id \d+ seq 1/,
     );
@@ -132,7 +133,8 @@ labTest(
       /= 2/,
       "a router that still hears router advertisements",
     );
-    const client = await connect(lab, "[2001:db8:2::1]", "--route", "::/0", "--route", "0.0.0.0/0"); // of its eth1: behind the default route
+    // of its eth1: behind the default route
+    const client = await connect(lab, "[2001:db8:2::1]", "--route", "::/0", "--route", "0.0.0.0/0");
     assert.match(client.output, /connected to \[2001:db8:2::1\]:5555/);
     await server.until(/client 10\.8\.0\.2 connected from \[2001:db8:1::100\]:\d+/);
     assert.match(lab.run("client", "ip route get 2001:db8:2::1"), /via 2001:db8:1::1 dev eth0/);

@@ -1,4 +1,7 @@
-/** Packets too large for a link on their way: inside, behind the server; and outside, under the tunnel. No connection may hang. */
+/**
+ * Packets too large for a link on their way: inside, behind the server; and outside, under the tunnel. No
+ * connection may hang.
+ */
 import assert from "node:assert/strict";
 import { type Lab, SERVER, SERVER6, TARGET, TARGET6 } from "../lab.ts";
 import { type Running, startProgram } from "../running.ts";
@@ -50,7 +53,10 @@ function narrow(lab: Lab, mtu: number): void {
   lab.run("internet", `ip link set eth0 mtu ${mtu}`);
 }
 
-/** Puts 8.8.8.8 on a host "web" behind the internet host, on a link of 1500: neither end of a connection knows of a smaller one between. */
+/**
+ * Puts 8.8.8.8 on a host "web" behind the internet host, on a link of 1500: neither end of a connection knows
+ * of a smaller one between.
+ */
 function addWeb(lab: Lab, { target, route, routers: [near, far], forwarding }: typeof IPV4): void {
   const [gateway, web] = [near!, far!].map((address) => address.split("/")[0]!);
   lab.run("lab", "ip netns add web");
@@ -90,7 +96,8 @@ for (const [name, family] of [
       const bothWays = async () => {
         await transfer(lab, "web", "client", MEGABYTES, undefined, target);
         const byWeb = learned(lab, "web", natted);
-        for (const version of ["-4", "-6"]) lab.run("web", `ip ${version} route flush cache`); // or it would ask for small segments from now on
+        // or it would ask for small segments from now on
+        for (const version of ["-4", "-6"]) lab.run("web", `ip ${version} route flush cache`);
         await transfer(lab, "client", "web", MEGABYTES, undefined, target);
         return [byWeb, learned(lab, "client", target)];
       };
@@ -135,7 +142,8 @@ for (const [name, family] of [
         lab.run("client", `ip link set eth0 mtu ${mtu}`);
       };
       const segment = (host: string) =>
-        Number(/ mss:(\d+)/.exec(lab.run(host, "ss -tinH ( sport = :5555 or dport = :5555 )"))![1]); // of the tunnel's TCP
+        // of the tunnel's TCP
+        Number(/ mss:(\d+)/.exec(lab.run(host, "ss -tinH ( sport = :5555 or dport = :5555 )"))![1]);
       assert.ok(segment("client") > outer[0]!);
       await transfer(lab, "client", "internet", 4 * MEGABYTES, narrowOuter(outer[0]!), target);
       assert.ok(segment("client") < outer[0]!);

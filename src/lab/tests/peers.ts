@@ -77,7 +77,10 @@ export class End {
   }
 }
 
-/** A client's and a server's end of one session. No loop runs them: the test says which end does what, and when. */
+/**
+ * A client's and a server's end of one session. No loop runs them: the test says which end does what, and
+ * when.
+ */
 export function session(
   cipher: "xor" | "xor+aes" = "xor+aes",
   [up, down] = [randomBytes(32), randomBytes(32)],
@@ -104,7 +107,10 @@ export async function dialIdle(address: string, number: number, secret: Buffer, 
   return { config, peer, fd: link["fd"], receive: () => link.receive(peer) };
 }
 
-/** Feeds a stream to a TcpLink in pieces of so many bytes, and collects the frames that come out; `body`: in hex. */
+/**
+ * Feeds a stream to a TcpLink in pieces of so many bytes, and collects the frames that come out; `body`: in
+ * hex.
+ */
 export function deframe(
   framing: Framing,
   stream: Buffer,
@@ -164,7 +170,10 @@ export function packet(length: number): Buffer {
   return bytes;
 }
 
-/** A whole frame with any body at all, XORed and sealed with the peer's own key: what a hostile holder of the secret can send. */
+/**
+ * A whole frame with any body at all, XORed and sealed with the peer's own key: what a hostile holder of the
+ * secret can send.
+ */
 export function seal(peer: Peer, type: number, body: Buffer): Buffer {
   const { framing } = peer.link;
   const size = framing.header + body.length + framing.tag;
@@ -183,7 +192,10 @@ export async function until(condition: () => boolean, ms = 5000): Promise<void> 
   }
 }
 
-/** A small generator of random numbers (mulberry32): a failing test prints its seed, and can be run again with it. */
+/**
+ * A small generator of random numbers (mulberry32): a failing test prints its seed, and can be run again with
+ * it.
+ */
 export function random(seed: number): (below: number) => number {
   return (below) => {
     seed = (seed + 0x6d2b79f5) | 0;

@@ -49,8 +49,9 @@ async function startExchange(lab: Lab): Promise<() => Promise<void>> {
   };
 }
 
-// With --nat's own rules alone the kernel stops tracking connections when the server dies and they go, and resets what comes in. So there
-// is another rule that tracks them: NAT by hand, as in the five terminals, or any stateful one of a firewall.
+// With --nat's own rules alone the kernel stops tracking connections when the server dies and they go, and
+// resets what comes in. So there is another rule that tracks them: NAT by hand, as in the five terminals, or
+// any stateful one of a firewall.
 const TRACKING = {
   "NAT by hand": ["iptables -t nat -A POSTROUTING -s 10.8.0.0/24 -o eth1 -j MASQUERADE", []],
   "--nat on a host with a firewall": [
@@ -92,7 +93,8 @@ labTest("a client whose connection died unnoticed by the server takes its addres
   const server = await startServer(lab);
   const client = await startClient(lab);
   const [, port] = await server.until(/connected from 192\.168\.1\.100:(\d+)/);
-  lab.run("server", `iptables -I INPUT -p tcp --sport ${port} -j REJECT --reject-with tcp-reset`); // the server hears nothing; the client, of a reset
+  // the server hears nothing; the client, of a reset
+  lab.run("server", `iptables -I INPUT -p tcp --sport ${port} -j REJECT --reject-with tcp-reset`);
   lab.try("client", `ping -c 1 -W 1 ${TARGET}`);
   await client.until(
     /Lost the server .*ECONNRESET; trying[^]*connected again after .*: this end of the tunnel is still 10\.8\.0\.2\/24/,

@@ -1,4 +1,7 @@
-/** All traffic goes into the tunnel, and the client's own network changes under it: the way to the server must be found all the same. */
+/**
+ * All traffic goes into the tunnel, and the client's own network changes under it: the way to the server must
+ * be found all the same.
+ */
 import assert from "node:assert/strict";
 import { mkdtempSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -7,7 +10,8 @@ import { type Lab, SERVER } from "../lab.ts";
 import { Running, startProgram } from "../running.ts";
 import { labTest, ping, retry, SECRET, snapshot, startClient, startServer } from "./testing.ts";
 
-const FAR = ["203.0.113.1", "2001:db8:2::1"]; // the server, by addresses that the client reaches through its default routes only
+// the server, by addresses that the client reaches through its default routes only
+const FAR = ["203.0.113.1", "2001:db8:2::1"];
 const BEYOND = ["203.0.113.8", "2001:db8:2::8"]; // the internet host
 
 async function startFar(lab: Lab, server: string, ...args: string[]) {
@@ -26,7 +30,9 @@ function unplug(lab: Lab): void {
   lab.run("client", "ip link set eth0 down");
 }
 
-/** The kernel has forgotten the routes, and the IPv6 address; whoever configures the network brings them back. */
+/**
+ * The kernel has forgotten the routes, and the IPv6 address; whoever configures the network brings them back.
+ */
 function plugIn(lab: Lab): void {
   for (const command of [
     "link set eth0 up",
@@ -112,7 +118,8 @@ labTest("a name's server moves into a block that is routed into the tunnel", asy
   writeFileSync(hosts, `${SERVER} vpn.test\n`);
   lab.run("lab", `mount --bind ${hosts} /etc/hosts`);
   const server = await startServer(lab);
-  const client = await startClient(lab, "client", "--route", "203.0.113.0/24"); // by address: into the main table
+  // by address: into the main table
+  const client = await startClient(lab, "client", "--route", "203.0.113.0/24");
   assert.match(lab.run("client", "ip route show table main"), /^203\.0\.113\.0\/24 dev tun0/m);
   await client.stop();
   const named = startProgram(

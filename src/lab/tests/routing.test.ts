@@ -81,7 +81,8 @@ labTest(
   async (lab) => {
     lab.addIPv6();
     lab.run("server", "sysctl -w net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
-    lab.run("client", "sysctl -w net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.eth0.rp_filter=1"); // as many distributions set it
+    // as many distributions set it
+    lab.run("client", "sysctl -w net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.eth0.rp_filter=1");
     for (const route of ["192.168.1.0/24 via 203.0.113.1", "2001:db8:1::/64 via 2001:db8:2::1"])
       lab.run("internet", `ip route add ${route}`);
     const before = snapshot(lab, "client");

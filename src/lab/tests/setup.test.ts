@@ -1,4 +1,7 @@
-/** --configure on machines that are not fresh: what they have already, what they cannot do, and what takes long. */
+/**
+ * --configure on machines that are not fresh: what they have already, what they cannot do, and what takes
+ * long.
+ */
 import assert from "node:assert/strict";
 import { existsSync, mkdtempSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -189,7 +192,8 @@ labTest(
     );
     await running.until(/client 10\.8\.0\.2 connected/);
     await retry(() => assert.ok(existsSync(join(folder, "begun")), "the command has begun"));
-    lab.try("server", "ping -c 1 -W 1 10.8.0.2"); // data: whoever gets some says "keepalive" within 3 s, or is left
+    // data: whoever gets some says "keepalive" within 3 s, or is left
+    lab.try("server", "ping -c 1 -W 1 10.8.0.2");
     user.child.kill("SIGINT");
     await running.until(/client 10\.8\.0\.2 .* left: it said goodbye/);
     writeFileSync(join(folder, "go"), "");

@@ -49,7 +49,8 @@ test("make terminals types each of the five commands into a pane of its own, and
       const [id] = panes[i]!.split(" ");
       assert.match(panes[i]!, new RegExp(`terminal ${i + 1}: ${command} `));
       assert.doesNotMatch(panes[i]!, /make$/, "nothing runs yet");
-      await until(() => tmux("capture-pane", "-p", "-t", id!).trim() === `ready$ ${command}`); // once, behind the prompt
+      // once, behind the prompt
+      await until(() => tmux("capture-pane", "-p", "-t", id!).trim() === `ready$ ${command}`);
     }
     assert.match(run({ SIMPLE_VPN_TMUX: session }).stdout, /ready: tmux -L \S+ attach/);
     assert.equal(

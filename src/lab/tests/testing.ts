@@ -8,7 +8,10 @@ import { Failure } from "../../base/failure.ts";
 import { Lab, ROOT, SERVER, TARGET } from "../lab.ts";
 import { Running, startProgram } from "../running.ts";
 
-/** A test with a lab of its own. Where this machine allows no lab it is skipped, and says why; in CI that is a failure. */
+/**
+ * A test with a lab of its own. Where this machine allows no lab it is skipped, and says why; in CI that is a
+ * failure.
+ */
 export function labTest(name: string, run: (lab: Lab, t: TestContext) => Promise<void>): void {
   test(name, { timeout: 120_000 }, async (t) => {
     let lab: Lab;
@@ -38,8 +41,8 @@ export function runProgram(name: string, args: string[] = [], env: NodeJS.Proces
 }
 
 /**
- * An environment in which a tool is another one: this shell script, first in PATH. In it, `real` is the real tool, and "$@" are the
- * arguments.
+ * An environment in which a tool is another one: this shell script, first in PATH. In it, `real` is the real
+ * tool, and "$@" are the arguments.
  */
 export function standIn(tool: string, script: string): { env: NodeJS.ProcessEnv } {
   const folder = mkdtempSync(join(tmpdir(), "simple-vpn-stand-in-"));
@@ -93,7 +96,9 @@ export async function retry(attempt: () => void): Promise<void> {
   }
 }
 
-/** What a host has that our programs may change, as text: two of them are equal if nothing was left behind. */
+/**
+ * What a host has that our programs may change, as text: two of them are equal if nothing was left behind.
+ */
 export function snapshot(lab: Lab, host: string): string {
   const commands = [
     "ip addr",
@@ -106,10 +111,14 @@ export function snapshot(lab: Lab, host: string): string {
   ];
   const text = commands.map((command) => lab.run(host, command)).join("");
   const empty = /\*\w+\n(:\w+ ACCEPT.*\n)*COMMIT\n/g; // a table that was looked at once
-  return text.replace(/^#.*\n|\[\d+:\d+\]|NO-CARRIER,|,LOWER_UP|state \w+/gm, "").replace(empty, ""); // without times, counters, carriers
+  // without times, counters, carriers
+  return text.replace(/^#.*\n|\[\d+:\d+\]|NO-CARRIER,|,LOWER_UP|state \w+/gm, "").replace(empty, "");
 }
 
-/** Sends random `megabytes` over TCP, with a pause until it is told to go on, and prints their hash; the other end prints the hash of what arrived. For node -e. */
+/**
+ * Sends random `megabytes` over TCP, with a pause until it is told to go on, and prints their hash; the other
+ * end prints the hash of what arrived. For node -e.
+ */
 const stream = (role: "send" | "receive", target: string, port: string | undefined, megabytes: number) => `
   const crypto = require("node:crypto"), hash = crypto.createHash("sha256");
   const done = () => console.log("hash " + hash.digest("hex"));
@@ -126,7 +135,10 @@ const stream = (role: "send" | "receive", target: string, port: string | undefin
   }
   ${port ? `run(require("node:net").connect(${port}, "${target}"));` : `const server = require("node:net").createServer(run).listen(0, () => console.log("port " + server.address().port));`}`;
 
-/** Sends a quarter of `megabytes` between a client host and the one that has `target`; what sends the rest, and throws unless all arrived unchanged. */
+/**
+ * Sends a quarter of `megabytes` between a client host and the one that has `target`; what sends the rest,
+ * and throws unless all arrived unchanged.
+ */
 export async function startTransfer(
   lab: Lab,
   from: string,

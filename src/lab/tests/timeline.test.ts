@@ -1,4 +1,7 @@
-/** Which step a line of the kernel's trace belongs to: recorded lines of one ping, with those of another VPN on this machine between them. */
+/**
+ * Which step a line of the kernel's trace belongs to: recorded lines of one ping, with those of another VPN
+ * on this machine between them.
+ */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { drop, fromTracepoints } from "../walk/timeline.ts";
@@ -61,7 +64,10 @@ const stepsOf = (lines: string) =>
     .map(({ step }) => step)
     .join(" ");
 
-/** The same ping in another lab, at almost the same time: other processes, other sk_buffs, the same devices and addresses. */
+/**
+ * The same ping in another lab, at almost the same time: other processes, other sk_buffs, the same devices
+ * and addresses.
+ */
 const foreign = PING.replace(/^(\d+) (\d+)/gm, (_, time, pid) => `${Number(time) + 3} 9${pid}`)
   .replace(/skbaddr=0/g, "skbaddr=f")
   .replace(/^.* sys_.*$/gm, "");

@@ -28,7 +28,10 @@ function furnish(lab: Lab): void {
     lab.run("server", `iptables ${rule}`);
 }
 
-/** Both programs, each with a process group of its own, as a terminal gives it: a signal to the group is Ctrl-C there. */
+/**
+ * Both programs, each with a process group of its own, as a terminal gives it: a signal to the group is
+ * Ctrl-C there.
+ */
 async function startBoth(lab: Lab, ...args: string[]): Promise<Running[]> {
   const options = { ...SECRET, detached: true };
   const server = startProgram(lab, "server", "server", ["--configure", "--nat", "eth1", ...args], options);
@@ -89,7 +92,10 @@ labTest("after SIGKILL, too, without a next start", async (lab) => {
   await retry(() => assert.deepEqual(state(lab), before));
 });
 
-/** An environment in which iptables, where its arguments fit the pattern, says so, waits, and says so again: files in the folder. */
+/**
+ * An environment in which iptables, where its arguments fit the pattern, says so, waits, and says so again:
+ * files in the folder.
+ */
 const slowIptables = (folder: string, pattern: string) =>
   standIn(
     "iptables",
@@ -209,7 +215,8 @@ labTest(
     for (const host of ["server", "client"]) lab.run(host, "ip link set tun0 mtu 1280 addrgenmode none up");
     for (const command of ["addr add 10.9.0.7/24 dev tun0", "route add 10.77.0.0/16 dev tun0"])
       lab.run("server", `ip ${command}`);
-    const settled = () => state(lab).map((text) => text.replace(/qdisc \w+|^multicast ff00.*\n/gm, "")); // the kernel's, the first time that a program opens the TUN
+    // the kernel's, the first time that a program opens the TUN
+    const settled = () => state(lab).map((text) => text.replace(/qdisc \w+|^multicast ff00.*\n/gm, ""));
     settled();
     const before = settled();
     for (const signal of ["SIGTERM", "SIGKILL"] as const) {
@@ -248,7 +255,8 @@ labTest(
     furnish(lab);
     lab.run("server", "sysctl -w net.ipv4.ip_forward=0");
     const before = state(lab);
-    const folder = mkdtempSync(join(tmpdir(), "simple-vpn-user-")); // for root only: what is opened there was opened before
+    // for root only: what is opened there was opened before
+    const folder = mkdtempSync(join(tmpdir(), "simple-vpn-user-"));
     for (const signal of ["SIGTERM", "SIGKILL"] as const) {
       const programs = await startBoth(lab, "--user", "nobody", "--trace-file", join(folder, signal));
       for (const { child } of programs) {

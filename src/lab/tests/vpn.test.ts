@@ -46,7 +46,8 @@ labTest("what leaves the server is masqueraded", async (lab) => {
     /-s 10\.8\.0\.0\/24 -o eth1 -m comment --comment simple-vpn -j MASQUERADE/,
   );
   ping(lab, "client", TARGET);
-  // The internet host has no route to 10.8.0.0/24: an answer proves the NAT. The rule's counter proves that it was used.
+  // The internet host has no route to 10.8.0.0/24: an answer proves the NAT. The rule's counter proves that
+  // it was used.
   assert.match(lab.run("server", "iptables -t nat -nvL POSTROUTING"), /^\s*[1-9]\d*\s+\d+\s+MASQUERADE/m);
 });
 
@@ -163,7 +164,10 @@ labTest(
   },
 );
 
-/** Sets what a persistent TUN remembers of its last owner (tuntap.rst): a header of 12 bytes, and large packets without checksums. */
+/**
+ * Sets what a persistent TUN remembers of its last owner (tuntap.rst): a header of 12 bytes, and large
+ * packets without checksums.
+ */
 const SPOIL = `
   const libc = await import("${ROOT}src/base/libc.ts"), { openTun } = await import("${ROOT}src/core/tun.ts");
   const { fd } = openTun("tun0", "on");

@@ -1,4 +1,7 @@
-/** `make walk`: the nineteen steps, with and without root; and its three files, in the programs that they are for. */
+/**
+ * `make walk`: the nineteen steps, with and without root; and its three files, in the programs that they are
+ * for.
+ */
 import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
 import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -156,7 +159,8 @@ labTest(
   "a trace that a killed run has left, and that somebody still reads, disturbs no walk",
   async (lab) => {
     if (!asRoot || lab.try("lab", "mount -t tracefs tracefs /sys/kernel/tracing").status !== 0) return;
-    const left = "/sys/kernel/tracing/instances/simple-vpn-4194305"; // no process has this number: pid_max is 4194304
+    // no process has this number: pid_max is 4194304
+    const left = "/sys/kernel/tracing/instances/simple-vpn-4194305";
     lab.run("lab", `mkdir -p ${left}`);
     const reader = lab.spawn("lab", ["sh", "-c", `exec 3<${left}/trace_pipe; echo open; exec cat`], {
       stdio: ["pipe", "pipe", "inherit"],
@@ -360,7 +364,8 @@ test("walk.html plays in a real browser, by mouse and by keyboard, and loads not
     "1. the application asks the kernel to send",
     "each step's story is in the page",
   );
-  // A page without the window's focus, as a headless one may be, gets no focus events: the step is told itself.
+  // A page without the window's focus, as a headless one may be, gets no focus events: the step is told
+  // itself.
   const ownLink = `steps[18].focus(); steps[18].dispatchEvent(new FocusEvent("focus")); const link = document.querySelector("#panel a"); link.focus(); if (document.activeElement !== link || !link.hash.endsWith("-r9")) show(0);`;
   assert.equal(title(ownLink), "R9. the application prints it", "Tab goes on from a step to its own story");
   assert.equal(

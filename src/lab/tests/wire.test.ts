@@ -1,6 +1,7 @@
 /**
- * `--cipher xor` against the original C programs' wire format: u16 big-endian length, then the packet, each byte XOR 0x42.
- * The other end is written here, from that sentence alone, with Node's sockets and without any of our code.
+ * `--cipher xor` against the original C programs' wire format: u16 big-endian length, then the packet, each
+ * byte XOR 0x42. The other end is written here, from that sentence alone, with Node's sockets and without any
+ * of our code.
  */
 import assert from "node:assert/strict";
 import { Running, startProgram } from "../running.ts";
@@ -41,7 +42,10 @@ const PEER = `
     return Buffer.concat([ip, message]);
   };`;
 
-/** A client that is idle for a while, as a student is who configures by hand, then pings the server's tun0, and prints what comes back. */
+/**
+ * A client that is idle for a while, as a student is who configures by hand, then pings the server's tun0,
+ * and prints what comes back.
+ */
 const CLIENT = `${PEER}
   const socket = net.connect(5555, "${SERVER}");
   receive(socket, (packet) => {

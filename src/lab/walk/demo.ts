@@ -1,6 +1,6 @@
 /**
- * `make demo`: a ping goes through the tunnel, on real TUN devices, and every step of our own code is seen on both ends.
- * Exit code 0 only if all pings were answered and every step was seen.
+ * `make demo`: a ping goes through the tunnel, on real TUN devices, and every step of our own code is seen on
+ * both ends. Exit code 0 only if all pings were answered and every step was seen.
  */
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { randomBytes } from "node:crypto";
@@ -85,7 +85,10 @@ program(async () => {
   exit(good ? 0 : 1);
 });
 
-/** Prints how often each step was seen, the request's way up beside the reply's way down; returns how many were not seen. */
+/**
+ * Prints how often each step was seen, the request's way up beside the reply's way down; returns how many
+ * were not seen.
+ */
 function table(walk: TraceEvent[]): number {
   let missing = 0;
   const cell = (step: Step, host: string) => {

@@ -1,4 +1,7 @@
-/** As much Markdown as the step sections of walkthrough.md use, as HTML for walk.html: headings, paragraphs, lists, tables, listings. */
+/**
+ * As much Markdown as the step sections of walkthrough.md use, as HTML for walk.html: headings, paragraphs,
+ * lists, tables, listings.
+ */
 
 export const escape = (text: string) =>
   text.replace(/[&<>"]/g, (sign) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" })[sign]!);

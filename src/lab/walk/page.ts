@@ -1,4 +1,7 @@
-/** The pictures of a walk: walk.svg, its swim lanes, and walk.html, which plays it. Both are one file each and load nothing. */
+/**
+ * The pictures of a walk: walk.svg, its swim lanes, and walk.html, which plays it. Both are one file each and
+ * load nothing.
+ */
 import { readFileSync } from "node:fs";
 import { escape, markdown } from "./markdown.ts";
 import { type Evidence, type Lane, WALK } from "./timeline.ts";
@@ -69,7 +72,8 @@ function lanes(evidence: Evidence[]): string {
   }
   for (const [i, { id, lane, title, evidence: seen }] of steps.entries()) {
     const [right, back] = [LANES.indexOf(lane) < 4, id.startsWith("R")];
-    const label = y(i) + 9 + (id === "10" ? 0 : right === back ? 12 : -12); // clear of the lines, which come from above and leave below
+    // clear of the lines, which come from above and leave below
+    const label = y(i) + 9 + (id === "10" ? 0 : right === back ? 12 : -12);
     const text = `${escape(title)}${seen.length > 0 ? ` <tspan class="dim">${seen[0]!.atMost ? "≤ " : ""}+${seen[0]!.micros} µs</tspan>` : ""}`;
     parts.push(
       `<g class="step" tabindex="0" role="button" aria-label="step ${id}: ${escape(title)}" data-x="${x(lane)}" data-y="${y(i)}">` +
@@ -107,7 +111,10 @@ function sections(): string {
   ).join("\n");
 }
 
-/** walk.html: the lanes, the packet that moves through them, the bytes at each step, and its story. `lacking`: why a step has no evidence. */
+/**
+ * walk.html: the lanes, the packet that moves through them, the bytes at each step, and its story. `lacking`:
+ * why a step has no evidence.
+ */
 export function html(evidence: Evidence[], command: string, lacking: Map<string, string>): string {
   const page = readFileSync(new URL("page.html", import.meta.url), "utf8");
   const data = JSON.stringify({
@@ -115,7 +122,8 @@ export function html(evidence: Evidence[], command: string, lacking: Map<string,
     lacking: Object.fromEntries(lacking),
     steps: stepsOf(evidence),
   }).replace(/</g, "\\u003c");
-  const picture = `<div id="picture" style="--shape: ${WIDTH} / ${HEIGHT}">${drawing('id="lanes"', 0, HEAD, names())}${drawing("", HEAD, HEIGHT, lanes(evidence))}</div>`; // the names stay when the rest scrolls
+  // the names stay when the rest scrolls
+  const picture = `<div id="picture" style="--shape: ${WIDTH} / ${HEIGHT}">${drawing('id="lanes"', 0, HEAD, names())}${drawing("", HEAD, HEIGHT, lanes(evidence))}</div>`;
   const parts: Record<string, string> = {
     "<!--SVG-->": picture,
     "<!--SECTIONS-->": sections(),

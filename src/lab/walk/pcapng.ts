@@ -1,6 +1,7 @@
 /**
- * The taps as one pcapng file (IETF draft-ietf-opsawg-pcapng): an interface for each tap, and a comment on each packet that
- * names its step. The inner packet stands beside the outer one: same file, other interface. For Wireshark and tshark.
+ * The taps as one pcapng file (IETF draft-ietf-opsawg-pcapng): an interface for each tap, and a comment on
+ * each packet that names its step. The inner packet stands beside the outer one: same file, other interface.
+ * For Wireshark and tshark.
  */
 import type { TapPacket } from "./taps.ts";
 
@@ -9,7 +10,8 @@ const [OPT_COMMENT, IF_NAME, IF_TSRESOL, EPB_FLAGS] = [1, 2, 9, 2];
 const [LINKTYPE_ETHERNET, LINKTYPE_RAW] = [1, 101];
 const BYTE_ORDER_MAGIC = 0x1a2b3c4d;
 
-const u32 = (...values: number[]) => Buffer.from(Uint32Array.from(values).buffer); // host byte order: the magic tells readers
+// host byte order: the magic tells readers
+const u32 = (...values: number[]) => Buffer.from(Uint32Array.from(values).buffer);
 const u16 = (...values: number[]) => Buffer.from(Uint16Array.from(values).buffer);
 const padded = (bytes: Buffer) => Buffer.concat([bytes, Buffer.alloc(-bytes.length & 3)]);
 const option = (code: number, value: Buffer) => Buffer.concat([u16(code, value.length), padded(value)]);
@@ -21,7 +23,10 @@ function block(type: number, ...parts: Buffer[]): Buffer {
   return Buffer.concat([u32(type), length, body, length]);
 }
 
-/** `comment`: what to say about a packet; undefined leaves it out. Times become nanoseconds since 1970 by `epochOffset`. */
+/**
+ * `comment`: what to say about a packet; undefined leaves it out. Times become nanoseconds since 1970 by
+ * `epochOffset`.
+ */
 export function pcapng(
   packets: TapPacket[],
   epochOffset: bigint,

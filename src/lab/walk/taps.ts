@@ -3,11 +3,13 @@
  *
  *     node --import tsx src/lab/walk/taps.ts HOST DEVICE…
  *
- * and prints one JSON object for each packet that passes, with the kernel's own time stamp, until it is stopped.
+ * and prints one JSON object for each packet that passes, with the kernel's own time stamp, until it is
+ * stopped.
  */
 import { writeSync } from "node:fs";
+import { errnoName } from "../../base/errno.ts";
 import { Failure } from "../../base/failure.ts";
-import { errnoName, ioctl, Memory, thisProcess } from "../../base/libc.ts";
+import { ioctl, Memory, thisProcess } from "../../base/libc.ts";
 import { watch } from "../../core/loop.ts";
 import { exit, program } from "../../host/program.ts";
 import { bind, SOCK_CLOEXEC, SOCK_NONBLOCK, socket } from "../../transport/socket-calls.ts";
@@ -28,7 +30,8 @@ const SOCK_RAW = 3;
 const ETH_P_ALL = 0x0003;
 const PACKET_OUTGOING = 4; // sll_pkttype
 const SIOCGSTAMPNS = 0x8907; // the time stamp of the last packet read: struct timespec, CLOCK_REALTIME
-const SIZEOF_SOCKADDR_LL = 20; // family u16, protocol u16 big-endian, ifindex i32, hatype u16, pkttype u8, halen u8, addr[8]
+// family u16, protocol u16 big-endian, ifindex i32, hatype u16, pkttype u8, halen u8, addr[8]
+const SIZEOF_SOCKADDR_LL = 20;
 const ARPHRD_ETHER = 1; // net/if_arp.h: sll_hatype of an Ethernet device
 const [CLOCK_REALTIME, CLOCK_MONOTONIC] = [0, 1];
 const cNametoindex = thisProcess.func("unsigned int if_nametoindex(const char *name)");
@@ -41,7 +44,10 @@ const timespec = Buffer.alloc(16); // seconds i64, nanoseconds i64
 const nanoseconds = () => timespec.readBigInt64LE(0) * 1_000_000_000n + timespec.readBigInt64LE(8);
 const clock = (which: number) => (cClockGettime(which, timespec), nanoseconds());
 
-/** ns to add to CLOCK_REALTIME for CLOCK_MONOTONIC: read between two reads of the other clock; the quickest of 20 is the best. */
+/**
+ * ns to add to CLOCK_REALTIME for CLOCK_MONOTONIC: read between two reads of the other clock; the quickest of
+ * 20 is the best.
+ */
 const TO_MONOTONIC = Array.from({ length: 20 }, () => {
   const [before, real, after] = [clock(CLOCK_MONOTONIC), clock(CLOCK_REALTIME), clock(CLOCK_MONOTONIC)];
   return { took: after - before, offset: (before + after) / 2n - real };
@@ -51,7 +57,8 @@ const TO_MONOTONIC = Array.from({ length: 20 }, () => {
 function tap(host: string, device: string, handle: (packet: TapPacket) => void): void {
   const index: number = cNametoindex(device);
   if (index === 0) throw new Failure(`Cannot tap ${device}: there is no such device on ${host}`, "ip link");
-  const fd = socket(AF_PACKET, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, 0); // protocol 0: nothing arrives before bind()
+  // protocol 0: nothing arrives before bind()
+  const fd = socket(AF_PACKET, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0)
     throw new Failure(`Cannot tap ${device}: ${errnoName(fd)}`, "it needs CAP_NET_RAW: run it in the lab");
   ioctl(fd, SIOCGSTAMPNS, timespec); // the first call, before any packet, switches time stamps on

@@ -1,6 +1,7 @@
 /**
- * The whole journey: the nineteen steps, and which step a piece of evidence belongs to. Evidence comes from both programs' trace
- * files, from the taps, from the kernel's tracepoints, and from what the followed command printed.
+ * The whole journey: the nineteen steps, and which step a piece of evidence belongs to. Evidence comes from
+ * both programs' trace files, from the taps, from the kernel's tracepoints, and from what the followed
+ * command printed.
  */
 import chalk from "chalk";
 import { formatIPv4 } from "../../base/address.ts";
@@ -20,7 +21,10 @@ export type Lane =
   | "server kernel"
   | "internet";
 
-/** A step of the walk: who does it, where in the kernel or in our code, and in which lane of the picture it happens. */
+/**
+ * A step of the walk: who does it, where in the kernel or in our code, and in which lane of the picture it
+ * happens.
+ */
 export interface WalkStep {
   id: string;
   lane: Lane;
@@ -101,12 +105,16 @@ export interface Evidence {
   source: "program" | "tap" | "tracepoint" | "output";
   text: string;
   hex: string; // the first bytes, where there are some
-  kind?: "plain" | "xor" | "sealed" | "frame"; // what they are: an IP packet, one XORed, noise, or noise behind our header
+  // what they are: an IP packet, one XORed, noise, or noise behind our header
+  kind?: "plain" | "xor" | "sealed" | "frame";
   packet?: TapPacket; // of a tap
   atMost?: true; // it happened before `time`
 }
 
-/** A program's steps are finer: "6.seal" belongs to step 6, "R4.write" to R4. A drop is shown where it happens. */
+/**
+ * A program's steps are finer: "6.seal" belongs to step 6, "R4.write" to R4. A drop is shown where it
+ * happens.
+ */
 export function fromPrograms(events: TraceEvent[]): Evidence[] {
   const steps = events.filter(({ step }) => step !== "note" && step !== "summary");
   return steps.map((event) => {
@@ -136,7 +144,9 @@ function kindOf(step: string): Evidence["kind"] {
   return /^(6|R4)\.xor$|\.open$/.test(step) ? "xor" : "plain";
 }
 
-/** The packets inside a frame that a tap saw, in words: the programs know, and know the frame by its bytes. */
+/**
+ * The packets inside a frame that a tap saw, in words: the programs know, and know the frame by its bytes.
+ */
 export function inside(frame: Evidence, programs: TraceEvent[]): string[] {
   const id = programs.find(({ step, hex }) => /^(6|R4)\.write$/.test(step) && hex === frame.hex)?.id;
   return programs
@@ -160,7 +170,9 @@ const TAP_STEPS: Record<string, string> = {
   "client tun0 in": "R7",
 };
 
-/** The taps' packets but what is not the walk's: TCP acknowledgements without data, ARP, our control frames. */
+/**
+ * The taps' packets but what is not the walk's: TCP acknowledgements without data, ARP, our control frames.
+ */
 export function fromTaps(packets: TapPacket[]): Evidence[] {
   const evidence = packets.filter(isOfTheWalk).map((packet): Evidence => {
     const { time, host, device, out, link, bytes } = packet;
@@ -251,8 +263,9 @@ const field = ({ text }: KernelEvent, key: string) =>
   new RegExp(`\\b${key}[=:] ?([^\\s+]+)`).exec(text)?.[1] ?? "";
 
 /**
- * One sk_buff is handed from device to device, and makes several steps. These are the ways it can go: what the kernel says of it,
- * then step and host. One of our programs is at one end of each ("by"): so no packet of another VPN on this machine counts.
+ * One sk_buff is handed from device to device, and makes several steps. These are the ways it can go: what
+ * the kernel says of it, then step and host. One of our programs is at one end of each ("by"): so no packet
+ * of another VPN on this machine counts.
  */
 const WAYS = [
   ["out tun0 | 4 client", "read by client | 6 client"],
@@ -274,7 +287,8 @@ function stageOf(event: KernelEvent, by: string): string | undefined {
 
 /** The events on a way of our packets, each with its step and host. */
 function packetSteps(events: KernelEvent[], by: Who): Map<KernelEvent, string> {
-  const packets = new Map<string, KernelEvent[]>(); // skbaddr → what happened to it. An address is given out again and again.
+  // skbaddr → what happened to it. An address is given out again and again.
+  const packets = new Map<string, KernelEvent[]>();
   for (const event of events)
     if (stageOf(event, ""))
       packets.set(field(event, "skbaddr"), [...(packets.get(field(event, "skbaddr")) ?? []), event]);
@@ -295,11 +309,14 @@ function packetSteps(events: KernelEvent[], by: Who): Map<KernelEvent, string> {
   return steps;
 }
 
-/** The tracepoints that belong to the walk: of our packets, of the lookups for them, and of the application. */
+/**
+ * The tracepoints that belong to the walk: of our packets, of the lookups for them, and of the application.
+ */
 export function fromTracepoints(events: KernelEvent[], pids: Pids): Evidence[] {
   const by = who(events, pids);
   const packets = packetSteps(events, by);
-  const latest = new Map<number, string>(); // pid → the step of the latest packet it had in hand; "": not of ours
+  // pid → the step of the latest packet it had in hand; "": not of ours
+  const latest = new Map<number, string>();
   const evidence = events.flatMap((event): Evidence[] => {
     if (stageOf(event, "")) latest.set(event.pid, packets.get(event) ?? "");
     const step =
@@ -318,7 +335,8 @@ export function fromTracepoints(events: KernelEvent[], pids: Pids): Evidence[] {
         ]
       : [];
   });
-  // Of what the application and the kernel do before a packet leaves (and after it came), what leads to it directly.
+  // Of what the application and the kernel do before a packet leaves (and after it came), what leads to it
+  // directly.
   const nextOf = (i: number, ...steps: string[]) =>
     evidence.slice(i + 1).find(({ step }) => steps.includes(step))?.step;
   const previousOf = (i: number, ...steps: string[]) =>
@@ -327,7 +345,8 @@ export function fromTracepoints(events: KernelEvent[], pids: Pids): Evidence[] {
       .reverse()
       .find(({ step }) => steps.includes(step))?.step;
   return evidence.filter(({ step }, i) => {
-    if (step === "1" || step === "3") return nextOf(i, step, "4") === "4"; // a connected socket looked its route up earlier
+    // a connected socket looked its route up earlier
+    if (step === "1" || step === "3") return nextOf(i, step, "4") === "4";
     return step !== "R9" || previousOf(i, "R8", "R9") === "R8";
   });
 }
@@ -340,7 +359,10 @@ function applicationStep({ name, text }: KernelEvent): string | undefined {
   return name === "sock_recv_length" && /AF_INET.* length = [1-9]/.test(text) ? "R8 client" : undefined;
 }
 
-/** What the kernel does with the packet that it has just received: it looks for a route, or wakes the application. */
+/**
+ * What the kernel does with the packet that it has just received: it looks for a route, or wakes the
+ * application.
+ */
 function kernelStep({ name, text }: KernelEvent, received: string | undefined): string | undefined {
   if (
     name === "fib_table_lookup" &&
@@ -358,7 +380,10 @@ export interface Drop {
   text: string;
 }
 
-/** Where and why the kernel dropped a packet of the walk; or one of the application's, before it was on any device: after step 3. */
+/**
+ * Where and why the kernel dropped a packet of the walk; or one of the application's, before it was on any
+ * device: after step 3.
+ */
 export function drop(events: KernelEvent[], pids: Pids): Drop | undefined {
   const by = who(events, pids);
   const steps = packetSteps(events, by);
@@ -366,7 +391,8 @@ export function drop(events: KernelEvent[], pids: Pids): Drop | undefined {
   for (const event of events) {
     const skb = field(event, "skbaddr");
     if (stageOf(event, ""))
-      latest.set(skb, event.name === "skb_copy_datagram_iovec" ? undefined : steps.get(event)); // once read, it is gone
+      // once read, it is gone
+      latest.set(skb, event.name === "skb_copy_datagram_iovec" ? undefined : steps.get(event));
     // ping_rcv() says NO_SOCKET of every answer to a raw socket, which has its own copy by then
     if (
       event.name !== "kfree_skb" ||
@@ -406,8 +432,9 @@ const SOURCE = {
 };
 
 /**
- * The steps for which there is no evidence, and why: no tracepoints, or, at the next one that should be there, a packet dropped on its
- * way; "": `around`, another way that the packets went, is said at step 3 for all.
+ * The steps for which there is no evidence, and why: no tracepoints, or, at the next one that should be
+ * there, a packet dropped on its way; "": `around`, another way that the packets went, is said at step 3 for
+ * all.
  */
 export function missing(
   evidence: Evidence[],

@@ -1,7 +1,7 @@
 /**
- * A tracefs instance of our own (linux Documentation/trace/ftrace.rst, "Instances"): the kernel's tracepoints, without disturbing
- * anybody else's tracing, on the monotonic clock, as all our other times are. Needs root. tracefs knows no namespaces: in the
- * lab it sees all hosts.
+ * A tracefs instance of our own (linux Documentation/trace/ftrace.rst, "Instances"): the kernel's
+ * tracepoints, without disturbing anybody else's tracing, on the monotonic clock, as all our other times are.
+ * Needs root. tracefs knows no namespaces: in the lab it sees all hosts.
  */
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";

@@ -30,9 +30,13 @@ export class Tracepoints {
     this.instance = instance;
   }
 
-  /** Starts recording what happens in these processes. A string says why there is no evidence of the kernel's to be had. */
+  /**
+   * Starts recording what happens in these processes. A string says why there is no evidence of the kernel's
+   * to be had.
+   */
   static start(lab: Lab, pids: number[]): Tracepoints | string {
-    // tracefs is mounted in the lab's private mount namespace, so that this machine's mounts stay as they are.
+    // tracefs is mounted in the lab's private mount namespace, so that this machine's mounts stay as they
+    // are.
     const { status, stderr } = lab.try("lab", `mount -t tracefs tracefs ${TRACING}`);
     if (status !== 0) return `tracefs cannot be mounted: ${stderr.trim().split("\n")[0]!.replace(/\.$/, "")}`;
     try {

@@ -1,7 +1,7 @@
 /**
- * `make walk`: one ping through the lab, and then its whole journey as one timeline, with evidence for each step. With
- * `--follow COMMAND…` any other command on the client: 8.8.8.8 answers DNS queries on port 53 and HTTP requests on port 80.
- * Exit code 0 only if every step was seen that can be seen here.
+ * `make walk`: one ping through the lab, and then its whole journey as one timeline, with evidence for each
+ * step. With `--follow COMMAND…` any other command on the client: 8.8.8.8 answers DNS queries on port 53 and
+ * HTTP requests on port 80. Exit code 0 only if every step was seen that can be seen here.
  */
 import { randomBytes } from "node:crypto";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";

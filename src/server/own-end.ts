@@ -1,0 +1,56 @@
+/** Server only: this machine's end of the tunnel. Run, or printed to be typed. */
+import type { Prefix96 } from "../base/address.ts";
+import { trace } from "../base/trace.ts";
+import type { Tun } from "../core/tun.ts";
+import { innerAddresses, insideOf, IPV6, serverChanges } from "../host/changes.ts";
+import { findWalls } from "../host/firewall.ts";
+import { canCarryIPv6, checkDevice, checkFree, strays } from "../host/machine.ts";
+import type { ServerOptions } from "../host/options.ts";
+import { Setup } from "../host/setup.ts";
+
+export class OwnEnd {
+  /** Of the clients' inner IPv6 addresses; undefined: there are none. */
+  readonly subnet6: Prefix96 | undefined;
+  /** Its addresses and MTU, and what the user has to type. */
+  readonly description: string;
+  private readonly setup: Setup;
+  private readonly options: ServerOptions;
+
+  /** Reads what this machine has, checks that the tunnel fits in, and sets it up. Errors: a Failure. */
+  static async begin(options: ServerOptions, tun: Tun): Promise<OwnEnd> {
+    const { secret, subnet, mtu, nat } = options;
+    const setup = new Setup(options.configure);
+    const machine = await setup.begin(tun.name);
+    if (options.configure) checkDevice(machine, nat, tun.name);
+    say(nat && (await findWalls(tun.name, machine)));
+    const wish6 = secret && canCarryIPv6(tun.name, mtu) ? options.subnet6 : undefined;
+    const gateway = subnet.network + 1;
+    const inside = insideOf({ address: gateway, prefix: subnet.prefix, mtu, subnet6: wish6 });
+    say(checkFree(machine, inside, "--subnet BLOCK"));
+    const changes = serverChanges({ ...options, subnet6: wish6 }, gateway, machine);
+    const { toDo, missing } = await setup.make(changes);
+    const subnet6 = missing.has(IPV6) ? undefined : wish6;
+    if (setup.runs) say(await strays(subnet6 ? inside : inside.slice(0, 1), tun.name));
+    const addresses = innerAddresses(gateway, subnet.prefix, subnet6).join(" and ");
+    return new OwnEnd(options, setup, subnet6, `${addresses}, MTU ${mtu}${toDo}`);
+  }
+
+  private constructor(
+    options: ServerOptions,
+    setup: Setup,
+    subnet6: Prefix96 | undefined,
+    description: string,
+  ) {
+    this.options = options;
+    this.setup = setup;
+    this.subnet6 = subnet6;
+    this.description = description;
+  }
+
+  /** Gives up root, where --user asks for it. */
+  dropRoot(): void {
+    this.setup.dropRoot(this.options.user);
+  }
+}
+
+const say = (warning: string | undefined) => warning && trace.note(warning);
