@@ -212,7 +212,7 @@ function checkRoute(route: string, { routes, held }: Machine): void {
     : `this machine routes it ${other.where} already`;
   const single = route.includes(":") ? 128 : 32;
   const inPieces = `halves of it, --route ${halves?.join(" --route ")}, or single hosts (/${single})`;
-  const removal = `${ipFor(route)} route del ${route}${other.dev && ` dev ${other.dev}`}`;
+  const away = `${ipFor(route)} route del ${route}${other.dev && ` dev ${other.dev}`}`;
   const hint =
     halves && own
       ? `${inPieces}; its own hosts are out of reach then`

@@ -3,7 +3,7 @@
  * the shared secret, and get two fresh keys that nobody can compute later, not even with the secret (the
  * ephemeral keys are gone).
  *
- *   client → server   psk, e     message 1: 32 bytes of public key, then the sealed payload: a Wish or nothing
+ *   client → server   psk, e     message 1: 32 bytes of public key, and sealed: a Wish or nothing
  *   server → client   e, ee      message 2: the same; its payload is what the client needs: a ClientConfig
  *
  * Names (h, ck, MixKey, MixHash) are those of the specification's section 5.2.
