@@ -216,7 +216,7 @@ function checkRoute(route: string, { routes, held }: Machine): void {
   const hint =
     halves && own
       ? `${inPieces}; its own hosts are out of reach then`
-      : `${removal}, or leave that --route out`;
+      : `${away}, or leave that --route out`;
   throw new Failure(`Cannot route ${route} into the tunnel: ${where}`, hint);
 }
 
