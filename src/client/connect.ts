@@ -6,12 +6,14 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { ECONNREFUSED, EINVAL } from "../base/errno.ts";
 import { type Change, innerAddresses, insideOf } from "../host/changes.ts";
+import { checkFree, strays } from "../host/checks.ts";
 import { run } from "../host/command.ts";
 import type { SessionKeys } from "../core/aes.ts";
 import { Failure } from "../base/failure.ts";
 import type { ClientConfig } from "../session/handshake.ts";
-import { canCarryIPv6, checkFree, type Machine, readAgain, strays } from "../host/machine.ts";
+import { canCarryIPv6, type Machine, readAgain } from "../host/machine.ts";
 import type { ClientOptions } from "../host/options.ts";
+import { resolver } from "./resolver.ts";
 import { clientChanges, renewal } from "./routes.ts";
 import { Names, resolve } from "./names.ts";
 import type { Peer } from "../core/peer.ts";
@@ -120,6 +122,7 @@ export async function reach(
 export class OwnEnd {
   private readonly options: ClientOptions;
   private readonly setup: Setup;
+  private readonly names: Change[]; // what --dns changes
   private machine: Machine;
   private readonly outers: string[] = []; // addresses of the server that its own tunnel's routes leave out
   private config: ClientConfig | undefined; // what it is now
@@ -127,13 +130,15 @@ export class OwnEnd {
   /** Reads what this machine has. Errors: a Failure. */
   static async begin(options: ClientOptions): Promise<OwnEnd> {
     const setup = new Setup(options.configure);
-    return new OwnEnd(options, setup, await setup.begin(options.tun));
+    const machine = await setup.begin(options.tun);
+    return new OwnEnd(options, setup, machine, resolver(options.tun, options.dns, machine));
   }
 
-  private constructor(options: ClientOptions, setup: Setup, machine: Machine) {
+  private constructor(options: ClientOptions, setup: Setup, machine: Machine, names: Change[]) {
     this.options = options;
     this.setup = setup;
     this.machine = machine;
+    this.names = names;
   }
 
   /**
@@ -196,6 +201,7 @@ export class OwnEnd {
     const changes = [
       ...(this.config ? renewal(options.tun, config, this.config, machine) : []),
       ...after,
+      ...this.names,
       ...moved.map(({ run }): Change => ({ run: run.replace("add", "del"), removes: run })),
     ];
     const way = await this.wayTo(outer);

@@ -6,22 +6,23 @@
  */
 import { existsSync, readFileSync, readlinkSync } from "node:fs";
 import { dirname, resolve } from "node:path";
+import { hostRoute } from "../base/block.ts";
 import type { Change } from "../host/changes.ts";
 import { inPath } from "../host/command.ts";
 import { Failure } from "../base/failure.ts";
-import { hostRoute, type Machine } from "../host/machine.ts";
+import { type Machine } from "../host/machine.ts";
 
 const TARGET = "/etc/resolv.conf";
 const COPY = `${TARGET}.before-simple-vpn`; // of the user's file; not in /run, which a restart empties
 const fileOf = (pid: number | string) => `/run/simple-vpn-${pid}.resolv.conf`;
 
-/** What was there before we changed anything. It is read once: later the file that lies there is ours. */
-let before: ReturnType<typeof readTarget> | undefined;
-
-/** The commands for these name servers. Errors: a Failure if another client has its own there. */
+/**
+ * The commands for these name servers. Called once, before we change anything: later the file that lies there
+ * is ours. Errors: a Failure if another client has its own there.
+ */
 export function resolver(tun: string, dns: string[], machine: Machine): Change[] {
   if (dns.length === 0) return [];
-  before ??= readTarget();
+  const { resolved, first } = readTarget();
   const file = fileOf(process.pid);
   const servers = dns.map((address) => `nameserver ${address}\n`).join("");
   const ifOurs = `find ${TARGET} -exec grep -q simple-vpn-${process.pid}$ {} ;`; // if not, it is theirs
@@ -30,12 +31,12 @@ export function resolver(tun: string, dns: string[], machine: Machine): Change[]
     { run: `cp ${file} ${TARGET}`, undo: `${ifOurs} -exec cp ${COPY} {} ;` },
   ];
   const byFile: Change[] = [
-    ...before.first,
+    ...first,
     { run: `tee ${file}`, input: `# of simple-vpn-${process.pid}\n${servers}`, undo: `rm -f ${file}` },
     { run: `chmod 644 ${file}` }, // whatever the umask: everybody asks for names
     { run: `mount --bind ${file} ${TARGET}`, undo: `${ifOurs} -exec umount -l {} ;`, otherwise: copies },
   ];
-  if (!before.resolved) return byFile;
+  if (!resolved) return byFile;
   const undo = machine.tun && `resolvectl revert ${tun}`;
   return [
     { run: `resolvectl dns ${tun} ${dns.join(" ")}`, undo, otherwise: [] }, // the next one's will do for both

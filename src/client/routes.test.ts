@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { parseCidr, parsePrefix96 } from "../base/address.ts";
 import type { Change } from "../host/changes.ts";
-import { checkFree, FRESH, type Machine } from "../host/machine.ts";
+import { checkFree } from "../host/checks.ts";
+import { FRESH, type Machine } from "../host/machine.ts";
 import { clientChanges, renewal } from "./routes.ts";
 
 const CONFIG = { address: parseCidr("10.8.0.2/24")!.address, prefix: 24, mtu: 1400 };

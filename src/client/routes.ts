@@ -3,6 +3,7 @@
  * spared. As commands: see changes.ts.
  */
 import { formatIPv4 } from "../base/address.ts";
+import { contains, halvesOf, hostRoute, ipFor, prefixOf } from "../base/block.ts";
 import {
   addAddress,
   addressesOf,
@@ -14,18 +15,9 @@ import {
   removal,
 } from "../host/changes.ts";
 import { Failure } from "../base/failure.ts";
-import {
-  contains,
-  halvesOf,
-  hostRoute,
-  ipFor,
-  type Machine,
-  mayTake,
-  prefixOf,
-  selectorOf,
-} from "../host/machine.ts";
+import { type Machine, mayTake, selectorOf } from "../host/machine.ts";
 import type { ClientOptions } from "../host/options.ts";
-import { inItsName, resolver } from "./resolver.ts";
+import { inItsName } from "./resolver.ts";
 
 /**
  * A routing table of our own, for the routes that would send the tunnel's own packets into the tunnel, round
@@ -81,7 +73,6 @@ export function clientChanges(options: Routed, config: Inner, outers: string[], 
         machine,
       ),
     ),
-    ...resolver(tun, dns, machine),
   ];
 }
 
@@ -214,9 +205,7 @@ function checkRoute(route: string, { routes, held }: Machine): void {
   const inPieces = `halves of it, --route ${halves?.join(" --route ")}, or single hosts (/${single})`;
   const away = `${ipFor(route)} route del ${route}${other.dev && ` dev ${other.dev}`}`;
   const hint =
-    halves && own
-      ? `${inPieces}; its own hosts are out of reach then`
-      : `${away}, or leave that --route out`;
+    halves && own ? `${inPieces}; its own hosts are out of reach then` : `${away}, or leave that --route out`;
   throw new Failure(`Cannot route ${route} into the tunnel: ${where}`, hint);
 }
 

@@ -6,7 +6,8 @@
  */
 import { readdirSync } from "node:fs";
 import { embed, formatIPv4, parseCidr, type Prefix96 } from "../base/address.ts";
-import { ipFor, type Machine, mayTake } from "./machine.ts";
+import { ipFor } from "../base/block.ts";
+import { type Machine, mayTake } from "./machine.ts";
 import type { ServerOptions } from "./options.ts";
 
 /** One command, and the one that takes it back. */

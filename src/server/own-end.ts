@@ -3,8 +3,9 @@ import type { Prefix96 } from "../base/address.ts";
 import { trace } from "../base/trace.ts";
 import type { Tun } from "../core/tun.ts";
 import { innerAddresses, insideOf, IPV6, serverChanges } from "../host/changes.ts";
+import { checkDevice, checkFree, strays } from "../host/checks.ts";
 import { findWalls } from "../host/firewall.ts";
-import { canCarryIPv6, checkDevice, checkFree, strays } from "../host/machine.ts";
+import { canCarryIPv6 } from "../host/machine.ts";
 import type { ServerOptions } from "../host/options.ts";
 import { Setup } from "../host/setup.ts";
 
