@@ -78,9 +78,9 @@ const iow = (type: string, number: number, size: number) =>
 export const TUNSETIFF = iow("T", 202, 4); // 0x400454ca
 export const TUNSETOFFLOAD = iow("T", 208, 4); // 0x400454d0
 export const TUNSETVNETHDRSZ = iow("T", 216, 4); // 0x400454d8
-export const TUN_F_CSUM = 0x01; // the reader can handle a packet whose checksum is still to be computed …
-export const TUN_F_TSO4 = 0x02; // … and TCP segments larger than the MTU, over IPv4 …
-export const TUN_F_TSO6 = 0x04; // … and IPv6
+export const TUN_F_CSUM = 0x01; // the reader takes packets whose checksum is still to be computed
+export const TUN_F_TSO4 = 0x02; // the reader takes TCP segments larger than the MTU, over IPv4
+export const TUN_F_TSO6 = 0x04; // the same over IPv6
 export const IFF_TUN = 0x0001; // packets start at the IP header (IFF_TAP: at the Ethernet header)
 export const IFF_NO_PI = 0x1000; // no 4 bytes of "packet information" before each packet
 export const IFF_VNET_HDR = 0x4000; // a struct virtio_net_hdr before each packet: offload.ts

@@ -1,7 +1,7 @@
 /**
- * Client only: a session with the server, and the next one when it is lost. tun0 stays as it is meanwhile,
- * with its address and its routes: what is inside the tunnel notices a pause, and goes on. Nobody reads tun0
- * then; its queue holds about 500 packets, and the kernel counts what does not fit (ip -s link: TX dropped).
+ * Client only: a session with the server, and the next one when it is lost. Meanwhile tun0 keeps its address
+ * and its routes. Programs inside the tunnel notice a pause, and go on. Nobody reads tun0 then: its queue
+ * holds about 500 packets, and the kernel counts what does not fit (ip -s link: TX dropped).
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { ECONNREFUSED, EINVAL } from "../base/errno.ts";
@@ -23,8 +23,8 @@ import { Setup } from "../host/setup.ts";
 import { type Answer, type Port, Unreachable } from "../transport/transport.ts";
 import { trace } from "../base/trace.ts";
 
-const FIRST_PAUSE = 500; // ms, at most, before the first try …
-const LONGEST_PAUSE = 30_000; // … and before each of the later ones
+const FIRST_PAUSE = 500; // ms, at most, before the first try
+const LONGEST_PAUSE = 30_000; // ms, at most, before any try
 const DIAL_DEADLINE = 10_000; // ms, for all addresses of a name together
 
 export interface Session {
@@ -75,7 +75,8 @@ export async function openSession(
       mtu,
       subnet6: canCarryIPv6(options.tun, mtu) ? given.config.subnet6 : undefined,
     };
-    // before we prove ourselves: a server whose session is of no use to us keeps our address for us
+    // Before we prove ourselves: if the session is of no use to us, the server still keeps our former
+    // address.
     end.check(config, address);
     return { remote, address, attach, keys: given.keys, config, answered, useless: false, failures: 0 };
   } catch (error) {
@@ -99,7 +100,7 @@ export async function reach(
     try {
       return { address, ...(await port.dial(address, DIAL_DEADLINE / addresses.length, message1)) };
     } catch (error) {
-      if (!(error instanceof Unreachable)) throw noSession(address, error);
+      if (!(error instanceof Unreachable)) throw noSession(port.endpoint(address), error);
       failed.push(error);
     }
   }
@@ -142,9 +143,9 @@ export class OwnEnd {
   }
 
   /**
-   * Makes it what the session says, or tells the user how; says that we are connected. Gives up root where
-   * --user asks for it. Errors: a Failure, but for a session that is not the first one: that one ends, and
-   * the next one is another try.
+   * Makes it what the session says, or tells the user how. Then says that we are connected, and gives up root
+   * if --user asks for it. Errors: a Failure, if this is the first session. A later session is ended instead,
+   * and the next one is another try.
    */
   async configure(session: Session): Promise<void> {
     const { config, address, remote } = session;
@@ -172,8 +173,8 @@ export class OwnEnd {
   }
 
   /**
-   * The server may be at another address now, or this machine: these packets, too, must not be routed into
-   * the tunnel. Errors: a Failure.
+   * Before a new try: the server or this machine may have other addresses now. The tunnel's own packets must
+   * not be routed into the tunnel. Errors: a Failure.
    */
   async spare(address: string): Promise<void> {
     this.machine = await readAgain(this.options.tun, this.machine);
@@ -273,9 +274,9 @@ export async function reconnect(
 }
 
 /**
- * How long to wait after so many failed tries, ms: twice as long each time, up to half a minute, and a random
- * part of it less, so that thirty clients of a server that restarts do not come all at once ("equal jitter"
- * in M. Brooker, Exponential Backoff And Jitter, AWS Architecture Blog, 2015). `random`: 0 to 1.
+ * How long to wait after so many failed tries, ms. Each time it is twice as long, up to half a minute. A
+ * random part is taken off, so that thirty clients of a server that restarts do not all come at once ("equal
+ * jitter": M. Brooker, Exponential Backoff And Jitter, AWS Architecture Blog, 2015). `random`: 0 to 1.
  */
 export function backOff(failures: number, random = Math.random()): number {
   const longest = Math.min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** failures);

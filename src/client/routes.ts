@@ -1,6 +1,6 @@
 /**
- * Client only: what is routed into the tunnel, and how the server, to which the tunnel itself leads, is
- * spared. As commands: see changes.ts.
+ * Client only: the commands that route packets into the tunnel, but not the tunnel's own packets, which go to
+ * the server. See changes.ts for what becomes of commands.
  */
 import { formatIPv4 } from "../base/address.ts";
 import { contains, halvesOf, hostRoute, ipFor, prefixOf } from "../base/block.ts";
@@ -20,9 +20,9 @@ import type { ClientOptions } from "../host/options.ts";
 import { inItsName } from "./resolver.ts";
 
 /**
- * A routing table of our own, for the routes that would send the tunnel's own packets into the tunnel, round
- * and round. Rules in front of the main table lead to it (ip-rule(8)). So the routes that are there stay as
- * they are and are used as they are, whichever network this machine moves to. wg-quick(8) does it alike.
+ * The number of our own routing table. It has the routes that would send the tunnel's own packets into the
+ * tunnel, round and round. Rules in front of the main table lead to it (ip-rule(8)). So the routes that are
+ * there already stay, whichever network this machine moves to. wg-quick(8) does the same.
  *
  *   8600  to SERVER                         goto 8999    the tunnel's own packets
  *   8601  from 192.168.1.100                goto 8999    answers to who came by another address

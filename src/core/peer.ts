@@ -38,8 +38,8 @@ export interface PeerEvents {
 export class Peer implements Receiver, Sender {
   readonly link: Link;
   readonly tun: Tun;
-  readonly sendSteps: Direction; // names of the steps of what we send to this peer …
-  readonly receiveSteps: Direction; // … and of what we receive from it
+  readonly sendSteps: Direction; // names of the steps of what we send to this peer
+  readonly receiveSteps: Direction; // names of the steps of what we receive from it
   readonly keys: Keys | undefined; // undefined: --cipher xor
   readonly outbox: Outbox;
   readonly events: PeerEvents;

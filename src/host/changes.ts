@@ -1,8 +1,8 @@
 /**
  * What the kernel must be told so that packets find the tunnel: each end's address, the server's forwarding
- * and NAT; the client's routes are in routes.ts. setup.ts prints these commands, or runs them. The address
+ * and NAT. The client's routes are in routes.ts. setup.ts prints these commands, or runs them. The address
  * and the routes of a TUN need no undoing: they go when the program that created it closes it. Only a
- * persistent one stays as we leave it.
+ * persistent TUN stays, so there everything is undone.
  */
 import { readdirSync } from "node:fs";
 import { embed, formatIPv4, parseCidr, type Prefix96 } from "../base/address.ts";
@@ -176,9 +176,9 @@ function quiet({ tun, nat, configure }: Served, { firewall, setting }: Machine):
 }
 
 /**
- * One rule of iptables or ip6tables. What we add ourselves bears a name, to tell it from the user's own; and
- * it has patience (-w) with others who change rules meanwhile. Printed commands carry neither, because the
- * user owns those rules. A kernel without the comment match gets rules without.
+ * One rule of iptables or ip6tables. A rule that we add ourselves carries a comment, which tells it from the
+ * user's own. -w waits for others who are changing rules. Printed commands carry no comment mark, because the
+ * user owns those rules. A kernel without the comment match gets rules without it.
  */
 function rule(line: string, configure: boolean, part?: string): Change {
   const plain = (run: string): Change => ({ run, undo: run.replace(/ -[AI] /, " -D ") });
@@ -214,8 +214,8 @@ function nftables(family: "ip" | "ip6", { tun, nat, configure }: Served, source:
 }
 
 /**
- * A kernel that forwards ignores router advertisements, and forgets the route that it has from one; 2: not on
- * this interface (ip-sysctl.rst).
+ * A kernel that forwards ignores router advertisements, and forgets its route from one. With the value 2 it
+ * goes on to accept them on this interface (ip-sysctl.rst).
  */
 function routerAdvertisements(nat: string, { setting }: Machine): Change[] {
   const accept = `net/ipv6/conf/${nat}/accept_ra`;
@@ -224,9 +224,9 @@ function routerAdvertisements(nat: string, { setting }: Machine): Change[] {
 }
 
 /**
- * Forwarding on all interfaces, if it is off. The kernel writes it into each one's own settings, and IPv4's
- * accept_redirects with it (ip-sysctl.rst: ip_forward "resets all configuration parameters to their default
- * state"). -e: not those of an interface that is gone by then.
+ * Forwarding on all interfaces, if it is off. The kernel writes it into the settings of each interface, and
+ * changes IPv4's accept_redirects, too (ip-sysctl.rst: ip_forward "resets all configuration parameters to
+ * their default state"). With -e, the undoing skips an interface that is gone by then.
  */
 function forward(family: "ipv4" | "ipv6", { setting }: Machine): Change[] {
   const path = family === "ipv4" ? "ipv4/ip_forward" : "ipv6/conf/all/forwarding";

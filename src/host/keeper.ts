@@ -1,9 +1,9 @@
 /**
- * The keeper: a small child process that undoes what --configure did, whatever ends us. It is handed the
- * undoing of each change through a pipe. When nobody holds the other end any more, because we have ended or
- * were killed, read(2) tells it the end of the file, and it undoes the newest change first. It has a session
- * of its own (setsid(2)), for Ctrl-C and a closed terminal are our business. It stays root when we do not
- * (--user): it is started before, and takes no more commands once we have dropped root.
+ * The keeper: a small child process that undoes what --configure did, whatever ends us. For each change we
+ * write the command that undoes it into a pipe. When we have ended or were killed, nobody has the pipe open
+ * any more, and read(2) tells the keeper the end of the file. Then it runs these commands, the newest first.
+ * It has a session of its own (setsid(2)), because Ctrl-C and a closed terminal are our business. With --user
+ * it stays root when we do not: it is started before, and takes no more commands once we have dropped root.
  */
 import { spawn } from "node:child_process";
 import { readdirSync, readFileSync, readlinkSync, writeSync } from "node:fs";
@@ -13,8 +13,8 @@ import { Failure } from "../base/failure.ts";
 import { close, O_CLOEXEC, pipe2, waitpid } from "../base/libc.ts";
 
 /**
- * Its arguments, "$@", are the undoing that it was handed, the newest first; `set -f`: none of it is a
- * pattern of file names.
+ * Its arguments, "$@", are the commands that it was given, the newest first. `set -f`: the shell must not
+ * take any of them for a pattern of file names.
  */
 const SCRIPT = `
 exec >&3 2>&4
@@ -40,11 +40,10 @@ echo "$failures" >&2
 exit 1`;
 
 const NAME = "simple-vpn-keeper of "; // the pid of its program
-const PATIENCE = 5_000; // ms, for the keepers of others
+const MAX_WAIT = 5_000; // ms, for the keepers of others
 
 export class Keeper {
-  // the end that we write to. The undoing starts only when every process has closed this pipe
-  readonly pipe: number;
+  readonly pipe: number; // the end that we write to. The undoing starts when every process has closed it
   private readonly pid: number;
   private readonly kept: string[] = [];
 
@@ -60,8 +59,8 @@ export class Keeper {
     if (result < 0)
       throw new Failure(`Cannot make a pipe: ${errnoName(result)}`, "see pipe(2) for this error");
     this.pipe = ends[1];
-    // Our stdout and stderr are its 3 and 4: libuv makes a child's 0, 1 and 2 blocking, and with them ours,
-    // the same open files; then whoever is slow to read what we print would stop the tunnel.
+    // Our stdout and stderr are its fds 3 and 4. libuv makes a child's fds 0, 1 and 2 blocking, and with them
+    // ours, which are the same open files. Then a slow reader of what we print would stop the tunnel.
     const shell = spawn("sh", ["-c", SCRIPT, NAME + process.pid], {
       stdio: [ends[0], "ignore", "ignore", 1, 2],
       detached: true,
@@ -72,8 +71,7 @@ export class Keeper {
   }
 
   /**
-   * `undo`, one command, will be run at our end. Say so before what it undoes is done: we may be killed in
-   * between.
+   * `undo`, one command, will be run at our end. Call this before the change: we may be killed in between.
    */
   keep(undo: string): void {
     this.kept.unshift(undo);
@@ -90,8 +88,8 @@ export class Keeper {
   }
 
   /**
-   * No more commands from us: whoever breaks into this program, without root by now, must not find a root
-   * shell at a pipe.
+   * No more commands come from us. Somebody who breaks into this program, which is not root by now, must not
+   * find a root shell behind a pipe.
    */
   enough(): void {
     this.tell("enough");
@@ -122,9 +120,9 @@ export class Keeper {
 }
 
 /**
- * A program was killed, and is started again at once: its keeper may be at work still, and what it undoes is
- * what we are about to do. Such a keeper is no child of its program any more. Errors: none; after PATIENCE we
- * go on all the same.
+ * When a program was killed and is started again at once, its keeper may still be at work: it undoes what we
+ * are about to do. We know such a keeper because it is no child of its program any more. Errors: none. After
+ * MAX_WAIT we go on all the same.
  */
 async function awaitOthers(): Promise<void> {
   const namespaces = (pid: string) =>
@@ -145,6 +143,6 @@ async function awaitOthers(): Promise<void> {
       return false; // it has ended meanwhile
     }
   };
-  for (const deadline = Date.now() + PATIENCE; Date.now() < deadline && readdirSync("/proc").some(isBusy);)
+  for (const deadline = Date.now() + MAX_WAIT; Date.now() < deadline && readdirSync("/proc").some(isBusy);)
     await sleep(20);
 }

@@ -1,6 +1,7 @@
 /**
- * The commands of changes.ts and routes.ts: printed for the next terminal; or, with --configure, run, and
- * undone at the end, whatever that is (keeper.ts). And the end of root.
+ * What becomes of the commands in changes.ts and routes.ts. They are printed for the next terminal. With
+ * --configure they are run instead, and undone at the end, whatever that is (keeper.ts). With --user, this
+ * file also gives up root.
  */
 import { existsSync } from "node:fs";
 import chalk from "chalk";
@@ -13,8 +14,8 @@ import type { Account } from "./options.ts";
 import { atExit } from "./program.ts";
 
 /**
- * The host of the lab that this program is on, if terminal.ts has started it. There, commands are typed with
- * make, for they are that host's.
+ * The lab's host that this program runs on, if terminal.ts has started it: there, commands are typed with
+ * make.
  */
 export const LAB_HOST = process.env.SIMPLE_VPN_HOST;
 
@@ -25,9 +26,8 @@ export class Setup {
   private readonly configure: boolean;
   private readonly done = new Map<string, string>(); // what was set, and the command that set it
   private keeper: Keeper | undefined;
-  // tools that could not do what they were asked first, only what was asked instead
-  private readonly poor = new Set<string>();
-  private dropped = false; // have we given up root? Then what is still to do is the user's
+  private readonly poor = new Set<string>(); // tools that can only do what Change.otherwise asks
+  private dropped = false; // have we given up root? Then the user does what is still to be done
 
   constructor(configure: boolean) {
     this.configure = configure;
@@ -216,8 +216,7 @@ function firstGroup(changes: Change[]): Change[] {
 }
 
 /**
- * What the user has to type; with `leaving`, also what takes it back, because the rest of it is taken back by
- * us.
+ * What the user has to type. With `leaving`, also what undoes it at the end: we undo only our own changes.
  */
 function toType(changes: Change[], leaving: boolean): string {
   const what = LAB_HOST

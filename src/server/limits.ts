@@ -1,26 +1,22 @@
 /**
- * Server only: what strangers may cost. Whoever reaches the port can open connections; these limits bound the
- * memory, the work and the lines on the terminal that they can take. What needs the secret is bounded
- * elsewhere: --max-clients, and OUTBOX in tunnel.ts.
+ * Server only: what strangers may cost. Anyone who reaches the port can open connections. These limits bound
+ * the memory, the work and the lines on the terminal that they take. Clients, which have the secret, have
+ * other limits: --max-clients, and the size of an outbox.
  */
 import { parseIPv6 } from "../base/address.ts";
 
-// connections that have not yet sent a sealed frame. For one more, another makes room
+/** Connections that have not sent a sealed frame yet. For one more, another one must go. */
 export const MAX_UNPROVEN = 128;
-// handshakes that one address may begin at once: a class behind one NAT has one address …
+/** Handshakes that one address may begin at once. A class behind one NAT has one address. */
 export const BURST = 40;
-// … and then in each second. Each lasts 20 s at most, and 40 + 4 × 20 < 128: one address leaves room for
-// others
+/** After that, handshakes a second. Each takes 20 s at most. 40 + 4 × 20 < 128, so others still find room. */
 export const RATE = 4;
 const CROWD = `more than ${MAX_UNPROVEN} have not proven themselves yet`;
 export const MADE_ROOM = `made room: ${CROWD}, and no address has more of them`;
-const MAX_SOURCES = 4096; // sources remembered; of more, the one that was let in the longest ago is forgotten
+const MAX_SOURCES = 4096; // sources that are remembered; beyond that, the oldest one is forgotten
 const TOLD = 10; // refusals in a second that are told one by one
 
-/**
- * Who counts as one: an IPv4 address, or the /64 of an IPv6 one, for one machine can have all addresses of
- * that.
- */
+/** What counts as one source: an IPv4 address, or a /64 of IPv6, because one machine can have all of it. */
 export const sourceOf = (address: string) => parseIPv6(address)?.toString("hex", 0, 8) ?? address;
 
 /** The connections that have not proven themselves yet, in order of arrival. */
@@ -34,9 +30,8 @@ export class Strangers {
   }
 
   /**
-   * One more has come, unless its address comes too often: then undefined, and that is told. A newcomer
-   * always gets in: if it is one too many, `end` of another one is called. So for a moment there are more: as
-   * many as one turn of the loop accepts.
+   * One more has come. If its address comes too often, it is refused: undefined. Otherwise it always gets in.
+   * If it is one too many, another one is ended, perhaps in the next turn of the loop.
    */
   add(address: string, remote: string, end: () => void): Visitor | undefined {
     if (!this.rate.allows(address)) {
@@ -87,8 +82,8 @@ export class Visitor {
 }
 
 /**
- * The one that makes room, if the latest is one too many. It is the oldest of the source that has the most of
- * them, so that a few sources can hold no more than their share, and whoever comes from elsewhere gets in.
+ * The one that must go if there is one too many: the oldest of the source that has the most. So a few sources
+ * cannot keep others out.
  */
 export function oneTooMany<Stranger extends { source: string }>(
   strangers: Set<Stranger>,

@@ -1,7 +1,7 @@
 /**
- * The handshake: Noise_NNpsk0_25519_AESGCM_SHA256 (noiseprotocol.org, rev 34). Both ends prove that they hold
- * the shared secret, and get two fresh keys that nobody can compute later, not even with the secret (the
- * ephemeral keys are gone).
+ * The handshake: Noise_NNpsk0_25519_AESGCM_SHA256 (noiseprotocol.org, rev 34). Both ends prove that they have
+ * the shared secret. Both get two fresh keys. Nobody can compute these later, not even with the secret,
+ * because the ephemeral keys are gone.
  *
  *   client → server   psk, e     message 1: 32 bytes of public key, and sealed: a Wish or nothing
  *   server → client   e, ee      message 2: the same; its payload is what the client needs: a ClientConfig
@@ -14,10 +14,9 @@ import { embed, formatIPv4, parseIPv4, parsePrefix96, type Prefix96 } from "../b
 import { KEY_LENGTH, type SessionKeys, TAG_LENGTH } from "../core/aes.ts";
 import { BrokenStream } from "../base/failure.ts";
 
-// exactly 32 bytes: h starts as the name itself (section 5.2)
-const NAME = "Noise_NNpsk0_25519_AESGCM_SHA256";
+const NAME = "Noise_NNpsk0_25519_AESGCM_SHA256"; // exactly 32 bytes, so h starts as the name (section 5.2)
 const PROLOGUE = Buffer.from("simple-vpn/1"); // both ends must mean the same protocol and version
-// inside a session: no message of one kind passes for the other
+/** Inside a session: a message of one kind must not pass for one of the other. */
 export const REKEY_PROLOGUE = Buffer.from("simple-vpn/1 rekey");
 const DH_LENGTH = 32;
 
@@ -159,9 +158,9 @@ function hkdf(ck: Buffer, input: Buffer, count: number): Buffer[] {
 }
 
 /**
- * The 32 bytes of an X25519 public key: the last of its DER (RFC 8410, section 4). Not as JWK: for that Node
- * 20 holds the key's lock while it makes strings, and if memory is collected just then, what remains of the
- * key's generation waits for that lock, for ever.
+ * The 32 bytes of an X25519 public key: the end of its DER form (RFC 8410, section 4). The JWK form can hang
+ * Node 20: it holds the key's lock while it makes strings. If memory is collected just then, the destructor
+ * of the finished key generation needs the same lock: a deadlock.
  */
 function publicBytes(privateKey: KeyObject): Buffer {
   return createPublicKey(privateKey).export({ format: "der", type: "spki" }).subarray(-DH_LENGTH);

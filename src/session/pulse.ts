@@ -14,8 +14,8 @@ const SILENT_CHECKS = 5; // so 9 s are left for the way there and back, for lost
 export class Heartbeat implements Pulse {
   private readonly peer: Peer;
   private owesAnswer = false; // data came, and no frame of ours has followed it
-  private awaitsAnswer = false; // data has gone, and not a byte has come since …
-  private silentChecks = 0; // … for so many checks
+  private awaitsAnswer = false; // data has gone, and not a byte has come since
+  private silentChecks = 0; // how many checks have found it so
 
   constructor(peer: Peer) {
     this.peer = peer;

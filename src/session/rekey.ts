@@ -1,7 +1,7 @@
 /**
- * Fresh keys while a session lasts: a second handshake, inside the sealed frames of the first. Whoever gets
- * hold of a key can read two minutes with it, and no nonce counter comes near its end. TCP keeps frames in
- * order, so each end changes a key between two frames: none is lost, and none could be meant for either key.
+ * Fresh keys while a session lasts, by a second handshake inside the sealed frames of the first. So a stolen
+ * key opens two minutes of traffic, and no nonce counter comes near its end. TCP keeps frames in order, so
+ * each end changes its key between two frames. No frame is lost, and each has one key that it can mean.
  *
  *   client                                                server
  *   rekey, message 1  ──────────────────────────────────▶
@@ -19,10 +19,8 @@ import type { Peer } from "../core/peer.ts";
  * for AES-GCM (RFC 8446, section 5.5); at 6 Gbit/s the two minutes are over first.
  */
 const BYTES = 2 ** 36;
-// s that fresh keys may come late: WireGuard's REJECT_AFTER_TIME less REKEY_AFTER_TIME
-const MAX_OVERDUE = 60;
-// ms between two rekeys that the server answers: a client waits at least a second after each
-const PAUSE = 900;
+const MAX_OVERDUE = 60; // s that fresh keys may come late: WireGuard's REJECT_AFTER_TIME - REKEY_AFTER_TIME
+const PAUSE = 900; // ms between two rekeys that the server answers; a client waits a second after each
 const NOTHING = Buffer.alloc(0);
 
 /** The client's side: asks for fresh keys when the session's are `seconds` old, or have sealed enough. */

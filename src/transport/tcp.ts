@@ -46,7 +46,7 @@ export class TcpPort implements Port {
 
   async dial(address: string, ms: number, message1: Buffer = NO_MESSAGE): Promise<Answer> {
     const socket = await connectTcp(address, this.port, ms);
-    if (typeof socket === "number") throw new Unreachable(endpoint(address, this.port), socket);
+    if (typeof socket === "number") throw new Unreachable(this.endpoint(address), socket);
     return this.ask(socket, message1);
   }
 
@@ -77,6 +77,10 @@ export class TcpPort implements Port {
   end(): void {
     this.listenerWatch?.stop();
     if (this.listener !== undefined) close(this.listener);
+  }
+
+  endpoint(address: string): string {
+    return endpoint(address, this.port);
   }
 
   private acceptSome(server: Answering): void {

@@ -20,6 +20,8 @@ export interface Port {
   /** Server: from now on, callers are heard. */
   serve(server: Answering): void;
   end(): void;
+  /** An address with the port behind it: "192.168.1.1:5555". */
+  endpoint(address: string): string;
 }
 
 /** There is no way to that address, or nobody listens there. */
