@@ -21,15 +21,16 @@ walk: ready ## one ping, all 19 steps: walk.html, .svg, .pcapng (OUT=FOLDER FOLL
 NODE := # of the command line only: npm sets one in the environment
 # The npm package `node` fetches the binary in its install script, which .npmrc forbids for all others.
 ON_NODE = $(if $(NODE),npm_config_ignore_scripts=false npx -y -p node@$(NODE) --)
-RUN_TESTS = $(ON_NODE) $(TSX) --test --test-concurrency=2 --test-reporter=spec
+RUN_TESTS = $(ON_NODE) node --enable-source-maps --test --test-concurrency=2 --test-reporter=spec
+COMPILE = node_modules/.bin/tsc --noEmit false --outDir build --inlineSourceMap --rewriteRelativeImportExtensions
 
 test: ready ## type check, unit tests, lab tests with real TUNs (NODE=26: on that version of Node.js)
-	@node_modules/.bin/tsc
-	@$(ON_NODE) $(TSX) src/lab/docs/check.ts
-	@$(RUN_TESTS) $$(find src -name '*.test.ts' | sort)
+	@rm -rf build && $(COMPILE)
+	@$(ON_NODE) node build/lab/docs/check.js
+	@$(RUN_TESTS) $$(find build -name '*.test.js' | sort)
 
 unit: ready ## the unit tests, and one of the lab (NODE=26)
-	@$(RUN_TESTS) $$(find src -name '*.test.ts' -not -path 'src/lab/*') src/lab/tests/vpn.test.ts
+	@$(RUN_TESTS) $$(find build -name '*.test.js' -not -path 'build/lab/*')
 
 experiments: ready ## what to try next: eight experiments, a line each
 	@$(TSX) src/lab/experiments/run.ts

@@ -85,7 +85,8 @@ function folders(path: string): Change[] {
 /** Does that client run? If it does not, another program may have its pid by now, even this one. */
 function isClient(pid: string): boolean {
   try {
-    return Number(pid) !== process.pid && readFileSync(`/proc/${pid}/cmdline`, "utf8").includes("client.ts");
+    const command = readFileSync(`/proc/${pid}/cmdline`, "utf8");
+    return Number(pid) !== process.pid && /\bclient\.[jt]s\b/.test(command);
   } catch {
     return false;
   }

@@ -38,7 +38,7 @@ test("what was kept is run at the end, the newest first, word by word; not what 
 
 test("a terminal that is paused does not hold the undoing up", async () => {
   const [master, terminal] = pausedTerminal();
-  const script = `const { Keeper } = await import("${new URL("keeper.ts", import.meta.url)}"); const keeper = await Keeper.start(); keeper.keep("touch ${folder}/undone"); keeper.keep("ls /no/such/file"); process.kill(process.pid, "SIGKILL");`;
+  const script = `const { Keeper } = await import("${ROOT}src/host/keeper.ts"); const keeper = await Keeper.start(); keeper.keep("touch ${folder}/undone"); keeper.keep("ls /no/such/file"); process.kill(process.pid, "SIGKILL");`;
   spawn(process.execPath, ["--import", "tsx", "--input-type=module", "-e", script], {
     stdio: ["ignore", terminal, terminal],
   });

@@ -27,6 +27,14 @@ export const [SERVER6, TARGET6] = ["2001:db8:1::1", "2001:4860:4860::8888"];
 export const NETNS = "/run/netns"; // ip-netns(8); on a private tmpfs, so also without root
 export const ROOT = fileURLToPath(new URL("../..", import.meta.url)); // of the project
 
+const isCompiled = import.meta.url.endsWith(".js"); // `make test` compiles all, because tsx costs each program half a second
+
+/** The words that start a program of ours, "client" or "lab/internet": compiled, if we are. */
+export const ours = (name: string) =>
+  isCompiled
+    ? [process.execPath, `${ROOT}build/${name}.js`]
+    : [process.execPath, "--import", "tsx", `${ROOT}src/${name}.ts`];
+
 /**
  * What the holder of a lab runs. A /run of its own is put together on /tmp, then moved. It has the folders
  * "$@" of the real one, and its symlinks (NixOS has its tools behind one). It has no socket: nothing in the

@@ -5,7 +5,7 @@
 import type { ChildProcess, SpawnOptions } from "node:child_process";
 import { stripVTControlCharacters } from "node:util";
 import { Failure } from "../base/failure.ts";
-import { type Lab, ROOT } from "./lab.ts";
+import { type Lab, ours } from "./lab.ts";
 
 export class Running {
   readonly child: ChildProcess;
@@ -70,6 +70,6 @@ export function startProgram(
   options: SpawnOptions = {},
 ): Running {
   return new Running(
-    lab.spawn(host, [process.execPath, "--import", "tsx", `${ROOT}src/${program}.ts`, ...args], options),
+    lab.spawn(host, [...ours(program), ...args], options),
   );
 }

@@ -5,7 +5,7 @@
  */
 import chalk from "chalk";
 import { type Framing, aesFraming, xorFraming } from "../../core/frame.ts";
-import { type Lab, prompt, ROOT, SERVER } from "../lab.ts";
+import { type Lab, ours, prompt, SERVER } from "../lab.ts";
 import { Running } from "../running.ts";
 import type { CipherName } from "./stage.ts";
 
@@ -35,10 +35,7 @@ export class Relay {
   static async start(lab: Lab, cipher: CipherName): Promise<Relay> {
     console.log(prompt("server", `npx tsx src/lab/experiments/relay-program.ts ${RELAY_PORT} ${SERVER}`));
     const command = [
-      process.execPath,
-      "--import",
-      "tsx",
-      `${ROOT}src/lab/experiments/relay-program.ts`,
+      ...ours("lab/experiments/relay-program"),
       `${RELAY_PORT}`,
       SERVER,
     ];

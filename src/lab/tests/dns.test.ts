@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { existsSync, mkdtempSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type Lab, SERVER, TARGET } from "../lab.ts";
+import { type Lab, ours, SERVER, TARGET } from "../lab.ts";
 import { Running, startProgram } from "../running.ts";
 import { labTest, retry, SECRET, standIn, startServer } from "./testing.ts";
 
@@ -29,7 +29,7 @@ function write(lab: Lab, file: string, text: string): void {
   lab.run("lab", ["sh", "-c", `printf %s "$1" > ${file}`, "sh", text]);
 }
 const read = (lab: Lab) => lab.run("lab", `cat ${FILE}`);
-const ours = /^# .*simple-vpn-\d+\nnameserver 8\.8\.8\.8\n$/;
+const isOurs = /^# .*simple-vpn-\d+\nnameserver 8\.8\.8\.8\n$/;
 const ARGS = [SERVER, "--configure", "--dns", TARGET];
 
 /** A client that is connected. */
@@ -61,12 +61,12 @@ function mountTheirs(lab: Lab): void {
 
 labTest("names go through the tunnel; then resolv.conf is as before, after SIGKILL, too", async (lab) => {
   await begin(lab);
-  const internet = [process.execPath, "--import", "tsx", "src/lab/internet.ts"];
+  const internet = ours("lab/internet");
   await new Running(lab.spawn("internet", internet)).until(/ready/);
   for (const [way, env] of WAYS) {
     for (const signal of ["SIGTERM", "SIGKILL"] as const) {
       const client = await start(lab, env);
-      assert.match(read(lab), ours);
+      assert.match(read(lab), isOurs);
       assert.match(lab.run("client", "getent hosts some.name.test"), /^8\.8\.8\.8 +some\.name\.test/);
       assert.equal(await client.stop(signal), signal === "SIGTERM" ? 0 : signal, way + client.output);
       await isBack(lab);
@@ -79,7 +79,7 @@ labTest("everybody may read the file, whatever the umask; where there was none, 
   for (const missing of [false, true]) {
     for (const [way, env] of WAYS) {
       if (missing) lab.run("lab", `rm -f ${FILE}`);
-      const words = [process.execPath, "--import", "tsx", "src/client.ts", ...ARGS];
+      const words = [...ours("client"), ...ARGS];
       const strict = ["sh", "-c", 'umask 077; exec "$@"', "sh", ...words];
       const client = new Running(lab.spawn("client", strict, env));
       await client.until(/connected to/);
@@ -127,7 +127,7 @@ labTest("a second client with --dns is refused; it works once the first one has 
     const second = startProgram(lab, "client2", "client", ["192.168.2.1", ...ARGS.slice(1)], env);
     const [, pid] = await second.until(/Cannot use --dns: the client with pid \d+ has .*Try: kill (\d+)/);
     assert.equal(await second.ended, 1, second.output);
-    assert.match(read(lab), ours);
+    assert.match(read(lab), isOurs);
     process.kill(Number(pid), "SIGTERM");
     assert.equal(await first.ended, 0, first.output);
     const third = await start(lab, env, "client2");
@@ -141,9 +141,9 @@ labTest("what a client left that was killed together with its keeper goes with t
   for (const [way, env] of WAYS) {
     for (const [next, nextEnv] of WAYS) {
       await killBoth(lab, await start(lab, env));
-      assert.match(read(lab), ours);
+      assert.match(read(lab), isOurs);
       const client = await start(lab, nextEnv);
-      assert.match(read(lab), ours);
+      assert.match(read(lab), isOurs);
       assert.equal(await client.stop(), 0, client.output);
       assert.equal(read(lab), THEIRS, `${way}, then ${next}`);
       await isBack(lab);
@@ -168,7 +168,7 @@ labTest("systemd-resolved is told, for this interface alone, where resolv.conf l
   const resolvectl = standIn("resolvectl", `echo "$@" >> ${log}`);
   lab.run("lab", "mkdir -p /run/systemd/resolve");
   const plain = await start(lab, resolvectl);
-  assert.match(read(lab), ours, "it runs, but programs do not ask it");
+  assert.match(read(lab), isOurs, "it runs, but programs do not ask it");
   await plain.stop();
   assert.ok(!existsSync(log));
 
@@ -206,7 +206,7 @@ labTest("a systemd-resolved that refuses is left alone, and the file is used ins
     await server.stop();
     server = await startServer(lab, "--subnet", `${subnet}.0/24`);
     await client.until(new RegExp(`now ${subnet}.2/24`));
-    assert.match(read(lab), ours);
+    assert.match(read(lab), isOurs);
     assert.equal(client.output.split("# mount").length, 2, "once, whatever the inner address");
     assert.equal(await client.stop(), 0, client.output);
     await isBack(lab, stub);
@@ -221,7 +221,7 @@ labTest("no resolv.conf, or one that leads nowhere: it is made, and goes at the 
     for (const [way, env] of WAYS) {
       for (const signal of ["SIGTERM", "SIGKILL"] as const) {
         const client = await start(lab, env);
-        assert.match(read(lab), ours);
+        assert.match(read(lab), isOurs);
         assert.equal(await client.stop(signal), signal === "SIGTERM" ? 0 : signal, way + client.output);
         const left = ["sh", "-c", `ls -d ${FILE}* /run/none /run/simple-vpn*`];
         await retry(() => assert.equal(lab.try("lab", left).stdout, link ? `${FILE}\n` : "", way));
@@ -242,7 +242,7 @@ labTest("no resolv.conf, and none can be made: a Failure that names --dns", asyn
   write(lab, FILE, THEIRS);
   lab.run("lab", "mount -o remount,ro,bind /etc");
   const mounted = await start(lab, SECRET);
-  assert.match(read(lab), ours, "over a file that cannot be written");
+  assert.match(read(lab), isOurs, "over a file that cannot be written");
   assert.equal(await mounted.stop(), 0, mounted.output);
   await isBack(lab);
   const copied = startProgram(lab, "client", "client", ARGS, NO_MOUNT);

@@ -7,7 +7,7 @@ import { test } from "node:test";
 import { parseCidr } from "../../base/address.ts";
 import { readTrace } from "../doctor/drops.ts";
 import { filter, findNat } from "../doctor/inspect.ts";
-import { type Lab, SERVER } from "../lab.ts";
+import { type Lab, ours, SERVER } from "../lab.ts";
 import { Running } from "../running.ts";
 import { labTest, ping, SECRET, startClient, startServer } from "./testing.ts";
 import { has } from "../tools.ts";
@@ -20,7 +20,7 @@ const hasTracefs = (lab: Lab) =>
 
 /** What a doctor on `host` says: the state of each hop, and its fixes as [host, command]. */
 async function doctor(lab: Lab, host: Host, ...args: string[]) {
-  return examine(lab, host, [process.execPath, "--import", "tsx", "src/lab/doctor/doctor.ts", host, ...args]);
+  return examine(lab, host, [...ours("lab/doctor/doctor"), host, ...args]);
 }
 
 async function examine(lab: Lab, host: Host, command: string[], env = SECRET) {
@@ -416,13 +416,13 @@ labTest(
       "src/lab/doctor/doctor.ts",
     ]);
     assert.deepEqual([powerless.code, powerless.broken], [1, ["privilege"]], powerless.output);
-    assert.match(powerless.output, /fix +client# sudo npx tsx src\/lab\/doctor\.ts client/);
+    assert.match(powerless.output, /fix +client# sudo npx tsx src\/lab\/doctor\/doctor\.ts client/);
 
     await server.stop();
     await client.stop();
     const alone = await doctor(lab, "client", "--server", SERVER);
     assert.deepEqual([alone.code, alone.broken], [1, ["interface", "server"]], alone.output);
-    assert.match(alone.output, /ECONNREFUSED\n +fix +server# npx tsx src\/lab\/doctor\.ts server/);
+    assert.match(alone.output, /ECONNREFUSED\n +fix +server# npx tsx src\/lab\/doctor\/doctor\.ts server/);
     assert.match(
       alone.output,
       /no tun0.*\n +fix +client# npx tsx src\/client\.ts 192\.168\.1\.1 --configure --route 8\.8\.8\.8\/32/,

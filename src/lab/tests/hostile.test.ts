@@ -6,7 +6,7 @@ import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { readdirSync, readFileSync } from "node:fs";
 import { until } from "./peers.ts";
-import { type Lab, SERVER, TARGET } from "../lab.ts";
+import { type Lab, ours, SERVER, TARGET } from "../lab.ts";
 import { Running, startProgram } from "../running.ts";
 import { labTest, ping, retry, SECRET, startClient, startServer } from "./testing.ts";
 
@@ -17,7 +17,7 @@ function attack(lab: Lab, host: string, name: string, count = 1): Running {
   return new Running(
     lab.spawn(
       host,
-      [process.execPath, "--import", "tsx", "src/lab/fuzz/hostile.ts", name, server, String(count)],
+      [...ours("lab/fuzz/hostile"), name, server, String(count)],
       SECRET,
     ),
   );

@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { Failure } from "../../base/failure.ts";
-import { Lab, ROOT, SERVER, TARGET } from "../lab.ts";
+import { Lab, ours, ROOT, SERVER, TARGET } from "../lab.ts";
 import { Running, startProgram } from "../running.ts";
 
 /**
@@ -36,8 +36,8 @@ export const SECRET: { env: NodeJS.ProcessEnv } = {
 
 /** Runs one of our programs on this machine, "lab/demo", to its end. */
 export function runProgram(name: string, args: string[] = [], env: NodeJS.ProcessEnv = process.env) {
-  const words = ["--import", "tsx", `src/${name}.ts`, ...args];
-  return spawnSync(process.execPath, words, { cwd: ROOT, env, encoding: "utf8", timeout: 60_000 });
+  const [node, ...words] = ours(name);
+  return spawnSync(node!, [...words, ...args], { cwd: ROOT, env, encoding: "utf8", timeout: 60_000 });
 }
 
 /**

@@ -3,6 +3,8 @@
  * load nothing.
  */
 import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { ROOT } from "../lab.ts";
 import { escape, markdown } from "./markdown.ts";
 import { type Evidence, type Lane, WALK } from "./timeline.ts";
 
@@ -103,7 +105,7 @@ export function svg(evidence: Evidence[]): string {
 
 /** What walkthrough.md says about each step. */
 function sections(): string {
-  const text = readFileSync(new URL("../../../walkthrough.md", import.meta.url), "utf8");
+  const text = readFileSync(join(ROOT, "walkthrough.md"), "utf8");
   const section = (anchor: string) =>
     new RegExp(`<a id="${anchor}"></a>\n([^]*?)\n(<a id=|## )`).exec(text)?.[1] ?? "";
   return WALK.map(
@@ -116,7 +118,7 @@ function sections(): string {
  * why a step has no evidence.
  */
 export function html(evidence: Evidence[], command: string, lacking: Map<string, string>): string {
-  const page = readFileSync(new URL("page.html", import.meta.url), "utf8");
+  const page = readFileSync(join(ROOT, "src/lab/walk/page.html"), "utf8");
   const data = JSON.stringify({
     command,
     lacking: Object.fromEntries(lacking),

@@ -11,7 +11,7 @@ import { Failure } from "../../base/failure.ts";
 import { atExit, exit, program } from "../../host/program.ts";
 import { decode } from "../../base/render.ts";
 import { trace } from "../../base/trace.ts";
-import { Lab, prompt, SERVER, TARGET } from "../lab.ts";
+import { Lab, ours, prompt, SERVER, TARGET } from "../lab.ts";
 import { checkOutput } from "../output.ts";
 import { Running, startProgram } from "../running.ts";
 import { html, svg } from "./page.ts";
@@ -76,14 +76,14 @@ program(async () => {
   const client = await start("client", SERVER, "--route", `${TARGET}/32`);
 
   const services = new Running(
-    lab.spawn("internet", [process.execPath, "--import", "tsx", "src/lab/internet.ts"]),
+    lab.spawn("internet", ours("lab/internet")),
   );
   await services.until(/ready/);
 
   const taps = Object.entries(TAPS).map(
     ([host, devices]) =>
       new Running(
-        lab.spawn(host, [process.execPath, "--import", "tsx", "src/lab/walk/taps.ts", host, ...devices]),
+        lab.spawn(host, [...ours("lab/walk/taps"), host, ...devices]),
       ),
   );
   for (const tap of taps) await tap.until(/^ready$/m);
