@@ -1,13 +1,13 @@
 /**
- * `make check`: do README.md, walkthrough.md, draft/ and refs/ still tell the truth? Every file, symbol, WALK
- * marker, make target, option, link and listing that they cite must be in the source; every step must have
- * its section; and the lines of expected output (a fence marked `output demo`, say) must be printed by a
- * fresh run, in their order, but for what differs from run to run. A miss exits 1 with file and line.
+ * `make check`: do the documents still tell the truth? Every file, symbol, WALK marker, make target, option,
+ * link and listing that they cite must be in the source. Every step must have its section. A fresh run must
+ * print the lines of expected output (a fence marked `output demo`, say), in their order, but for what
+ * differs from run to run. Prose fits a projector. A miss exits 1 with file and line.
  */
 import { spawn } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { dirname, join, resolve } from "node:path";
+import { basename, dirname, join, resolve } from "node:path";
 import { Failure } from "../../base/failure.ts";
 import { program } from "../../host/program.ts";
 import { ROOT } from "../lab.ts";
@@ -21,7 +21,13 @@ const list = (folder: string, ending: string) =>
     .filter((name) => name.endsWith(ending))
     .map((name) => join(folder, name));
 
-const DOCUMENTS = ["README.md", "walkthrough.md", ...list("draft", ".md"), ...list("refs", ".md")];
+const DOCUMENTS = [
+  ...["README.md", "walkthrough.md", "CONTRIBUTING.md", "CHANGELOG.md"],
+  ...list("draft", ".md"),
+  ...list("refs", ".md"),
+];
+const WIDTH = 110; // columns of prose: as many as a projector shows
+const README_LENGTH = 120; // lines: two minutes
 const GIVEN = process.argv.slice(2); // check these documents only
 const ALL = list("src", ".ts")
   .filter((file) => !file.endsWith(".test.ts"))
@@ -87,6 +93,24 @@ function wrongCode(code: string, document: string): string | undefined {
       : `${symbol}() is neither ours nor in refs/functions.txt`;
   }
   return undefined;
+}
+
+/** `tune()` in `sockets.ts`: the file has that name. The file may stand on the next line. */
+function* wrongPlaces(line: string, next = ""): Generator<string> {
+  for (const { index, 1: name, 2: path } of `${line} ${next.trim()}`.matchAll(IN_FILE)) {
+    const files = FILES.filter((file) => file === path || file.endsWith(`/${path}`));
+    if (index! >= line.length || files.length === 0) continue; // of the next line; or told as a path
+    if (!files.some((file) => new RegExp(`\\b${name}\\b`).test(read(file)))) yield `no ${name} in ${path}`;
+  }
+}
+const IN_FILE = /`(?:\w+\.)?(\w+)(?:\(\))?` in `([\w./-]+\.ts)`/g;
+
+/** Prose that is too wide. Tables may be, and a link alone, which cannot be broken. */
+function tooWide(line: string): string | undefined {
+  const columns = [...line].length;
+  if (columns <= WIDTH || line.startsWith("|") || /^\s*(?:[-*] )?!?\[[^\]]*\]\([^)]*\)$/.test(line))
+    return undefined;
+  return `${columns} columns; prose has at most ${WIDTH}`;
 }
 
 /** Links to our own files and their sections. */
@@ -206,6 +230,9 @@ async function freshRuns(): Promise<Map<string, string[]>> {
 function checkDocument(file: string, outputs: Map<string, string[]>): Miss[] {
   const misses: Miss[] = [];
   const lines = read(file).split("\n");
+  const length = lines.length - 1; // a newline ends the last one
+  if (basename(file) === "README.md" && length > README_LENGTH)
+    misses.push({ file, line: length, what: `${length} lines; a README has at most ${README_LENGTH}` });
   for (let i = 0; i < lines.length; i++) {
     const fence = /^ *```(.*)$/.exec(lines[i]!)?.[1];
     if (fence !== undefined) {
@@ -231,6 +258,8 @@ function checkDocument(file: string, outputs: Map<string, string[]>): Miss[] {
       continue;
     }
     const found = [
+      tooWide(lines[i]!),
+      ...wrongPlaces(lines[i]!, lines[i + 1]),
       ...[...lines[i]!.matchAll(/`([^`]+)`/g)].map(([, code]) => wrongCode(code!, file)),
       ...[...lines[i]!.replace(/`[^`]*`/g, "").matchAll(/\]\(([^)\s]+)\)/g)].map(([, target]) =>
         wrongLink(target!, file),

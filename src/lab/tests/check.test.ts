@@ -8,8 +8,10 @@ import { ROOT } from "../lab.ts";
 import { labTest } from "./testing.ts";
 
 /** Runs check.ts on a document with these lines; its exit code, and the misses as "LINE: what". */
-function check(...lines: string[]) {
-  const file = join(mkdtempSync(join(tmpdir(), "simple-vpn-check-test-")), "document.md");
+const check = (...lines: string[]) => checkFile("document.md", lines);
+
+function checkFile(name: string, lines: string[]) {
+  const file = join(mkdtempSync(join(tmpdir(), "simple-vpn-check-test-")), name);
   writeFileSync(file, lines.join("\n"));
   const { status, stderr } = spawnSync(process.execPath, ["--import", "tsx", "src/lab/docs/check.ts", file], {
     cwd: ROOT,
@@ -28,7 +30,9 @@ function check(...lines: string[]) {
 
 test("a document that cites what is there passes", () => {
   const { status, stderr } = check(
-    "`outbound()` in `tunnel.ts`, `WALK 6.seal`, `make demo`, `make experiment NAME=mtu`, `make on HOST=internet`, `--cipher`, `src/lab/walk/walk.ts`, `tun_net_xmit()`, `sendto(2)`",
+    "`outbound()` in `tunnel.ts`, `WALK 6.seal`, `make demo`, `make experiment NAME=mtu`, `--cipher`,",
+    "`make on HOST=internet`, `src/lab/walk/walk.ts`, `tun_net_xmit()`, `sendto(2)`, `seal()` in",
+    "`src/core/outbox.ts`",
     "```ts src/core/xor.ts",
     "export const XOR_KEY = 0x42;",
     "…",
@@ -61,6 +65,40 @@ test("what is not there is named, with file and line, and the exit code is 1", (
     ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "13"],
     misses.join("\n"),
   );
+});
+
+test("a name that is not in the file where the document says it is, is a miss", () => {
+  const { misses } = check(
+    "`tune()` in `tcp.ts`, `tune()` in `sockets.ts`",
+    "`makeRoom` in",
+    "`src/core/tunnel.ts`",
+    "`makeRoom` in",
+    "`src/core/outbox.ts`",
+  );
+  assert.deepEqual(misses, ["1: no tune in tcp.ts", "2: no makeRoom in src/core/tunnel.ts"]);
+});
+
+test("prose of more than 110 columns is a miss; tables, listings and a link alone may be wider", () => {
+  const { misses } = check(
+    "ü".repeat(110),
+    "ü".repeat(111),
+    `| ${"x".repeat(110)} |`,
+    `- [${"x".repeat(110)}](https://example.org)`,
+    `See [${"x".repeat(110)}](https://example.org)`,
+    "```",
+    "x".repeat(111),
+    "```",
+  );
+  assert.deepEqual(
+    misses.map((miss) => miss.replace(/;.*/, "")),
+    ["2: 111 columns", "5: 137 columns"],
+  );
+});
+
+test("a README of more than 120 lines is a miss", () => {
+  const lines = (count: number) => Array<string>(count).fill("line").concat("");
+  assert.equal(checkFile("README.md", lines(120)).status, 0);
+  assert.deepEqual(checkFile("README.md", lines(121)).misses, ["121: 121 lines; a README has at most 120"]);
 });
 
 labTest(
