@@ -7,6 +7,7 @@ import { test } from "node:test";
 import type { Failure } from "../base/failure.ts";
 import { Keeper } from "./keeper.ts";
 import { O_CLOEXEC, O_RDWR, thisProcess, waitpid } from "../base/libc.ts";
+import { ROOT } from "../lab/lab.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "simple-vpn-keeper-"));
 

@@ -69,7 +69,5 @@ export function startProgram(
   args: string[],
   options: SpawnOptions = {},
 ): Running {
-  return new Running(
-    lab.spawn(host, [...ours(program), ...args], options),
-  );
+  return new Running(lab.spawn(host, [...ours(program), ...args], options));
 }

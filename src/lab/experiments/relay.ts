@@ -34,11 +34,7 @@ export class Relay {
   /** A relay that listens on the server's host. */
   static async start(lab: Lab, cipher: CipherName): Promise<Relay> {
     console.log(prompt("server", `npx tsx src/lab/experiments/relay-program.ts ${RELAY_PORT} ${SERVER}`));
-    const command = [
-      ...ours("lab/experiments/relay-program"),
-      `${RELAY_PORT}`,
-      SERVER,
-    ];
+    const command = [...ours("lab/experiments/relay-program"), `${RELAY_PORT}`, SERVER];
     const child = lab.spawn("server", command, {
       stdio: ["ignore", "pipe", "pipe", "ipc"],
       serialization: "advanced",

@@ -14,13 +14,7 @@ import { labTest, ping, retry, SECRET, startClient, startServer } from "./testin
 function attack(lab: Lab, host: string, name: string, count = 1): Running {
   const server =
     host === "internet" ? "203.0.113.1" : host === "client" ? SERVER : `192.168.${host.slice(6)}.1`;
-  return new Running(
-    lab.spawn(
-      host,
-      [...ours("lab/fuzz/hostile"), name, server, String(count)],
-      SECRET,
-    ),
-  );
+  return new Running(lab.spawn(host, [...ours("lab/fuzz/hostile"), name, server, String(count)], SECRET));
 }
 
 async function go(running: Running): Promise<void> {

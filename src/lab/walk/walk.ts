@@ -75,16 +75,11 @@ program(async () => {
   const server = await start("server", "--nat", "eth1");
   const client = await start("client", SERVER, "--route", `${TARGET}/32`);
 
-  const services = new Running(
-    lab.spawn("internet", ours("lab/internet")),
-  );
+  const services = new Running(lab.spawn("internet", ours("lab/internet")));
   await services.until(/ready/);
 
   const taps = Object.entries(TAPS).map(
-    ([host, devices]) =>
-      new Running(
-        lab.spawn(host, [...ours("lab/walk/taps"), host, ...devices]),
-      ),
+    ([host, devices]) => new Running(lab.spawn(host, [...ours("lab/walk/taps"), host, ...devices])),
   );
   for (const tap of taps) await tap.until(/^ready$/m);
 
