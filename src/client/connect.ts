@@ -5,6 +5,7 @@
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { ECONNREFUSED, EINVAL } from "../base/errno.ts";
+import { hostRoute } from "../base/block.ts";
 import { type Change, innerAddresses, insideOf } from "../host/changes.ts";
 import { checkFree, strays } from "../host/checks.ts";
 import { run } from "../host/command.ts";
@@ -169,7 +170,10 @@ export class OwnEnd {
   /** Can this end be what a session says? Returns a warning, or "". Errors: a Failure. */
   check(config: ClientConfig, outer: string): string {
     clientChanges(this.options, config, [...this.outers, outer], this.machine);
-    return checkFree(this.machine, insideOf(config), "another --subnet on the server, such as BLOCK");
+    const option = this.options.secret
+      ? "another --subnet on the server, such as BLOCK"
+      : "another --address here, and --subnet BLOCK on the server"; // without a handshake, no one assigns it
+    return checkFree(this.machine, insideOf(config), option);
   }
 
   /**
@@ -219,7 +223,9 @@ export class OwnEnd {
     this.config = config;
     this.outers.splice(0, Infinity, ...all);
     const warning =
-      some && this.setup.runs && (await strays([...insideOf(config), ...options.routes], options.tun));
+      some &&
+      this.setup.runs &&
+      (await strays([...insideOf(config), ...options.routes, ...options.dns.map(hostRoute)], options.tun));
     if (warning) trace.note(warning);
     return some ? toDo : undefined;
   }

@@ -4,8 +4,8 @@
  * ours is mounted over that one. So the user's own stays as it is, through a power cut, too. A container may
  * not mount: there the file is copied, and copied back. As commands: see changes.ts.
  */
-import { existsSync, readFileSync, readlinkSync } from "node:fs";
-import { dirname, resolve } from "node:path";
+import { existsSync, readFileSync, readlinkSync, realpathSync } from "node:fs";
+import { basename, dirname, join, resolve } from "node:path";
 import { hostRoute } from "../base/block.ts";
 import type { Change } from "../host/changes.ts";
 import { inPath } from "../host/command.ts";
@@ -68,12 +68,14 @@ function readTarget(): { resolved: boolean; first: Change[] } {
   };
 }
 
-/** Where a symlink leads to in the end; also if nothing is there. */
+/** Where a path leads to in the end, through symlinks of files and folders; also if nothing is there. */
 function followed(path: string): string {
+  if (existsSync(path)) return realpathSync(path);
+  const folder = dirname(path) === path ? path : followed(dirname(path));
   try {
-    return followed(resolve(dirname(path), readlinkSync(path)));
+    return followed(resolve(folder, readlinkSync(path)));
   } catch {
-    return path;
+    return join(folder, basename(path));
   }
 }
 

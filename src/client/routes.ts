@@ -51,19 +51,20 @@ export function clientChanges(options: Routed, config: Inner, outers: string[], 
     ]),
   ].filter((route) => !inside.includes(route)); // the address brings that one already
   inItsName(dns, () => checkRoutes(routes, config, inside, outers));
-  const tabled = routes.filter((route) => belongsInTable(route, outers, machine));
+  const first = routes.filter((route) => belongsInTable(route, outers, machine));
+  // Once one route of a family is in TABLE, all are: the rules about answers must come before each of them.
+  const tabled = routes.filter((route) => first.some((one) => ipFor(one) === ipFor(route)));
   for (const ip of ["ip", "ip -6"]) {
     const first = tabled.find((route) => ipFor(route) === ip);
     if (first) inItsName(dns, () => checkTable(first, machine));
   }
-  const others = routes.filter((route) => !tabled.includes(route));
-  for (const route of others) inItsName(dns, () => checkRoute(route, machine));
+  for (const route of routes) inItsName(dns, () => checkRoute(route, machine, tabled.includes(route)));
   return [
     ...addAddress(tun, address, machine),
     ...bringUp(tun, config.mtu, address6 !== undefined, machine),
     ...(address6 ? addAddress(tun, address6, machine) : []),
     ...keepInside(inside, machine),
-    ...others.flatMap((route) => addRoute(route, tun, machine)),
+    ...routes.filter((route) => !tabled.includes(route)).flatMap((route) => addRoute(route, tun, machine)),
     ...tabled.flatMap((route) => addRoute(route, tun, machine, ` table ${TABLE}`)),
     ...["ip", "ip -6"].flatMap((ip) =>
       rules(
@@ -76,7 +77,8 @@ export function clientChanges(options: Routed, config: Inner, outers: string[], 
   ];
 }
 
-const isDefault = (route: string) => route.endsWith("/0"); // `main` has one already
+/** `main` has a default route already. Two halves are one, too: many VPNs write it so. */
+const isDefault = (route: string) => prefixOf(route) <= 1;
 
 /**
  * Must this route be in TABLE? Also where a rule of the user's own could keep its packets from the main
@@ -191,12 +193,12 @@ function checkTable(route: string, { tables, rules }: Machine): void {
   );
 }
 
-/** Errors: a Failure if the main table has the very block already. */
-function checkRoute(route: string, { routes, held }: Machine): void {
+/** Errors: a Failure if the block is this machine's own network, or routed already in the table it goes to. */
+function checkRoute(route: string, { routes, held }: Machine, inTable: boolean): void {
   const other = routes.find(({ block }) => block === route);
-  if (!other) return;
   const prefix = prefixOf(route);
   const own = held.find(({ address, prefix: length }) => length === prefix && contains(route, address));
+  if (!other || (inTable && !own)) return;
   const halves = halvesOf(route);
   const where = own
     ? `it is this machine's own network, on ${own.dev}`

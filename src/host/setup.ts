@@ -225,7 +225,8 @@ function toType(changes: Change[], leaving: boolean): string {
   const typed = ({ run, input }: Change) =>
     input ? `printf '${input.replaceAll("\n", "\\n")}' | ${run}` : run.replace(/^nft (.*[{;].*)/, "nft '$1'");
   const undone = changes
-    .flatMap(({ undo }) => (leaving && undo !== undefined ? [`  ${undo}`] : []))
+    .filter(({ run, undo }) => undo !== undefined && (leaving || !/^(ip6?tables|nft|sysctl) /.test(run)))
+    .map(({ undo }) => `  ${undo!.replaceAll(" ;", " \\;")}`)
     .reverse();
   return [
     "",

@@ -4,7 +4,7 @@ import { trace } from "../base/trace.ts";
 import type { Tun } from "../core/tun.ts";
 import { innerAddresses, insideOf, IPV6, serverChanges } from "../host/changes.ts";
 import { checkDevice, checkFree, strays } from "../host/checks.ts";
-import { findWalls } from "../host/firewall.ts";
+import { findWalls, withFirewall } from "../host/firewall.ts";
 import { canCarryIPv6 } from "../host/machine.ts";
 import type { ServerOptions } from "../host/options.ts";
 import { Setup } from "../host/setup.ts";
@@ -21,7 +21,8 @@ export class OwnEnd {
   static async begin(options: ServerOptions, tun: Tun): Promise<OwnEnd> {
     const { secret, subnet, mtu, nat } = options;
     const setup = new Setup(options.configure);
-    const machine = await setup.begin(tun.name);
+    const found = await setup.begin(tun.name);
+    const machine = nat && setup.runs ? await withFirewall(found) : found;
     if (options.configure) checkDevice(machine, nat, tun.name);
     say(nat && (await findWalls(tun.name, machine)));
     const wish6 = secret && canCarryIPv6(tun.name, mtu) ? options.subnet6 : undefined;

@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Lab, ours, SERVER, TARGET } from "../lab.ts";
 import { Running, startProgram } from "../running.ts";
-import { labTest, retry, SECRET, standIn, startServer } from "./testing.ts";
+import { labTest, retry, SECRET, snapshot, standIn, startServer } from "./testing.ts";
 
 const FILE = "/etc/resolv.conf";
 const THEIRS = "nameserver 192.168.1.1\n";
@@ -87,6 +87,55 @@ labTest("everybody may read the file, whatever the umask; where there was none, 
       assert.equal(await client.stop(), 0, client.output);
     }
   }
+});
+
+labTest(
+  "resolv.conf behind a symlink of a folder, as resolvconf has it: ours is known all the same",
+  async (lab) => {
+    await begin(lab);
+    lab.run("lab", [
+      "sh",
+      "-c",
+      "mkdir -p /run/resolvconf /etc/resolvconf && ln -s /run/resolvconf /etc/resolvconf/run",
+    ]);
+    lab.run("lab", `mv ${FILE} /run/resolvconf/resolv.conf`);
+    lab.run("lab", `ln -s /etc/resolvconf/run/resolv.conf ${FILE}`);
+    const client = await start(lab, SECRET);
+    await killBoth(lab, client);
+    assert.match(read(lab), isOurs);
+    const next = await start(lab, SECRET);
+    assert.equal(await next.stop(), 0, next.output);
+    await isBack(lab);
+  },
+);
+
+labTest("without --configure, what is typed is undone by what is printed beside it", async (lab) => {
+  await begin(lab);
+  const before = snapshot(lab, "client");
+  const args = [SERVER, "--dns", TARGET, "--route", "0.0.0.0/0"];
+  const client = startProgram(lab, "client", "client", args, SECRET);
+  const [, typed, undone] = await client.until(/as root:\n((?:  .*\n)+).*program has ended:\n((?:  .*\n)+)/);
+  const type = (lines: string) => lab.run("client", ["sh", "-ec", lines]);
+  type(typed!);
+  assert.match(read(lab), isOurs);
+  assert.equal(await client.stop(), 0, client.output);
+  type(undone!);
+  await isBack(lab);
+  assert.equal(snapshot(lab, "client"), before);
+});
+
+labTest("a name server that a rule of the user's keeps from the tunnel is said", async (lab) => {
+  await begin(lab);
+  for (const line of [
+    "route add default via 192.168.1.1 table 100",
+    `rule add to ${TARGET} lookup 100 pref 100`,
+  ])
+    lab.run("client", `ip ${line}`);
+  const client = await start(lab, SECRET);
+  assert.match(
+    client.output,
+    /not into the tunnel: 8\.8\.8\.8 of 8\.8\.8\.8\/32 goes via 192\.168\.1\.1 dev eth0/,
+  );
 });
 
 labTest("a client that is killed before it mounts its file leaves the user's own mount", async (lab) => {

@@ -203,12 +203,12 @@ const WALLS: [what: string, named: string, lines: string[]][] = [
   ["a policy of drop", "inet own wall", ["add table inet own", chain("inet own", "wall", "drop")]],
   [
     "reject as the last rule",
-    "inet firewalld filter_FORWARD",
+    "inet strict filter_FORWARD",
     [
-      "add table inet firewalld",
-      chain("inet firewalld", "filter_FORWARD", "accept"),
-      "add rule inet firewalld filter_FORWARD ct state established,related accept",
-      "add rule inet firewalld filter_FORWARD counter reject with icmpx type admin-prohibited",
+      "add table inet strict",
+      chain("inet strict", "filter_FORWARD", "accept"),
+      "add rule inet strict filter_FORWARD ct state established,related accept",
+      "add rule inet strict filter_FORWARD counter reject with icmpx type admin-prohibited",
     ],
   ],
 ];
@@ -229,6 +229,43 @@ for (const [what, named, lines] of WALLS) {
     });
   }
 }
+
+labTest("firewalld keeps its table to itself: the hint is its own command", async (lab) => {
+  for (const line of ["add table inet firewalld", chain("inet firewalld", "filter_FORWARD", "drop")])
+    nft(lab, line);
+  assert.match((await startServer(lab)).output, /through: firewall-cmd --zone=trusted --add-interface=tun0/);
+});
+
+labTest("iptables whose kernel's half is missing: nft does it", async (lab) => {
+  const broken = standIn("iptables", `echo "can't initialize iptables table 'nat'" >&2; exit 3`);
+  const running = startProgram(lab, "server", "server", ["--configure", "--nat", "eth1"], broken);
+  await running.until(/# nft add table ip simple-vpn-tun0[^]*listening on/);
+  await startClient(lab);
+  ping(lab, "client", TARGET);
+});
+
+labTest(
+  "a firewall that lets the tunnel through, by index, by pattern or in another chain, is no wall",
+  async (lab) => {
+    const rules = [
+      ["add rule inet own wall iif tun0 accept", "add rule inet own wall oif tun0 accept"],
+      ['add rule inet own wall iifname "tun*" accept', 'add rule inet own wall oifname "tun*" accept'],
+      [
+        "add rule inet own more iifname tun0 accept",
+        "add rule inet own more oifname tun0 accept",
+        "add rule inet own wall jump more",
+      ],
+    ];
+    lab.run("server", "ip tuntap add dev tun0 mode tun"); // `iif` is for an interface that exists
+    for (const lines of rules) {
+      for (const line of [...WALLS[0]![2], "add chain inet own more", ...lines]) nft(lab, line);
+      const running = await startServer(lab);
+      assert.equal(opening(running), undefined, running.output);
+      await running.stop();
+      nft(lab, "delete table inet own");
+    }
+  },
+);
 
 labTest("two firewalls in the way are named in one line", async (lab) => {
   for (const line of WALLS.flatMap(([, , lines]) => lines)) nft(lab, line);

@@ -151,6 +151,40 @@ labTest(
   },
 );
 
+labTest("who reaches the client from outside still does with two halves in place of all", async (lab) => {
+  lab.run("server", "sysctl -w net.ipv4.ip_forward=1");
+  lab.run("internet", "ip route add 192.168.1.0/24 via 203.0.113.1");
+  await ticker(lab, "client", 2222);
+  await startServer(lab);
+  await whileConnected(lab, [FAR, "--route", "0.0.0.0/1", "--route", "128.0.0.0/1"], async () => {
+    await (
+      await listenTo(lab, "internet", "192.168.1.100", 2222)
+    )(5);
+    for (const address of [TARGET, BEYOND]) assert.match(way(lab, address), /dev tun0/);
+  });
+});
+
+labTest("a --route that is the client's own network is refused with the server in it, too", async (lab) => {
+  await startServer(lab);
+  const own = client(lab, SERVER, "--route", "192.168.1.0/24");
+  assert.match(await refuses(own, /it is this machine's own network, on eth0/), /halves of it/);
+});
+
+labTest("--cipher xor: the hint about a block in use says what is changed on each end", async (lab) => {
+  lab.run("client", "ip addr add 10.8.0.77/24 dev eth0");
+  const server = startProgram(lab, "server", "server", ["--cipher", "xor", "--configure"]);
+  await server.until(/listening on/);
+  const xor = ["--cipher", "xor"];
+  const said = await refuses(client(lab, SERVER, ...xor), /Cannot use 10\.8\.0\.0\/24 inside the tunnel/);
+  const [, block] = /^another --address here, and --subnet (\S+)\.0\/24 on the server/.exec(said)!;
+  await server.stop();
+  const next = startProgram(lab, "server", "server", [...xor, "--configure", "--subnet", `${block}.0/24`]);
+  await next.until(/listening on/);
+  await whileConnected(lab, [SERVER, ...xor, "--address", `${block}.2/24`], () =>
+    ping(lab, "client", `${block}.1`),
+  );
+});
+
 labTest("a user's rule for a block yields to a --route inside it, and to nothing else", async (lab) => {
   await startServer(lab);
   for (const line of [

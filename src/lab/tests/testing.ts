@@ -40,13 +40,16 @@ export function runProgram(name: string, args: string[] = [], env: NodeJS.Proces
   return spawnSync(node!, [...words, ...args], { cwd: ROOT, env, encoding: "utf8", timeout: 60_000 });
 }
 
+const standIns: string[] = []; // folders
+process.on("exit", () => standIns.forEach((folder) => rmSync(folder, { recursive: true })));
+
 /**
  * An environment in which a tool is another one: this shell script, first in PATH. In it, `real` is the real
  * tool, and "$@" are the arguments.
  */
 export function standIn(tool: string, script: string): { env: NodeJS.ProcessEnv } {
   const folder = mkdtempSync(join(tmpdir(), "simple-vpn-stand-in-"));
-  process.on("exit", () => rmSync(folder, { recursive: true }));
+  standIns.push(folder);
   const real = `real() { PATH="\${PATH#*:}" command ${tool} "$@"; }`;
   writeFileSync(join(folder, tool), `#!/bin/sh\n${real}\n${script}\n`, { mode: 0o755 });
   return { env: { ...SECRET.env, PATH: `${folder}:${process.env.PATH}` } };
