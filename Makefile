@@ -26,10 +26,12 @@ COMPILE = node_modules/.bin/tsc --noEmit false --outDir build --inlineSourceMap 
 
 test: ready ## type check, unit tests, lab tests with real TUNs (NODE=26: on that version of Node.js)
 	@rm -rf build && $(COMPILE)
+	@npx -y prettier@3.10.1 --check --log-level warn . # the layout; --write mends it
 	@$(ON_NODE) node build/lab/docs/check.js
-	@$(RUN_TESTS) $$(find build -name '*.test.js' | sort)
+	@$(RUN_TESTS) $$(find build -name '*.test.js' | xargs ls -S) # the longest files first: they take longest
 
-unit: ready ## the unit tests, and one of the lab (NODE=26)
+unit: ready ## the unit tests alone (NODE=26)
+	@rm -rf build && $(COMPILE)
 	@$(RUN_TESTS) $$(find build -name '*.test.js' -not -path 'build/lab/*')
 
 experiments: ready ## what to try next: eight experiments, a line each
@@ -47,7 +49,7 @@ fuzz: ready ## a million hostile inputs for every parser: about two minutes (ARG
 soak: ready ## 64 clients, traffic, and for minutes something goes wrong; then all must be as before (ARGS="--seconds 240 --seed 7")
 	@$(TSX) src/lab/soak/soak.ts $(ARGS)
 
-check: ready ## what README.md, walkthrough.md, draft/ and refs/ say, against the source and a fresh run
+check: ready ## what README.md, CONTRIBUTING.md, walkthrough.md, draft/ and refs/ say, against the source and a fresh run
 	@$(TSX) src/lab/docs/check.ts
 
 secret: secret.key ## the shared secret, 32 random bytes in hex, for both ends

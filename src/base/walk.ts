@@ -1,7 +1,7 @@
 /** The walk: the one vocabulary of steps that the code, its trace, the tests and walkthrough.md share. */
 
 /**
- * The steps of the walk that are our own code's, as stages of the two pumps, outbound() and inbound(). The
+ * The steps of the walk that are our own code's, as stages of the two pumps, outbound() and received(). The
  * same code runs both ways: the request goes up from client to server, the reply comes down. Steps 1–4, 7, 9,
  * 10, R1, R2 and R7–R9 are the kernel's and ping's.
  */

@@ -56,6 +56,17 @@ test("no imports go in a circle", () => {
   for (const file of sources) visit(file, []);
 });
 
+test("no line of the program is longer than 110 columns: a projector shows no more", () => {
+  const long = sources
+    .filter((file) => !file.startsWith("lab/"))
+    .flatMap((file) =>
+      text(file)
+        .split("\n")
+        .flatMap((line, i) => ([...line].length > 110 ? [`${file}:${i + 1}`] : [])),
+    );
+  assert.deepEqual(long, []);
+});
+
 test(`the lesson, ${LESSON.join(", ")}, has at most ${LONGEST_LESSON} lines`, () => {
   const lesson = sources.filter((file) => LESSON.some((start) => file.startsWith(start)));
   const lines = lesson.map((file) => text(file).split("\n").length - 1);
