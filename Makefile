@@ -30,9 +30,9 @@ test: ready ## type check, unit tests, lab tests with real TUNs (NODE=26: on tha
 	@$(ON_NODE) node build/lab/docs/check.js
 	@$(RUN_TESTS) $$(find build -name '*.test.js' | xargs ls -S) # the longest files first: they take longest
 
-unit: ready ## the unit tests alone (NODE=26)
+unit: ready ## the unit tests alone (NODE=26: on that version, and with one of the lab)
 	@rm -rf build && $(COMPILE)
-	@$(RUN_TESTS) $$(find build -name '*.test.js' -not -path 'build/lab/*')
+	@$(RUN_TESTS) $$(find build -name '*.test.js' -not -path 'build/lab/*') $(if $(NODE),build/lab/tests/vpn.test.js)
 
 experiments: ready ## what to try next: eight experiments, a line each
 	@$(TSX) src/lab/experiments/run.ts

@@ -193,7 +193,7 @@ function checkTable(route: string, { tables, rules }: Machine): void {
   );
 }
 
-/** Errors: a Failure if the block is this machine's own network, or routed already in the table it goes to. */
+/** Errors: a Failure if the block is this machine's own network, or if its table has that route already. */
 function checkRoute(route: string, { routes, held }: Machine, inTable: boolean): void {
   const other = routes.find(({ block }) => block === route);
   const prefix = prefixOf(route);
