@@ -64,7 +64,7 @@ export function provide(packages: Record<string, string>, purpose = "make the la
   }
 }
 
-if (process.argv[1]?.endsWith("tools.ts")) {
+if (/\btools\.[jt]s$/.test(process.argv[1] ?? "")) {
   // In CI no test may be skipped, so what some of them look for is installed, too.
   program(() => provide(process.env.CI ? { ...PACKAGES, ...FOR_TESTS } : PACKAGES));
 }

@@ -94,9 +94,10 @@ export function findHolder(name: string | undefined, command?: string): Holder |
       )
         continue;
       const words = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
-      const program = (
-        words.find((word) => /\.[jt]s$/.test(word)) ?? readFileSync(`/proc/${pid}/comm`, "utf8").trim()
-      ).replace(/.*\//, "");
+      const script = words.find((word) => /\.[jt]s$/.test(word));
+      const program = (script ?? readFileSync(`/proc/${pid}/comm`, "utf8").trim())
+        .replace(/.*\//, "")
+        .replace(/^(client|server)\.js$/, "$1.ts"); // as `make test` has compiled it
       if (program === (command ?? program))
         return {
           pid: Number(pid),

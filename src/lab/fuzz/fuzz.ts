@@ -128,4 +128,4 @@ async function main(): Promise<void> {
     );
 }
 
-if (process.argv[1]?.endsWith("fuzz.ts")) program(main);
+if (/\bfuzz\.[jt]s$/.test(process.argv[1] ?? "")) program(main);

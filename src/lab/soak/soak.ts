@@ -273,7 +273,7 @@ function options() {
   return { clients, seconds, seed };
 }
 
-if (process.argv[1]?.endsWith("soak.ts"))
+if (/\bsoak\.[jt]s$/.test(process.argv[1] ?? ""))
   program(async () => {
     const { clients, seconds, seed } = options();
     console.log(

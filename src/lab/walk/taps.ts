@@ -103,7 +103,7 @@ export function decodeTap(line: string): TapPacket {
   return { ...rest, time: BigInt(time), bytes: Buffer.from(bytes, "hex") };
 }
 
-if (process.argv[1]?.endsWith("taps.ts")) {
+if (/\btaps\.[jt]s$/.test(process.argv[1] ?? "")) {
   program(() => {
     const [host = "", ...devices] = process.argv.slice(2);
     for (const device of devices) {
