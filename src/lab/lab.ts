@@ -35,6 +35,12 @@ export const ours = (name: string) =>
     ? [process.execPath, `${ROOT}build/${name}.js`]
     : [process.execPath, "--import", "tsx", `${ROOT}src/${name}.ts`];
 
+/** The same for spawn(): the program, and its arguments. */
+export const spawned = (name: string, ...args: string[]): [program: string, args: string[]] => {
+  const [node, ...words] = ours(name);
+  return [node!, [...words, ...args]];
+};
+
 /**
  * What the holder of a lab runs. A /run of its own is put together on /tmp, then moved. It has the folders
  * "$@" of the real one, and its symlinks (NixOS has its tools behind one). It has no socket: nothing in the

@@ -10,7 +10,7 @@ import { tmpdir } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
 import { Failure } from "../../base/failure.ts";
 import { program } from "../../host/program.ts";
-import { ROOT } from "../lab.ts";
+import { ROOT, spawned } from "../lab.ts";
 import { anchorOf } from "../walk/page.ts";
 import { Running } from "../running.ts";
 import { WALK } from "../walk/timeline.ts";
@@ -205,13 +205,13 @@ function wrongOutput(block: string[], run: string, printed: string[]): [number, 
 async function freshRuns(): Promise<Map<string, string[]>> {
   const folder = mkdtempSync(join(tmpdir(), "simple-vpn-check-"));
   const env = { ...process.env, SIMPLE_VPN_LAB: folder, SIMPLE_VPN_SECRET: "5e".repeat(32), NO_COLOR: "1" };
-  const start = (...args: string[]) =>
-    new Running(spawn(process.execPath, ["--import", "tsx", ...args], { cwd: ROOT, env }));
-  const terminal = (...args: string[]) => start("src/lab/terminals/terminal.ts", ...args);
-  const runs: Record<string, Running> = { demo: start("src/lab/walk/demo.ts") };
+  const start = (...args: [name: string, ...args: string[]]) =>
+    new Running(spawn(...spawned(...args), { cwd: ROOT, env }));
+  const terminal = (...args: string[]) => start("lab/terminals/terminal", ...args);
+  const runs: Record<string, Running> = { demo: start("lab/walk/demo") };
   try {
     await runs.demo!.ended;
-    await (runs.walk = start("src/lab/walk/walk.ts", "--out", folder)).ended;
+    await (runs.walk = start("lab/walk/walk", "--out", folder)).ended;
     await (runs.server = terminal("server")).until(/listening on/);
     await (runs["configure-server"] = terminal("configure-server")).ended;
     await (runs.client = terminal("client")).until(/connected to/);

@@ -17,7 +17,7 @@ import { SERVER as DEFAULTS } from "../../host/options.ts";
 import { exit, program } from "../../host/program.ts";
 import { clientChanges } from "../../client/routes.ts";
 import { nextTerminal } from "../../host/setup.ts";
-import { Lab, prompt, ROOT, SERVER, TARGET, TARGET6 } from "../lab.ts";
+import { Lab, ours, prompt, ROOT, SERVER, TARGET, TARGET6 } from "../lab.ts";
 
 // Tests have a lab of their own; and so has each user of a checkout that they may not write.
 const PLACE = isWritable(ROOT, ".lab") ? join(ROOT, ".lab") : join(homedir(), ".simple-vpn");
@@ -77,7 +77,8 @@ function foreground(lab: Lab, host: string, command: string[]): void {
   process.removeAllListeners("SIGINT").on("SIGINT", () => {});
   console.log(prompt(host, command.join(" ")));
   // npx turns Ctrl-C into an error
-  const real = command[0] === "npx" ? [process.execPath, "--import", ...command.slice(1)] : command;
+  const script = command[0] === "npx" ? /^src\/(.*)\.ts$/.exec(command[2]!)?.[1] : undefined;
+  const real = script ? [...ours(script), ...command.slice(3)] : command;
   const child = lab.spawn(host, real, { stdio: "inherit", env: { ...process.env, SIMPLE_VPN_HOST: host } });
   child.once("exit", (code, signal) => exit(code ?? (signal === "SIGPIPE" ? 0 : 1))); // make ping | head
 }
@@ -126,7 +127,7 @@ function doctor(lab: Lab, options: string[]): void {
     ["client", "--server", SERVER, ...options],
     ["server", ...options],
   ].map((args) => {
-    const doctor = [process.execPath, "--import", "tsx", "src/lab/doctor/doctor.ts", ...args];
+    const doctor = [...ours("lab/doctor/doctor"), ...args];
     const command = ["env", `FORCE_COLOR=${chalk.level}`, `SIMPLE_VPN_HOST=${args[0]}`, ...doctor];
     const { status, stdout, stderr } = lab.try(args[0]!, command);
     console.log(
@@ -160,7 +161,7 @@ program(async () => {
     case "server": {
       const lab = await upOrFind();
       start(lab, "server", ["--nat", NAT, ...rest]);
-      return void lab.spawn("internet", [process.execPath, "--import", "tsx", "src/lab/internet.ts"], {
+      return void lab.spawn("internet", ours("lab/internet"), {
         stdio: "ignore",
       }); // something to curl
     }

@@ -8,7 +8,7 @@ import { test } from "node:test";
 import { chart } from "../bench/chart.ts";
 import { CONTENDERS, lacks } from "../bench/contenders.ts";
 import { judge, ratio, show, spread, TARGETS } from "../bench/figures.ts";
-import { ROOT } from "../lab.ts";
+import { ROOT, spawned } from "../lab.ts";
 import { labTest } from "./testing.ts";
 import { has } from "../tools.ts";
 
@@ -98,20 +98,7 @@ else {
   labTest("make bench measures this project, prints it, and writes bench.json and bench.svg", async () => {
     const folder = mkdtempSync(join(tmpdir(), "simple-vpn-test-"));
     const { status, stdout, stderr } = spawnSync(
-      process.execPath,
-      [
-        "--import",
-        "tsx",
-        "src/lab/bench/bench.ts",
-        "--only",
-        "ours",
-        "--seconds",
-        "1",
-        "--repeats",
-        "1",
-        "--out",
-        folder,
-      ],
+      ...spawned("lab/bench/bench", "--only", "ours", "--seconds", "1", "--repeats", "1", "--out", folder),
       { cwd: ROOT, encoding: "utf8", timeout: 90_000 },
     );
     assert.equal(status, 0, stdout + stderr);
@@ -138,11 +125,10 @@ test("make bench refuses wrong options in one line, with exit code 2", () => {
     [["--seconds", "0"], /no whole number/],
     [["now"], /unexpected argument now/],
   ] as const) {
-    const { status, stderr } = spawnSync(
-      process.execPath,
-      ["--import", "tsx", "src/lab/bench/bench.ts", ...args],
-      { cwd: ROOT, encoding: "utf8" },
-    );
+    const { status, stderr } = spawnSync(...spawned("lab/bench/bench", ...args), {
+      cwd: ROOT,
+      encoding: "utf8",
+    });
     assert.equal(status, 2);
     assert.match(stderr, words);
     assert.equal(stderr.trim().split("\n").length, 1);

@@ -4,7 +4,7 @@ import { mkdtempSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import { ROOT } from "../lab.ts";
+import { ROOT, spawned } from "../lab.ts";
 import { labTest } from "./testing.ts";
 
 /** Runs check.ts on a document with these lines; its exit code, and the misses as "LINE: what". */
@@ -13,7 +13,7 @@ const check = (...lines: string[]) => checkFile("document.md", lines);
 function checkFile(name: string, lines: string[]) {
   const file = join(mkdtempSync(join(tmpdir(), "simple-vpn-check-test-")), name);
   writeFileSync(file, lines.join("\n"));
-  const { status, stderr } = spawnSync(process.execPath, ["--import", "tsx", "src/lab/docs/check.ts", file], {
+  const { status, stderr } = spawnSync(...spawned("lab/docs/check", file), {
     cwd: ROOT,
     encoding: "utf8",
     timeout: 60_000,

@@ -5,14 +5,12 @@ import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import { ROOT } from "../lab.ts";
+import { ROOT, spawned } from "../lab.ts";
 import { Running } from "../running.ts";
 import { labTest } from "./testing.ts";
 
-const TSX = ["--import", "tsx"];
-
 labTest("the demo answers its pings, shows every step on both ends, and exits with 0", async () => {
-  const demo = new Running(spawn(process.execPath, [...TSX, "src/lab/walk/demo.ts"], { cwd: ROOT }));
+  const demo = new Running(spawn(...spawned("lab/walk/demo"), { cwd: ROOT }));
   assert.equal(await demo.ended, 0, demo.output);
   assert.match(demo.output, /3 packets transmitted, 3 received, 0% packet loss/);
   assert.match(demo.output, /All pings answered, every step seen on both ends/);
@@ -23,9 +21,7 @@ labTest("the five terminals, in their order, each naming the next; make down end
   const folder = mkdtempSync(join(tmpdir(), "simple-vpn-five-"));
   const env = { ...process.env, SIMPLE_VPN_LAB: folder, SIMPLE_VPN_SECRET: "5e".repeat(32) };
   const terminal = (...args: string[]) =>
-    new Running(
-      spawn(process.execPath, [...TSX, "src/lab/terminals/terminal.ts", ...args], { cwd: ROOT, env }),
-    );
+    new Running(spawn(...spawned("lab/terminals/terminal", ...args), { cwd: ROOT, env }));
   try {
     const early = terminal("client");
     assert.equal(await early.ended, 1);
@@ -98,7 +94,7 @@ labTest("make down ends no process but the lab's: a pid that was given out anew 
   const folder = mkdtempSync(join(tmpdir(), "simple-vpn-stale-"));
   const stranger = spawn("unshare", [...(process.getuid!() === 0 ? [] : ["-Ur"]), "--mount", "sleep", "60"]);
   writeFileSync(join(folder, "holder"), `${stranger.pid} 12345`);
-  const { stdout } = spawnSync(process.execPath, [...TSX, "src/lab/terminals/terminal.ts", "down"], {
+  const { stdout } = spawnSync(...spawned("lab/terminals/terminal", "down"), {
     cwd: ROOT,
     env: { ...process.env, SIMPLE_VPN_LAB: folder },
     encoding: "utf8",

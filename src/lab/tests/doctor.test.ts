@@ -367,12 +367,9 @@ labTest(
   async (lab) => {
     const server = await startServer(lab);
     const client = await startClient(lab);
-    const wrong = await examine(
-      lab,
-      "client",
-      [process.execPath, "--import", "tsx", "src/lab/doctor/doctor.ts"],
-      { env: { ...process.env, SIMPLE_VPN_SECRET: "00".repeat(32) } },
-    );
+    const wrong = await examine(lab, "client", [...ours("lab/doctor/doctor")], {
+      env: { ...process.env, SIMPLE_VPN_SECRET: "00".repeat(32) },
+    });
     assert.deepEqual([wrong.code, wrong.broken], [1, ["handshake"]], wrong.output);
     assert.match(
       wrong.output,
@@ -445,13 +442,7 @@ labTest(
     allWell(await doctor(lab, "client"));
 
     for (const args of [["nobody"], ["--target", "example.org"], ["--nonsense"]]) {
-      const usage = await examine(lab, "client", [
-        process.execPath,
-        "--import",
-        "tsx",
-        "src/lab/doctor/doctor.ts",
-        ...args,
-      ]);
+      const usage = await examine(lab, "client", [...ours("lab/doctor/doctor"), ...args]);
       assert.equal(usage.code, 2, usage.output);
       assert.match(usage.output, /^error Cannot start: .* Try: /);
     }

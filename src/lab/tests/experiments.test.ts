@@ -5,14 +5,12 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { test } from "node:test";
-import { ROOT } from "../lab.ts";
+import { ROOT, spawned } from "../lab.ts";
 import { Running } from "../running.ts";
 import { labTest } from "./testing.ts";
 
 const run = (...args: string[]) =>
-  new Running(
-    spawn(process.execPath, ["--import", "tsx", "src/lab/experiments/run.ts", ...args], { cwd: ROOT }),
-  );
+  new Running(spawn(...spawned("lab/experiments/run", ...args), { cwd: ROOT }));
 
 /** Runs one experiment; every pattern must be found in what it printed. */
 async function shows(name: string, ...patterns: RegExp[]): Promise<void> {

@@ -5,7 +5,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { stripVTControlCharacters } from "node:util";
-import { type Lab, ROOT, SERVER, SERVER6, TARGET, TARGET6 } from "../lab.ts";
+import { type Lab, ROOT, SERVER, SERVER6, spawned, TARGET, TARGET6 } from "../lab.ts";
 import { Running, startProgram } from "../running.ts";
 import { labTest, ping, SECRET, startClient, startServer } from "./testing.ts";
 
@@ -238,7 +238,7 @@ labTest("the five terminals with IPV6=1 show the walkthrough's commands, and pin
   };
   const terminal = (...args: string[]) =>
     new Running(
-      spawn(process.execPath, ["--import", "tsx", "src/lab/terminals/terminal.ts", ...args], {
+      spawn(...spawned("lab/terminals/terminal", ...args), {
         cwd: ROOT,
         env,
       }),

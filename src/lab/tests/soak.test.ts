@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { test } from "node:test";
 import { CLIENT_FAULTS } from "../soak/faults.ts";
-import { ROOT } from "../lab.ts";
+import { ROOT, spawned } from "../lab.ts";
 import { isWell, soak } from "../soak/soak.ts";
 import { labTest } from "./testing.ts";
 
@@ -40,11 +40,10 @@ test("make soak refuses wrong options in one line, with exit code 2", () => {
     [["--seconds", "0"], /no whole number/],
     [["now"], /unexpected argument now/],
   ] as const) {
-    const { status, stderr } = spawnSync(
-      process.execPath,
-      ["--import", "tsx", "src/lab/soak/soak.ts", ...args],
-      { cwd: ROOT, encoding: "utf8" },
-    );
+    const { status, stderr } = spawnSync(...spawned("lab/soak/soak", ...args), {
+      cwd: ROOT,
+      encoding: "utf8",
+    });
     assert.equal(status, 2);
     assert.match(stderr, words);
     assert.equal(stderr.trim().split("\n").length, 1);

@@ -5,11 +5,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { until } from "./peers.ts";
-import { ROOT } from "../lab.ts";
+import { ROOT, spawned } from "../lab.ts";
 import { has } from "../tools.ts";
 
 const run = (env: Record<string, string>) =>
-  spawnSync(process.execPath, ["--import", "tsx", "src/lab/terminals/terminals.ts"], {
+  spawnSync(...spawned("lab/terminals/terminals"), {
     cwd: ROOT,
     encoding: "utf8",
     env: { ...process.env, ...env },

@@ -9,7 +9,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { Failure } from "../../base/failure.ts";
-import { ROOT } from "../lab.ts";
+import { ROOT, spawned } from "../lab.ts";
 import { Running } from "../running.ts";
 import { labTest } from "./testing.ts";
 import { WALK } from "../walk/timeline.ts";
@@ -20,18 +20,11 @@ const asRoot = process.getuid?.() === 0;
 
 /** Runs walk.ts; its files land in `folder`. */
 function walk(...args: string[]) {
-  return spawnSync(
-    process.execPath,
-    [
-      "--import",
-      `${ROOT}node_modules/tsx/dist/loader.mjs`,
-      `${ROOT}src/lab/walk/walk.ts`,
-      "--out",
-      folder,
-      ...args,
-    ],
-    { cwd: ROOT, encoding: "utf8", timeout: 60_000 },
-  );
+  return spawnSync(...spawned("lab/walk/walk", "--out", folder, ...args), {
+    cwd: ROOT,
+    encoding: "utf8",
+    timeout: 60_000,
+  });
 }
 
 /** In CI the tools are installed; elsewhere a test that needs one says so and is skipped. */
@@ -109,9 +102,7 @@ test("an ordinary user who may not open /dev/net/tun is told so in one line, wit
 });
 
 test("what a program in the lab fails with is passed on as it is", async () => {
-  const failing = new Running(
-    spawn(process.execPath, ["--import", "tsx", "src/client.ts", "--port", "0", "192.0.2.1"], { cwd: ROOT }),
-  );
+  const failing = new Running(spawn(...spawned("client", "--port", "0", "192.0.2.1"), { cwd: ROOT }));
   await assert.rejects(
     failing.until(/connected/),
     (error) => error instanceof Failure && /--port 0 is no/.test(error.message) && error.hint !== "",
@@ -123,11 +114,8 @@ labTest("two walks at the same time, each with five pings: neither counts the ot
   const again = () =>
     new Running(
       spawn(
-        process.execPath,
-        [
-          "--import",
-          "tsx",
-          "src/lab/walk/walk.ts",
+        ...spawned(
+          "lab/walk/walk",
           "--out",
           mkdtempSync(join(folder, "two-")),
           "--follow",
@@ -137,7 +125,7 @@ labTest("two walks at the same time, each with five pings: neither counts the ot
           "-i",
           "0.2",
           "8.8.8.8",
-        ],
+        ),
         { cwd: ROOT },
       ),
     );
