@@ -32,12 +32,11 @@ program(async () => {
   atExit(() => session.peer?.sendControl(Control.goodbye)); //     before the changes are undone
   setInterval(() => session.pulse?.check(), CHECK).unref(); //     does the server's program still answer?
 
+  // One turn for each session. The loop that moves packets is Node's: see loop.ts.
   for (;;) {
     const { keys, config } = session;
     let lose: (reason: string) => void;
     const lost = new Promise<string>((resolve) => (lose = resolve));
-    // The loop: two fds, each with what to do when it is ready. The link's is watched in tcp.ts, in the same
-    // way.
     let tunWatch: Watch | undefined;
     const peer = session.attach(
       (link) =>
@@ -54,6 +53,7 @@ program(async () => {
     if (secret) keepFresh(peer, secret, options.rekey);
     peer.sendControl(Control.keepalive); //                        our first sealed frame proves us
     await end.configure(session); //                               address and routes; may take long
+    // The loop: two fds, each with what to do when it is ready. The link's is watched in tcp.ts.
     const peerFor = (packet: Buffer, at: number, size: number) =>
       config.subnet6 || ipVersion(packet, at, size) === 4 ? peer : "this tunnel carries no IPv6";
     if (!peer.closed)

@@ -38,7 +38,7 @@ export class Cipher {
   private context: unknown;
   private readonly encrypt: boolean;
   private readonly nonce = new Memory(12);
-  private readonly outLength = new Memory(4); // int, as OpenSSL wants one; we know the lengths
+  private readonly outLength = new Memory(4); // OpenSSL writes a length here; we know it
 
   /** @param key 32 bytes */
   constructor(key: Buffer, direction: "seal" | "open") {

@@ -7,8 +7,8 @@
  *         FD_SET(tun_fd, &readable);                           //  watch(tun.fd,    { readable: … })
  *         FD_SET(socket_fd, &readable);                        //  watch(socket.fd, { readable: … })
  *         select(max_fd + 1, &readable, &writable, 0, 0);      //  libuv's epoll_wait()
- *         if (FD_ISSET(tun_fd, &readable))    outbound();      //  … => outbound()
- *         if (FD_ISSET(socket_fd, &readable)) inbound();       //  … => inbound()
+ *         if (FD_ISSET(tun_fd, &readable))    outbound();      //  … => outbound(), in tunnel.ts
+ *         if (FD_ISSET(socket_fd, &readable)) inbound();       //  … => receive(), in tcp.ts
  *     }
  *
  * Here the `for (;;)` is Node's own loop, and koffi.node.poll puts any fd into it (libuv's uv_poll_t).

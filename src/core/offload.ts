@@ -58,7 +58,7 @@ export function refuseOffload(bytes: Buffer, at: number, length: number): string
 }
 
 /**
- * What the header at `at` asks for, for the trace: ", to be cut into pieces of 1348 bytes"; "" for an
+ * What the header at `at` asks for, for the trace: " (offload: … pieces of 1348)"; "" for an
  * ordinary packet.
  */
 export function describeOffload(bytes: Buffer, at: number): string {

@@ -1,6 +1,6 @@
 /**
  * A peer's outbox: the bytes on their way to its link. All packets of one wake-up are XORed into one open
- * frame (6.xor). It is then sealed in place (6.seal), gets its header (6.frame), and the link takes it
+ * frame (6.xor). It then gets its header (6.frame), is sealed in place (6.seal), and the link takes it
  * (6.write). What the link does not take waits here. Nothing is allocated for a packet that is not shown.
  */
 import { EAGAIN, errnoName } from "../base/errno.ts";
@@ -24,7 +24,7 @@ export interface Sender {
 }
 
 export class Outbox {
-  framesSent = 0; // both ends count alike, and so name a frame alike
+  framesSent = 0; // both ends number frames alike: up2 here is up2 there
   packets = 0; // in the open frame
   private readonly memory = new Memory(SIZE);
   private readonly sender: Sender;

@@ -25,7 +25,7 @@ const NO_PULSE: Pulse = { sent() {}, expect() {}, heard() {}, owe() {} };
 export interface PeerEvents {
   /** Bytes wait for the link; or, with false, none do any more. */
   onBacklog(waiting: boolean): void;
-  /** The first frame came that proves the peer has the session's keys. */
+  /** The first good frame came. With keys, it proves that the peer has them. */
   onProven(): void;
   /** A control frame about fresh keys: `rekey` and its message, or `switch`. Throws BrokenStream. */
   onRekey(word: number, message: Buffer): void;
@@ -51,7 +51,7 @@ export class Peer implements Receiver, Sender {
   /**
    * @param steps of what we send to it, and of what we receive from it
    * @param keys of the handshake; without them this is the original XOR protocol
-   * @param events what its owner wants to know from the first moment on
+   * @param events may be called as soon as the link is started
    */
   constructor(
     link: Link,

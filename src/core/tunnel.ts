@@ -42,7 +42,7 @@ export function outbound(tun: Tun, peerFor: PeerFor): void {
       if (reason !== undefined) trace.drop(reason, remote, scratch, packet, count - tun.header);
     }
   } finally {
-    // Whatever ended the drain: no frame is left open.
+    // Whatever ended the drain: no frame is left open. If sealing one throws, the program ends.
     for (let peer = touched.pop(); peer; peer = touched.pop()) peer.send(FrameType.data);
   }
   if (count < 0 && count !== -EAGAIN) throw tunGone(tun, count);

@@ -111,8 +111,9 @@ export class TcpPort implements Port {
       const refuse = (message2: Buffer) => sendMessage(fd, message2);
       const attach = <R extends Receiver>(message2: Buffer | undefined, make: (link: Link) => R) => {
         if (message2) sendMessage(fd, message2);
+        const receiver = this.attach(socket, make);
         attached = true;
-        return this.attach(socket, make);
+        return receiver;
       };
       server.hears({ address, remote, stranger, attach, refuse }, message1);
     } catch (error) {
@@ -225,7 +226,7 @@ async function receiveMessage(fd: number): Promise<Buffer> {
       throw new BrokenStream(`frame type ${type} before the handshake`);
     if (size > 0 && have > size) throw new BrokenStream(`${have - size} bytes too many in the handshake`);
     if (size > 0) return Buffer.from(memory.bytes.subarray(header, size));
-    if (!(await ready(fd, "readable", deadline - performance.now())))
+    if (!(await ready(fd, "readable", Math.max(0, deadline - performance.now()))))
       throw new BrokenStream(`no handshake within ${DEADLINE / 1000} s`);
     const count = read(fd, memory, have, memory.bytes.length - have);
     if (count === 0) throw new BrokenStream("it closed the connection during the handshake");

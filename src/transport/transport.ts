@@ -45,7 +45,7 @@ export interface Answer {
   hangUp(): void;
 }
 
-/** A client that has sent its message 1. The server must attach() or refuse() it at once. */
+/** A client that has sent its message 1. If the server does not attach() it at once, it is hung up. */
 export interface Caller {
   readonly address: string;
   readonly remote: string;
@@ -67,6 +67,6 @@ export interface Answering {
   /** May somebody from there begin a handshake? `end` ends it, if it must make room for another one. */
   arrives(address: string, remote: string, end: () => void): Stranger | undefined;
   hears(caller: Caller, message1: Buffer): void;
-  /** One that was lost before it arrived. */
+  /** A connection that accept() could not give us. */
   missed(remote: string, reason: string): void;
 }
