@@ -29,7 +29,7 @@ program(async () => {
 
   const clients = new Clients({ ...options, subnet6: end.subnet6 }, tun); // who has which inner address
   atExit(() => (transport.end(), clients.end())); //          before the changes are undone
-  transport.serve(clients); //                                each client will be one more fd: TcpLink in tcp.ts
+  transport.serve(clients); //                                each client: one more fd, in tcp.ts
   end.dropRoot();
   trace.note(`listening on ${endpoint(listen, port)}: this end of the tunnel is ${end.description}`);
 
