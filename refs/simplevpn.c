@@ -1,5 +1,5 @@
 /*
- * The loop of this VPN as a C program with select(): to read beside src/loop.ts, and for `make bench` to race against.
+ * The loop of this VPN as a C program with select(): to read beside src/core/loop.ts, and for `make bench` to race against.
  * It speaks --cipher xor, so that either end can be src/client.ts or src/server.ts, over TCP port 5555:
  *
  *     u16 length, big-endian | one IP packet, each byte XOR 0x42

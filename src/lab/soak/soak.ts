@@ -22,10 +22,9 @@ const QUIET = 1000; // ms before memory is looked at
 const AT_ONCE = 8; // clients that have a fault
 const BUSY = 4; // transfers under way when the server goes
 const OUTAGE = 18; // s, at most: longer than the 15 s after which a dead peer is noticed
-// MB, resident, that the server may have more at the end: compiled code, and holes in the heap …
+// MB, resident, that the server may have more at the end: compiled code, and holes in the heap
 const MORE_MEMORY = 24;
-// … and while clients are connected for each of them: its buffers, once they were full, by OUTBOX and
-// FrameReader
+// MB more for each client that is connected: its buffers, once they were full (Outbox, TcpLink)
 const CLIENT_MEMORY = 0.9;
 /**
  * Node runs this before a program: SIGUSR2 collects garbage, so that what is measured afterwards is in use.

@@ -58,7 +58,7 @@ export const WALK: WalkStep[] = [
   { id: "5", lane: "client program", title: "the client's loop wakes: tun0 is readable", where: "watch()" },
   { id: "6", lane: "client program", title: "read, XOR, seal, frame, write", where: "outbound()" },
   { id: "7", lane: "wire", title: "ciphertext crosses the wire", where: "eth0 to eth0" },
-  { id: "8", lane: "server program", title: "read, deframe, open, XOR, write", where: "inbound()" },
+  { id: "8", lane: "server program", title: "read, deframe, open, XOR, write", where: "received()" },
   {
     id: "9",
     lane: "server kernel",
@@ -85,8 +85,8 @@ export const WALK: WalkStep[] = [
   },
   { id: "R3", lane: "server program", title: "the server's loop wakes and reads it", where: "outbound()" },
   { id: "R4", lane: "server program", title: "XOR, seal, frame, write", where: "outbound()" },
-  { id: "R5", lane: "client program", title: "the client reads from the socket", where: "inbound()" },
-  { id: "R6", lane: "client program", title: "open, XOR, write", where: "inbound()" },
+  { id: "R5", lane: "client program", title: "the client reads from the socket", where: "receive()" },
+  { id: "R6", lane: "client program", title: "open, XOR, write", where: "received()" },
   { id: "R7", lane: "client kernel", title: "the client's kernel injects it", where: "tun_get_user()" },
   {
     id: "R8",
@@ -132,7 +132,7 @@ export function fromPrograms(events: TraceEvent[]): Evidence[] {
   });
 }
 
-/** What came "(from …)" a peer, inbound() drops; the rest, outbound(). */
+/** What came "(from …)" a peer, received() drops; the rest, outbound(). */
 function dropStep({ host, text }: TraceEvent): string {
   if (/ \(from \S+\)(: |$)/.test(text)) return host === "server" ? "8" : "R6";
   return host === "server" ? "R3" : "6";
