@@ -94,30 +94,12 @@ class Trace {
     from = 0,
     time = this.now(),
   ): void {
-    this.record({
-      time,
-      host: this.host,
-      step,
-      id,
-      bytes,
-      text,
-      first: copy(memory, from, bytes),
-      packet: false,
-    });
+    this.record({ time, step, id, bytes, text, first: copy(memory, from, bytes) });
   }
 
   /** The same for a step whose bytes are a plain IP packet: its description is added to the text. */
   packet(step: Step, id: string, bytes: number, text: string, memory: Memory, from: number): void {
-    this.record({
-      time: this.now(),
-      host: this.host,
-      step,
-      id,
-      bytes,
-      text,
-      first: copy(memory, from, bytes),
-      packet: true,
-    });
+    this.record({ step, id, bytes, text, first: copy(memory, from, bytes), packet: true });
   }
 
   /**
@@ -128,34 +110,12 @@ class Trace {
     this.drops.set(reason, (this.drops.get(reason) ?? 0) + 1);
     if (!this.mayShow()) return;
     const text = remote ? `${reason} (${remote})` : reason;
-    this.record({
-      time: this.now(),
-      host: this.host,
-      step: "drop",
-      id: "",
-      bytes,
-      text,
-      first: copy(memory, from, bytes),
-      packet: true,
-    });
+    this.record({ step: "drop", bytes, text, first: copy(memory, from, bytes), packet: true });
   }
 
   /** Something the user should know, whatever the trace mode. */
   note(text: string): void {
-    this.say("note", text);
-  }
-
-  private say(step: "note" | "summary", text: string): void {
-    this.record({
-      time: this.now(),
-      host: this.host,
-      step,
-      id: "",
-      bytes: 0,
-      text,
-      first: undefined,
-      packet: false,
-    });
+    this.record({ step: "note", text });
   }
 
   /** Prints what is pending and the totals; closes the trace file. */
@@ -179,8 +139,10 @@ class Trace {
     return [...this.drops].map(([reason, count]) => `, dropped ${count} (${reason})`).join("");
   }
 
-  private record(event: Recorded): void {
-    if (this.pending.push(event) === 1) setTimeout(() => this.print(), PRINT_DELAY);
+  private record(event: Partial<Recorded> & Pick<Recorded, "step" | "text">): void {
+    const { time = this.now(), step, id = "", bytes = 0, text, first, packet = false } = event;
+    if (this.pending.push({ time, host: this.host, step, id, bytes, text, first, packet }) === 1)
+      setTimeout(() => this.print(), PRINT_DELAY);
   }
 
   private print(): void {
@@ -207,7 +169,8 @@ class Trace {
     const packets =
       sent.packets - last.sent.packets + received.packets - last.received.packets + dropped - last.drops;
     if (this.folded && packets > 0) {
-      this.say("summary", `${this.since(last.sent, last.received)}, dropped ${dropped - last.drops}`);
+      const text = `${this.since(last.sent, last.received)}, dropped ${dropped - last.drops}`;
+      this.record({ step: "summary", text });
     }
     if (this.mode === "walk" && packets <= SHOWN_A_SECOND) this.folded = false;
     this.shown = 0;

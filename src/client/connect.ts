@@ -21,6 +21,7 @@ import type { Peer } from "../core/peer.ts";
 import type { Heartbeat } from "../session/pulse.ts";
 import { ClientHandshake, noSession, WrongSecret } from "../session/session.ts";
 import { Setup } from "../host/setup.ts";
+import { LINK_LOCAL } from "../transport/sockets.ts";
 import { type Answer, type Port, Unreachable } from "../transport/transport.ts";
 import { trace } from "../base/trace.ts";
 
@@ -107,7 +108,7 @@ export async function reach(
   }
   const hints: Record<number, string> = {
     [-ECONNREFUSED]: "the machine answers, but nothing listens there: start the server, or check --port",
-    [-EINVAL]: "write a link-local address with this machine's interface: fe80::1%eth0",
+    [-EINVAL]: LINK_LOCAL,
   };
   const hint = failed.map(({ errno }) => hints[errno]).find(Boolean);
   const reasons = failed.map(({ message }) => message).join(", nor to ");

@@ -10,7 +10,7 @@ import { hostRoute } from "../base/block.ts";
 import type { Change } from "../host/changes.ts";
 import { inPath } from "../host/command.ts";
 import { Failure } from "../base/failure.ts";
-import { type Machine } from "../host/machine.ts";
+import type { Machine } from "../host/machine.ts";
 
 const TARGET = "/etc/resolv.conf";
 const COPY = `${TARGET}.before-simple-vpn`; // of the user's file; not in /run, which a restart empties

@@ -10,7 +10,7 @@ interface Chain {
   family: string;
   table: string;
   name: string;
-  type?: string; // of these three, only a chain that the kernel calls has any
+  type?: string; // type, hook and policy: only of a base chain, one that the kernel itself calls (nft(8))
   hook?: string;
   policy?: string;
 }

@@ -216,7 +216,8 @@ function firstGroup(changes: Change[]): Change[] {
 }
 
 /**
- * What the user has to type. With `leaving`, also what undoes it at the end: we undo only our own changes.
+ * What the user has to type, and what undoes it at the end. A server's rules and settings are the user's own:
+ * their undoing is told only with `leaving`, when we have given up root.
  */
 function toType(changes: Change[], leaving: boolean): string {
   const what = LAB_HOST

@@ -22,7 +22,8 @@ export interface TcpSocket {
   readonly remote: string; // the same with its port: "192.168.1.100:40312", "[2001:db8::1]:40312"
 }
 
-export const LINK_LOCAL = "write a link-local address with this machine's interface: fe80::1%eth0"; // EINVAL
+/** What to try after EINVAL. */
+export const LINK_LOCAL = "write a link-local address with this machine's interface: fe80::1%eth0";
 const NEAR = 2_000; // µs there and back: a network of one's own
 // bytes; the kernel doubles it for its own needs, up to net.core.wmem_max (socket(7))
 const NEAR_BUFFER = 256 * 1024;
