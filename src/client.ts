@@ -3,7 +3,7 @@
  * server.ts, of the same shape: it listens where the client connects, and has many peers where the client has
  * one.
  */
-import { openSession, OwnEnd, reconnect } from "./client/connect.ts";
+import { openSession, ClientEnd, reconnect } from "./client/connect.ts";
 import { Control } from "./core/frame.ts";
 import { type Watch, watch } from "./core/loop.ts";
 import { clientOptions } from "./host/options.ts";
@@ -15,7 +15,7 @@ import { keepFresh } from "./session/rekey.ts";
 import { tcp } from "./transport/tcp.ts";
 import { trace, XOR_WARNING } from "./base/trace.ts";
 import { openTun } from "./core/tun.ts";
-import { outbound, tunGone } from "./core/tunnel.ts";
+import { outbound, cannotRead } from "./core/tunnel.ts";
 import { DOWN, UP } from "./base/walk.ts";
 
 program(async () => {
@@ -25,7 +25,7 @@ program(async () => {
   atExit(() => trace.stop());
 
   const tun = openTun(options.tun, options.offload); //            open() and ioctl(): tun0 and its fd
-  const end = await OwnEnd.begin(options); //                      what this machine has
+  const end = await ClientEnd.begin(options); //                      what this machine has
   const transport = tcp.open({ port, handshake: secret !== undefined });
   let session = await openSession(options, end, transport); //     socket(), connect(): the other fd; keys
   if (!secret) trace.note(XOR_WARNING);
@@ -57,7 +57,10 @@ program(async () => {
     const peerFor = (packet: Buffer, at: number, size: number) =>
       config.subnet6 || ipVersion(packet, at, size) === 4 ? peer : "this tunnel carries no IPv6";
     if (!peer.closed)
-      tunWatch = watch(tun.fd, { readable: () => outbound(tun, peerFor), error: () => fail(tunGone(tun)) });
+      tunWatch = watch(tun.fd, {
+        readable: () => outbound(tun, peerFor),
+        error: () => fail(cannotRead(tun)),
+      });
     session = await reconnect(options, end, transport, session, await lost); // the next one, or the end
   }
 });

@@ -7,12 +7,12 @@ import { Clients } from "./server/clients.ts";
 import { watch } from "./core/loop.ts";
 import { serverOptions } from "./host/options.ts";
 import { atExit, fail, program } from "./host/program.ts";
-import { OwnEnd } from "./server/own-end.ts";
+import { ServerEnd } from "./server/own-end.ts";
 import { endpoint } from "./transport/addresses.ts";
 import { tcp } from "./transport/tcp.ts";
 import { trace, XOR_WARNING } from "./base/trace.ts";
 import { openTun } from "./core/tun.ts";
-import { outbound, tunGone } from "./core/tunnel.ts";
+import { outbound, cannotRead } from "./core/tunnel.ts";
 
 program(async () => {
   const options = serverOptions(process.argv.slice(2)); //    flags, or exit 2
@@ -25,7 +25,7 @@ program(async () => {
   const transport = tcp.open({ listen, port, handshake }); // socket(), bind() and listen(): the other fd
   if (!secret) trace.note(XOR_WARNING);
 
-  const end = await OwnEnd.begin(options, tun); //            addresses, forwarding, NAT
+  const end = await ServerEnd.begin(options, tun); //            addresses, forwarding, NAT
 
   const clients = new Clients({ ...options, subnet6: end.subnet6 }, tun); // who has which inner address
   atExit(() => (transport.end(), clients.end())); //          before the changes are undone
@@ -36,6 +36,6 @@ program(async () => {
   // The loop: this fd, and the listener's and the clients', which tcp.ts watches in the same way.
   watch(tun.fd, {
     readable: () => outbound(tun, (packet, at, size) => clients.peerFor(packet, at, size)),
-    error: () => fail(tunGone(tun)),
+    error: () => fail(cannotRead(tun)),
   });
 });

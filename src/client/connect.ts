@@ -51,7 +51,7 @@ const heard = ({ peer }: Session) => peer !== undefined && peer.framesReceived >
  */
 export async function openSession(
   options: ClientOptions,
-  end: OwnEnd,
+  end: ClientEnd,
   port: Port,
   before?: Session,
   addresses?: string[],
@@ -122,7 +122,7 @@ export async function reach(
  * This machine's end of the tunnel: its addresses, what is routed into it, and the way to the server. Run, or
  * printed to be typed.
  */
-export class OwnEnd {
+export class ClientEnd {
   private readonly options: ClientOptions;
   private readonly setup: Setup;
   private readonly names: Change[]; // what --dns changes
@@ -131,10 +131,10 @@ export class OwnEnd {
   private config: ClientConfig | undefined; // what it is now
 
   /** Reads what this machine has. Errors: a Failure. */
-  static async begin(options: ClientOptions): Promise<OwnEnd> {
+  static async begin(options: ClientOptions): Promise<ClientEnd> {
     const setup = new Setup(options.configure);
     const machine = await setup.begin(options.tun);
-    return new OwnEnd(options, setup, machine, resolver(options.tun, options.dns, machine));
+    return new ClientEnd(options, setup, machine, resolver(options.tun, options.dns, machine));
   }
 
   private constructor(options: ClientOptions, setup: Setup, machine: Machine, names: Change[]) {
@@ -244,7 +244,7 @@ export class OwnEnd {
  */
 export async function reconnect(
   options: ClientOptions,
-  end: OwnEnd,
+  end: ClientEnd,
   port: Port,
   before: Session,
   reason: string,

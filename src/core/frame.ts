@@ -8,13 +8,13 @@
  *   0      1    type: a FrameType                0      2    length of the packet, big-endian
  *   1      3    length of the body, big-endian   2      …    one packet, XORed
  *   4      …    body; of data and control:
- *               sealed records, then the tag
+ *               sealed, then the tag
  *
- * A record is one packet inside a data frame's body; one frame carries all that one wake-up of the loop
- * brought:
+ * The body of a data frame is a row of records. Each is one packet: as many as one wake-up of the loop
+ * brought. The body of a control frame is a word, see Control.
  *   0      4    length of the next two together, big-endian
  *   4      10   offload.ts's header
- *   14     …    the packet, then 0–3 zero bytes up to a multiple of 4
+ *   14     …    the packet, then 0–3 zero bytes, not counted, up to a multiple of 4
  */
 import { TAG_LENGTH } from "./aes.ts";
 import { BrokenStream } from "../base/failure.ts";

@@ -35,12 +35,12 @@ export interface Receiver {
  * Does the program at the other end still live? Whoever wants to know is told what goes and comes: pulse.ts.
  */
 export interface Pulse {
-  /** A frame of ours has been sealed. */
-  sent(): void;
-  /** It needs an answer. */
-  expect(): void;
-  /** Bytes of the other end's came. */
+  /** We have sealed a frame. */
+  sealed(): void;
+  /** It was data: the other end should answer. */
+  awaitAnswer(): void;
+  /** Bytes came from the other end. */
   heard(): void;
-  /** They need an answer. */
-  owe(): void;
+  /** They were data: we should answer. */
+  oweAnswer(): void;
 }

@@ -94,7 +94,7 @@ export function ready(fd: number, kind: "readable" | "writable", ms: number): Pr
     };
     // libuv runs timers before it polls: after a stall of the machine, look at the fd once more before saying
     // no
-    const deadline = setTimeout(() => setImmediate(() => done(false)), ms);
     const once = watch(fd, { [kind]: () => done(true), error: () => done(true) });
+    const deadline = setTimeout(() => setImmediate(() => done(false)), ms);
   });
 }

@@ -84,14 +84,15 @@ export class Outbox {
     link.framing.putHeader(memory.bytes, frameAt, type, length + tag);
     keys?.sealer.seal(memory, body, length, header); // WALK 6.seal R4.seal
     this.tail += tag;
+    // The bytes shown are the packet's own, as for 6.xor: so one sees what the seal has made of them.
     if (keys) steps?.seal(memory, body + packet, length + tag, keys.sealer.counter - 1);
     steps?.frame(memory, frameAt, header + length + tag, header);
     this.frameAt = -1;
     this.packets = 0;
     this.framesSent++;
     trace.sent.frames++;
-    pulse.sent();
-    if (type === FrameType.data) pulse.expect();
+    pulse.sealed();
+    if (type === FrameType.data) pulse.awaitAnswer();
   }
 
   /** The link takes what it can. Called again when the link has room. */

@@ -19,7 +19,7 @@ import { xor } from "./xor.ts";
 
 const NO_MESSAGE = Buffer.alloc(0);
 const NO_EVENTS: PeerEvents = { onBacklog() {}, onProven() {}, onRekey() {}, refuse() {}, onClose() {} };
-const NO_PULSE: Pulse = { sent() {}, expect() {}, heard() {}, owe() {} };
+const NO_PULSE: Pulse = { sealed() {}, awaitAnswer() {}, heard() {}, oweAnswer() {} };
 
 /** What a peer tells its owner, and asks it. */
 export interface PeerEvents {
@@ -64,6 +64,7 @@ export class Peer implements Receiver, Sender {
     this.tun = tun;
     [this.sendSteps, this.receiveSteps] = steps;
     this.keys = keys && new Keys(keys);
+    if (!keys !== (link.framing.tag === 0)) throw new Error("keys, and a framing without room for tags");
     this.outbox = new Outbox(this);
     this.events = { ...NO_EVENTS, ...events };
   }
@@ -86,13 +87,12 @@ export class Peer implements Receiver, Sender {
 
   /**
    * Sends a control frame: one of the Control words, and what belongs to it (a multiple of 4 bytes), XORed
-   * and sealed like data. --cipher xor has none. False if it cannot be sent.
+   * and sealed like data. --cipher xor has none. False if the outbox has no room, or the session is over.
    */
   sendControl(word: number, message: Buffer = NO_MESSAGE): boolean {
     const size = 4 + message.length;
     if (!this.keys || this.closed) return false;
-    // A data frame is still open only if sealing it threw. Sealing throws again here, so nothing unsealed is
-    // sent.
+    // A data frame is open only if sealing it threw. Sealing throws again, so nothing leaves unsealed.
     this.outbox.seal(FrameType.data);
     if (!this.outbox.openFor(size)) return false;
     const body = new Memory(size);
@@ -100,7 +100,7 @@ export class Peer implements Receiver, Sender {
     message.copy(body.bytes, 4);
     this.outbox.add(body, 0, size);
     this.send(FrameType.control);
-    return true;
+    return !this.closed;
   }
 
   // ---- from the peer ----
@@ -125,7 +125,7 @@ export class Peer implements Receiver, Sender {
       this.close(error.message);
     }
     this.rest = to - at;
-    if (this.rest > 0) this.pulse.owe(); // a large frame takes long to come: we must not seem to hang
+    if (this.rest > 0) this.pulse.oweAnswer(); // a large frame takes long to come: we must not seem to hang
     return at;
   }
 
@@ -145,13 +145,13 @@ export class Peer implements Receiver, Sender {
         throw new BrokenStream(
           `frame ${this.framesReceived} has a wrong tag: damaged, forged or out of order`,
         );
-      steps?.open(memory, start + packet, end - start);
+      steps?.open(memory, start + packet, end - start); // the same bytes as after 6.xor
     }
     xor(memory, start, memory, start, end - start); // WALK 8.xor R6.xor
     trace.received.frames++;
     if (this.framesReceived++ === 0) this.events.onProven();
     if (type === FrameType.control) return this.receiveControl(memory, start, end);
-    this.pulse.owe();
+    this.pulse.oweAnswer();
     this.takePackets(memory, start, end, steps);
   }
 
@@ -170,10 +170,7 @@ export class Peer implements Receiver, Sender {
     }
   }
 
-  /**
-   * Gives one packet to our kernel, through the TUN. `count`: with the TUN's header, which stands at
-   * memory[from …].
-   */
+  /** Gives one packet to our kernel, through the TUN. `count`: with the TUN's header, which comes first. */
   private inject(memory: Memory, from: number, count: number, steps?: Steps): void {
     const { tun } = this;
     const packet = from + tun.header;

@@ -45,7 +45,7 @@ export function outbound(tun: Tun, peerFor: PeerFor): void {
     // Whatever ended the drain: no frame is left open. If sealing one throws, the program ends.
     for (let peer = touched.pop(); peer; peer = touched.pop()) peer.send(FrameType.data);
   }
-  if (count < 0 && count !== -EAGAIN) throw tunGone(tun, count);
+  if (count < 0 && count !== -EAGAIN) throw cannotRead(tun, count);
 }
 
 /** Puts the packet in `scratch` into the peer's open frame. A sentence says why it is dropped. */
@@ -57,27 +57,23 @@ function enqueue(peer: Peer, tun: Tun, count: number, wokenAt: bigint): string |
   if (touched.at(-1) !== peer) touched.push(peer);
 
   const packet = RECORD_SPACE + tun.header;
+  const length = count - tun.header; // the packet's
   const steps = outbox.show();
   if (outbox.packets === 0) steps?.wake(wokenAt);
-  steps?.read(
-    scratch,
-    packet,
-    count - tun.header,
-    tun.header ? describeOffload(scratch.bytes, RECORD_SPACE) : "",
-  );
+  steps?.read(scratch, packet, length, tun.header ? describeOffload(scratch.bytes, RECORD_SPACE) : "");
 
   const from = RECORD_SPACE - framing.record;
   if (framing.record > 0) scratch.bytes.writeUInt32BE(count, from);
   scratch.bytes.fill(0, RECORD_SPACE + count, from + size); // the padding
-  outbox.add(scratch, from, size, count - tun.header, steps);
+  outbox.add(scratch, from, size, length, steps);
   trace.sent.packets++;
-  trace.sent.bytes += count - tun.header;
+  trace.sent.bytes += length;
   if (!framing.batches) outbox.seal(FrameType.data);
   return undefined;
 }
 
-/** The fd of an interface that was deleted: read() says EBADFD. */
-export function tunGone(tun: Tun, errno = -EBADFD): Failure {
+/** read() on the TUN failed with this errno. It says EBADFD once the interface has been deleted. */
+export function cannotRead(tun: Tun, errno = -EBADFD): Failure {
   const isDeleted = errno === -EBADFD;
   const hint = isDeleted
     ? "someone deleted the interface: start the program again"

@@ -18,13 +18,13 @@ import { answerRekeys } from "../session/rekey.ts";
 import { Router } from "./router.ts";
 import { answer } from "../session/session.ts";
 import { trace } from "../base/trace.ts";
-import type { Answering, Caller } from "../transport/transport.ts";
+import type { Caller, PortEvents } from "../transport/transport.ts";
 import type { Tun } from "../core/tun.ts";
 import { DOWN, UP } from "../base/walk.ts";
 
 const PROOF_DEADLINE = 10_000; // ms from the handshake to the client's first sealed frame
 
-export class Clients implements Answering {
+export class Clients implements PortEvents {
   readonly router: Router<Lease>;
   readonly options: ServerOptions;
   readonly tun: Tun;
@@ -52,7 +52,7 @@ export class Clients implements Answering {
 
   // ---- what the transport tells us ----
 
-  arrives(address: string, remote: string, end: () => void): Visitor | undefined {
+  onArrival(address: string, remote: string, end: () => void): Visitor | undefined {
     const { secret, maxClients } = this.options;
     const full = !secret && this.all.size >= maxClients; // with a secret, the handshake says so
     if (!full) return this.strangers.add(address, remote, end);
@@ -60,11 +60,11 @@ export class Clients implements Answering {
     return undefined;
   }
 
-  missed(remote: string, reason: string): void {
+  onMissed(remote: string, reason: string): void {
     this.refusals.tell(remote, reason);
   }
 
-  hears(caller: Caller, message1: Buffer): void {
+  onHello(caller: Caller, message1: Buffer): void {
     const { secret } = this.options;
     let offer: Offer | undefined;
     const makeReply = (wish: Wish) => {
@@ -173,7 +173,7 @@ export class Client {
     const unproven = this.settle();
     clients.all.delete(this);
     lease.end(!ended);
-    if (reason === MADE_ROOM) return clients.missed(remote, reason); // these can be many
+    if (reason === MADE_ROOM) return clients.onMissed(remote, reason); // these can be many
     const nameless = unproven ? "a probe" : "client"; // --cipher xor
     const name = lease.address === 0 ? nameless : `client ${formatIPv4(lease.address)}`;
     trace.note(`${name} from ${remote} left: ${reason} (${clients.router.size} connected)`);

@@ -9,7 +9,7 @@ import { canCarryIPv6 } from "../host/machine.ts";
 import type { ServerOptions } from "../host/options.ts";
 import { Setup } from "../host/setup.ts";
 
-export class OwnEnd {
+export class ServerEnd {
   /** Of the clients' inner IPv6 addresses; undefined: there are none. */
   readonly subnet6: Prefix96 | undefined;
   /** Its addresses and MTU, and what the user has to type. */
@@ -18,7 +18,7 @@ export class OwnEnd {
   private readonly options: ServerOptions;
 
   /** Reads what this machine has, checks that the tunnel fits in, and sets it up. Errors: a Failure. */
-  static async begin(options: ServerOptions, tun: Tun): Promise<OwnEnd> {
+  static async begin(options: ServerOptions, tun: Tun): Promise<ServerEnd> {
     const { secret, subnet, mtu, nat } = options;
     const setup = new Setup(options.configure);
     const found = await setup.begin(tun.name);
@@ -34,7 +34,7 @@ export class OwnEnd {
     const subnet6 = missing.has(IPV6) ? undefined : wish6;
     if (setup.runs) say(await strays(subnet6 ? inside : inside.slice(0, 1), tun.name));
     const addresses = innerAddresses(gateway, subnet.prefix, subnet6).join(" and ");
-    return new OwnEnd(options, setup, subnet6, `${addresses}, MTU ${mtu}${toDo}`);
+    return new ServerEnd(options, setup, subnet6, `${addresses}, MTU ${mtu}${toDo}`);
   }
 
   private constructor(

@@ -21,17 +21,17 @@ export class Heartbeat implements Pulse {
     this.peer = peer;
   }
 
-  sent(): void {
+  sealed(): void {
     this.owesAnswer = false;
   }
-  expect(): void {
+  awaitAnswer(): void {
     this.awaitsAnswer = true;
   }
   heard(): void {
     this.awaitsAnswer = false;
     this.silentChecks = 0;
   }
-  owe(): void {
+  oweAnswer(): void {
     this.owesAnswer = true;
   }
 

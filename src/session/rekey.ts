@@ -41,7 +41,7 @@ export function keepFresh(peer: Peer, secret: Buffer, seconds: number): void {
     const next = new Handshake("client", secret, REKEY_PROLOGUE);
     if (!peer.sendControl(Control.rekey, next.write(NOTHING))) return;
     handshake = next;
-    peer.pulse.expect(); // a server from which nothing comes is left sooner
+    peer.pulse.awaitAnswer(); // a server from which nothing comes is left sooner
   }, 1000).unref();
 
   peer.events.onRekey = (word, message) => {

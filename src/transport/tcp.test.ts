@@ -3,13 +3,18 @@
  */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
+import { once } from "node:events";
 import { readdirSync } from "node:fs";
+import { connect, type Socket } from "node:net";
 import { test } from "node:test";
 import { EAGAIN } from "../base/errno.ts";
 import * as libc from "../base/libc.ts";
 import { endpoint, readSockaddr, sockaddr } from "./addresses.ts";
 import { resolve } from "../client/names.ts";
+import type { Link, Receiver } from "../core/link.ts";
+import { until } from "../lab/tests/peers.ts";
 import * as calls from "./socket-calls.ts";
+import { TcpPort } from "./tcp.ts";
 import { acceptTcp } from "./sockets.ts";
 
 test("sockaddr() lays out both families as ip(7) and ipv6(7) say, and readSockaddr() reads them", () => {
@@ -126,4 +131,63 @@ test("reach(), listenTcp(): an option that a sandbox refuses is a Failure, and c
   const [to, on] = stdout.split("\n");
   assert.match(to!, /^Cannot connect to 127\.0\.0\.1:5552: ENOPROTOOPT, nor to 127\.0\.0\.2.*OPT 0$/, stderr);
   assert.equal(on, "Cannot listen on 127.0.0.1:5553: ENOPROTOOPT 0");
+});
+
+/** A server's link, and the socket of the client whose link it is. */
+async function linkTo(receiver: (link: Link) => Receiver, port: number): Promise<Socket> {
+  const server = new TcpPort(port, false, "127.0.0.1");
+  const client = connect(port, "127.0.0.1");
+  await new Promise<void>((resolve) => {
+    server.serve({
+      onArrival: () => ({ lost: assert.fail }),
+      onHello(caller) {
+        caller.attach(undefined, receiver);
+        resolve();
+      },
+      onMissed: assert.fail,
+    });
+  });
+  server.end();
+  return client;
+}
+
+test("a connection that breaks: what came before is received first, then lost() says why", async () => {
+  const events: string[] = [];
+  let close = () => {};
+  const client = await linkTo((link) => {
+    close = () => link.close();
+    return {
+      received(memory, from, to) {
+        events.push(memory.bytes.toString("latin1", from, to));
+        return to;
+      },
+      writable() {},
+      lost: (reason) => void events.push(reason),
+    };
+  }, 5990);
+  client.write("goodbye");
+  client.resetAndDestroy(); // both before the loop looks at the server's socket
+  await until(() => events.length > 1);
+  assert.deepEqual(events, ["goodbye", "ECONNRESET"]);
+  close();
+});
+
+test("a receiver that closes its link at once, and one whose first words find no room", async () => {
+  const closed: Receiver = { received: () => assert.fail(), writable: assert.fail, lost: assert.fail };
+  const client = await linkTo((link) => (link.close(), closed), 5991);
+  await once(client, "close");
+
+  let link: Link | undefined;
+  let room = false;
+  const waiting: Receiver = { received: () => assert.fail(), writable: () => (room = true), lost() {} };
+  const reader = await linkTo((made) => {
+    const bytes = new libc.Memory(1 << 20);
+    while (made.send(bytes, 0, 1 << 20) !== -EAGAIN);
+    link = made;
+    return waiting;
+  }, 5992);
+  reader.resume();
+  await until(() => room);
+  link!.close();
+  reader.destroy();
 });

@@ -20,7 +20,7 @@ import { endpoint } from "./addresses.ts";
 import { SHUT_RDWR, shutdown } from "./socket-calls.ts";
 import { acceptTcp, connectTcp, listenTcp, socketError, type TcpSocket } from "./sockets.ts";
 import { trace } from "../base/trace.ts";
-import { type Answer, type Answering, type Port, type Transport, Unreachable } from "./transport.ts";
+import { type Answer, type Port, type PortEvents, type Transport, Unreachable } from "./transport.ts";
 
 const DEADLINE = 10_000; // ms, for the other end's message
 const ACCEPTS = 16; // in one turn of the loop: a flood of connections must not hold up the packets
@@ -63,7 +63,7 @@ export class TcpPort implements Port {
     }
   }
 
-  serve(server: Answering): void {
+  serve(server: PortEvents): void {
     const listener = this.listener!;
     this.listenerWatch = watch(listener, {
       readable: () => this.acceptSome(server),
@@ -83,14 +83,14 @@ export class TcpPort implements Port {
     return endpoint(address, this.port);
   }
 
-  private acceptSome(server: Answering): void {
+  private acceptSome(server: PortEvents): void {
     for (let i = 0; i < ACCEPTS; i++) {
       const socket = acceptTcp(this.listener!);
       if (socket === -EAGAIN) return;
       if (typeof socket !== "number") void this.answer(socket, server);
       else if ([EMFILE, ENFILE, ENOBUFS, ENOMEM].includes(-socket)) return this.pause(socket);
       // it is gone already (ECONNABORTED and the like, accept(2))
-      else server.missed("a connection", errnoName(socket));
+      else server.onMissed("a connection", errnoName(socket));
     }
   }
 
@@ -101,9 +101,9 @@ export class TcpPort implements Port {
   }
 
   /** Waits for a client's message 1, and lets the server answer it. */
-  async answer(socket: TcpSocket, server: Answering): Promise<void> {
+  async answer(socket: TcpSocket, server: PortEvents): Promise<void> {
     const { fd, address, remote } = socket;
-    const stranger = server.arrives(address, remote, () => shutdown(fd, SHUT_RDWR)); // its read() will be 0
+    const stranger = server.onArrival(address, remote, () => shutdown(fd, SHUT_RDWR)); // its read() will be 0
     let attached = false;
     try {
       if (!stranger) return;
@@ -115,7 +115,7 @@ export class TcpPort implements Port {
         attached = true;
         return receiver;
       };
-      server.hears({ address, remote, stranger, attach, refuse }, message1);
+      server.onHello({ address, remote, stranger, attach, refuse }, message1);
     } catch (error) {
       if (!(error instanceof BrokenStream)) throw error;
       stranger!.lost(error.message);
@@ -142,6 +142,7 @@ export class TcpLink implements Link {
   private tail = 0; // of it: the end
   private watched: Watch | undefined;
   private full = false; // does the socket take nothing more for now?
+  private closed = false;
 
   constructor({ fd, remote }: TcpSocket, framing: Framing) {
     this.fd = fd;
@@ -150,13 +151,15 @@ export class TcpLink implements Link {
     this.memory = new Memory(2 * pad(framing.header + framing.maxBody, 4));
   }
 
-  /** Puts the socket into the loop. */
+  /** Puts the socket into the loop, unless the receiver has closed it already. */
   start(receiver: Receiver): void {
+    if (this.closed) return;
     this.watched = watch(this.fd, {
       readable: () => this.receive(receiver),
       writable: () => this.drain(receiver),
-      error: () => receiver.lost(errnoName(socketError(this.fd)), false),
+      error: () => this.broken(receiver),
     });
+    this.watched.want(true, this.full);
   }
 
   send(memory: Memory, from: number, to: number): number {
@@ -168,6 +171,8 @@ export class TcpLink implements Link {
   }
 
   close(): void {
+    if (this.closed) return;
+    this.closed = true;
     this.watched?.stop();
     close(this.fd);
   }
@@ -193,6 +198,14 @@ export class TcpLink implements Link {
     const count = read(this.fd, this.memory, this.tail, bytes.length - this.tail);
     if (count > 0) this.tail += count;
     return count;
+  }
+
+  /** The connection is no more. What came before its end is still received: a goodbye, for one. */
+  private broken(receiver: Receiver): void {
+    const reason = errnoName(socketError(this.fd));
+    while (!this.closed && this.fill() > 0)
+      this.head = receiver.received(this.memory, this.head, this.tail, trace.clock());
+    receiver.lost(reason, false);
   }
 
   /** There is room again. */

@@ -18,7 +18,7 @@ export interface Port {
    */
   dial(address: string, ms: number, message1?: Buffer): Promise<Answer>;
   /** Server: from now on, callers are heard. */
-  serve(server: Answering): void;
+  serve(server: PortEvents): void;
   end(): void;
   /** An address with the port behind it: "192.168.1.1:5555". */
   endpoint(address: string): string;
@@ -62,11 +62,11 @@ export interface Stranger {
   lost(reason: string): void;
 }
 
-/** The server, as its transport knows it. */
-export interface Answering {
+/** What a port tells the server, and asks it. */
+export interface PortEvents {
   /** May somebody from there begin a handshake? `end` ends it, if it must make room for another one. */
-  arrives(address: string, remote: string, end: () => void): Stranger | undefined;
-  hears(caller: Caller, message1: Buffer): void;
+  onArrival(address: string, remote: string, end: () => void): Stranger | undefined;
+  onHello(caller: Caller, message1: Buffer): void;
   /** A connection that accept() could not give us. */
-  missed(remote: string, reason: string): void;
+  onMissed(remote: string, reason: string): void;
 }

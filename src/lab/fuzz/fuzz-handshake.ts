@@ -166,9 +166,9 @@ export async function runServerHandshake(any: Random): Promise<void> {
   await PORT.answer(
     { fd: near, address: "", remote: "client" },
     {
-      arrives: () => ({ lost() {} }),
-      missed() {},
-      hears(caller, message1) {
+      onArrival: () => ({ lost() {} }),
+      onMissed() {},
+      onHello(caller, message1) {
         const { message2, keys } = answer(
           SECRET,
           message1,
