@@ -1,6 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, readFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -8,8 +7,9 @@ import { Memory } from "./libc.ts";
 import { decode, Screen } from "./render.ts";
 import { trace } from "./trace.ts";
 import { DOWN, STAGES, UP } from "./walk.ts";
+import { newFolder } from "../lab/tests/folder.ts";
 
-const FILE = join(mkdtempSync(join(tmpdir(), "simple-vpn-trace-")), "trace");
+const FILE = join(newFolder(), "trace");
 const events = () => readFileSync(FILE, "utf8").trim().split("\n").map(decode);
 
 test("UP and DOWN name each step once, in the order of the walk", () => {

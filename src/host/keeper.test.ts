@@ -1,15 +1,15 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { closeSync, constants, existsSync, mkdtempSync, openSync, readdirSync, readFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { closeSync, constants, existsSync, openSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import type { Failure } from "../base/failure.ts";
 import { Keeper } from "./keeper.ts";
 import { O_CLOEXEC, O_RDWR, thisProcess, waitpid } from "../base/libc.ts";
 import { ROOT } from "../lab/lab.ts";
+import { newFolder } from "../lab/tests/folder.ts";
 
-const folder = mkdtempSync(join(tmpdir(), "simple-vpn-keeper-"));
+const folder = newFolder();
 
 test("our stdout does not become blocking by it: a reader who is slow must not stop the tunnel", async () => {
   console.log("open");

@@ -1,14 +1,14 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import fs, { chmodSync, mkdirSync, mkdtempSync, statSync, writeFileSync } from "node:fs";
+import fs, { chmodSync, mkdirSync, statSync, writeFileSync } from "node:fs";
 import { syncBuiltinESMExports } from "node:module";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { Failure } from "../base/failure.ts";
 import { clientOptions, serverOptions } from "./options.ts";
+import { newFolder } from "../lab/tests/folder.ts";
 
-const folder = mkdtempSync(join(tmpdir(), "simple-vpn-options-"));
+const folder = newFolder();
 function secretFile(text: string, mode = 0o600): string {
   const path = join(folder, `${Math.random()}`);
   writeFileSync(path, text);

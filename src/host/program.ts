@@ -101,6 +101,10 @@ function checkNode(): void {
   const { engines } = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8"));
   const needed: string = engines.node.replace(">=", "");
   const { node } = process.versions;
-  if (needed.localeCompare(node, "en", { numeric: true }) <= 0) return;
+  const rank = (version: string) => {
+    const [major, minor = "0"] = version.split(".");
+    return Number(major) * 1000 + Number(minor);
+  };
+  if (rank(needed) <= rank(node)) return;
   throw new Failure(`Cannot start: Node.js ${needed} or later is needed, this is ${node}`, "nodejs.org");
 }

@@ -42,7 +42,7 @@ export const spawned = (name: string, ...args: string[]): [program: string, args
 };
 
 /**
- * What the holder of a lab runs. A /run of its own is put together on /tmp, then moved. It has the folders
+ * What the holder of a lab runs, in the project's folder, "$0". A /run of its own is put together on /tmp, then moved. It has the folders
  * "$@" of the real one, and its symlinks (NixOS has its tools behind one). It has no socket: nothing in the
  * lab talks to this machine's services. /etc/resolv.conf is the lab's own, and empty: names are not found, at
  * once, and nobody changes the real one.
@@ -64,6 +64,7 @@ case $names in
   /run/*) mkdir -p "\${names%/*}" && : > "$names" ;;
   /*) [ ! -e "$names" ] || { : > /run/resolv.conf; mount --bind /run/resolv.conf "$names"; } ;;
 esac
+cd "$0"
 echo up`;
 
 export type Say = (line: string) => void;
@@ -112,6 +113,34 @@ function whatForbids(): string {
   return mend || "outside of a container, or in one that was started with --privileged";
 }
 
+/** A command, and where it runs. */
+type OnHost = [host: string, command: string];
+
+function failed([host, command]: OnHost, status: number | null, stderr: string): Failure {
+  const why = stderr.trim() || `exit code ${status}`;
+  return new Failure(`Cannot run '${command}' on ${host}: ${why}`, "run it by hand to see what it needs");
+}
+
+const newHost = (host: string): OnHost[] => [
+  ["lab", `ip netns add ${host}`],
+  [host, "sysctl -eqw net.ipv6.conf.default.disable_ipv6=1"], // until addIPv6(); -e: if any
+  [host, "ip link set lo up"],
+];
+
+const up = (host: string, device: string, cidr: string): OnHost[] => [
+  [host, `ip addr add ${cidr} dev ${device}`],
+  [host, `ip link set ${device} up`],
+];
+
+/** No router to look for, no address in doubt. */
+const up6 = (host: string, device: string, cidr: string): OnHost[] => [
+  ...["accept_ra=0", "accept_dad=0", "disable_ipv6=0"].map((setting): OnHost => [
+    host,
+    `sysctl -qw net.ipv6.conf.${device}.${setting}`,
+  ]),
+  [host, `ip addr add ${cidr} dev ${device}`],
+];
+
 export class Lab {
   private readonly say: Say;
   readonly holder: number; // pid
@@ -141,7 +170,7 @@ export class Lab {
     // `cat` reads a pipe that ends with this process; a detached holder waits for a signal
     const wait = detached ? "exec sleep infinity" : "exec cat";
     const folders = [ROOT, dirname(process.execPath)].filter((folder) => folder.startsWith("/run/"));
-    const command = ["--mount", "--net", ...asUser, "sh", "-c", `${HOLDER}\n${wait}`, "sh", ...folders];
+    const command = ["--mount", "--net", ...asUser, "sh", "-c", `${HOLDER}\n${wait}`, ROOT, ...folders];
     const stdio = [detached ? "ignore" : "pipe", "pipe", "pipe"] satisfies StdioOptions;
     const holder = spawn("unshare", command, { stdio, detached });
     const said = await new Promise<string>((resolve) => {
@@ -177,26 +206,30 @@ export class Lab {
   }
 
   private build(): void {
-    for (const host of ["client", "server", "internet"]) this.addHost(host);
-    this.run("lab", "ip link add eth0 netns client type veth peer name eth0 netns server");
-    this.run("lab", "ip link add eth1 netns server type veth peer name eth0 netns internet");
-    this.address("client", "eth0", "192.168.1.100/24");
-    this.address("server", "eth0", `${SERVER}/24`);
-    this.address("server", "eth1", "203.0.113.1/24");
-    this.address("internet", "eth0", "203.0.113.8/24");
-    this.run("internet", `ip addr add ${TARGET}/32 dev lo`);
-    this.run("client", `ip route add default via ${SERVER}`);
-    this.run("server", "ip route add default via 203.0.113.8");
+    this.runAll([
+      ...["client", "server", "internet"].flatMap(newHost),
+      ["lab", "ip link add eth0 netns client type veth peer name eth0 netns server"],
+      ["lab", "ip link add eth1 netns server type veth peer name eth0 netns internet"],
+      ...up("client", "eth0", "192.168.1.100/24"),
+      ...up("server", "eth0", `${SERVER}/24`),
+      ...up("server", "eth1", "203.0.113.1/24"),
+      ...up("internet", "eth0", "203.0.113.8/24"),
+      ["internet", `ip addr add ${TARGET}/32 dev lo`],
+      ["client", `ip route add default via ${SERVER}`],
+      ["server", "ip route add default via 203.0.113.8"],
+    ]);
   }
 
   /** One more client host on a link of its own to the server; its name. `number` from 2 on. */
   addClient(number: number): string {
     const host = `client${number}`;
-    this.addHost(host);
-    this.run("lab", `ip link add eth0 netns ${host} type veth peer name lan${number} netns server`);
-    this.address(host, "eth0", `192.168.${number}.100/24`);
-    this.address("server", `lan${number}`, `192.168.${number}.1/24`);
-    this.run(host, `ip route add default via 192.168.${number}.1`);
+    this.runAll([
+      ...newHost(host),
+      ["lab", `ip link add eth0 netns ${host} type veth peer name lan${number} netns server`],
+      ...up(host, "eth0", `192.168.${number}.100/24`),
+      ...up("server", `lan${number}`, `192.168.${number}.1/24`),
+      [host, `ip route add default via 192.168.${number}.1`],
+    ]);
     return host;
   }
 
@@ -205,38 +238,33 @@ export class Lab {
    * wires but our packets.
    */
   addIPv6(): void {
-    for (const host of ["client", "server", "internet"])
-      this.run(host, "sysctl -qw net.ipv6.conf.default.disable_ipv6=0"); // of a tun0 to come
-    this.address6("client", "eth0", "2001:db8:1::100/64");
-    this.address6("server", "eth0", `${SERVER6}/64`);
-    this.address6("server", "eth1", "2001:db8:2::1/64");
-    this.address6("internet", "eth0", "2001:db8:2::8/64");
-    this.run("internet", `ip addr add ${TARGET6}/128 dev lo`);
-    this.run("client", `ip route add default via ${SERVER6}`);
-    this.run("server", "ip route add default via 2001:db8:2::8");
+    const hosts = ["client", "server", "internet"];
+    this.runAll([
+      ...hosts.map((host): OnHost => [host, "sysctl -qw net.ipv6.conf.default.disable_ipv6=0"]), // of a tun0 to come
+      ...up6("client", "eth0", "2001:db8:1::100/64"),
+      ...up6("server", "eth0", `${SERVER6}/64`),
+      ...up6("server", "eth1", "2001:db8:2::1/64"),
+      ...up6("internet", "eth0", "2001:db8:2::8/64"),
+      ["internet", `ip addr add ${TARGET6}/128 dev lo`],
+      ["client", `ip route add default via ${SERVER6}`],
+      ["server", "ip route add default via 2001:db8:2::8"],
+    ]);
+  }
+
+  /** Runs each command on its host, all in one shell: it takes a tenth of the time. Throws if one fails. */
+  private runAll(commands: OnHost[]): void {
+    for (const [host, command] of commands) this.say(prompt(host, command));
+    const lines = commands.map(([host, command], i) => {
+      const there = host === "lab" ? "" : `nsenter --net=${NETNS}/${host} `;
+      return `${there}${command} || exit ${i + 1}`;
+    });
+    const { status, stderr } = this.try("lab", ["sh", "-c", lines.join("\n")]);
+    if (status !== 0) throw failed(commands[status! - 1] ?? ["lab", "sh"], status, stderr);
   }
 
   /** Is there IPv6 on this host's interfaces to come? */
   hasIPv6(host: string): boolean {
     return this.try(host, "sysctl -n net.ipv6.conf.default.disable_ipv6").stdout.trim() === "0";
-  }
-
-  private address6(host: string, device: string, cidr: string): void {
-    for (const setting of ["accept_ra=0", "accept_dad=0", "disable_ipv6=0"])
-      // no router to look for, no address in doubt
-      this.run(host, `sysctl -qw net.ipv6.conf.${device}.${setting}`);
-    this.run(host, `ip addr add ${cidr} dev ${device}`);
-  }
-
-  private addHost(host: string): void {
-    this.run("lab", `ip netns add ${host}`);
-    this.run(host, "sysctl -eqw net.ipv6.conf.default.disable_ipv6=1"); // until addIPv6(); -e: if any
-    this.run(host, "ip link set lo up");
-  }
-
-  private address(host: string, device: string, cidr: string): void {
-    this.run(host, `ip addr add ${cidr} dev ${device}`);
-    this.run(host, `ip link set ${device} up`);
   }
 
   /**
@@ -247,40 +275,42 @@ export class Lab {
     this.say(prompt(host, line));
     const { status, stdout, stderr } = this.try(host, command);
     if (status === 0) return stdout;
-    const why = stderr.trim() || `exit code ${status}`;
-    throw new Failure(`Cannot run '${line}' on ${host}: ${why}`, "run it by hand to see what it needs");
+    throw failed([host, line], status, stderr);
   }
 
   /** Runs a command on a host and waits for it, at most `ms`; whatever comes of it. */
   try(host: string, command: string | string[], ms = 60_000): SpawnSyncReturns<string> {
-    const [program, args] = this.enter(host, typeof command === "string" ? command.split(" ") : command);
-    return spawnSync(program, args, {
-      encoding: "utf8",
-      timeout: ms,
-      killSignal: "SIGKILL",
-      maxBuffer: 64 * 1024 * 1024,
-    });
+    return spawnSync(
+      "nsenter",
+      this.enter(host, typeof command === "string" ? command.split(" ") : command),
+      {
+        encoding: "utf8",
+        timeout: ms,
+        killSignal: "SIGKILL",
+        maxBuffer: 64 * 1024 * 1024,
+      },
+    );
   }
 
-  /** Starts a program on a host. It is killed when this process ends. */
+  /**
+   * Starts a program on a host. It is killed when this process ends. Where we go on after SIGHUP, it does,
+   * too: program().
+   */
   spawn(host: string, command: string[], options: SpawnOptions = {}): ChildProcess {
-    const [program, args] = this.enter(host, command);
-    const child = spawn(program, args, options);
+    const words = ["nsenter", ...this.enter(host, command)];
+    if (!ON_TERMINAL) words.unshift("sh", "-c", `trap '' HUP; exec "$@"`, "sh");
+    const child = spawn(words[0]!, words.slice(1), options);
     this.children.add(child);
     child.once("exit", () => this.children.delete(child));
     return child;
   }
 
-  /**
-   * The real command behind `host# command`: into the namespaces, back to the project's folder; `exec` all
-   * the way, one pid. Where we go on after SIGHUP, it does, too: program().
-   */
-  private enter(host: string, command: string[]): [string, string[]] {
+  /** nsenter's words for `host# command`: into the namespaces, to the holder's folder; one pid all the way. */
+  private enter(host: string, command: string[]): string[] {
     const asUser = process.getuid?.() === 0 ? [] : ["--user", "--preserve-credentials"];
     const net = host === "lab" ? "--net" : `--net=/proc/${this.holder}/root${NETNS}/${host}`;
-    const inside = ["setpriv", "--pdeathsig", "KILL", "sh", "-c", `cd "$0" && exec "$@"`, ROOT, ...command];
-    const args = ["--target", `${this.holder}`, "--mount", net, ...asUser, ...inside];
-    return ON_TERMINAL ? ["nsenter", args] : ["sh", ["-c", `trap '' HUP; exec nsenter "$@"`, "sh", ...args]];
+    const there = ["--target", `${this.holder}`, "--mount", net, "--wd", ...asUser];
+    return [...there, "setpriv", "--pdeathsig", "KILL", ...command];
   }
 
   /**

@@ -1,8 +1,7 @@
 /** `make bench`: its arithmetic and its chart, and one short run of it. */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { chart } from "../bench/chart.ts";
@@ -11,6 +10,7 @@ import { judge, ratio, show, spread, TARGETS } from "../bench/figures.ts";
 import { ROOT, spawned } from "../lab.ts";
 import { labTest } from "./testing.ts";
 import { has } from "../tools.ts";
+import { newFolder } from "./folder.ts";
 
 test("spread() gives median, least and greatest; holes of repeats that failed do not count", () => {
   assert.deepEqual(spread([5, 1, 3]), { median: 3, min: 1, max: 5 });
@@ -96,7 +96,7 @@ const MISSING = has("iperf3") ? undefined : "iperf3 is not installed";
 if (MISSING) test("make bench", (t) => (process.env.CI ? assert.fail(MISSING) : t.skip(MISSING)));
 else {
   labTest("make bench measures this project, prints it, and writes bench.json and bench.svg", async () => {
-    const folder = mkdtempSync(join(tmpdir(), "simple-vpn-test-"));
+    const folder = newFolder();
     const { status, stdout, stderr } = spawnSync(
       ...spawned("lab/bench/bench", "--only", "ours", "--seconds", "1", "--repeats", "1", "--out", folder),
       { cwd: ROOT, encoding: "utf8", timeout: 90_000 },
@@ -115,7 +115,6 @@ else {
     for (const [measure, { median }] of Object.entries<{ median: number }>(contenders[0].measures))
       assert.ok(median > 0, measure);
     assertWellFormed(readFileSync(join(folder, "bench.svg"), "utf8"));
-    rmSync(folder, { recursive: true });
   });
 }
 

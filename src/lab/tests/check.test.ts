@@ -1,17 +1,17 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { ROOT, spawned } from "../lab.ts";
 import { labTest } from "./testing.ts";
+import { newFolder } from "./folder.ts";
 
 /** Runs check.ts on a document with these lines; its exit code, and the misses as "LINE: what". */
 const check = (...lines: string[]) => checkFile("document.md", lines);
 
 function checkFile(name: string, lines: string[]) {
-  const file = join(mkdtempSync(join(tmpdir(), "simple-vpn-check-test-")), name);
+  const file = join(newFolder(), name);
   writeFileSync(file, lines.join("\n"));
   const { status, stderr } = spawnSync(...spawned("lab/docs/check", file), {
     cwd: ROOT,

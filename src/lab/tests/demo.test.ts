@@ -1,13 +1,13 @@
 /** What a newcomer types: make demo, and the five terminals. */
 import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
-import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { chmodSync, existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { ROOT, spawned } from "../lab.ts";
 import { Running } from "../running.ts";
 import { labTest } from "./testing.ts";
+import { newFolder } from "./folder.ts";
 
 labTest("the demo answers its pings, shows every step on both ends, and exits with 0", async () => {
   const demo = new Running(spawn(...spawned("lab/walk/demo"), { cwd: ROOT }));
@@ -18,7 +18,7 @@ labTest("the demo answers its pings, shows every step on both ends, and exits wi
 });
 
 labTest("the five terminals, in their order, each naming the next; make down ends everything", async () => {
-  const folder = mkdtempSync(join(tmpdir(), "simple-vpn-five-"));
+  const folder = newFolder();
   const env = { ...process.env, SIMPLE_VPN_LAB: folder, SIMPLE_VPN_SECRET: "5e".repeat(32) };
   const terminal = (...args: string[]) =>
     new Running(spawn(...spawned("lab/terminals/terminal", ...args), { cwd: ROOT, env }));
@@ -86,12 +86,11 @@ labTest("the five terminals, in their order, each naming the next; make down end
     assert.ok(!existsSync(`/proc/${holder}`), "the holder is gone");
   } finally {
     await terminal("down").ended;
-    rmSync(folder, { recursive: true });
   }
 });
 
 labTest("make down ends no process but the lab's: a pid that was given out anew is left alone", async () => {
-  const folder = mkdtempSync(join(tmpdir(), "simple-vpn-stale-"));
+  const folder = newFolder();
   const stranger = spawn("unshare", [...(process.getuid!() === 0 ? [] : ["-Ur"]), "--mount", "sleep", "60"]);
   writeFileSync(join(folder, "holder"), `${stranger.pid} 12345`);
   const { stdout } = spawnSync(...spawned("lab/terminals/terminal", "down"), {
@@ -109,7 +108,7 @@ test("an ordinary user can run the demo with the PATH of su(1), where user names
     return t.skip("this run is an ordinary user's already: the other tests show it");
   // /dev/net/tun is 0666 on ordinary distributions; where it is not, a device node of our own stands in, in a
   // private mount.
-  const home = mkdtempSync(join(tmpdir(), "simple-vpn-user-"));
+  const home = newFolder();
   chmodSync(home, 0o777);
   const script = `mount -t tmpfs tmpfs /dev/net && mknod -m 666 /dev/net/tun c 10 200 &&
     cp -r package.json src node_modules ${home} && cd ${home} &&
@@ -121,7 +120,6 @@ test("an ordinary user can run the demo with the PATH of su(1), where user names
     encoding: "utf8",
     timeout: 60_000,
   });
-  rmSync(home, { recursive: true, force: true });
   if (/Cannot make a private namespace/.test(stderr)) {
     assert.ok(!process.env.CI, stderr);
     return t.skip(stderr.trim());

@@ -1,11 +1,11 @@
 /** `--dns`: names are asked through the tunnel. Whatever ends the client, /etc/resolv.conf is as before. */
 import assert from "node:assert/strict";
-import { existsSync, mkdtempSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type Lab, ours, SERVER, TARGET } from "../lab.ts";
 import { Running, startProgram } from "../running.ts";
 import { labTest, retry, SECRET, snapshot, standIn, startServer } from "./testing.ts";
+import { newFolder } from "./folder.ts";
 
 const FILE = "/etc/resolv.conf";
 const THEIRS = "nameserver 192.168.1.1\n";
@@ -141,7 +141,7 @@ labTest("a name server that a rule of the user's keeps from the tunnel is said",
 labTest("a client that is killed before it mounts its file leaves the user's own mount", async (lab) => {
   await begin(lab);
   mountTheirs(lab);
-  const folder = mkdtempSync(join(tmpdir(), "simple-vpn-dns-"));
+  const folder = newFolder();
   const wait = `touch ${folder}/begun; until [ -e ${folder}/go ]; do sleep 0.05; done; exit 1`;
   const client = startProgram(lab, "client", "client", ARGS, standIn("mount", wait));
   await retry(() => assert.ok(existsSync(join(folder, "begun")), "the command has begun"));
@@ -213,7 +213,7 @@ labTest("a copy that cannot be written back is not lost", async (lab) => {
 
 labTest("systemd-resolved is told, for this interface alone, where resolv.conf leads to it", async (lab) => {
   await begin(lab);
-  const log = join(mkdtempSync(join(tmpdir(), "simple-vpn-resolved-")), "log");
+  const log = join(newFolder(), "log");
   const resolvectl = standIn("resolvectl", `echo "$@" >> ${log}`);
   lab.run("lab", "mkdir -p /run/systemd/resolve");
   const plain = await start(lab, resolvectl);

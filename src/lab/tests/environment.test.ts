@@ -2,17 +2,16 @@
 import assert from "node:assert/strict";
 import { spawnSync, type StdioOptions } from "node:child_process";
 import { closeSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import { after, test } from "node:test";
+import { test } from "node:test";
 import { openTerminal } from "./peers.ts";
 import { ROOT } from "../lab.ts";
 import { labTest, runProgram, standIn as standInFor } from "./testing.ts";
+import { newFolder } from "./folder.ts";
 
 const standIn = (tool: string, script: string) => standInFor(tool, script).env;
 
-const folder = mkdtempSync(join(tmpdir(), "simple-vpn-environment-"));
-after(() => rmSync(folder, { recursive: true, force: true }));
+const folder = newFolder();
 const node = dirname(process.execPath); // it may be none of cron's places
 
 /** Runs a shell script in the project's folder, with this environment and no other. */

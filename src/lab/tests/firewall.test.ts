@@ -3,12 +3,11 @@
  * batch that fails half-way, blocks that are in use, published ports of containers.
  */
 import assert from "node:assert/strict";
-import { mkdtempSync } from "node:fs";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Lab, ROOT, TARGET, TARGET6 } from "../lab.ts";
 import { Running, startProgram } from "../running.ts";
 import { labTest, ping, retry, SECRET, snapshot, standIn, startClient, startServer } from "./testing.ts";
+import { newFolder } from "./folder.ts";
 
 /** All is as before when both have ended. */
 async function endAsBefore(programs: Running[], state: () => unknown, before: unknown): Promise<void> {
@@ -327,7 +326,7 @@ const HALFWAY: [what: string, script: string, named: string, again: number[]][] 
 ];
 for (const [what, script, named, again] of HALFWAY) {
   labTest(`a batch that ${what} half-way: a later try does the rest, and the end undoes all`, async (lab) => {
-    const marker = join(mkdtempSync(join(tmpdir(), "simple-vpn-batch-")), "failed");
+    const marker = join(newFolder(), "failed");
     const failing = `*-batch*) [ -e ${marker} ] || { touch ${marker}; ${script}; exit; }`;
     const { env } = standIn("ip", `case "$*" in ${failing} ;; esac; real "$@"`);
     const before = snapshot(lab, "client");

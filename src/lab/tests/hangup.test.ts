@@ -3,7 +3,6 @@ import assert from "node:assert/strict";
 import { spawn, type SpawnOptions, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { closeSync, existsSync, mkdtempSync, openSync, readdirSync } from "node:fs";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { openTerminal, until } from "./peers.ts";
@@ -18,10 +17,11 @@ import {
   startClient,
   startServer,
 } from "./testing.ts";
+import { newFolder } from "./folder.ts";
 
 const standIn = (tool: string, script: string) => standInFor(tool, script).env;
 
-const folder = mkdtempSync(join(tmpdir(), "simple-vpn-hangup-"));
+const folder = newFolder();
 const DEMO = ["--import", "tsx", "src/lab/walk/demo.ts"];
 
 labTest("SIGHUP ends a program on a terminal, with its undoing; one that has none goes on", async (lab) => {

@@ -1,13 +1,13 @@
 /** IPv6 in the lab: inside the tunnel, as its transport, and where a host has none. */
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { stripVTControlCharacters } from "node:util";
 import { type Lab, ROOT, SERVER, SERVER6, spawned, TARGET, TARGET6 } from "../lab.ts";
 import { Running, startProgram } from "../running.ts";
 import { labTest, ping, SECRET, startClient, startServer } from "./testing.ts";
+import { newFolder } from "./folder.ts";
 
 const CLIENT6 = "fd56:504e::a08:2"; // 10.8.0.2 in the tunnel's /96
 
@@ -151,7 +151,7 @@ labTest(
     await server.stop();
     assert.deepEqual(state(lab), before);
 
-    const hosts = join(mkdtempSync(join(tmpdir(), "simple-vpn-hosts-")), "hosts");
+    const hosts = join(newFolder(), "hosts");
     writeFileSync(hosts, `${SERVER6} vpn.test\n${SERVER} vpn.test\n`);
     lab.run("lab", `mount --bind ${hosts} /etc/hosts`); // in the lab's own mount namespace
     const nobody = startProgram(lab, "client", "client", ["vpn.test"], SECRET);
@@ -233,7 +233,7 @@ labTest("the five terminals with IPV6=1 show the walkthrough's commands, and pin
   const env = {
     ...process.env,
     IPV6: "1",
-    SIMPLE_VPN_LAB: mkdtempSync(join(tmpdir(), "simple-vpn-five-")),
+    SIMPLE_VPN_LAB: newFolder(),
     SIMPLE_VPN_SECRET: "5e".repeat(32),
   };
   const terminal = (...args: string[]) =>
@@ -257,6 +257,5 @@ labTest("the five terminals with IPV6=1 show the walkthrough's commands, and pin
     await terminal("ping", "-c", "1", TARGET6).until(/1 received/);
   } finally {
     await terminal("down").ended;
-    rmSync(env.SIMPLE_VPN_LAB, { recursive: true });
   }
 });

@@ -2,15 +2,14 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync } from "node:fs";
-import { rmSync, statSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { after, test, type TestContext } from "node:test";
+import { test, type TestContext } from "node:test";
 import { ROOT } from "../lab.ts";
 import { labTest, runProgram } from "./testing.ts";
+import { newFolder } from "./folder.ts";
 
-const folder = mkdtempSync(join(tmpdir(), "simple-vpn-places-"));
-after(() => rmSync(folder, { recursive: true, force: true }));
+const folder = newFolder();
 
 /**
  * For shell scripts. copy: the project to $1, and goes there. wait_for: until the file $1 in TMPDIR has the

@@ -1,11 +1,11 @@
 /** The tunnel outlives the server and the wire: connecting again, the same address, fresh keys under way. */
 import assert from "node:assert/strict";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type Lab, TARGET, TARGET6 } from "../lab.ts";
 import { Running, startProgram } from "../running.ts";
 import { labTest, ping, retry, SECRET, startClient, startServer } from "./testing.ts";
+import { newFolder } from "./folder.ts";
 
 const PIECES = 40; // of 256 KB, each way
 
@@ -265,7 +265,7 @@ labTest(
 labTest(
   "while no name server answers: the address of before is tried again, and a signal does not wait for the lookup",
   async (lab) => {
-    const folder = mkdtempSync(join(tmpdir(), "simple-vpn-test-"));
+    const folder = newFolder();
     const [hosts, resolver] = [join(folder, "hosts"), join(folder, "resolv.conf")];
     writeFileSync(hosts, "192.168.1.1 vpn.test\n");
     writeFileSync(resolver, "nameserver 192.168.1.1\n");
@@ -289,7 +289,6 @@ labTest(
     const since = Date.now();
     assert.equal(await waiting.stop("SIGINT"), 0);
     assert.ok(Date.now() - since < 5000);
-    rmSync(folder, { recursive: true });
   },
 );
 

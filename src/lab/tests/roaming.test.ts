@@ -3,12 +3,12 @@
  * be found all the same.
  */
 import assert from "node:assert/strict";
-import { mkdtempSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type Lab, SERVER } from "../lab.ts";
 import { Running, startProgram } from "../running.ts";
 import { labTest, ping, retry, SECRET, snapshot, startClient, startServer } from "./testing.ts";
+import { newFolder } from "./folder.ts";
 
 // the server, by addresses that the client reaches through its default routes only
 const FAR = ["203.0.113.1", "2001:db8:2::1"];
@@ -93,7 +93,7 @@ labTest("the client's network has another router", async (lab) => {
 
 labTest("the server moves to another address: its tunnel's routes leave that one out, too", async (lab) => {
   const before = snapshot(lab, "client");
-  const hosts = join(mkdtempSync(join(tmpdir(), "simple-vpn-hosts-")), "hosts");
+  const hosts = join(newFolder(), "hosts");
   writeFileSync(hosts, `${FAR[0]} vpn.test\n`);
   lab.run("lab", `mount --bind ${hosts} /etc/hosts`); // in the lab's own mount namespace
   const server = await startServer(lab);
@@ -114,7 +114,7 @@ labTest("the server moves to another address: its tunnel's routes leave that one
 });
 
 labTest("a name's server moves into a block that is routed into the tunnel", async (lab) => {
-  const hosts = join(mkdtempSync(join(tmpdir(), "simple-vpn-hosts-")), "hosts");
+  const hosts = join(newFolder(), "hosts");
   writeFileSync(hosts, `${SERVER} vpn.test\n`);
   lab.run("lab", `mount --bind ${hosts} /etc/hosts`);
   const server = await startServer(lab);

@@ -1,11 +1,11 @@
 /** What a client routes, and how, on machines that have routes, rules and tables of their own. */
 import assert from "node:assert/strict";
-import { mkdtempSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type Lab, SERVER, TARGET } from "../lab.ts";
 import { Running, startProgram } from "../running.ts";
 import { labTest, ping, retry, SECRET, snapshot, startServer } from "./testing.ts";
+import { newFolder } from "./folder.ts";
 
 const FAR = "203.0.113.1"; // the server, by an address that the client reaches through its default route only
 const BEYOND = "203.0.113.8"; // the internet host
@@ -319,7 +319,7 @@ labTest(
 );
 
 labTest("a client that has given up root says how its user undoes what it asks him to type", async (lab) => {
-  const hosts = join(mkdtempSync(join(tmpdir(), "simple-vpn-hosts-")), "hosts");
+  const hosts = join(newFolder(), "hosts");
   writeFileSync(hosts, `${FAR} vpn.test\n`);
   lab.run("lab", `mount --bind ${hosts} /etc/hosts`);
   const server = await startServer(lab);

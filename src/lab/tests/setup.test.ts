@@ -3,12 +3,12 @@
  * long.
  */
 import assert from "node:assert/strict";
-import { existsSync, mkdtempSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type Lab, SERVER, TARGET, TARGET6 } from "../lab.ts";
 import { Running, startProgram } from "../running.ts";
 import { labTest, ping, retry, SECRET, snapshot, standIn, startClient, startServer } from "./testing.ts";
+import { newFolder } from "./folder.ts";
 
 const FAR = "203.0.113.1"; // the server, by an address that the client reaches through its default route only
 const BEYOND = "203.0.113.8"; // the internet host
@@ -148,7 +148,7 @@ labTest("from one client to another through the server: no ICMP redirects, of ei
 // ---- what takes long ----
 
 labTest("a thousand routes to a server with a name: connected soon, and all is undone", async (lab) => {
-  const hosts = join(mkdtempSync(join(tmpdir(), "simple-vpn-hosts-")), "hosts");
+  const hosts = join(newFolder(), "hosts");
   writeFileSync(hosts, `${FAR} vpn.test\n`);
   lab.run("lab", `mount --bind ${hosts} /etc/hosts`);
   const running = await startServer(lab);
@@ -176,7 +176,7 @@ labTest("a thousand routes to a server with a name: connected soon, and all is u
 labTest(
   "set-up that takes long: the client has proven itself before, answers meanwhile, and ends when it is told to",
   async (lab) => {
-    const folder = mkdtempSync(join(tmpdir(), "simple-vpn-slow-"));
+    const folder = newFolder();
     const slow = standIn(
       "ip",
       `case "$*" in *-batch*) touch ${folder}/begun; until [ -e ${folder}/go ]; do sleep 0.05; done ;; esac; real "$@"`,

@@ -1,20 +1,17 @@
 /** refs/simplevpn.c compiles without a warning, and both its roles talk to our programs. */
 import assert from "node:assert/strict";
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { after, test } from "node:test";
+import { test } from "node:test";
 import { type Lab, SERVER } from "../lab.ts";
 import { startProgram } from "../running.ts";
 import { compile, startSimple } from "../bench/simplevpn.ts";
 import { labTest } from "./testing.ts";
 import { has } from "../tools.ts";
+import { newFolder } from "./folder.ts";
 
 if (!has("cc"))
   test("refs/simplevpn.c", (t) => (process.env.CI ? assert.fail("no cc") : t.skip("cc is not installed")));
 else {
-  const folder = mkdtempSync(join(tmpdir(), "simple-vpn-test-"));
-  after(() => rmSync(folder, { recursive: true }));
+  const folder = newFolder();
   const path = compile(folder); // -Werror: a warning fails here
 
   /** A flood of large pings: reads from the socket then end in the middle of frames. */

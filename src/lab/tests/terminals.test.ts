@@ -1,12 +1,12 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { until } from "./peers.ts";
 import { ROOT, spawned } from "../lab.ts";
 import { has } from "../tools.ts";
+import { newFolder } from "./folder.ts";
 
 const run = (env: Record<string, string>) =>
   spawnSync(...spawned("lab/terminals/terminals"), {
@@ -23,7 +23,7 @@ test("make terminals types each of the five commands into a pane of its own, and
   const session = `simple-vpn-test-${process.pid}`;
   const tmux = (...args: string[]) =>
     spawnSync("tmux", ["-L", session, ...args], { encoding: "utf8" }).stdout;
-  const slowShell = join(mkdtempSync(join(tmpdir(), "simple-vpn-shell-")), "sh");
+  const slowShell = join(newFolder(), "sh");
   writeFileSync(slowShell, "#!/bin/sh\nsleep 1\nPS1='ready$ ' exec bash --norc -i\n", { mode: 0o755 });
   try {
     const { status, stdout, stderr } = run({
@@ -69,7 +69,7 @@ test("make terminals types each of the five commands into a pane of its own, and
 });
 
 test("without tmux, or with one that is too old, make terminals says so and shows the five commands", () => {
-  const place = mkdtempSync(join(tmpdir(), "simple-vpn-tmux-"));
+  const place = newFolder();
   const cases = [
     ["exit 127", /^tmux is not installed/],
     ["echo tmux 1.8", /^tmux 1\.8 is too old/],

@@ -1,12 +1,12 @@
 /** What the lab's tests share: a fresh lab for each test, and the two programs in it. */
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { Failure } from "../../base/failure.ts";
 import { Lab, ours, ROOT, SERVER, TARGET } from "../lab.ts";
 import { Running, startProgram } from "../running.ts";
+import { newFolder } from "./folder.ts";
 
 /**
  * A test with a lab of its own. Where this machine allows no lab it is skipped, and says why; in CI that is a
@@ -40,16 +40,12 @@ export function runProgram(name: string, args: string[] = [], env: NodeJS.Proces
   return spawnSync(node!, [...words, ...args], { cwd: ROOT, env, encoding: "utf8", timeout: 60_000 });
 }
 
-const standIns: string[] = []; // folders
-process.on("exit", () => standIns.forEach((folder) => rmSync(folder, { recursive: true })));
-
 /**
  * An environment in which a tool is another one: this shell script, first in PATH. In it, `real` is the real
  * tool, and "$@" are the arguments.
  */
 export function standIn(tool: string, script: string): { env: NodeJS.ProcessEnv } {
-  const folder = mkdtempSync(join(tmpdir(), "simple-vpn-stand-in-"));
-  standIns.push(folder);
+  const folder = newFolder();
   const real = `real() { PATH="\${PATH#*:}" command ${tool} "$@"; }`;
   writeFileSync(join(folder, tool), `#!/bin/sh\n${real}\n${script}\n`, { mode: 0o755 });
   return { env: { ...SECRET.env, PATH: `${folder}:${process.env.PATH}` } };

@@ -1,20 +1,12 @@
 /** Nothing is left behind, however the programs end; and they can end, and begin again, without root. */
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import {
-  existsSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  readlinkSync,
-  rmSync,
-  writeFileSync,
-} from "node:fs";
-import { tmpdir } from "node:os";
+import { existsSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type Lab, ROOT, SERVER, TARGET } from "../lab.ts";
 import { type Running, startProgram } from "../running.ts";
 import { labTest, ping, retry, SECRET, snapshot, standIn, startClient, startServer } from "./testing.ts";
+import { newFolder } from "./folder.ts";
 
 const state = (lab: Lab) => [snapshot(lab, "server"), snapshot(lab, "client"), ...readdirSync(ROOT)];
 const FAR = "203.0.113.1"; // the server by an address that the client reaches through its default route only
@@ -106,7 +98,7 @@ labTest("after SIGKILL in the middle of a command of the set-up", async (lab) =>
   furnish(lab);
   lab.run("server", "sysctl -w net.ipv4.ip_forward=0");
   const before = state(lab);
-  const folder = mkdtempSync(join(tmpdir(), "simple-vpn-slow-"));
+  const folder = newFolder();
   const server = startProgram(
     lab,
     "server",
@@ -118,7 +110,6 @@ labTest("after SIGKILL in the middle of a command of the set-up", async (lab) =>
   assert.equal(await server.stop("SIGKILL"), "SIGKILL");
   await retry(() => assert.ok(existsSync(join(folder, "done")), "the command goes on without its parent"));
   await retry(() => assert.deepEqual(state(lab), before));
-  rmSync(folder, { recursive: true });
 });
 
 labTest(
@@ -126,7 +117,7 @@ labTest(
   async (lab) => {
     lab.run("server", "sysctl -w net.ipv4.ip_forward=0");
     const before = state(lab);
-    const folder = mkdtempSync(join(tmpdir(), "simple-vpn-slow-"));
+    const folder = newFolder();
     const killed = startProgram(
       lab,
       "server",
@@ -145,7 +136,6 @@ labTest(
     ping(lab, "client", TARGET);
     for (const program of [client, server]) assert.equal(await program.stop(), 0, program.output);
     assert.deepEqual(state(lab), before);
-    rmSync(folder, { recursive: true });
   },
 );
 
@@ -256,7 +246,7 @@ labTest(
     lab.run("server", "sysctl -w net.ipv4.ip_forward=0");
     const before = state(lab);
     // for root only: what is opened there was opened before
-    const folder = mkdtempSync(join(tmpdir(), "simple-vpn-user-"));
+    const folder = newFolder();
     for (const signal of ["SIGTERM", "SIGKILL"] as const) {
       const programs = await startBoth(lab, "--user", "nobody", "--trace-file", join(folder, signal));
       for (const { child } of programs) {
@@ -284,7 +274,6 @@ labTest(
       await retry(() => assert.deepEqual(state(lab), before, signal));
       assert.ok(!existsSync(join(folder, "root")));
     }
-    rmSync(folder, { recursive: true });
     for (const [user, words] of [
       ["nosuch", "is no user of this system"],
       ["root", "is root itself"],

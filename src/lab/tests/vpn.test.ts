@@ -1,18 +1,18 @@
 /** The two programs in the lab: real TUNs, real ping, real iptables. */
 import assert from "node:assert/strict";
-import { mkdtempSync, readFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { decode } from "../../base/render.ts";
 import { DOWN, STAGES, type Step, UP } from "../../base/walk.ts";
 import { ROOT, SERVER, TARGET } from "../lab.ts";
 import { Running, startProgram } from "../running.ts";
 import { labTest, ping, retry, SECRET, startClient, startServer } from "./testing.ts";
+import { newFolder } from "./folder.ts";
 
 labTest(
   "ping passes through the tunnel and the NAT, and both traces show each step with the same packet id",
   async (lab) => {
-    const folder = mkdtempSync(join(tmpdir(), "simple-vpn-test-"));
+    const folder = newFolder();
     const server = await startServer(lab, "--trace-file", join(folder, "server"));
     const client = await startClient(lab, "client", "--trace-file", join(folder, "client"));
     assert.match(lab.run("client", `ip route get ${TARGET}`), /dev tun0 src 10\.8\.0\.2/);

@@ -4,8 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
-import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { chmodSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { Failure } from "../../base/failure.ts";
@@ -14,17 +13,26 @@ import { Running } from "../running.ts";
 import { labTest } from "./testing.ts";
 import { WALK } from "../walk/timeline.ts";
 import { has } from "../tools.ts";
+import { newFolder } from "./folder.ts";
 
-const folder = mkdtempSync(join(tmpdir(), "simple-vpn-walk-test-"));
+const folder = newFolder();
 const asRoot = process.getuid?.() === 0;
 
-/** Runs walk.ts; its files land in `folder`. */
-function walk(...args: string[]) {
-  return spawnSync(...spawned("lab/walk/walk", "--out", folder, ...args), {
-    cwd: ROOT,
-    encoding: "utf8",
-    timeout: 60_000,
-  });
+/** Runs walk.ts; its files land in the folder `out`. */
+function runWalk(out: string, ...args: string[]) {
+  const [program, words] = spawned("lab/walk/walk", "--out", out, ...args);
+  return spawnSync(program, words, { cwd: ROOT, encoding: "utf8", timeout: 60_000 });
+}
+const walk = (...args: string[]) => runWalk(folder, ...args);
+
+let plain: { out: string; stdout: string } | undefined;
+/** The walk without options, run once for all tests. */
+function plainWalk() {
+  if (plain) return plain;
+  const out = newFolder();
+  const { status, stdout, stderr } = runWalk(out);
+  assert.equal(status, 0, stdout + stderr);
+  return (plain = { out, stdout });
 }
 
 /** In CI the tools are installed; elsewhere a test that needs one says so and is skipped. */
@@ -38,8 +46,7 @@ function needs(t: { skip: (why: string) => void }, tool: string): boolean {
 labTest(
   "make walk shows all 19 steps in order, each with its evidence; without tracepoints it says which are missing",
   async () => {
-    const { status, stdout, stderr } = walk();
-    assert.equal(status, 0, stdout + stderr);
+    const { stdout } = plainWalk();
     const seen = stdout.split("\n").flatMap((line) => /^ +(R?\d+) {2}\S/.exec(line)?.[1] ?? []);
     assert.deepEqual(
       seen,
@@ -66,7 +73,7 @@ labTest(
 
 /** Runs a program of src/lab/ as nobody, with a /dev/net/tun of this mode. */
 function asNobody(mode: string, program: string) {
-  const home = mkdtempSync(join(tmpdir(), "simple-vpn-user-"));
+  const home = newFolder();
   chmodSync(home, 0o777);
   const script = `mount -t tmpfs tmpfs /dev/net && mknod -m ${mode} /dev/net/tun c 10 200 && cp -r package.json src node_modules walkthrough.md ${home} && cd ${home} &&
     exec setpriv --reuid 65534 --regid 65534 --clear-groups env HOME=${home} TMPDIR=${home} ${process.execPath} --import tsx src/lab/walk/${program}.ts`;
@@ -75,7 +82,6 @@ function asNobody(mode: string, program: string) {
     encoding: "utf8",
     timeout: 60_000,
   });
-  rmSync(home, { recursive: true, force: true });
   return done;
 }
 
@@ -237,12 +243,12 @@ labTest("--follow: a DNS query", async () => {
 
 test("walk.pcapng opens in tshark: an interface for each tap, a comment with its step on each packet", (t) => {
   if (!needs(t, "tshark")) return;
-  assert.equal(walk().status, 0);
+  const file = join(plainWalk().out, "walk.pcapng");
   const { status, stdout } = spawnSync(
     "tshark",
     [
       "-r",
-      join(folder, "walk.pcapng"),
+      file,
       "-T",
       "fields",
       "-e",
@@ -275,19 +281,17 @@ test("walk.pcapng opens in tshark: an interface for each tap, a comment with its
       `${step} ${inner}`,
     );
   }
-  const leaving = spawnSync(
-    "tshark",
-    ["-r", join(folder, "walk.pcapng"), "-Y", "frame.packet_flags_direction == 2"],
-    { encoding: "utf8" },
-  ).stdout;
+  const leaving = spawnSync("tshark", ["-r", file, "-Y", "frame.packet_flags_direction == 2"], {
+    encoding: "utf8",
+  }).stdout;
   assert.match(stdout, /Retransmission/, "the same segment on two taps");
   assert.doesNotMatch(leaving, /Retransmission/, "the filter of walkthrough.md");
 });
 
 test("walk.html plays in a real browser, by mouse and by keyboard, and loads nothing from elsewhere", (t) => {
   if (!needs(t, "chromium")) return;
-  assert.equal(walk().status, 0);
-  const page = readFileSync(join(folder, "walk.html"), "utf8");
+  const profile = newFolder();
+  const page = readFileSync(join(plainWalk().out, "walk.html"), "utf8");
   assert.doesNotMatch(page, /(src|href)="?https?:|url\(|@import/);
   const title = (script: string, size = "1280,720") => {
     writeFileSync(join(folder, "tried.html"), page.replace("</html>", `<script>${script}</script></html>`));
@@ -306,7 +310,7 @@ test("walk.html plays in a real browser, by mouse and by keyboard, and loads not
       [
         ...args,
         `--window-size=${size}`,
-        `--user-data-dir=${mkdtempSync(join(folder, "chromium-"))}`,
+        `--user-data-dir=${profile}`,
         "--dump-dom",
         `file://${folder}/tried.html`,
       ],
