@@ -4,7 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
-import { test } from "node:test";
+import { test, type TestContext } from "node:test";
 import { Control } from "../core/frame.ts";
 import { Handshake, REKEY_PROLOGUE } from "./handshake.ts";
 import type { Peer } from "../core/peer.ts";
@@ -22,6 +22,17 @@ function answering() {
   return it;
 }
 
+/** A clock that goes only when it is told to: by so many seconds. */
+function clock(t: TestContext): (seconds: number) => void {
+  let now = 0; // ms
+  t.mock.timers.enable({ apis: ["setInterval"] });
+  t.mock.method(performance, "now", () => now);
+  return (seconds) => {
+    now += seconds * 1000;
+    t.mock.timers.tick(seconds * 1000);
+  };
+}
+
 /** Sends an IPv4 packet with a number in it. */
 function send(from: End, number: number): void {
   const packet = Buffer.alloc(40);
@@ -37,10 +48,11 @@ function received(to: End): number[] {
   return numbers;
 }
 
-test(`fresh keys on a schedule: no packet is lost or out of order, frames are still named alike (seed ${SEED})`, async () => {
+test(`fresh keys on a schedule: no packet is lost or out of order, frames are still named alike (seed ${SEED})`, async (t) => {
+  const seconds = clock(t);
   const it = answering();
   const below = random(SEED);
-  keepFresh(it.client.peer, SECRET, 1);
+  keepFresh(it.client.peer, SECRET, 2);
   const got = { up: [] as number[], down: [] as number[] };
   const keys = new Set([it.server.peer.keys!.opener]);
   let sent = 0;
@@ -51,6 +63,7 @@ test(`fresh keys on a schedule: no packet is lost or out of order, frames are st
     got.up.push(...received(it.server));
     got.down.push(...received(it.client));
     keys.add(it.server.peer.keys!.opener);
+    seconds(0.05);
     return keys.size === 4;
   }, 20_000);
   for (let turns = 0; turns < 10; turns++) {
@@ -74,20 +87,22 @@ test(`fresh keys on a schedule: no packet is lost or out of order, frames are st
   it.end();
 });
 
-test("fresh keys are also asked for when a key has sealed or opened 64 GiB", async () => {
+test("fresh keys are also asked for when a key has sealed or opened 64 GiB", (t) => {
+  const seconds = clock(t);
   for (const cipher of ["sealer", "opener"] as const) {
     const it = answering();
     keepFresh(it.client.peer, SECRET, 86_400);
     const old = it.client.peer.keys!.sealer;
     it.client.peer.keys![cipher].bytes = 2 ** 36;
-    await until(() => (it.server.receive(), it.client.receive(), it.client.peer.keys!.sealer !== old));
+    seconds(1);
+    for (const end of [it.server, it.client]) end.receive();
+    assert.notEqual(it.client.peer.keys!.sealer, old);
     it.end();
   }
 });
 
 test("fresh keys that do not come within 60 s end the session, whether the server does not answer or takes no bytes; 15 s if it is silent", (t) => {
-  t.mock.timers.enable({ apis: ["setInterval"] });
-  const seconds = (count: number) => t.mock.timers.tick(count * 1000);
+  const seconds = clock(t);
   for (const way of ["no answer", "no answer to the second", "no room"]) {
     const it = answering();
     const { peer } = it.client;
@@ -181,11 +196,12 @@ test("the server makes fresh keys at most once a second for a client", () => {
   it.end();
 });
 
-test("a server that sends a rekey that nobody asked for, or a wrong one, is left", async () => {
+test("a server that sends a rekey that nobody asked for, or a wrong one, is left", (t) => {
+  const seconds = clock(t);
   for (const asked of [false, true]) {
     const it = answering();
     keepFresh(it.client.peer, SECRET, 1);
-    if (asked) await until(() => it.client.peer.outbox.framesSent === 1);
+    if (asked) seconds(1);
     it.server.peer.sendControl(Control.rekey, randomBytes(48));
     it.client.receive();
     assert.match(it.client.reason, asked ? /another secret|not valid/ : /did not ask/);
