@@ -21,7 +21,7 @@ walk: ready ## one ping, all 19 steps: walk.html, .svg, .pcapng (OUT=FOLDER FOLL
 NODE := # of the command line only: npm sets one in the environment
 # The npm package `node` fetches the binary in its install script, which .npmrc forbids for all others.
 ON_NODE = $(if $(NODE),npm_config_ignore_scripts=false npx -y -p node@$(NODE) --)
-RUN_TESTS = $(ON_NODE) node --enable-source-maps --test --test-concurrency=$$(($$(nproc) + 1)) --test-reporter=spec
+RUN_TESTS = $(ON_NODE) node --enable-source-maps --test --test-concurrency=$$(($$(nproc) + 1)) --test-reporter=./build/lab/tests/progress.js
 PRETTIER = npx -y prettier@3.10.1 # --write . mends the layout
 COMPILE = node_modules/.bin/tsc --noEmit false --outDir build --inlineSourceMap --rewriteRelativeImportExtensions
 
