@@ -78,7 +78,7 @@ test(`parseIPv6() and formatIPv6() are each other's inverse (seed ${SEED})`, () 
   }
 });
 
-test("parseBlock6() refuses host bits, parsePrefix96() any other size; embed() puts the IPv4 address behind it", () => {
+test("parseBlock6() refuses host bits, parsePrefix96() other sizes; embed() appends an IPv4 address", () => {
   assert.equal(parseBlock6("2001:DB8:0::/32")!.text, "2001:db8::/32");
   for (const text of ["::/0", "8000::/1", "::1/128"]) assert.equal(parseBlock6(text)!.text, text);
   for (const text of [
@@ -107,7 +107,7 @@ const IP6 = (
   destination = "20014860486000000000000000008888",
 ) => `60000000 0040${next}40 ${source} ${destination}`;
 
-test("innerSource() and innerDestination() name both families' addresses by one number; 0 is no address of the tunnel's", () => {
+test("innerSource() and innerDestination() give one number for both families; 0 is not the tunnel's", () => {
   const prefix = parsePrefix96("fd56:504e::/96");
   const inner = (hex: string, subnet6 = prefix, cut = 0) => {
     const bytes = Buffer.from(`ffffff${hex.replace(/ /g, "")}`, "hex"); // not at offset 0

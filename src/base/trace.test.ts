@@ -47,7 +47,7 @@ test("UP and DOWN name each step once, in the order of the walk", () => {
   );
 });
 
-test("the trace file holds what was recorded; a flood folds into summary lines, and unfolds when it is quiet", async () => {
+test("the trace file holds what was recorded; a flood folds into summaries until it is quiet", async () => {
   const memory = new Memory(84);
   Buffer.from("45000054", "hex").copy(memory.bytes);
   trace.start("client", "walk", FILE);

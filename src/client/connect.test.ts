@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { backOff } from "./connect.ts";
 
-test("backOff() doubles from half a second to half a minute, and a random part of up to a half is taken off", () => {
+test("backOff() doubles from half a second to half a minute, less up to a half at random", () => {
   const longest = [0.5, 1, 2, 4, 8, 16, 30, 30].map((seconds) => seconds * 1000);
   assert.deepEqual(
     longest.map((_, failures) => backOff(failures, 1)),

@@ -15,7 +15,7 @@ const routing = (routes: string[], outers = ["203.0.113.1"], has = FRESH) =>
     (line) => !/^ip (addr|link)/.test(line),
   );
 
-test("a route goes into the main table; one that holds the server, or all, into ours, with rules around it", () => {
+test("a route goes into the main table, or into ours, with rules around it, if it holds the server", () => {
   assert.deepEqual(routing(["8.8.8.8/32", "8.8.8.8/32"]), ["ip route add 8.8.8.8/32 dev tun0"]);
   assert.deepEqual(
     routing(
@@ -68,7 +68,7 @@ test("packets that the user's own rules name go on to those rules; a rule for al
   );
 });
 
-test("rules that a killed client left are taken away first; others at our numbers, and others' routes in our table, are a Failure", () => {
+test("a killed client's rules are removed first; others at our numbers, or in our table, are refused", () => {
   const left = { ip: "ip" as const, preference: 8600, text: "from all to 192.0.2.1 goto 8999" };
   assert.equal(
     routing(["0.0.0.0/0"], ["203.0.113.1"], machine({ rules: [left] }))[1],
@@ -164,7 +164,7 @@ test("a name server is routed into the tunnel, unless it is inside already", () 
   assert.ok(!dns("10.8.0.1").some((line) => line.startsWith("ip route")));
 });
 
-test("checkFree() refuses what is in use, and names a block that is free; a larger network only loses a part of itself", () => {
+test("checkFree() refuses a block in use, and names a free one; part of a larger network may be used", () => {
   const check = (block: string, has: Partial<Machine>) => checkFree(machine(has), [block], "--subnet BLOCK");
   const held = [eth0("10.8.0.77", 24), eth0("10.9.3.3", 16), eth0("fd56:504e::9", 64)];
   assert.throws(

@@ -45,7 +45,7 @@ test("seal() gives the published result: GCM specification (McGrew and Viega), t
   );
 });
 
-test(`seal() agrees with node:crypto on random messages of up to 256 KB, and open() undoes it (seed ${SEED})`, () => {
+test(`seal() agrees with node:crypto on up to 256 KB, and open() undoes it (seed ${SEED})`, () => {
   const key = randomBytes(32);
   const [sealer, opener] = [new Cipher(key, "seal"), new Cipher(key, "open")];
   const below = random(SEED);
@@ -91,7 +91,7 @@ test("open() refuses a replayed, a skipped and a foreign message", () => {
   assert.equal(messages[1]!.open(new Cipher(randomBytes(32), "open")), false, "another key");
 });
 
-test("a counter at its end seals and opens nothing more: it can never wrap, and no nonce is used twice", () => {
+test("a counter at its end seals and opens nothing more: it never wraps, so no nonce comes twice", () => {
   const key = randomBytes(32);
   const [sealer, opener] = [new Cipher(key, "seal"), new Cipher(key, "open")];
   sealer.counter = opener.counter = 2 ** 32 - 1;

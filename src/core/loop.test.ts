@@ -17,7 +17,7 @@ const drain = (fd: number) => {
   while (read(fd, memory, 0, 64) > 0);
 };
 
-test("watch() calls readable when there is something to read, again while there still is, and not when there is nothing", async () => {
+test("watch() calls readable as long as there is something to read, and no longer", async () => {
   const [near, far] = socketPair();
   let calls = 0;
   const watched = watch(near, { readable: () => ++calls === 3 && drain(near), error: assert.fail });
@@ -63,7 +63,9 @@ test("want() switches to writable and back, as FD_SET and FD_CLR do", async () =
 
 test("a watch survives garbage collection", () => {
   const script = `
-    import { watch } from "./src/core/loop.ts"; import { write, Memory } from "./src/base/libc.ts"; import { socketPair } from "./src/lab/tests/peers.ts";
+    import { watch } from "./src/core/loop.ts";
+    import { write, Memory } from "./src/base/libc.ts";
+    import { socketPair } from "./src/lab/tests/peers.ts";
     const [near, far] = socketPair();
     watch(near, { readable: () => { console.log("called"); process.exit(0); }, error() {} });
     setTimeout(() => { for (let i = 0; i < 5; i++) gc(); write(far, new Memory(4), 0, 1); }, 50);
@@ -94,7 +96,9 @@ test("want() after stop() does nothing: by then the fd may be closed, where libu
 
 test("an exception in a handler reaches uncaughtException, so that the program can undo and end", () => {
   const script = `
-    import { watch } from "./src/core/loop.ts"; import { write, Memory } from "./src/base/libc.ts"; import { socketPair } from "./src/lab/tests/peers.ts";
+    import { watch } from "./src/core/loop.ts";
+    import { write, Memory } from "./src/base/libc.ts";
+    import { socketPair } from "./src/lab/tests/peers.ts";
     process.on("uncaughtException", (error) => { console.log("caught " + error.message); process.exit(0); });
     const [near, far] = socketPair();
     globalThis.kept = watch(near, { readable: () => { throw new Error("boom"); }, error() {} });

@@ -67,7 +67,7 @@ test("a packet that peerFor() refuses is dropped and counted; the next one passe
   it.end();
 });
 
-test("a packet that refuse() names a reason for never reaches the TUN, is counted, and costs only itself", () => {
+test("a packet that refuse() objects to is counted, never reaches the TUN, and costs only itself", () => {
   const it = session("xor+aes");
   it.server.peer.events.refuse = (bytes, at) => (bytes[at + 1] === 0xee ? "test: spoofed" : undefined);
   const packets = [1, 0xee, 2].map((mark) => Buffer.concat([Buffer.from([0x45, mark]), randomBytes(40)]));
@@ -148,7 +148,7 @@ test("frames that a session must not see end the connection: a handshake, no roo
   }
 });
 
-test("keepalive proves the peer and says nothing more; goodbye ends the connection; unknown words are ignored", () => {
+test("keepalive only proves the peer; goodbye ends the connection; unknown words are ignored", () => {
   const it = session("xor+aes");
   let proven = 0;
   it.server.peer.events.onProven = () => proven++;
@@ -167,7 +167,7 @@ test("keepalive proves the peer and says nothing more; goodbye ends the connecti
   it.end();
 });
 
-test("a full socket: the rest waits, the queue is bounded, drops are counted, and what was queued arrives whole", () => {
+test("a full socket: a bounded queue waits, and arrives whole; the rest is dropped and counted", () => {
   const it = session("xor+aes");
   const backlog: boolean[] = [];
   it.client.peer.events.onBacklog = (waiting) => backlog.push(waiting);
@@ -234,7 +234,7 @@ test("what one wake-up brings may be more than a frame holds: the rest goes into
   }
 });
 
-test("a TUN that fails in the middle of a drain leaves no open frame behind: nothing unsealed ever reaches the wire", () => {
+test("a TUN that fails while it is drained leaves no open frame behind: nothing goes out unsealed", () => {
   const it = session("xor+aes");
   const secret = Buffer.concat([packet(20), Buffer.from("SECRET TEXT")]);
   it.client.put(secret);

@@ -20,7 +20,7 @@ test("our stdout does not become blocking by it: a reader who is slow must not s
   assert.deepEqual(flags(), before);
 });
 
-test("what was kept is run at the end, the newest first, word by word; not what was forgotten, nor what came after enough", async () => {
+test("what is kept runs at the end, newest first, word by word; what is forgotten does not", async () => {
   const keeper = await Keeper.start();
   keeper.keep(`touch ${folder}/first/* ${folder}/first/$HOME`);
   keeper.keep(`mkdir ${folder}/first/second`);
@@ -39,7 +39,12 @@ test("what was kept is run at the end, the newest first, word by word; not what 
 
 test("a terminal that is paused does not hold the undoing up", async () => {
   const [master, terminal] = pausedTerminal();
-  const script = `const { Keeper } = await import("${ROOT}src/host/keeper.ts"); const keeper = await Keeper.start(); keeper.keep("touch ${folder}/undone"); keeper.keep("ls /no/such/file"); process.kill(process.pid, "SIGKILL");`;
+  const script = `
+    const { Keeper } = await import("${ROOT}src/host/keeper.ts");
+    const keeper = await Keeper.start();
+    keeper.keep("touch ${folder}/undone");
+    keeper.keep("ls /no/such/file");
+    process.kill(process.pid, "SIGKILL");`;
   spawn(process.execPath, ["--import", "tsx", "--input-type=module", "-e", script], {
     stdio: ["ignore", terminal, terminal],
   });

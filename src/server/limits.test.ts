@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { BURST, HandshakeRate, MAX_UNPROVEN, oneTooMany, RATE, Refusals } from "./limits.ts";
 
-test("allows() lets an address begin BURST handshakes at once, then RATE a second; a second address has its own", () => {
+test("allows() lets each address begin BURST handshakes at once, then RATE a second", () => {
   const rate = new HandshakeRate();
   const begin = (address: string, now: number, attempts = 200) =>
     Array.from({ length: attempts }, () => rate.allows(address, now)).filter(Boolean).length;
@@ -13,7 +13,7 @@ test("allows() lets an address begin BURST handshakes at once, then RATE a secon
   assert.equal(begin("10.0.0.1", 600_000), BURST, "full again, and no more than full");
 });
 
-test("a class of 30 behind one address begins at once, and one address never takes all places for 20 s", () => {
+test("a class of 30 behind one address begins at once; one address cannot take all places in 20 s", () => {
   assert.ok(BURST >= 30);
   const rate = new HandshakeRate();
   let begun = 0;
@@ -21,7 +21,7 @@ test("a class of 30 behind one address begins at once, and one address never tak
   assert.ok(begun < MAX_UNPROVEN, `${begun} handshakes in 20 s`);
 });
 
-test("however many addresses come, the memory for them is bounded, and the one that goes on trying is not forgotten", () => {
+test("the memory for addresses is bounded, and the one that goes on trying is not forgotten", () => {
   const rate = new HandshakeRate();
   for (let i = 0; i < BURST; i++) assert.ok(rate.allows("10.0.0.1", 0));
   for (let i = 0; i < 20_000; i++) {
@@ -32,7 +32,7 @@ test("however many addresses come, the memory for them is bounded, and the one t
   assert.equal(rate.allows("10.0.0.1", 20_000) && rate.allows("10.0.0.1", 20_000), false);
 });
 
-test("an IPv6 source counts as its /64, for whoever has one address of it has 2^64; IPv4 sources count one by one", () => {
+test("an IPv6 source counts as its /64, for whoever has one address of it has 2^64", () => {
   const rate = new HandshakeRate();
   for (let i = 0; i < BURST; i++) assert.ok(rate.allows(`2001:db8::${i.toString(16)}`, 0));
   for (const address of ["2001:db8::ffff:ffff:ffff:ffff", "2001:db8:0:0:1::"])
@@ -67,7 +67,7 @@ function door(): (...sources: string[]) => string[] {
 const times = (count: number, source: (i: number) => string) =>
   Array.from({ length: count }, (_, i) => source(i));
 
-test("when all places are held, the oldest of the source that holds the most makes room; the oldest of all where several hold as many", () => {
+test("the oldest connection of the source with the most makes room; on a tie, the oldest of all", () => {
   const arrive = door();
   assert.deepEqual(
     arrive("early", ...times(60, () => "a"), ...times(60, () => "b"), ...times(7, (i) => `${i}`)),
@@ -76,7 +76,7 @@ test("when all places are held, the oldest of the source that holds the most mak
   assert.deepEqual(arrive("new", "new", "b", "c"), ["a 2", "b 62", "b 63", "a 3"]);
 });
 
-test("four sources that go on for ever never displace an honest handshake; very many do with the 128th connection after it", () => {
+test("four sources never displace an honest handshake; 128 connections of many sources do", () => {
   const few = door();
   few(...times(200, (i) => `hostile ${i % 4}`), "honest");
   assert.doesNotMatch(few(...times(1000, (i) => `hostile ${i % 4}`)).join(), /honest/);

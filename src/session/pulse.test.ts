@@ -29,7 +29,7 @@ function session(cipher: "xor" | "xor+aes" = "xor+aes") {
 }
 const times = (count: number, act: () => void) => Array.from({ length: count }).forEach(act);
 
-test("a tunnel that nobody uses stays quiet; data that was answered needs no keepalive, other data gets one, which gets none", () => {
+test("an unused tunnel stays quiet; data without an answer gets one keepalive, which gets none", () => {
   const { client, server, end } = session();
   const both = () => [client, server].forEach((one) => (one.receive(), one.check(), one.receive()));
   times(10, both);
@@ -53,7 +53,7 @@ test("a tunnel that nobody uses stays quiet; data that was answered needs no kee
   end();
 });
 
-test("who gets no answer to its data leaves at the fifth check; who only said what needs none waits for ever", () => {
+test("who gets no answer to data leaves at the fifth check; who needs none waits for ever", () => {
   for (const which of ["client", "server"] as const) {
     const { [which]: one, end } = session();
     one.peer.sendControl(Control.keepalive);

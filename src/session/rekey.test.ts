@@ -48,7 +48,7 @@ function received(to: End): number[] {
   return numbers;
 }
 
-test(`fresh keys on a schedule: no packet is lost or out of order, frames are still named alike (seed ${SEED})`, async (t) => {
+test(`fresh keys lose and reorder no packet, and both ends name frames alike (seed ${SEED})`, async (t) => {
   const seconds = clock(t);
   const it = answering();
   const below = random(SEED);
@@ -101,7 +101,7 @@ test("fresh keys are also asked for when a key has sealed or opened 64 GiB", (t)
   }
 });
 
-test("fresh keys that do not come within 60 s end the session, whether the server does not answer or takes no bytes; 15 s if it is silent", (t) => {
+test("a session ends if no fresh keys come within 60 s, and after 15 s if the server is silent", (t) => {
   const seconds = clock(t);
   for (const way of ["no answer", "no answer to the second", "no room"]) {
     const it = answering();

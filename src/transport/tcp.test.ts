@@ -39,7 +39,7 @@ test("readSockaddr() shows an IPv4 client of an IPv6 socket as what it is, and n
     assert.deepEqual(readSockaddr(sockaddr(address, 1)), [address, 1]);
 });
 
-test("sockaddr() takes any scope that Node takes: a number that is no interface's index is a name, and an unknown one is 0", () => {
+test("sockaddr() takes any scope that Node takes; a name that no interface has is 0", () => {
   for (const scope of ["-1", "99999999999", "1.5", "0x10", "1e9", "no-such-dev"])
     assert.equal(sockaddr(`fe80::1%${scope}`, 1).readUInt32LE(24), 0, scope);
   assert.equal(sockaddr("fe80::1%999999999", 1).readUInt32LE(24), 999999999);
