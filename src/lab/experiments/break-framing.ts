@@ -33,7 +33,9 @@ export async function run(): Promise<string> {
   const burst = node(
     lab,
     "client",
-    `const s = require("node:dgram").createSocket("udp4"); let n = ${DATAGRAMS}; for (let i = n; i--; ) s.send(Buffer.alloc(${SIZE}), 9000, "10.8.0.1", () => --n || s.close())`,
+    `const socket = require("node:dgram").createSocket("udp4"), data = Buffer.alloc(${SIZE});`,
+    `let left = ${DATAGRAMS};`,
+    'for (let i = left; i--; ) socket.send(data, 9000, "10.8.0.1", () => --left || socket.close());',
   );
   await burst.ended;
   await until(() => relay.bodies("up").length >= DATAGRAMS + PINGS, 10_000);
@@ -43,9 +45,10 @@ export async function run(): Promise<string> {
   note(`… ${fast.length} reads in all`);
   const right = compare(fast, DATAGRAMS, (naive) => naive < DATAGRAMS);
 
-  return `A TCP stream has no packets in it: here ${fast.length} reads brought ${DATAGRAMS} packets, and began wherever the last one had ended.
-The receiver that takes a read for a packet passes every test with a slow ping, and then loses ${DATAGRAMS - right} of ${DATAGRAMS} under load.
-The length in front of each frame, and a reader that keeps the unfinished rest for the next read, find every one.`;
+  return `A TCP stream has no packets in it. Here ${fast.length} reads brought ${DATAGRAMS} packets.
+Each read began wherever the last one had ended. A receiver that takes each read for a packet passes every
+test with a slow ping, and then loses ${DATAGRAMS - right} of ${DATAGRAMS} under load. Ours finds every one:
+it reads the length in front of each frame, and keeps an unfinished rest for the next read.`;
 }
 
 /**

@@ -47,21 +47,21 @@ export async function run(): Promise<string> {
 
   heading("4. Reading along");
   const packets = bodies.map((body) => decode(body, key));
-  for (const packet of packets)
-    note(
-      `${hex(packet, 8)}  ${describe(packet, 0, packet.length)}: "${packet.toString("latin1", FILLED, FILLED + WORDS.length)}"`,
-    );
+  for (const packet of packets) {
+    const words = packet.toString("latin1", FILLED, FILLED + WORDS.length);
+    note(`${hex(packet, 8)}  ${describe(packet, 0, packet.length)}: "${words}"`);
+  }
   const read = packets.filter(
     (packet) => packet.includes(WORDS) && describe(packet, 0, packet.length).includes(TARGET),
   );
   measured(
     read.length === 2 * COUNT,
-    `${read.length} of ${packets.length} packets read whole: addresses, sequence numbers, and the words in them`,
+    `${read.length} of ${packets.length} packets read whole: addresses, sequence numbers, and the words`,
   );
 
-  return `XOR with a fixed key hides nothing from anyone who can guess a single byte, and of IP packets everyone can.
-The key is the same for every byte of every packet and every user, so one guess opens all traffic, past and future.
-AES with a key that is fresh in each session is what makes the known 45 00 worthless to the one who listens.`;
+  return `A fixed XOR key hides nothing from anyone who can guess a single byte. Of IP packets everyone can.
+The key is the same for every byte, packet and user. So one guess opens all traffic, past and future.
+AES with a key that is fresh in each session makes the known 45 00 worthless to the one who listens.`;
 }
 
 const decode = (body: Buffer, key: number) => Buffer.from(body.map((byte) => byte ^ key));

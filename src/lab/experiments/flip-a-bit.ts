@@ -39,9 +39,10 @@ export async function run(): Promise<string> {
   measured(aes.arrived === "", "nothing was received");
   measured(/wrong tag/.test(aes.reason), `the server closed the connection: ${aes.reason}`);
 
-  return `Encryption alone does not stop changes: XOR lets every flipped bit through, and AES in counter mode would, too.
+  return `Encryption alone stops no change. XOR lets each flipped bit through; AES in counter mode would, too.
 Checksums do not help: they are made against accidents, and whoever changes the packet makes the sum fit.
-Only the tag of AES-GCM does, since nobody makes one without the key; so no plaintext is used before its tag was checked.`;
+Only the tag of AES-GCM helps: nobody makes one without the key. So no plaintext is used before its tag
+was checked.`;
 }
 
 /**
@@ -56,7 +57,9 @@ async function attack(cipher: CipherName): Promise<{ arrived: string; reason: st
   const receiver = node(
     lab,
     "internet",
-    `require("node:dgram").createSocket("udp4").on("message", (m) => console.log("got: " + m)).bind(9000, () => console.log("listening"))`,
+    'const socket = require("node:dgram").createSocket("udp4");',
+    'socket.on("message", (data) => console.log("got: " + data));',
+    'socket.bind(9000, () => console.log("listening"));',
   );
   await receiver.until(/listening/);
 
@@ -65,7 +68,8 @@ async function attack(cipher: CipherName): Promise<{ arrived: string; reason: st
   node(
     lab,
     "client",
-    `const s = require("node:dgram").createSocket("udp4"); s.send("${MESSAGE}", 9000, "${TARGET}", () => s.close())`,
+    'const socket = require("node:dgram").createSocket("udp4");',
+    `socket.send("${MESSAGE}", 9000, "${TARGET}", () => socket.close());`,
   );
   await until(() => receiver.output.includes("got: ") || server.output.includes("left: "), 10_000).catch(() =>
     note("neither arrived nor refused"),
@@ -82,8 +86,7 @@ function flip(frame: Buffer, packet: number): Buffer {
   const changed = Buffer.from(frame);
   for (const at of FLIPPED) changed[packet + at]! ^= 1;
   const from = packet + AMOUNT;
-  note(
-    `relay: bytes ${from} to ${from + 3} of the frame: ${hex(frame.subarray(from, from + 4))} become ${hex(changed.subarray(from, from + 4))}`,
-  );
+  const amount = (of: Buffer) => hex(of.subarray(from, from + 4));
+  note(`relay: bytes ${from} to ${from + 3} of the frame: ${amount(frame)} become ${amount(changed)}`);
   return changed;
 }

@@ -44,9 +44,9 @@ export async function run(): Promise<string> {
   );
   await lab.down();
 
-  return `Of all routes that match, the kernel takes the one with the most bits, whatever the order they were added in.
-So a VPN needs no change to the routes that are there: a /32 takes one host into the tunnel. Two halves, 0.0.0.0/1 and
-128.0.0.0/1, would take everything, since both are longer than a default route's /0.`;
+  return `Of all routes that match, the kernel takes the one with the most bits. The order they came in does
+not matter. So a VPN needs no change to the routes that are there: a /32 takes one host into the tunnel.
+Two halves, 0.0.0.0/1 and 128.0.0.0/1, would take everything: both are longer than a default route's /0.`;
 }
 
 /** The device that `ip route get` names. */

@@ -50,7 +50,7 @@ export async function run(): Promise<string> {
   );
   measured(
     /message too long/i.test(tooLarge.said) && tooLarge.packets.length === 0,
-    `one of ${MTU + 1} is refused by the client's own kernel: ${tooLarge.packets.length} packets in the tunnel`,
+    `one of ${MTU + 1} is refused by the client's kernel: ${tooLarge.packets.length} packets in the tunnel`,
   );
 
   heading("3. DF clear (ping -M dont): the sender's kernel cuts it");
@@ -68,15 +68,17 @@ export async function run(): Promise<string> {
   const routed = await passed("down", () => type(lab, "internet", "ping -c 1 -W 5 -M dont -s 1472 10.8.0.2"));
   show(routed.packets);
   const left = sentOn(lab, "internet", "eth0") - sent;
+  const pieces = routed.packets.length;
   measured(
-    routed.packets.length === 2 && left === 1,
-    `${left} packet left the internet host, ${routed.packets.length} went into the tunnel: the server's kernel cut it`,
+    pieces === 2 && left === 1,
+    `${left} packet left the internet host, ${pieces} went into the tunnel: the server's kernel cut it`,
   );
   const refused = await passed("down", () => type(lab, "internet", "ping -c 1 -W 1 -M do -s 1472 10.8.0.2"));
-  const icmp = /From (\S+) .*Frag needed and DF set \(mtu = (\d+)\)/.exec(refused.said);
+  const [, router, mtu] = /From (\S+) .*Frag needed and DF set \(mtu = (\d+)\)/.exec(refused.said) ?? [];
+  const passing = refused.packets.length;
   measured(
-    icmp?.[2] === `${MTU}` && refused.packets.length === 0,
-    `with DF: ICMP from ${icmp?.[1]}, fragmentation needed, MTU ${icmp?.[2]}; ${refused.packets.length} packets in the tunnel`,
+    mtu === `${MTU}` && passing === 0,
+    `with DF: ICMP from ${router}, fragmentation needed, MTU ${mtu}; ${passing} packets in the tunnel`,
   );
 
   heading("5. TCP asks first: the MSS in its SYN");
@@ -91,13 +93,14 @@ export async function run(): Promise<string> {
   const fragments = segments.filter((packet) => packet.readUInt16BE(6) & 0x3fff).length;
   measured(
     tcp.said.includes(`received ${MEGABYTE}`) && largest <= MTU && fragments === 0,
-    `${MEGABYTE} bytes arrived in ${segments.length} packets, the largest of ${largest} bytes, ${fragments} fragments`,
+    `${MEGABYTE} bytes arrived in ${segments.length} packets, ` +
+      `the largest of ${largest} bytes, ${fragments} fragments`,
   );
 
-  return `The tunnel's MTU is smaller than the link's, since each packet gets headers around it and must still fit.
-A packet that is too large is cut by whoever must send it on; with DF it is refused, and ICMP says which size would fit.
-TCP never gets there: its SYN names an MSS that fits the interface. If a firewall swallows that ICMP, connections that do
-not know the tunnel's MTU hang: "connected, but pages do not load".`;
+  return `The tunnel's MTU is smaller than the link's: each packet gets headers around it, and must still fit.
+A packet that is too large is cut by whoever must send it on. With DF it is refused, and ICMP says which
+size would fit. TCP never gets there: its SYN names an MSS that fits the interface. If a firewall swallows
+that ICMP, connections that do not know the tunnel's MTU hang: "connected, but pages do not load".`;
 }
 
 /** Sends a megabyte over TCP through the tunnel; what the receiver said. */
@@ -105,7 +108,11 @@ async function stream(lab: Lab): Promise<string> {
   const receiver = node(
     lab,
     "internet",
-    `require("node:net").createServer((s) => { let n = 0; s.on("data", (d) => (n += d.length)).on("end", () => console.log("received " + n + ".")) }).listen(9000, () => console.log("listening"))`,
+    'require("node:net").createServer((socket) => {',
+    "  let sum = 0;",
+    '  socket.on("data", (data) => (sum += data.length));',
+    '  socket.on("end", () => console.log("received " + sum + "."));',
+    '}).listen(9000, () => console.log("listening"));',
   );
   await receiver.until(/listening/);
   node(lab, "client", `require("node:net").connect(9000, "${TARGET}").end(Buffer.alloc(${MEGABYTE}))`);

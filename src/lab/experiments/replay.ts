@@ -52,12 +52,16 @@ export async function run(): Promise<string> {
   const replays = node(
     lab,
     "client",
-    `for (let i = 0; i < ${COPIES}; i++) require("node:net").connect(5555, "${SERVER}").on("error", () => {}).on("data", (d) => console.log("answer of " + d.length + " bytes")).write(Buffer.from("${message.toString("hex")}", "hex"))`,
+    `for (let i = 0; i < ${COPIES}; i++) {`,
+    `  const socket = require("node:net").connect(5555, "${SERVER}").on("error", () => {});`,
+    '  socket.on("data", (data) => console.log("answer of " + data.length + " bytes"));',
+    `  socket.write(Buffer.from("${message.toString("hex")}", "hex"));`,
+    "}",
   );
   const answer = await replays.until(new RegExp(`(answer of (\\d+) bytes\\s+){${COPIES}}`));
-  note(
-    `each gets an answer of ${answer[2]} bytes (${Number(answer[2]) - aesFraming.header} of them message 2), and cannot read it: its ephemeral key is gone`,
-  );
+  const size = Number(answer[2]);
+  note(`each gets an answer of ${size} bytes, ${size - aesFraming.header} of them message 2`);
+  note("none can read it: the ephemeral key is gone");
   await startClient(lab, "xor+aes"); // while the replayed connections are still open
   const leases = () =>
     [...server.output.slice(from).matchAll(/client 10\.8\.0\.2 connected from .*\((\d+) connected\)/g)].map(
@@ -71,7 +75,7 @@ export async function run(): Promise<string> {
   );
 
   return `Whoever cannot read a packet can still send it again: an order, a payment, a login.
-AES-GCM's nonce is a counter that both ends keep, so a copy is opened with the next nonce, and its tag does not fit.
-The first handshake message has no such counter; so the server gives a client its address only when a sealed frame has proven
-that it holds this session's keys, and a replay can never make one.`;
+AES-GCM's nonce is a counter that both ends keep. A copy meets the next nonce, and its tag does not fit.
+The first handshake message has no such counter. So the server gives a client its address only when a sealed
+frame has proven that it holds this session's keys. A replay can never make one.`;
 }

@@ -51,9 +51,9 @@ export async function run(): Promise<string> {
   );
 
   return `GCM is a key stream XORed over the packet, and the stream depends on nothing but key and nonce.
-Use a nonce twice and the stream cancels out: one known packet opens the other, and forging tags becomes possible, too.
-That is why aes.ts counts every frame and refuses to go on when the counter ends, and why each session has fresh keys: a
-restarted program begins at nonce 0 again.`;
+Use a nonce twice and the stream cancels out: one known packet opens the other. Tags can be forged, too.
+That is why aes.ts counts every frame, and refuses to go on when the counter ends. It is also why each
+session has fresh keys: a restarted program begins at nonce 0 again.`;
 }
 
 /** AES-256-GCM as in aes.ts, without the tag, which plays no part here. */

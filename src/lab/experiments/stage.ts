@@ -59,8 +59,9 @@ export async function type(lab: Lab, host: string, command: string): Promise<str
   return running.output;
 }
 
-/** Starts a one-line Node program on a host, and shows it. */
-export function node(lab: Lab, host: string, script: string): Running {
+/** Starts a Node program of a few lines on a host, and shows it. */
+export function node(lab: Lab, host: string, ...lines: string[]): Running {
+  const script = lines.length > 1 ? `\n${lines.map((line) => `  ${line}\n`).join("")}` : lines[0]!;
   console.log(prompt(host, `node -e '${script}'`));
   return new Running(lab.spawn(host, [process.execPath, "-e", script]));
 }

@@ -44,10 +44,10 @@ export async function run(): Promise<string> {
   note(`                 0 % loss   ${LOSS * 100} % loss   kept        lost   median   slowest`);
   for (const [i, [name]] of PATHS.entries()) {
     const kept = `${((100 * lossy[i]!) / clean[i]!).toFixed(1)} %`;
-    const { lost, median, max } = pings[i]!;
-    note(
-      `${name.padEnd(15)} ${clean[i]!.toFixed(0).padStart(9)} ${lossy[i]!.toFixed(0).padStart(10)}   ${kept.padEnd(8)} ${`${lost} of ${PINGS}`.padStart(10)} ${median.toFixed(2).padStart(6)} ms ${max.toFixed(1).padStart(6)} ms`,
-    );
+    const rates = `${clean[i]!.toFixed(0).padStart(9)} ${lossy[i]!.toFixed(0).padStart(10)}`;
+    const lost = `${pings[i]!.lost} of ${PINGS}`;
+    const times = `${pings[i]!.median.toFixed(2).padStart(6)} ms ${pings[i]!.max.toFixed(1).padStart(6)} ms`;
+    note(`${name.padEnd(15)} ${rates}   ${kept.padEnd(8)} ${lost.padStart(10)} ${times}`);
   }
   const ratio = (rates: number[]) => rates[1]! / rates[0]!;
   note(`tunnelled / not    ${ratio(clean).toFixed(2).padStart(6)} ${ratio(lossy).toFixed(2).padStart(10)}`);
@@ -65,13 +65,22 @@ async function streams(lab: Lab): Promise<number[]> {
     const receiver = node(
       lab,
       "server",
-      `let n = 0; require("node:net").createServer((s) => s.on("data", (d) => (n += d.length)).once("data", () => setTimeout(() => { console.log("rate " + n * 8e-6 / ${SECONDS} + "."); process.exit() }, ${SECONDS * 1000}))).listen(9000, "${address}", () => console.log("listening"))`,
+      "let sum = 0;",
+      `const end = () => { console.log("rate " + sum * 8e-6 / ${SECONDS} + "."); process.exit(); };`,
+      'const server = require("node:net").createServer((socket) => {',
+      '  socket.on("data", (data) => (sum += data.length));',
+      `  socket.once("data", () => setTimeout(end, ${SECONDS * 1000}));`,
+      "});",
+      `server.listen(9000, "${address}", () => console.log("listening"));`,
     );
     await receiver.until(/listening/);
     const sender = node(
       lab,
       "client",
-      `const s = require("node:net").connect(9000, "${address}", send); s.on("drain", send).on("error", () => process.exit()); const b = Buffer.alloc(65536); function send() { while (s.write(b)); }`,
+      `const socket = require("node:net").connect(9000, "${address}", send);`,
+      'socket.on("drain", send).on("error", () => process.exit());',
+      "const data = Buffer.alloc(65536);",
+      "function send() { while (socket.write(data)); }",
     );
     const rate = Number((await receiver.until(/rate (.+)\./))[1]);
     await sender.stop("SIGKILL");
@@ -100,19 +109,21 @@ async function ping(lab: Lab, address: string): Promise<Pings> {
 /** What this run's numbers say, and nothing else. */
 function conclude(clean: number, lossy: number, direct: Pings, tunnel: Pings): string {
   const change = lossy / clean; // under 1: loss cost the stream in the tunnel more than the one outside
-  const said = `Without loss the stream in the tunnel had ${clean.toFixed(2)} of the rate of the one outside, with loss ${lossy.toFixed(2)}`;
   const verdict =
     change < 1 - NOISE
-      ? "on this run, the tunnel\nmade loss cost more"
+      ? "on this run, the tunnel made loss cost more"
       : change > 1 + NOISE
-        ? "on this run, the tunnel\nmade loss cost less"
-        : "too close for one run\nto tell whether the tunnel made loss cost more";
+        ? "on this run, the tunnel made loss cost less"
+        : "too close for one run to tell whether the tunnel made loss cost more";
   const late = tunnel.max > 5 * tunnel.median;
   const pings =
     tunnel.lost < direct.lost && late
-      ? `Of ${PINGS} pings the bare link lost ${direct.lost}, and the tunnel ${tunnel.lost}: its TCP sent again what was lost, and they came late instead, the slowest
-after ${tunnel.max.toFixed(0)} ms, against ${tunnel.median.toFixed(2)} ms in the middle.`
-      : `Of ${PINGS} pings the bare link lost ${direct.lost} and the tunnel ${tunnel.lost}, its slowest after ${tunnel.max.toFixed(1)} ms: too few to tell; run it again.`;
-  return `${said}: ${verdict}.\n${pings}
-A packet behind a lost one waits for it, even if it would rather be lost than late. That is why serious VPNs use UDP.`;
+      ? "The tunnel's TCP sent again what was lost: it came late instead"
+      : "That is too little to tell more: run it again";
+  return `Without loss the stream in the tunnel had ${clean.toFixed(2)} of the rate of the one outside.
+With loss it had ${lossy.toFixed(2)}: ${verdict}.
+Of ${PINGS} pings the bare link lost ${direct.lost}, and the tunnel ${tunnel.lost}.
+The tunnel's slowest took ${tunnel.max.toFixed(1)} ms, against ${tunnel.median.toFixed(2)} ms in the middle.
+${pings}.
+A packet behind a lost one waits for it, even if it would rather be lost than late. So serious VPNs use UDP.`;
 }
