@@ -41,9 +41,8 @@ program(async () => {
   const server = await start("server", ["--configure", "--nat", "eth1"], /listening on/);
   const client = await start("client", [SERVER, "--configure", "--route", `${TARGET}/32`], /connected to/);
   for (const running of [server, client]) console.log(chalk.dim(running.output.trim()));
-  console.log(
-    `${prompt("client", `ip route get ${TARGET}`)}\n${lab.try("client", `ip route get ${TARGET}`).stdout.trim()}`,
-  );
+  const route = `ip route get ${TARGET}`;
+  console.log(`${prompt("client", route)}\n${lab.try("client", route).stdout.trim()}`);
 
   heading(`3. ping -c 3 ${TARGET} on the client`);
   const ping = lab.try("client", `ping -c 3 ${TARGET}`);
@@ -94,7 +93,8 @@ function table(walk: TraceEvent[]): number {
   const cell = (step: Step, host: string) => {
     const count = walk.filter((event) => event.step === step && event.host === host).length;
     if (count === 0) missing++;
-    return `${step.padEnd(11)} ${host} ${count > 0 ? chalk.green(`seen ${count} times`.padEnd(14)) : chalk.red("not seen".padEnd(14))}`;
+    const seen = count > 0 ? `seen ${count} times` : "not seen";
+    return `${step.padEnd(11)} ${host} ${(count > 0 ? chalk.green : chalk.red)(seen.padEnd(14))}`;
   };
   console.log(chalk.dim("  request                            reply"));
   for (const [i, stage] of STAGES.entries()) {

@@ -67,21 +67,27 @@ function lanes(evidence: Evidence[]): string {
   );
   for (const [i, { id, lane }] of WALK.entries()) {
     const next = WALK[i + 1];
-    if (next)
-      parts.push(
-        `<line class="${id.startsWith("R") || next.id === "R1" ? "down" : "up"}" x1="${x(lane)}" y1="${y(i)}" x2="${x(next.lane)}" y2="${y(i + 1)}" stroke-width="3"/>`,
-      );
+    if (!next) continue;
+    const way = id.startsWith("R") || next.id === "R1" ? "down" : "up";
+    const ends = `x1="${x(lane)}" y1="${y(i)}" x2="${x(next.lane)}" y2="${y(i + 1)}"`;
+    parts.push(`<line class="${way}" ${ends} stroke-width="3"/>`);
   }
   for (const [i, { id, lane, title, evidence: seen }] of steps.entries()) {
     const [right, back] = [LANES.indexOf(lane) < 4, id.startsWith("R")];
+    const [cx, cy] = [x(lane), y(i)];
     // clear of the lines, which come from above and leave below
-    const label = y(i) + 9 + (id === "10" ? 0 : right === back ? 12 : -12);
-    const text = `${escape(title)}${seen.length > 0 ? ` <tspan class="dim">${seen[0]!.atMost ? "≤ " : ""}+${seen[0]!.micros} µs</tspan>` : ""}`;
+    const labelY = cy + 9 + (id === "10" ? 0 : right === back ? 12 : -12);
+    const labelX = cx + (right ? 34 : -34);
+    const [first] = seen;
+    const when = first ? ` <tspan class="dim">${first.atMost ? "≤ " : ""}+${first.micros} µs</tspan>` : "";
+    const knob = `knob ${back ? "down" : "up"}${first ? "" : " missing"}`;
+    const name = `step ${id}: ${escape(title)}`;
     parts.push(
-      `<g class="step" tabindex="0" role="button" aria-label="step ${id}: ${escape(title)}" data-x="${x(lane)}" data-y="${y(i)}">` +
-        `<circle class="knob ${back ? "down" : "up"}${seen.length > 0 ? "" : " missing"}" cx="${x(lane)}" cy="${y(i)}" r="25" stroke-width="3"/>` +
-        `<text class="id" x="${x(lane)}" y="${y(i) + 9}" text-anchor="middle" font-weight="600">${id}</text>` +
-        `<text class="label" x="${x(lane) + (right ? 34 : -34)}" y="${label}" text-anchor="${right ? "start" : "end"}">${text}</text></g>`,
+      `<g class="step" tabindex="0" role="button" aria-label="${name}" data-x="${cx}" data-y="${cy}">` +
+        `<circle class="${knob}" cx="${cx}" cy="${cy}" r="25" stroke-width="3"/>` +
+        `<text class="id" x="${cx}" y="${cy + 9}" text-anchor="middle" font-weight="600">${id}</text>` +
+        `<text class="label" x="${labelX}" y="${labelY}" text-anchor="${right ? "start" : "end"}">` +
+        `${escape(title)}${when}</text></g>`,
     );
   }
   parts.push(
@@ -91,14 +97,18 @@ function lanes(evidence: Evidence[]): string {
 }
 
 /** An svg element that shows the rows of the drawing from `top` to `bottom`. */
-const drawing = (attributes: string, top: number, bottom: number, parts: string) =>
-  `<svg ${attributes} viewBox="0 ${top} ${WIDTH} ${bottom - top}" font-family="system-ui, sans-serif" font-size="27" stroke-linecap="round">${parts}</svg>`;
+function drawing(attributes: string, top: number, bottom: number, parts: string): string {
+  const look = 'font-family="system-ui, sans-serif" font-size="27" stroke-linecap="round"';
+  return `<svg ${attributes} viewBox="0 ${top} ${WIDTH} ${bottom - top}" ${look}>${parts}</svg>`;
+}
 
 /** walk.svg: the lanes alone, with their own colours, for README.md. */
 export function svg(evidence: Evidence[]): string {
   const style = `<style>
-    svg { background: #fff } text { fill: #1a1c20 } .label { paint-order: stroke; stroke: #fff; stroke-width: 6 } .dim { fill: #6b7280 } .lane { stroke: #d5d9e0 }
-    .up { stroke: #1d4ed8 } .down { stroke: #15803d } .knob { fill: #fff } .missing { stroke-dasharray: 3 3 } #packet { display: none }
+    svg { background: #fff } text { fill: #1a1c20 } .dim { fill: #6b7280 } .lane { stroke: #d5d9e0 }
+    .label { paint-order: stroke; stroke: #fff; stroke-width: 6 }
+    .up { stroke: #1d4ed8 } .down { stroke: #15803d } .knob { fill: #fff }
+    .missing { stroke-dasharray: 3 3 } #packet { display: none }
   </style>`;
   return drawing('xmlns="http://www.w3.org/2000/svg"', 0, HEIGHT, `${style}${names()}\n${lanes(evidence)}`);
 }
@@ -125,7 +135,8 @@ export function html(evidence: Evidence[], command: string, lacking: Map<string,
     steps: stepsOf(evidence),
   }).replace(/</g, "\\u003c");
   // the names stay when the rest scrolls
-  const picture = `<div id="picture" style="--shape: ${WIDTH} / ${HEIGHT}">${drawing('id="lanes"', 0, HEAD, names())}${drawing("", HEAD, HEIGHT, lanes(evidence))}</div>`;
+  const drawings = drawing('id="lanes"', 0, HEAD, names()) + drawing("", HEAD, HEIGHT, lanes(evidence));
+  const picture = `<div id="picture" style="--shape: ${WIDTH} / ${HEIGHT}">${drawings}</div>`;
   const parts: Record<string, string> = {
     "<!--SVG-->": picture,
     "<!--SECTIONS-->": sections(),

@@ -195,11 +195,13 @@ export function fromTaps(packets: TapPacket[]): Evidence[] {
     .map(({ packet, ...result }) => {
       const { bytes, link } = packet!;
       const header = (bytes[link]! & 15) * 4;
+      const lengths = `${header} bytes in front of ${bytes.length - link - header}`;
+      const [ttl, protocol] = [bytes[link + 8], bytes[link + 9]];
       return {
         ...result,
         step: "2",
         atMost: true as const,
-        text: `an IPv4 header of ${header} bytes in front of ${bytes.length - link - header}, ttl ${bytes[link + 8]}, protocol ${bytes[link + 9]}: as seen at 4`,
+        text: `an IPv4 header of ${lengths}, ttl ${ttl}, protocol ${protocol}: as seen at 4`,
       };
     });
   return [...evidence, ...built];
@@ -216,7 +218,8 @@ export function outside(packets: TapPacket[]): string | undefined {
   );
   if (!packet) return undefined;
   const to = formatIPv4(packet.bytes.readUInt32BE(packet.link + 16));
-  return `the route to ${to} is dev ${packet.device}, not tun0: this packet never entered the tunnel ('ip route get ${to}')`;
+  const route = `the route to ${to} is dev ${packet.device}, not tun0`;
+  return `${route}: this packet never entered the tunnel ('ip route get ${to}')`;
 }
 const PORT = 5555; // the server's
 
@@ -411,17 +414,18 @@ export function drop(events: KernelEvent[], pids: Pids): Drop | undefined {
   return undefined;
 }
 
+// by how they begin
+const LEFT_OUT = [
+  ...["queue_mapping", "vlan", "protocol", "ip_summed", "data_len", "network_offset", "transport_offset"],
+  ...["tx_flags", "gso", "sk address", "skbaddr", "buf", "uservaddr", "addr"],
+];
+const LEFT_OUT_FIELD = new RegExp(` ?\\b(${LEFT_OUT.join("|")})\\w*(=|: | = )\\S+`, "g");
+
 /** A tracepoint's line without the fields that do not help here. */
 function shorten({ name, text }: KernelEvent): string {
   if (name === "fib_table_lookup")
     return text.replace(/^.*? ([\d.]+)\/(\d+) -> ([\d.]+)\/\d+ .*==> (dev \w+).*$/, `${name} $1 → $3 ==> $4`);
-  return `${name} ${text
-    .replace(
-      / ?\b(queue_mapping|vlan|protocol|ip_summed|data_len|network_offset|transport_offset|tx_flags|gso|sk address|skbaddr|buf|uservaddr|addr)\w*(=|: | = )\S+/g,
-      "",
-    )
-    .slice(0, 90)
-    .replace(/,\s*$/, "")}`;
+  return `${name} ${text.replace(LEFT_OUT_FIELD, "").slice(0, 90).replace(/,\s*$/, "")}`;
 }
 
 const SOURCE = {
@@ -464,14 +468,13 @@ export function missing(
 export function print(evidence: Evidence[], lacking: Map<string, string>): void {
   const start = evidence[0]?.time ?? 0n;
   for (const step of WALK.filter(({ id }) => lacking.get(id) !== "")) {
-    console.log(
-      `\n${chalk.bold.inverse(` ${step.id.padStart(2)} `)} ${chalk.bold(step.title)} ${chalk.dim(`${step.lane}, ${step.where}`)}`,
-    );
+    const number = chalk.bold.inverse(` ${step.id.padStart(2)} `);
+    console.log(`\n${number} ${chalk.bold(step.title)} ${chalk.dim(`${step.lane}, ${step.where}`)}`);
     for (const { time, host, source, text, hex, atMost } of evidence.filter((one) => one.step === step.id)) {
+      const micros = `${atMost ? "≤ " : ""}+${(time - start) / 1000n}`;
       const bytes = (hex.slice(0, 16).match(/../g) ?? []).join(" ");
-      console.log(
-        `${`${atMost ? "≤ " : ""}+${(time - start) / 1000n}`.padStart(8)} µs  ${host.padEnd(8)} ${SOURCE[source]} ${bytes ? `${bytes.padEnd(23)} ` : ""}${text}`,
-      );
+      const what = bytes ? `${bytes.padEnd(23)} ${text}` : text;
+      console.log(`${micros.padStart(8)} µs  ${host.padEnd(8)} ${SOURCE[source]} ${what}`);
     }
     if (lacking.has(step.id)) console.log(chalk.red(`          no evidence: ${lacking.get(step.id)}`));
   }
