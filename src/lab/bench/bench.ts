@@ -61,7 +61,8 @@ program(async () => {
     ...present.filter((one) => one.version).map(versionOf),
   ];
   const machine = `${cpus().length} × ${cpus()[0]?.model}`;
-  const caption = `${new Date().toISOString().slice(0, 10)}, ${machine}, ${versions.join(", ")}; ${repeats} × ${seconds} s`;
+  const day = new Date().toISOString().slice(0, 10);
+  const caption = `${day}, ${machine}, ${versions.join(", ")}; ${repeats} × ${seconds} s`;
   const load = loadavg()[0]!;
   console.log(
     `${caption}\nload average before: ${show(load)} (other work on this machine shows in the figures)`,
@@ -79,10 +80,9 @@ program(async () => {
   const verdicts = judge(rows);
   printTable(rows);
   printTargets(verdicts);
-  writeFileSync(
-    join(out, "bench.json"),
-    `${JSON.stringify({ date: new Date(), machine, versions, load, seconds, repeats, contenders: summary(rows), targets: verdicts }, null, 2)}\n`,
-  );
+  const how = { date: new Date(), machine, versions, load, seconds, repeats };
+  const results = { ...how, contenders: summary(rows), targets: verdicts };
+  writeFileSync(join(out, "bench.json"), `${JSON.stringify(results, null, 2)}\n`);
   writeFileSync(
     join(out, "bench.svg"),
     chart(
@@ -141,9 +141,8 @@ async function repeat(
         await run(lab, (row, measure, value) => {
           ((rows[row] ??= {})[measure] ??= [])[round] = value;
           const { title, unit } = MEASURES[measure];
-          console.log(
-            `${chalk.dim(`${round + 1}/${repeats}`)} ${TITLES[row]!.padEnd(LABEL)} ${title.padEnd(14)} ${show(value).padStart(6)} ${unit}`,
-          );
+          const figure = `${title.padEnd(14)} ${show(value).padStart(6)} ${unit}`;
+          console.log(`${chalk.dim(`${round + 1}/${repeats}`)} ${TITLES[row]!.padEnd(LABEL)} ${figure}`);
         });
       } catch (error) {
         failures++;
@@ -167,9 +166,8 @@ const inOrder = (rows: Record<string, Values>) =>
 function printTable(rows: Record<string, Values>): void {
   const line = (label: string, cell: (measure: Measure) => string) =>
     label.padEnd(LABEL) + COLUMNS.map((measure) => cell(measure).padStart(CELL)).join("");
-  console.log(
-    `\n${chalk.bold(line("", (measure) => MEASURES[measure].title))}\n${chalk.dim(line("", (measure) => MEASURES[measure].unit))}`,
-  );
+  console.log(`\n${chalk.bold(line("", (measure) => MEASURES[measure].title))}`);
+  console.log(chalk.dim(line("", (measure) => MEASURES[measure].unit)));
   for (const [name, values] of inOrder(rows)) {
     const cells =
       (tell: (spread: Spread) => string, of = (measure: Measure) => spread(values[measure])) =>
@@ -213,13 +211,13 @@ function printTargets(verdicts: Verdict[]): void {
   for (const { measure, row, than, bound, ratio, reached } of verdicts) {
     const { title, better } = MEASURES[measure];
     const what = `${title}: ${TITLES[row]} vs ${TITLES[than]}`.padEnd(64);
+    const target = `${better === "more" ? "at least" : "at most"} ${bound} ×`.padStart(16);
+    const verdict = reached ? chalk.green("reached") : chalk.red("missed");
     const judged =
       ratio === undefined
         ? chalk.dim("  not measured")
-        : `${`${show(ratio.median)} ×`.padStart(12)}  ${reached ? chalk.green("reached") : chalk.red("missed")}`;
-    console.log(
-      `${what}${`${better === "more" ? "at least" : "at most"} ${bound} ×`.padStart(16)}${judged.padStart(12)}`,
-    );
+        : `${`${show(ratio.median)} ×`.padStart(12)}  ${verdict}`;
+    console.log(`${what}${target}${judged.padStart(12)}`);
   }
 }
 

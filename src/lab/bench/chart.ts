@@ -19,14 +19,14 @@ function panel(measure: Measure, bars: Bar[]): string {
   const { title, unit, better } = MEASURES[measure];
   const scale = BAR / Math.max(...bars.map(({ max }) => max));
   const x = (value: number) => (LABEL + value * scale).toFixed(1);
-  const parts = [
-    `<text y="14"><tspan class="head">${title}, ${unit}</tspan> <tspan class="dim">${better} is better</tspan></text>`,
-  ];
+  const head = `<tspan class="head">${title}, ${unit}</tspan> <tspan class="dim">${better} is better</tspan>`;
+  const parts = [`<text y="14">${head}</text>`];
   bars.forEach(({ title, ours, median, min, max }, i) => {
     const middle = 36 + ROW * i;
+    const size = `width="${(median * scale).toFixed(1)}" height="16"`;
     parts.push(
       `<text x="${LABEL - 8}" y="${middle + 4}" text-anchor="end">${escape(title)}</text>`,
-      `<rect class="${ours ? "ours" : "other"}" x="${LABEL}" y="${middle - 8}" width="${(median * scale).toFixed(1)}" height="16" rx="2"/>`,
+      `<rect class="${ours ? "ours" : "other"}" x="${LABEL}" y="${middle - 8}" ${size} rx="2"/>`,
       `<line x1="${x(min)}" x2="${x(max)}" y1="${middle}" y2="${middle}"/>`,
       `<text x="${Number(x(max)) + 6}" y="${middle + 4}">${show(median)}</text>`,
     );
@@ -52,10 +52,15 @@ export function chart(panels: [Measure, Bar[]][], caption: string): string {
     );
     y += 48 + ROW * Math.max(...line.map(([, bars]) => bars.length));
   }
-  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${y}" font-family="system-ui, sans-serif" font-size="13" role="img" aria-label="${escape(caption)}">
+  const shape = `viewBox="0 0 ${width} ${y}" font-family="system-ui, sans-serif" font-size="13"`;
+  return `<svg xmlns="http://www.w3.org/2000/svg" ${shape} role="img" aria-label="${escape(caption)}">
 <style>
-  .page { fill: #fff } text { fill: #1a1c20 } .dim { fill: #5f6773 } .head { font-weight: 600 } .ours { fill: #1d4ed8 } .other { fill: #a3acba } line { stroke: #1a1c20; stroke-width: 1.5 }
-  @media (prefers-color-scheme: dark) { .page { fill: #14161a } text { fill: #e8eaee } .dim { fill: #9aa3b0 } .ours { fill: #6ea0ff } .other { fill: #59616e } line { stroke: #e8eaee } }
+  .page { fill: #fff } text { fill: #1a1c20 } .dim { fill: #5f6773 } .head { font-weight: 600 }
+  .ours { fill: #1d4ed8 } .other { fill: #a3acba } line { stroke: #1a1c20; stroke-width: 1.5 }
+  @media (prefers-color-scheme: dark) {
+    .page { fill: #14161a } text { fill: #e8eaee } .dim { fill: #9aa3b0 }
+    .ours { fill: #6ea0ff } .other { fill: #59616e } line { stroke: #e8eaee }
+  }
 </style>
 <rect class="page" width="100%" height="100%"/>
 <text class="dim" x="${MARGIN}" y="${MARGIN + 4}">${escape(caption)}</text>

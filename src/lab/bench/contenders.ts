@@ -66,7 +66,8 @@ export function lacks({ needs }: Contender): string | undefined {
 /** Its title, and the version that it tells. */
 export function versionOf(contender: Contender): string {
   const [name, ...args] = contender.version!.split(" ");
-  return `${contender.title} ${/\d+\.\d[\w.]*/.exec(spawnSync(name!, args, { encoding: "utf8" }).stdout)?.[0]}`;
+  const said = spawnSync(name!, args, { encoding: "utf8" }).stdout;
+  return `${contender.title} ${/\d+\.\d[\w.]*/.exec(said)?.[0]}`;
 }
 
 const ENV = { env: { ...process.env, SIMPLE_VPN_SECRET: "be".repeat(32) } };

@@ -102,19 +102,16 @@ async function main(): Promise<void> {
   console.log(`seed ${seed}`);
   const fds = openFds();
   const results = await fuzz(seed, cases, parsers, values.case?.at(-1));
-  console.log(
-    chalk.bold(
-      `${"parser".padEnd(12)}${"cases".padStart(10)}${"seconds".padStart(10)}${"slowest, ms".padStart(14)}`,
-    ),
-  );
+  const row = (parser: string, cases: string, seconds: string, slowest: string) =>
+    parser.padEnd(12) + cases.padStart(10) + seconds.padStart(10) + slowest.padStart(14);
+  console.log(chalk.bold(row("parser", "cases", "seconds", "slowest, ms")));
   for (const { name, cases, seconds, slowest } of results)
-    console.log(
-      `${name.padEnd(12)}${String(cases).padStart(10)}${seconds.toFixed(1).padStart(10)}${slowest.toFixed(1).padStart(14)}`,
-    );
+    console.log(row(name, String(cases), seconds.toFixed(1), slowest.toFixed(1)));
   const total = results.reduce((sum, { cases }) => sum + cases, 0);
   const megabytes = process.resourceUsage().maxRSS / 1024;
   console.log(
-    `${total} cases in ${process.uptime().toFixed()} s, seed ${seed}: nothing found. At most ${megabytes.toFixed()} MB of memory; ${fds} descriptors open before, ${openFds()} after.`,
+    `${total} cases in ${process.uptime().toFixed()} s, seed ${seed}: nothing found. ` +
+      `At most ${megabytes.toFixed()} MB of memory; ${fds} descriptors open before, ${openFds()} after.`,
   );
   if (megabytes > MEMORY)
     throw new Failure(

@@ -205,9 +205,8 @@ export class Stage {
     );
     const [all] = await Promise.all([Promise.all(this.clients.map(recover)), ...whole]);
     (this.recoveries[`server: ${signal}, each client`] ??= []).push(...all);
-    this.say(
-      `server: ${signal}: each of ${all.length} clients is back after ${Math.min(...all).toFixed(1)} to ${Math.max(...all).toFixed(1)} s`,
-    );
+    const [least, most] = [Math.min(...all), Math.max(...all)].map((seconds) => seconds.toFixed(1));
+    this.say(`server: ${signal}: each of ${all.length} clients is back after ${least} to ${most} s`);
   }
 
   private recovered(name: string, host: string, since: number): void {

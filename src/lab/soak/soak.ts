@@ -29,8 +29,12 @@ const CLIENT_MEMORY = 0.9;
 /**
  * Node runs this before a program: SIGUSR2 collects garbage, so that what is measured afterwards is in use.
  */
-const COLLECTOR =
-  'import v8 from "node:v8"; import vm from "node:vm"; v8.setFlagsFromString("--expose-gc"); const gc = vm.runInNewContext("gc"); process.on("SIGUSR2", () => gc());';
+const COLLECTOR = `
+  import v8 from "node:v8";
+  import vm from "node:vm";
+  v8.setFlagsFromString("--expose-gc");
+  const gc = vm.runInNewContext("gc");
+  process.on("SIGUSR2", () => gc());`;
 
 /** What must be at the end as it was before. */
 export interface Row {
@@ -238,9 +242,14 @@ function print({ stage, rows }: { stage: Stage; rows: Row[] }): void {
     const { median, max } = spread(seconds)!;
     console.log(line(name, [seconds.length, median.toFixed(1), max.toFixed(1)]));
   }
-  console.log(
-    `\nthe server ended ${stage.servers.length - 1} times under ${stage.clients.length} clients, clients ${stage.programs.length - stage.servers.length - stage.clients.length} times; ${stage.transfers} transfers of 8 MB, all with the right hash; ${stage.programs.map(dropped).reduce((a, b) => a + b)} packets dropped, and counted, by the programs`,
-  );
+  const { servers, clients, programs } = stage;
+  const serverEnds = servers.length - 1;
+  const clientEnds = programs.length - servers.length - clients.length;
+  console.log(`\nthe server ended ${serverEnds} times under ${clients.length} clients`);
+  console.log(`clients ended ${clientEnds} times`);
+  console.log(`${stage.transfers} transfers of 8 MB, all with the right hash`);
+  const drops = programs.map(dropped).reduce((a, b) => a + b);
+  console.log(`${drops} packets dropped, and counted, by the programs`);
   console.log(`\n${chalk.bold(line("", ["before", "after"]))}`);
   for (const row of rows) {
     console.log(
@@ -275,9 +284,8 @@ function options() {
 if (/\bsoak\.[jt]s$/.test(process.argv[1] ?? ""))
   program(async () => {
     const { clients, seconds, seed } = options();
-    console.log(
-      `${new Date().toISOString().slice(0, 10)}, ${cpus().length} cores, ${clients} clients, ${seconds} s of faults, --seed ${seed}`,
-    );
+    const where = `${new Date().toISOString().slice(0, 10)}, ${cpus().length} cores`;
+    console.log(`${where}, ${clients} clients, ${seconds} s of faults, --seed ${seed}`);
     const start = Date.now();
     const say = (line: string) =>
       console.log(`${chalk.dim(`${Math.round((Date.now() - start) / 1000)} s`.padStart(6))}  ${line}`);
