@@ -27,7 +27,8 @@ export const [SERVER6, TARGET6] = ["2001:db8:1::1", "2001:4860:4860::8888"];
 export const NETNS = "/run/netns"; // ip-netns(8); on a private tmpfs, so also without root
 export const ROOT = fileURLToPath(new URL("../..", import.meta.url)); // of the project
 
-const isCompiled = import.meta.url.endsWith(".js"); // `make test` compiles all, because tsx costs each program half a second
+// `make test` compiles all, because tsx costs each program half a second
+const isCompiled = import.meta.url.endsWith(".js");
 
 /** The words that start a program of ours, "client" or "lab/internet": compiled, if we are. */
 export const ours = (name: string) =>

@@ -55,11 +55,15 @@ interface Miss {
 }
 
 /** Is `name` the name of a function, method, class or constant of ours? */
-const isOurs = (name: string) =>
-  new RegExp(
-    `(function\\*?|const|class|let|get|set|private|static|async|readonly) ${name}\\b|^  ${name}(<.*?>)?\\(|\\b${name}: ?[({]|\\b${name}\\(.*\\{$`,
-    "m",
-  ).test(ALL);
+function isOurs(name: string): boolean {
+  const declarations = [
+    `(function\\*?|const|class|let|get|set|private|static|async|readonly) ${name}\\b`,
+    `^  ${name}(<.*?>)?\\(`,
+    `\\b${name}: ?[({]`,
+    `\\b${name}\\(.*\\{$`,
+  ];
+  return new RegExp(declarations.join("|"), "m").test(ALL);
+}
 
 const FILES = list("src", "");
 
@@ -187,11 +191,10 @@ function wrongOutput(block: string[], run: string, printed: string[]): [number, 
     if (run === "walk") micros = Number(/\+(\d+) µs/.exec(line)?.[1] ?? 0);
     if (micros > 0 && micros < before) wrong.push([i, `+${micros} µs is earlier than the line above`]);
     const at = printed.indexOf(masked, after);
-    if (at < 0)
-      wrong.push([
-        i,
-        `make ${run} ${printed.includes(masked) ? "prints this, but not after the line above" : "does not print"}: ${line.trim()}`,
-      ]);
+    if (at < 0) {
+      const does = printed.includes(masked) ? "prints this, but not after the line above" : "does not print";
+      wrong.push([i, `make ${run} ${does}: ${line.trim()}`]);
+    }
     // a step's evidence comes from several clocks
     else if (run !== "walk" || !line.includes("µs")) after = at + 1;
   });

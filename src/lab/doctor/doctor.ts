@@ -54,12 +54,8 @@ program(async () => {
   }
   const broken = [...findings].filter(([, { state }]) => state === "✗").map(([hop]) => hop);
   const open = [...findings].filter(([, { state }]) => state === "?").map(([hop]) => hop);
-  if (broken.length === 0)
-    console.log(
-      chalk.green(
-        `The ${options.role} is well${open.length > 0 ? `, as far as could be seen; not: ${open.join(", ")}` : ""}.`,
-      ),
-    );
+  const unseen = open.length > 0 ? `, as far as could be seen; not: ${open.join(", ")}` : "";
+  if (broken.length === 0) console.log(chalk.green(`The ${options.role} is well${unseen}.`));
   else console.log(chalk.red.bold(`The ${options.role}'s first broken hop: ${broken[0]}`));
   exit(broken.length === 0 ? 0 : 1);
 });
@@ -128,10 +124,10 @@ async function found(check: Check["check"]): Promise<Finding> {
 function show(role: string, hop: string, { state, text, fixes }: Finding): void {
   const colour = { ok: chalk.green, "✗": chalk.red.bold, "?": chalk.yellow }[state];
   console.log(`${colour(state.padEnd(2))} ${hop.padEnd(11)} ${text}`);
-  for (const fix of fixes)
-    console.log(
-      `   ${chalk.bold("fix")}         ${fix.startsWith("server# ") ? typed("server", fix.slice(8)) : typed(role, fix)}`,
-    );
+  for (const fix of fixes) {
+    const command = fix.startsWith("server# ") ? typed("server", fix.slice(8)) : typed(role, fix);
+    console.log(`   ${chalk.bold("fix")}         ${command}`);
+  }
 }
 
 /**

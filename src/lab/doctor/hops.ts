@@ -108,7 +108,8 @@ export function clientChecks(options: Options): Check[] {
         if (remote === undefined) return unknown("no client is connected: name the server with --server");
         if (routeTo(remote)?.dev === tun) {
           const outside = routeWithout(tun, remote);
-          const fix = `ip route replace ${hostRoute(remote)} ${outside?.gateway ? `via ${outside.gateway} ` : ""}dev ${outside?.dev ?? "eth0"}`;
+          const via = outside?.gateway ? `via ${outside.gateway} ` : "";
+          const fix = `ip route replace ${hostRoute(remote)} ${via}dev ${outside?.dev ?? "eth0"}`;
           return problem(`${remote} is routed into ${tun} itself: a routing loop`, fix);
         }
         try {
@@ -233,7 +234,8 @@ export function serverChecks(options: Options): Check[] {
         if (rule) return ok(rule);
         const unread = notRead();
         return (unread ? unknown : problem)(
-          `no iptables rule rewrites the source of what leaves by ${dev}, and without one no answer finds its way back${unread}`,
+          `no iptables rule rewrites the source of what leaves by ${dev}, ` +
+            `and without one no answer finds its way back${unread}`,
           masquerade!.run,
         );
       },

@@ -21,10 +21,9 @@ const NOBODY = 65534;
 const memory = new libc.Memory(2048);
 
 const sh = (command: string) => spawnSync("sh", ["-c", command], { encoding: "utf8" }).stdout.trim();
+const told = (answer: number) => (answer < 0 ? errnoName(answer) : answer === 0 ? "ok" : `${answer} bytes`);
 const show = (what: string, answer: number | string) =>
-  console.log(
-    `${what.padEnd(62)} ${typeof answer === "string" ? answer : answer < 0 ? errnoName(answer) : answer === 0 ? "ok" : `${answer} bytes`}`,
-  );
+  console.log(`${what.padEnd(62)} ${typeof answer === "string" ? answer : told(answer)}`);
 const open = (path = CLONE_DEVICE) => libc.open(path, libc.O_RDWR | libc.O_NONBLOCK | libc.O_CLOEXEC);
 const close = (...fds: number[]) => fds.forEach((fd) => fd >= 0 && libc.close(fd));
 const read = (fd: number, size = 2048) => libc.read(fd, memory, 0, size);
@@ -67,7 +66,8 @@ function opening(): void {
   const fd = open();
   show("root, the device is there", fd < 0 ? fd : 0);
   sh(
-    "mount -t tmpfs tmpfs /mnt && mknod -m 600 /mnt/tun c 10 200 && mknod /mnt/minor c 10 255 && mknod /mnt/major c 239 0",
+    "mount -t tmpfs tmpfs /mnt && mknod -m 600 /mnt/tun c 10 200 && " +
+      "mknod /mnt/minor c 10 255 && mknod /mnt/major c 239 0",
   );
   show(
     "not root, mode 0600",
@@ -157,9 +157,8 @@ function modes(): void {
   for (const [name, bits] of flags) {
     const fd = open();
     setIff(fd, "dev0", bits);
-    sh(
-      "sysctl -qw net.ipv6.conf.dev0.disable_ipv6=1; ip addr add 10.9.0.1/24 dev dev0; ip link set dev0 up; ping -c 1 -W 0.1 10.9.0.2",
-    );
+    sh("sysctl -qw net.ipv6.conf.dev0.disable_ipv6=1");
+    sh("ip addr add 10.9.0.1/24 dev dev0; ip link set dev0 up; ping -c 1 -W 0.1 10.9.0.2");
     const size = read(fd);
     show(name, `${String(size).padStart(3)} bytes: ${hex(16)} …`);
     close(fd);

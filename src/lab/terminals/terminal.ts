@@ -208,7 +208,8 @@ program(async () => {
     }
     default:
       throw new Failure(
-        `Cannot start: ${what} is none of server, configure-server, client, configure-client, ping, on, doctor, down`,
+        `Cannot start: ${what} is none of server, configure-server, client, configure-client, ` +
+          "ping, on, doctor, down",
         "make help",
         2,
       );

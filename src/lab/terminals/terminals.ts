@@ -77,8 +77,7 @@ program(async () => {
   if (!process.stdout.isTTY) return console.log(`ready: tmux -L ${SESSION} attach`);
   // -u: our arrows and lines are UTF-8, also where LANG is not set
   const { status } = spawnSync("tmux", ["-u", "-L", SESSION, "attach"], { stdio: "inherit" });
-  console.log(
-    `The panes go on in the background: 'tmux -L ${SESSION} attach' shows them, 'tmux -L ${SESSION} kill-server' and 'make down' end them.`,
-  );
+  console.log(`The panes go on in the background. 'tmux -L ${SESSION} attach' shows them.`);
+  console.log(`'tmux -L ${SESSION} kill-server' and 'make down' end them.`);
   exit(status ?? 1);
 });
