@@ -296,7 +296,9 @@ labTest(
     assert.equal(well.code, 0, well.output);
     assert.deepEqual(well.hops.get("firewall"), {
       state: "?",
-      text: "iptables lets the tunnel's packets pass; not read: nftables' inet firewalld ('nft list ruleset')",
+      text:
+        "iptables lets the tunnel's packets pass; " +
+        "not read: nftables' inet firewalld ('nft list ruleset')",
     });
     assert.equal(well.hops.get("nat")!.state, "ok");
     lab.run("server", "iptables -t nat -F POSTROUTING");
@@ -390,13 +392,13 @@ labTest(
     assert.deepEqual([none.code, none.hops.get("handshake")!.state], [0, "?"], none.output);
 
     const node = `${process.execPath} --import tsx src/lab/doctor/doctor.ts server`;
-    const bare = await examine(lab, "server", [
-      "unshare",
-      "--mount",
-      "sh",
-      "-c",
-      `mount -t tmpfs tmpfs /dev/net; ${node} > /dev/net/out; cat /dev/net/out; sed -n 's/.*fix .*# //p' /dev/net/out | grep -v doctor > /dev/net/fix; sh -e /dev/net/fix && echo MENDED && ${node}`,
-    ]);
+    const script = `
+      mount -t tmpfs tmpfs /dev/net
+      ${node} > /dev/net/out
+      cat /dev/net/out
+      sed -n 's/.*fix .*# //p' /dev/net/out | grep -v doctor > /dev/net/fix
+      sh -e /dev/net/fix && echo MENDED && ${node}`;
+    const bare = await examine(lab, "server", ["unshare", "--mount", "sh", "-c", script]);
     // an ordinary user's lab is a user namespace, where nobody makes device nodes
     const mended = process.getuid!() === 0;
     assert.deepEqual(
@@ -441,7 +443,10 @@ labTest(
       idle.output,
       /no program listens on TCP port 5555\n +fix +server# npx tsx src\/server\.ts --configure --nat eth1/,
     );
-    const banner = `require("node:net").createServer((s) => s.on("error", () => {}).end("SSH-2.0-OpenSSH_9.2\\r\\n")).listen(5555, () => console.log("listening"))`;
+    const banner = `
+      require("node:net").createServer((socket) => {
+        socket.on("error", () => {}).end("SSH-2.0-OpenSSH_9.2\\r\\n");
+      }).listen(5555, () => console.log("listening"));`;
     const foreign = new Running(lab.spawn("server", [process.execPath, "-e", banner]));
     await foreign.until(/listening/);
     const strange = await doctor(lab, "client", "--server", SERVER);
@@ -531,29 +536,23 @@ test("findNat() finds the rule that covers the subnet and the device, and no oth
 
 test("readTrace() follows our packet only, and skips what is normal", () => {
   const line = (who: string, rest: string) => `            ${who} [001] b....  6387.531696: ${rest}`;
-  const healthy = [
+  const freed = (who: string, skb: string, protocol: number, location: string, reason: string) =>
     line(
-      "ping-77",
-      "kfree_skb: skbaddr=0000000022222222 rx_sk=0000000000000000 protocol=0 location=skb_queue_purge_reason+0x9c/0x140 reason: QUEUE_PURGE",
-    ),
+      who,
+      `kfree_skb: skbaddr=00000000${skb} rx_sk=0000000000000000 ` +
+        `protocol=${protocol} location=${location} reason: ${reason}`,
+    );
+  const healthy = [
+    freed("ping-77", "22222222", 0, "skb_queue_purge_reason+0x9c/0x140", "QUEUE_PURGE"),
     line("ping-77", "net_dev_queue: dev=tun0 skbaddr=000000008b715cec len=361"),
     line("node-75", "netif_receive_skb: dev=tun0 skbaddr=00000000e06a6978 len=361"),
     line("node-75", "net_dev_queue: dev=eth1 skbaddr=00000000e06a6978 len=375"),
-    line(
-      "<idle>-0",
-      "kfree_skb: skbaddr=0000000011111111 rx_sk=0000000000000000 protocol=2054 location=__dev_queue_xmit+0xd01/0xf30 reason: QDISC_DROP",
-    ),
-    line(
-      "node-75",
-      "kfree_skb: skbaddr=00000000e06a6978 rx_sk=0000000000000000 protocol=2048 location=ping_rcv+0xab/0xd0 reason: NO_SOCKET",
-    ),
+    freed("<idle>-0", "11111111", 2054, "__dev_queue_xmit+0xd01/0xf30", "QDISC_DROP"),
+    freed("node-75", "e06a6978", 2048, "ping_rcv+0xab/0xd0", "NO_SOCKET"),
   ];
   const steps = ["client out tun0", "server in tun0", "server out eth1"];
   assert.deepEqual(readTrace(healthy.join("\n"), 361, 77, 99), { steps });
-  const drop = line(
-    "node-75",
-    "kfree_skb: skbaddr=000000008b715cec rx_sk=0000000000000000 protocol=2048 location=ip_error+0x94/0x210 reason: IP_INADDRERRORS",
-  );
+  const drop = freed("node-75", "8b715cec", 2048, "ip_error+0x94/0x210", "IP_INADDRERRORS");
   assert.deepEqual(readTrace([...healthy, drop].join("\n"), 361, 77, 99), {
     steps,
     drop: { reason: "IP_INADDRERRORS", where: "ip_error", device: "eth1", host: "server" },
@@ -564,10 +563,7 @@ test("readTrace() follows our packet only, and skips what is normal", () => {
     { steps },
     "the same address, but another packet by now",
   );
-  const output = line(
-    "ping-77",
-    "kfree_skb: skbaddr=000000004872a570 rx_sk=0000000000000000 protocol=2048 location=nft_do_chain+0x3e8/0x610 reason: NETFILTER_DROP",
-  );
+  const output = freed("ping-77", "4872a570", 2048, "nft_do_chain+0x3e8/0x610", "NETFILTER_DROP");
   assert.deepEqual(readTrace(output, 361, 77, 99), {
     steps: [],
     drop: { reason: "NETFILTER_DROP", where: "nft_do_chain", device: "", host: "client" },

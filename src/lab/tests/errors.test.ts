@@ -54,12 +54,20 @@ labTest("a server that cannot be used: refused, unreachable, unknown, foreign, s
   );
   await endsWith(client("no.such.name.invalid"), 1, /Cannot find no\.such\.name\.invalid/);
 
-  const foreign = node(
-    lab,
-    "server",
-    `require("node:net").createServer((s) => s.on("error", () => {}).end("SSH-2.0-OpenSSH_9.2\\r\\n")).listen(5555, () => console.log("listening"))`,
-  );
-  await foreign.until(/listening/);
+  const start = async (whatItDoes: string) => {
+    const other = node(
+      lab,
+      "server",
+      `
+      require("node:net").createServer((socket) => {
+        socket.on("error", () => {});
+        ${whatItDoes}
+      }).listen(5555, () => console.log("listening"));`,
+    );
+    await other.until(/listening/);
+    return other;
+  };
+  const foreign = await start('socket.end("SSH-2.0-OpenSSH_9.2\\r\\n");');
   await endsWith(
     client(SERVER),
     1,
@@ -67,21 +75,11 @@ labTest("a server that cannot be used: refused, unreachable, unknown, foreign, s
   );
   await foreign.stop("SIGKILL");
 
-  const closing = node(
-    lab,
-    "server",
-    `require("node:net").createServer((s) => s.on("error", () => {}).on("data", () => s.end())).listen(5555, () => console.log("listening"))`,
-  );
-  await closing.until(/listening/);
+  const closing = await start('socket.on("data", () => socket.end());');
   await endsWith(client(SERVER), 1, /it closed the connection during the handshake/);
   await closing.stop("SIGKILL");
 
-  const silent = node(
-    lab,
-    "server",
-    `require("node:net").createServer((s) => s.on("error", () => {})).listen(5555, () => console.log("listening"))`,
-  );
-  await silent.until(/listening/);
+  await start("// nothing");
   await endsWith(client(SERVER), 1, /no handshake within 10 s/);
 });
 
@@ -197,8 +195,9 @@ labTest(
 labTest("a full disk under the trace file, and nobody reading what is printed, end nothing", async (lab) => {
   const server = await startServer(lab, "--trace-file", "/dev/full");
   await server.until(/the trace file cannot be written any more: ENOSPC/);
-  const command = `${process.execPath} --import tsx src/client.ts ${SERVER} --once --configure --route 8.8.8.8/32 | head -n 1`;
-  lab.spawn("client", ["sh", "-c", command], SECRET);
+  const command = `${process.execPath} --import tsx src/client.ts ${SERVER}`;
+  const options = "--once --configure --route 8.8.8.8/32";
+  lab.spawn("client", ["sh", "-c", `${command} ${options} | head -n 1`], SECRET);
   await server.until(/client 10\.8\.0\.2 connected/);
   for (let i = 0; i < 3; i++) ping(lab, "client", "10.8.0.1", 3);
   ping(lab, "client", "8.8.8.8");

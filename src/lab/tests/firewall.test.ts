@@ -23,7 +23,8 @@ const LACKS: [what: string, tool: string, pattern: string, said: string, goesOn:
     "ip6tables' nat table",
     "ip6tables",
     "*nat*",
-    "ip6tables v1.8.9 (legacy): can't initialize ip6tables table `nat': Table does not exist (do you need to insmod?)",
+    "ip6tables v1.8.9 (legacy): can't initialize ip6tables table `nat': " +
+      "Table does not exist (do you need to insmod?)",
     /without IPv6 inside the tunnel: Cannot run 'ip6tables .*Table does not exist/,
   ],
   [
@@ -59,7 +60,7 @@ const LACKS: [what: string, tool: string, pattern: string, said: string, goesOn:
     "iptables",
     "*comment*",
     "iptables: No chain/target/match by that name.",
-    /No chain\/target\/match by that name; so, instead:\n# iptables -t nat -A POSTROUTING \S+ \S+ -o eth1 -j MASQUERADE -w\n/,
+    /match by that name; so, instead:\n# iptables -t nat -A POSTROUTING \S+ \S+ -o eth1 -j MASQUERADE -w\n/,
   ],
 ];
 for (const [what, tool, pattern, said, goesOn] of LACKS) {

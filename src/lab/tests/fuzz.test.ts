@@ -17,7 +17,7 @@ for (const seed of [20250101, SEED]) {
   });
 }
 
-test("a finding names its seed and its case, and the command that repeats it; the case repeats alone", async () => {
+test("a finding names its seed, its case, and the command that repeats this case alone", async () => {
   const seen: number[] = [];
   const parser = {
     name: "broken",

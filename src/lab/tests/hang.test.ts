@@ -8,14 +8,14 @@ import { Running } from "../running.ts";
 import { labTest, ping, startClient, startServer } from "./testing.ts";
 
 labTest(
-  "a server that hangs is noticed by a client that sends; when it goes on, the client comes back to its address",
+  "a client that sends notices that its server hangs, and has its address back when it goes on",
   async (lab) => {
     const server = await startServer(lab);
     const client = await startClient(lab);
     server.child.kill("SIGSTOP");
     const pings = new Running(lab.spawn("client", ["ping", TARGET]));
     await client.until(
-      /Lost the server 192\.168\.1\.1:5555: it has not answered for 12 s: its program hangs, .*; trying again in/,
+      /Lost the server .*:5555: it has not answered for 12 s: its program hangs, .*; trying again in/,
       40_000,
     );
     server.child.kill("SIGCONT");

@@ -86,7 +86,7 @@ for (const [name, family] of [
   const { target, natted, iptables, tooBig, headers, small, outer, refusal } = family;
 
   labTest(
-    `${name}: a smaller link in the middle: MSS clamping saves TCP where ICMP is blocked, ICMP where nothing is clamped`,
+    `${name}: a smaller link in the middle: MSS clamping saves TCP without ICMP, ICMP without clamping`,
     async (lab) => {
       if (family === IPV6) lab.addIPv6();
       addWeb(lab, family);
@@ -133,7 +133,7 @@ for (const [name, family] of [
   );
 
   labTest(
-    `${name}: the outer link becomes smaller under a running tunnel: the tunnel's own TCP adapts, no packet inside notices`,
+    `${name}: the outer link becomes smaller: the tunnel's own TCP adapts, no packet inside notices`,
     async (lab) => {
       if (family === IPV6) lab.addIPv6();
       const server = await startBoth(lab, family);

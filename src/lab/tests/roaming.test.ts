@@ -167,7 +167,7 @@ labTest(
 );
 
 labTest(
-  "another address of the same subnet, because a rival has the former: the routes stay all the while; without root the commands are printed",
+  "another address of the same subnet: the routes stay; without root, the commands are printed",
   async (lab) => {
     const host = lab.addClient(2);
     const users = process.getuid!() === 0 ? [[], ["--user", "nobody"]] : [[]];

@@ -59,7 +59,10 @@ labTest("IPv6 forwarding that cannot be set costs IPv6, not the server", async (
   lab.addIPv6();
   const sysctl = standIn(
     "sysctl",
-    `case "$*" in *ipv6*) echo "sysctl: setting key: Read-only file system" >&2; exit 1 ;; *) real "$@" ;; esac`,
+    `case "$*" in
+      *ipv6*) echo "sysctl: setting key: Read-only file system" >&2; exit 1 ;;
+      *) real "$@" ;;
+    esac`,
   );
   const before = both(lab);
   const running = startProgram(lab, "server", "server", ["--configure", "--nat", "eth1"], sysctl);
@@ -174,12 +177,15 @@ labTest("a thousand routes to a server with a name: connected soon, and all is u
 });
 
 labTest(
-  "set-up that takes long: the client has proven itself before, answers meanwhile, and ends when it is told to",
+  "slow set-up: the client is proven before it, answers meanwhile, and ends when it is told to",
   async (lab) => {
     const folder = newFolder();
     const slow = standIn(
       "ip",
-      `case "$*" in *-batch*) touch ${folder}/begun; until [ -e ${folder}/go ]; do sleep 0.05; done ;; esac; real "$@"`,
+      `case "$*" in
+        *-batch*) touch ${folder}/begun; until [ -e ${folder}/go ]; do sleep 0.05; done ;;
+      esac
+      real "$@"`,
     );
     const running = await startServer(lab);
     const before = snapshot(lab, "client");

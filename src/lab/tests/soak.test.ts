@@ -8,7 +8,7 @@ import { isWell, soak } from "../soak/soak.ts";
 import { labTest } from "./testing.ts";
 
 labTest(
-  "the server killed under eight clients, then a fault for each client: all recover, every transfer arrives, nothing is left",
+  "the server killed, then a fault for each client: all recover, all arrives, nothing is left",
   async (lab) => {
     const { stage, rows } = await soak(lab, {
       clients: 8,

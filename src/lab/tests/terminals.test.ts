@@ -15,7 +15,7 @@ const run = (env: Record<string, string>) =>
     env: { ...process.env, ...env },
   });
 
-test("make terminals types each of the five commands into a pane of its own, and presses no Enter", async (t) => {
+test("make terminals types each command into a pane of its own, and presses no Enter", async (t) => {
   if (!has("tmux")) {
     assert.ok(!process.env.CI, "tmux is not installed");
     return t.skip("tmux is not installed");

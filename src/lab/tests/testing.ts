@@ -119,20 +119,30 @@ export function snapshot(lab: Lab, host: string): string {
  * end prints the hash of what arrived. For node -e.
  */
 const stream = (role: "send" | "receive", target: string, port: string | undefined, megabytes: number) => `
-  const crypto = require("node:crypto"), hash = crypto.createHash("sha256");
+  const net = require("node:net"), crypto = require("node:crypto"), hash = crypto.createHash("sha256");
   const done = () => console.log("hash " + hash.digest("hex"));
   const piece = (i) => crypto.createHash("shake256", { outputLength: 1 << 20 }).update("piece " + i).digest();
   async function run(socket) {
-    if ("${role}" === "receive") return socket.on("data", (data) => hash.update(data)).on("end", () => { done(); process.exit(0); });
+    if ("${role}" === "receive") {
+      socket.on("data", (data) => hash.update(data)).on("end", () => { done(); process.exit(0); });
+      return;
+    }
     for (let i = 0; i < ${megabytes}; i++) {
-      if (i === ${megabytes >> 2}) console.log("pause"), await new Promise((resolve) => process.stdin.once("data", resolve).unref());
+      if (i === ${megabytes >> 2}) {
+        console.log("pause");
+        await new Promise((resolve) => process.stdin.once("data", resolve).unref());
+      }
       hash.update(piece(i));
       if (!socket.write(piece(i))) await new Promise((resolve) => socket.once("drain", resolve));
     }
     socket.end();
     done();
   }
-  ${port ? `run(require("node:net").connect(${port}, "${target}"));` : `const server = require("node:net").createServer(run).listen(0, () => console.log("port " + server.address().port));`}`;
+  if (${port}) run(net.connect(${port}, "${target}"));
+  else {
+    const server = net.createServer(run);
+    server.listen(0, () => console.log("port " + server.address().port));
+  }`;
 
 /**
  * Sends a quarter of `megabytes` between a client host and the one that has `target`; what sends the rest,

@@ -9,45 +9,65 @@ import { parseTrace } from "../walk/tracepoints.ts";
 
 const PIDS = { client: 7330, server: 7252, internet: 7411 };
 
-// time, pid, then as the kernel prints it; ping is 7504
+// time, pid, then as the kernel prints it, but for line breaks in front of spaces; ping is 7504
 const PING = `
 634 7504 sys_connect(fd: 5, uservaddr: 0x7ffcfedbfd40, addrlen: 0x10)
-644 7504 fib_table_lookup: table 254 oif 0 iif 1 proto 17 0.0.0.0/57470 -> 8.8.8.8/1025 tos 0 scope 0 flags 0 ==> dev tun0 gw 0.0.0.0/:: err 0
+644 7504 fib_table_lookup: table 254 oif 0 iif 1 proto 17 0.0.0.0/57470 -> 8.8.8.8/1025
+  tos 0 scope 0 flags 0 ==> dev tun0 gw 0.0.0.0/:: err 0
 740 7504 sys_sendto(fd: 3, buff: 0x56195802eb40, len: 0x40, flags: 0, addr: 0x56191bdbd5c0, addr_len: 0x10)
-746 7504 fib_table_lookup: table 254 oif 0 iif 1 proto 1 0.0.0.0/0 -> 8.8.8.8/0 tos 0 scope 0 flags 0 ==> dev tun0 gw 0.0.0.0/:: err 0
-774 7504 net_dev_start_xmit: dev=tun0 queue_mapping=0 skbaddr=00000000300d0ab9 vlan_tagged=0 protocol=0x0800 ip_summed=0 len=84
+746 7504 fib_table_lookup: table 254 oif 0 iif 1 proto 1 0.0.0.0/0 -> 8.8.8.8/0
+  tos 0 scope 0 flags 0 ==> dev tun0 gw 0.0.0.0/:: err 0
+774 7504 net_dev_start_xmit: dev=tun0 queue_mapping=0 skbaddr=00000000300d0ab9 vlan_tagged=0
+  protocol=0x0800 ip_summed=0 len=84
 1019 7330 skb_copy_datagram_iovec: skbaddr=00000000300d0ab9 len=84
-1423 7330 fib_table_lookup: table 254 oif 0 iif 1 proto 6 192.168.1.100/59332 -> 192.168.1.1/5555 tos 0 scope 0 flags 0 ==> dev eth0 gw 0.0.0.0/:: err 0
-1430 7330 net_dev_start_xmit: dev=eth0 queue_mapping=0 skbaddr=0000000068d8da9a vlan_tagged=0 protocol=0x0800 ip_summed=3 len=174
+1423 7330 fib_table_lookup: table 254 oif 0 iif 1 proto 6 192.168.1.100/59332 -> 192.168.1.1/5555
+  tos 0 scope 0 flags 0 ==> dev eth0 gw 0.0.0.0/:: err 0
+1430 7330 net_dev_start_xmit: dev=eth0 queue_mapping=0 skbaddr=0000000068d8da9a vlan_tagged=0
+  protocol=0x0800 ip_summed=3 len=174
 1437 7330 netif_receive_skb: dev=eth0 skbaddr=0000000068d8da9a len=160
-1474 7330 net_dev_start_xmit: dev=eth0 queue_mapping=0 skbaddr=00000000790fc118 vlan_tagged=0 protocol=0x0800 ip_summed=3 len=66
+1474 7330 net_dev_start_xmit: dev=eth0 queue_mapping=0 skbaddr=00000000790fc118 vlan_tagged=0
+  protocol=0x0800 ip_summed=3 len=66
 1476 7330 netif_receive_skb: dev=eth0 skbaddr=00000000790fc118 len=52
 1614 7252 skb_copy_datagram_iovec: skbaddr=0000000068d8da9a len=108
 1972 7252 netif_receive_skb: dev=tun0 skbaddr=00000000790fc118 len=84
-1985 7252 fib_table_lookup: table 254 oif 0 iif 4 proto 0 10.8.0.2/0 -> 8.8.8.8/0 tos 0 scope 0 flags 0 ==> dev eth1 gw 203.0.113.8/:: err 0
-2004 7252 fib_table_lookup: table 255 oif 0 iif 0 proto 0 0.0.0.0/0 -> 203.0.113.8/0 tos 0 scope 0 flags 0 ==> dev eth1 gw 0.0.0.0/:: err 0
-2011 7252 net_dev_start_xmit: dev=eth1 queue_mapping=0 skbaddr=00000000c4e46bdb vlan_tagged=0 protocol=0x0806 ip_summed=0 len=42
+1985 7252 fib_table_lookup: table 254 oif 0 iif 4 proto 0 10.8.0.2/0 -> 8.8.8.8/0
+  tos 0 scope 0 flags 0 ==> dev eth1 gw 203.0.113.8/:: err 0
+2004 7252 fib_table_lookup: table 255 oif 0 iif 0 proto 0 0.0.0.0/0 -> 203.0.113.8/0
+  tos 0 scope 0 flags 0 ==> dev eth1 gw 0.0.0.0/:: err 0
+2011 7252 net_dev_start_xmit: dev=eth1 queue_mapping=0 skbaddr=00000000c4e46bdb vlan_tagged=0
+  protocol=0x0806 ip_summed=0 len=42
 2014 7252 netif_receive_skb: dev=eth0 skbaddr=00000000c4e46bdb len=28
-2024 7252 fib_table_lookup: table 254 oif 0 iif 2 proto 0 203.0.113.1/0 -> 203.0.113.8/0 tos 0 scope 0 flags 0 ==> dev eth0 gw 0.0.0.0/:: err 0
-2037 7252 net_dev_start_xmit: dev=eth1 queue_mapping=0 skbaddr=00000000790fc118 vlan_tagged=0 protocol=0x0800 ip_summed=0 len=98
+2024 7252 fib_table_lookup: table 254 oif 0 iif 2 proto 0 203.0.113.1/0 -> 203.0.113.8/0
+  tos 0 scope 0 flags 0 ==> dev eth0 gw 0.0.0.0/:: err 0
+2037 7252 net_dev_start_xmit: dev=eth1 queue_mapping=0 skbaddr=00000000790fc118 vlan_tagged=0
+  protocol=0x0800 ip_summed=0 len=98
 2038 7252 netif_receive_skb: dev=eth0 skbaddr=00000000790fc118 len=84
-2041 7252 fib_table_lookup: table 254 oif 0 iif 2 proto 0 203.0.113.1/0 -> 8.8.8.8/0 tos 0 scope 0 flags 0 ==> dev lo gw 0.0.0.0/:: err 0
-2045 7252 fib_table_lookup: table 254 oif 0 iif 1 proto 1 8.8.8.8/0 -> 203.0.113.1/0 tos 0 scope 0 flags 0 ==> dev eth0 gw 0.0.0.0/:: err 0
-2051 7252 net_dev_start_xmit: dev=eth0 queue_mapping=0 skbaddr=000000006ea10c1b vlan_tagged=0 protocol=0x0800 ip_summed=0 len=98
+2041 7252 fib_table_lookup: table 254 oif 0 iif 2 proto 0 203.0.113.1/0 -> 8.8.8.8/0
+  tos 0 scope 0 flags 0 ==> dev lo gw 0.0.0.0/:: err 0
+2045 7252 fib_table_lookup: table 254 oif 0 iif 1 proto 1 8.8.8.8/0 -> 203.0.113.1/0
+  tos 0 scope 0 flags 0 ==> dev eth0 gw 0.0.0.0/:: err 0
+2051 7252 net_dev_start_xmit: dev=eth0 queue_mapping=0 skbaddr=000000006ea10c1b vlan_tagged=0
+  protocol=0x0800 ip_summed=0 len=98
 2052 7252 netif_receive_skb: dev=eth1 skbaddr=000000006ea10c1b len=84
-2056 7252 fib_table_lookup: table 254 oif 0 iif 3 proto 0 8.8.8.8/0 -> 10.8.0.2/0 tos 0 scope 0 flags 0 ==> dev tun0 gw 0.0.0.0/:: err 0
-2060 7252 net_dev_start_xmit: dev=tun0 queue_mapping=0 skbaddr=000000006ea10c1b vlan_tagged=0 protocol=0x0800 ip_summed=0 len=84
+2056 7252 fib_table_lookup: table 254 oif 0 iif 3 proto 0 8.8.8.8/0 -> 10.8.0.2/0
+  tos 0 scope 0 flags 0 ==> dev tun0 gw 0.0.0.0/:: err 0
+2060 7252 net_dev_start_xmit: dev=tun0 queue_mapping=0 skbaddr=000000006ea10c1b vlan_tagged=0
+  protocol=0x0800 ip_summed=0 len=84
 2152 7252 skb_copy_datagram_iovec: skbaddr=000000006ea10c1b len=84
-2512 7252 net_dev_start_xmit: dev=eth0 queue_mapping=0 skbaddr=0000000068d8da9a vlan_tagged=0 protocol=0x0800 ip_summed=3 len=174
+2512 7252 net_dev_start_xmit: dev=eth0 queue_mapping=0 skbaddr=0000000068d8da9a vlan_tagged=0
+  protocol=0x0800 ip_summed=3 len=174
 2514 7252 netif_receive_skb: dev=eth0 skbaddr=0000000068d8da9a len=160
 3721 7330 skb_copy_datagram_iovec: skbaddr=0000000068d8da9a len=108
 4145 7330 netif_receive_skb: dev=tun0 skbaddr=000000002023106c len=84
-4152 7330 fib_table_lookup: table 254 oif 0 iif 3 proto 0 8.8.8.8/0 -> 10.8.0.2/0 tos 0 scope 0 flags 0 ==> dev tun0 gw 0.0.0.0/:: err 0
+4152 7330 fib_table_lookup: table 254 oif 0 iif 3 proto 0 8.8.8.8/0 -> 10.8.0.2/0
+  tos 0 scope 0 flags 0 ==> dev tun0 gw 0.0.0.0/:: err 0
 4157 7330 sk_data_ready: family=2 protocol=1 func=sock_def_readable
-4160 7330 kfree_skb: skbaddr=000000002023106c rx_sk=0000000000000000 protocol=2048 location=ping_rcv+0xab/0xd0 reason: NO_SOCKET
+4160 7330 kfree_skb: skbaddr=000000002023106c rx_sk=0000000000000000
+  protocol=2048 location=ping_rcv+0xab/0xd0 reason: NO_SOCKET
 5705 7504 skb_copy_datagram_iovec: skbaddr=00000000bcb96f96 len=84
-5707 7504 sock_recv_length: sk address = 0000000081b2b6cc, family = AF_INET protocol = 0x1, length = 84, error = 0, flags = 0x0
-5729 7504 sys_write(fd: 1, buf: 0x56195802f160, count: 0x63)`;
+5707 7504 sock_recv_length: sk address = 0000000081b2b6cc, family = AF_INET
+  protocol = 0x1, length = 84, error = 0, flags = 0x0
+5729 7504 sys_write(fd: 1, buf: 0x56195802f160, count: 0x63)`.replace(/\n +/g, " ");
 const STEPS = "1 3 4 6 7 7 8 9 9 9 10 10 10 R1 R2 R2 R3 R4 R5 R5 R7 R7 R8 R8 R9";
 
 const trace = (lines: string) =>
@@ -59,6 +79,9 @@ const trace = (lines: string) =>
         (_, time, pid) => `  task-${pid}   [000] b..2. 15440.${time.padStart(6, "0")}:`,
       ),
   ).sort((a, b) => Number(a.time - b.time));
+const freed = (start: string, skb: string, location: string, reason: string) =>
+  `\n${start} kfree_skb: skbaddr=00000000${skb} rx_sk=0000000000000000 ` +
+  `protocol=2048 location=${location} reason: ${reason}`;
 const stepsOf = (lines: string) =>
   fromTracepoints(trace(lines), PIDS)
     .map(({ step }) => step)
@@ -84,14 +107,13 @@ test("fromTracepoints() takes no other VPN's packets for evidence, on whatever d
 test("fromTracepoints() shows a packet as far as it came; drop() says where the kernel dropped it", () => {
   const refused =
     PING.slice(0, PING.indexOf("\n1985")) +
-    "\n1985 7252 kfree_skb: skbaddr=00000000790fc118 rx_sk=0000000000000000 protocol=2048 location=ip_error+0x94/0x210 reason: IP_INADDRERRORS";
+    freed("1985 7252", "790fc118", "ip_error+0x94/0x210", "IP_INADDRERRORS");
   assert.equal(stepsOf(refused), "1 3 4 6 7 7 8 9");
   assert.deepEqual(drop(trace(refused), PIDS), {
     after: "9",
     text: "dropped in ip_error(): IP_INADDRERRORS",
   });
-  const redirect =
-    "\n1980 7252 kfree_skb: skbaddr=00000000c4e46bdb rx_sk=0000000000000000 protocol=2048 location=nf_hook_slow+0xb6/0x110 reason: NETFILTER_DROP";
+  const redirect = freed("1980 7252", "c4e46bdb", "nf_hook_slow+0xb6/0x110", "NETFILTER_DROP");
   assert.deepEqual(
     drop(trace(refused.replace("\n1985", `${redirect}\n1985`)), PIDS),
     { after: "9", text: "dropped in ip_error(): IP_INADDRERRORS" },
@@ -99,7 +121,7 @@ test("fromTracepoints() shows a packet as far as it came; drop() says where the 
   );
   const output =
     PING.slice(0, PING.indexOf("\n774")) +
-    "\n774 7504 kfree_skb: skbaddr=00000000790fc118 rx_sk=0000000000000000 protocol=2048 location=nf_hook_slow+0xb6/0x110 reason: NETFILTER_DROP";
+    freed("774 7504", "790fc118", "nf_hook_slow+0xb6/0x110", "NETFILTER_DROP");
   assert.deepEqual(
     drop(trace(output), PIDS),
     { after: "3", text: "dropped in nf_hook_slow(): NETFILTER_DROP" },

@@ -91,7 +91,10 @@ labTest("after SIGKILL, too, without a next start", async (lab) => {
 const slowIptables = (folder: string, pattern: string) =>
   standIn(
     "iptables",
-    `case "$*" in ${pattern}) touch ${folder}/begun; sleep 0.2; real "$@"; touch ${folder}/done ;; *) real "$@" ;; esac`,
+    `case "$*" in
+      ${pattern}) touch ${folder}/begun; sleep 0.2; real "$@"; touch ${folder}/done ;;
+      *) real "$@" ;;
+    esac`,
   );
 
 labTest("after SIGKILL in the middle of a command of the set-up", async (lab) => {
@@ -113,7 +116,7 @@ labTest("after SIGKILL in the middle of a command of the set-up", async (lab) =>
 });
 
 labTest(
-  "a program that is started while its killed predecessor's keeper is still at work does not lose its rules to it",
+  "a program keeps its rules, though the keeper of its killed predecessor is still at work",
   async (lab) => {
     lab.run("server", "sysctl -w net.ipv4.ip_forward=0");
     const before = state(lab);
@@ -140,7 +143,7 @@ labTest(
 );
 
 labTest(
-  "what a killed program left whose keeper was killed, too, is known by its name, used again, and removed at the next end",
+  "rules that a killed program and its keeper left are used again, and removed at the next end",
   async (lab) => {
     furnish(lab);
     lab.run("server", "sysctl -w net.ipv4.ip_forward=1"); // a setting bears no name: it would stay
@@ -171,20 +174,24 @@ labTest(
     assert.equal(await third.stop(), 1);
     assert.match(
       third.output,
-      /error Cannot undo everything that --configure did\. Try: by hand, what is left of these: iptables -D OUTPUT -o tun0 .*; iptables -t nat -D/,
+      /error Cannot undo everything that --configure did\. Try: by hand, what is left/,
     );
+    assert.match(third.output, / Try: .* of these: iptables -D OUTPUT -o tun0 .*; iptables -t nat -D/);
   },
 );
 
 labTest(
-  "what the kernel changes along with forwarding is undone, too: redirects that were refused, an interface that forwarded alone",
+  "what the kernel changes along with forwarding is undone, too: redirects, single interfaces",
   async (lab) => {
     lab.addIPv6();
     lab.run("server", "sysctl -w net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0");
-    lab.run(
-      "server",
-      "sysctl -w net.ipv4.conf.all.accept_redirects=0 net.ipv4.conf.eth0.forwarding=1 net.ipv6.conf.eth1.forwarding=1 net.ipv4.conf.default.forwarding=1",
-    );
+    for (const setting of [
+      "net.ipv4.conf.all.accept_redirects=0",
+      "net.ipv4.conf.eth0.forwarding=1",
+      "net.ipv6.conf.eth1.forwarding=1",
+      "net.ipv4.conf.default.forwarding=1",
+    ])
+      lab.run("server", `sysctl -w ${setting}`);
     state(lab);
     const before = state(lab);
     const [client, server] = await startBoth(lab);
@@ -196,7 +203,7 @@ labTest(
 );
 
 labTest(
-  "a persistent tun0 has its own address, MTU, state and routes back, after SIGKILL, too; then the same again",
+  "a persistent tun0 has its own address, MTU, state and routes back, after SIGKILL, too, and again",
   async (lab) => {
     lab.addIPv6();
     lab.run("server", "sysctl -w net.ipv4.ip_forward=0");
@@ -289,7 +296,7 @@ labTest(
 );
 
 labTest(
-  "a firewall that drops what is forwarded, as Docker's, lets the clients' packets through, and the answers only",
+  "a firewall that drops what is forwarded, as Docker's, lets clients' packets and answers through",
   async (lab) => {
     lab.run("server", "iptables -P FORWARD DROP");
     lab.run("server", "iptables -A FORWARD -j DROP");

@@ -98,7 +98,7 @@ labTest(
 );
 
 labTest(
-  "a packet whose source is not the client's own address is dropped, counted and traced; the client's own pass",
+  "a packet from another source than the client's own address is dropped, counted and traced",
   async (lab) => {
     const server = await startServer(lab);
     await startClient(lab);
@@ -124,7 +124,7 @@ labTest(
     assert.equal(await wrong.ended, 1);
     assert.match(
       wrong.output,
-      /error Cannot start a session with 192\.168\.1\.1:5555: it refused our secret\. Try: copy the secret file/,
+      /error Cannot start a session with 192\.168\.1\.1:5555: it refused our secret\. Try: copy the secret/,
     );
     await server.until(/refused 192\.168\.1\.100:\d+: it was made with another secret/);
     await startClient(lab);
@@ -171,7 +171,8 @@ labTest(
 const SPOIL = `
   const libc = await import("${ROOT}src/base/libc.ts"), { openTun } = await import("${ROOT}src/core/tun.ts");
   const { fd } = openTun("tun0", "on");
-  if (libc.ioctl(fd, libc.TUNSETVNETHDRSZ, Buffer.from([12, 0, 0, 0])) < 0) throw new Error("TUNSETVNETHDRSZ");`;
+  const result = libc.ioctl(fd, libc.TUNSETVNETHDRSZ, Buffer.from([12, 0, 0, 0]));
+  if (result < 0) throw new Error("TUNSETVNETHDRSZ");`;
 
 labTest(
   "a persistent tun0 that remembers another owner's settings works all the same, with both ciphers",
@@ -270,7 +271,7 @@ labTest(
 );
 
 labTest(
-  "a peer that vanished without a word is noticed within 15 s, on both ends; when it is back, the client connects again",
+  "a vanished peer is noticed within 15 s on both ends; when it is back, the client connects again",
   async (lab) => {
     const server = await startServer(lab);
     const client = await startClient(lab);

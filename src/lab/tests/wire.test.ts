@@ -21,7 +21,8 @@ const PEER = `
   const receive = (socket, handle) => {
     let rest = Buffer.alloc(0);
     socket.setNoDelay(true).on("error", () => {}).on("data", (data) => {
-      for (rest = Buffer.concat([rest, data]); rest.length >= 2 && rest.length >= 2 + rest.readUInt16BE(0); ) {
+      rest = Buffer.concat([rest, data]);
+      while (rest.length >= 2 && rest.length >= 2 + rest.readUInt16BE(0)) {
         const end = 2 + rest.readUInt16BE(0);
         handle(crypt(rest.subarray(2, end)));
         rest = rest.subarray(end);
@@ -35,7 +36,8 @@ const PEER = `
     return ~sum & 0xffff;
   };
   const icmp = (source, destination, type, body) => {
-    const ip = Buffer.from([0x45, 0, 0, 28 + body.length - 4, 0, 1, 0, 0, 64, 1, 0, 0, ...source, ...destination]);
+    const start = [0x45, 0, 0, 28 + body.length - 4, 0, 1, 0, 0, 64, 1, 0, 0];
+    const ip = Buffer.from([...start, ...source, ...destination]);
     ip.writeUInt16BE(checksum(ip), 10);
     const message = Buffer.concat([Buffer.from([type, 0, 0, 0]), body]);
     message.writeUInt16BE(checksum(message), 2);
@@ -49,16 +51,22 @@ const PEER = `
 const CLIENT = `${PEER}
   const socket = net.connect(5555, "${SERVER}");
   receive(socket, (packet) => {
-    console.log(packet[9] === 1 && packet[20] === 0 && checksum(packet.subarray(0, 20)) === 0 && checksum(packet.subarray(20)) === 0 && packet.toString("latin1", 28) === "hello, C program"
-      ? "echo reply for " + packet.subarray(16, 20).join(".") : "unexpected packet " + packet.toString("hex"));
+    const isEchoReply = packet[9] === 1 && packet[20] === 0;
+    const isIntact = checksum(packet.subarray(0, 20)) === 0 && checksum(packet.subarray(20)) === 0;
+    const isOurs = packet.toString("latin1", 28) === "hello, C program";
+    if (isEchoReply && isIntact && isOurs) console.log("echo reply for " + packet.subarray(16, 20).join("."));
+    else console.log("unexpected packet " + packet.toString("hex"));
   });
-  setTimeout(() => send(socket, icmp([10, 8, 0, 2], [10, 8, 0, 1], 8, Buffer.from("\\x12\\x34\\x00\\x01hello, C program", "latin1"))), 11_000);
+  const body = Buffer.from("\\x12\\x34\\x00\\x01hello, C program", "latin1");
+  setTimeout(() => send(socket, icmp([10, 8, 0, 2], [10, 8, 0, 1], 8, body)), 11_000);
   setTimeout(() => {}, 60_000);`;
 
 /** A server that answers every echo request itself, whatever its destination. */
 const SERVER_PEER = `${PEER}
   net.createServer((socket) => receive(socket, (packet) => {
-    if (packet[9] === 1 && packet[20] === 8) send(socket, icmp(packet.subarray(16, 20), packet.subarray(12, 16), 0, packet.subarray(24)));
+    const [source, destination] = [packet.subarray(12, 16), packet.subarray(16, 20)];
+    const isEchoRequest = packet[9] === 1 && packet[20] === 8;
+    if (isEchoRequest) send(socket, icmp(destination, source, 0, packet.subarray(24)));
   })).listen(5555, () => console.log("listening"));`;
 
 const node = (lab: Lab, host: string, script: string) =>
