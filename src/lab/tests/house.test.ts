@@ -1,5 +1,6 @@
 /**
- * The house: which folder may import which, that no imports go in a circle, and that the lesson stays short.
+ * The house: which folder may import which, that no imports go in a circle, that each line fits a projector,
+ * and that the lesson stays short.
  */
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
