@@ -43,10 +43,10 @@ export const spawned = (name: string, ...args: string[]): [program: string, args
 };
 
 /**
- * What the holder of a lab runs, in the project's folder, "$0". A /run of its own is put together on /tmp, then moved. It has the folders
- * "$@" of the real one, and its symlinks (NixOS has its tools behind one). It has no socket: nothing in the
- * lab talks to this machine's services. /etc/resolv.conf is the lab's own, and empty: names are not found, at
- * once, and nobody changes the real one.
+ * What the holder of a lab runs, in the project's folder, "$0". A /run of its own is put together on /tmp,
+ * then moved. It has the folders "$@" of the real one, and its symlinks (NixOS has its tools behind one). It
+ * has no socket: nothing in the lab talks to this machine's services. /etc/resolv.conf is the lab's own, and
+ * empty: names are not found, at once, and nobody changes the real one.
  */
 const HOLDER = `set -e
 trap '' HUP
@@ -241,7 +241,8 @@ export class Lab {
   addIPv6(): void {
     const hosts = ["client", "server", "internet"];
     this.runAll([
-      ...hosts.map((host): OnHost => [host, "sysctl -qw net.ipv6.conf.default.disable_ipv6=0"]), // of a tun0 to come
+      // of a tun0 to come
+      ...hosts.map((host): OnHost => [host, "sysctl -qw net.ipv6.conf.default.disable_ipv6=0"]),
       ...up6("client", "eth0", "2001:db8:1::100/64"),
       ...up6("server", "eth0", `${SERVER6}/64`),
       ...up6("server", "eth1", "2001:db8:2::1/64"),
@@ -306,7 +307,7 @@ export class Lab {
     return child;
   }
 
-  /** nsenter's words for `host# command`: into the namespaces, to the holder's folder; one pid all the way. */
+  /** nsenter's words for `host# command`: the namespaces, the holder's folder; one pid all the way. */
   private enter(host: string, command: string[]): string[] {
     const asUser = process.getuid?.() === 0 ? [] : ["--user", "--preserve-credentials"];
     const net = host === "lab" ? "--net" : `--net=/proc/${this.holder}/root${NETNS}/${host}`;
