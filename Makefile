@@ -21,7 +21,7 @@ walk: ready ## one ping, all 19 steps: walk.html, .svg, .pcapng (OUT=FOLDER FOLL
 NODE := # of the command line only: npm sets one in the environment
 # The npm package `node` fetches the binary in its install script, which .npmrc forbids for all others.
 ON_NODE = $(if $(NODE),npm_config_ignore_scripts=false npx -y -p node@$(NODE) --)
-RUN_TESTS = $(ON_NODE) node --enable-source-maps --test --test-concurrency=$$(($$(nproc) + 1)) --test-reporter=./build/lab/tests/progress.js
+RUN_TESTS = $(ON_NODE) node --enable-source-maps build/lab/tests/run.js
 PRETTIER = npx -y prettier@3.10.1 # --write . mends the layout
 COMPILE = node_modules/.bin/tsc --noEmit false --outDir build --inlineSourceMap --rewriteRelativeImportExtensions
 
@@ -30,7 +30,7 @@ test: ready ## type check, unit tests, lab tests with real TUNs (NODE=26: on tha
 	@if $(PRETTIER) --version > /dev/null 2>&1; then $(PRETTIER) --check --log-level warn .; \
 	  else echo "The layout is not checked: prettier cannot be fetched" && test -z "$$CI"; fi
 	@$(ON_NODE) node build/lab/docs/check.js
-	@$(RUN_TESTS) $$(find build -name '*.test.js' | xargs ls -S) # the longest files first: they take longest
+	@$(RUN_TESTS) $$(find build -name '*.test.js')
 
 unit: ready ## the unit tests alone (NODE=26: on that version, and with one of the lab)
 	@rm -rf build && $(COMPILE)
