@@ -154,10 +154,10 @@ labTest("a server that breaks off right after the handshake is lost, not waited 
     const secret = Buffer.from("5e".repeat(32), "hex");
     const config = { address: 0x0a080002, prefix: 24, mtu: 1400 };
     tcp.open({ listen: "0.0.0.0", port: 5555, handshake: true }).serve({
-      arrives: () => ({ lost() {} }),
-      missed() {},
+      onArrival: () => ({ lost() {} }),
+      onMissed() {},
       // it says that, and no more
-      hears: (caller, message1) => caller.refuse(answer(secret, message1, () => config).message2),
+      onHello: (caller, message1) => caller.refuse(answer(secret, message1, () => config).message2),
     });
     console.log("listening");`;
   const server = new Running(
