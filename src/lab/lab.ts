@@ -282,37 +282,34 @@ export class Lab {
 
   /** Runs a command on a host and waits for it, at most `ms`; whatever comes of it. */
   try(host: string, command: string | string[], ms = 60_000): SpawnSyncReturns<string> {
-    return spawnSync(
-      "nsenter",
-      this.enter(host, typeof command === "string" ? command.split(" ") : command),
-      {
-        encoding: "utf8",
-        timeout: ms,
-        killSignal: "SIGKILL",
-        maxBuffer: 64 * 1024 * 1024,
-      },
-    );
+    const [program, ...args] = this.enter(host, typeof command === "string" ? command.split(" ") : command);
+    return spawnSync(program!, args, {
+      encoding: "utf8",
+      timeout: ms,
+      killSignal: "SIGKILL",
+      maxBuffer: 64 * 1024 * 1024,
+    });
   }
 
-  /**
-   * Starts a program on a host. It is killed when this process ends. Where we go on after SIGHUP, it does,
-   * too: program().
-   */
+  /** Starts a program on a host. It is killed when this process ends. */
   spawn(host: string, command: string[], options: SpawnOptions = {}): ChildProcess {
-    const words = ["nsenter", ...this.enter(host, command)];
-    if (!ON_TERMINAL) words.unshift("sh", "-c", `trap '' HUP; exec "$@"`, "sh");
-    const child = spawn(words[0]!, words.slice(1), options);
+    const [program, ...args] = this.enter(host, command);
+    const child = spawn(program!, args, options);
     this.children.add(child);
     child.once("exit", () => this.children.delete(child));
     return child;
   }
 
-  /** nsenter's words for `host# command`: the namespaces, the holder's folder; one pid all the way. */
+  /**
+   * The real command behind `host# command`: the namespaces, the holder's folder; one pid all the way.
+   * Where we go on after SIGHUP, it does, too: program().
+   */
   private enter(host: string, command: string[]): string[] {
+    const goesOn = ON_TERMINAL ? [] : ["sh", "-c", `trap '' HUP; exec "$@"`, "sh"];
     const asUser = process.getuid?.() === 0 ? [] : ["--user", "--preserve-credentials"];
     const net = host === "lab" ? "--net" : `--net=/proc/${this.holder}/root${NETNS}/${host}`;
-    const there = ["--target", `${this.holder}`, "--mount", net, "--wd", ...asUser];
-    return [...there, "setpriv", "--pdeathsig", "KILL", ...command];
+    const there = ["nsenter", "--target", `${this.holder}`, "--mount", net, "--wd", ...asUser];
+    return [...goesOn, ...there, "setpriv", "--pdeathsig", "KILL", ...command];
   }
 
   /**
