@@ -20,15 +20,15 @@ import { DOWN, UP } from "./base/walk.ts";
 
 program(async () => {
   const options = clientOptions(process.argv.slice(2)); //         flags, or exit 2
-  const { port, secret } = options;
+  const { port, secrets } = options;
   trace.start("client", options.trace, options.traceFile);
   atExit(() => trace.stop());
 
   const tun = openTun(options.tun, options.offload); //            open() and ioctl(): tun0 and its fd
   const end = await ClientEnd.begin(options); //                      what this machine has
-  const transport = tcp.open({ port, handshake: secret !== undefined });
+  const transport = tcp.open({ port, handshake: secrets !== undefined });
   let session = await openSession(options, end, transport); //     socket(), connect(): the other fd; keys
-  if (!secret) trace.note(XOR_WARNING);
+  if (!secrets) trace.note(XOR_WARNING);
   atExit(() => session.peer?.sendControl(Control.goodbye)); //     before the changes are undone
   setInterval(() => session.pulse?.check(), CHECK).unref(); //     does the server's program still answer?
 
@@ -50,7 +50,7 @@ program(async () => {
     );
     session.peer = peer;
     session.pulse = peer.pulse = new Heartbeat(peer);
-    if (secret) keepFresh(peer, secret, options.rekey);
+    if (session.secret) keepFresh(peer, session.secret, options.rekey);
     peer.sendControl(Control.keepalive); //                        our first sealed frame proves us
     await end.configure(session); //                               address and routes; may take long
     // The loop: two fds, each with what to do when it is ready. The link's is watched in tcp.ts.

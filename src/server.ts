@@ -16,14 +16,14 @@ import { outbound, cannotRead } from "./core/tunnel.ts";
 
 program(async () => {
   const options = serverOptions(process.argv.slice(2)); //    flags, or exit 2
-  const { listen, port, secret } = options;
+  const { listen, port, secrets } = options;
   trace.start("server", options.trace, options.traceFile);
   atExit(() => trace.stop());
 
   const tun = openTun(options.tun, options.offload); //       open() and ioctl(): tun0 and its fd
-  const handshake = secret !== undefined;
+  const handshake = secrets !== undefined;
   const transport = tcp.open({ listen, port, handshake }); // socket(), bind() and listen(): the other fd
-  if (!secret) trace.note(XOR_WARNING);
+  if (!secrets) trace.note(XOR_WARNING);
 
   const end = await ServerEnd.begin(options, tun); //            addresses, forwarding, NAT
 

@@ -24,6 +24,7 @@ import { Setup } from "../host/setup.ts";
 import { LINK_LOCAL } from "../transport/sockets.ts";
 import { type Answer, type Port, Unreachable } from "../transport/transport.ts";
 import { trace } from "../base/trace.ts";
+import { wipe } from "../base/wipe.ts";
 
 const FIRST_PAUSE = 500; // ms, at most, before the first try
 const LONGEST_PAUSE = 30_000; // ms, at most, before any try
@@ -34,6 +35,7 @@ export interface Session {
   readonly address: string; // the server's: "192.168.1.1"
   readonly attach: Answer["attach"]; // makes it a peer's link
   keys: SessionKeys | undefined; // undefined: --cipher xor
+  secret: Buffer | undefined; // that the server knew us by; undefined: --cipher xor
   config: ClientConfig;
   peer?: Peer; // once it is attached
   pulse?: Heartbeat; // of that peer
@@ -47,7 +49,7 @@ const heard = ({ peer }: Session) => peer !== undefined && peer.framesReceived >
 
 /**
  * One try: a connection, fresh keys, and an inner address, that of the session `before` if the server still
- * has it. Errors: a Failure.
+ * has it. If the server refuses one of our secrets, the next one follows. Errors: a Failure.
  */
 export async function openSession(
   options: ClientOptions,
@@ -56,21 +58,39 @@ export async function openSession(
   before?: Session,
   addresses?: string[],
 ): Promise<Session> {
-  const handshake = options.secret && new ClientHandshake(options.secret, before?.config);
+  const secrets = options.secrets ?? [undefined];
+  for (const secret of secrets.slice(0, -1)) {
+    try {
+      return await openWith(secret, options, end, port, before, addresses);
+    } catch (error) {
+      if (!(error instanceof WrongSecret)) throw error;
+    }
+  }
+  return openWith(secrets.at(-1), options, end, port, before, addresses);
+}
+
+async function openWith(
+  secret: Buffer | undefined,
+  options: ClientOptions,
+  end: ClientEnd,
+  port: Port,
+  before?: Session,
+  addresses?: string[],
+): Promise<Session> {
   const prepare = async (address: string) => before && end.spare(address);
-  const answer = await reach(
-    port,
-    addresses ?? (await resolve(options.server)),
-    handshake?.message1,
-    prepare,
-  );
-  const { remote, address, attach } = answer;
+  const servers = addresses ?? (await resolve(options.server));
+  const handshake = secret && new ClientHandshake(secret, before?.config);
   const answered = before !== undefined && (before.answered || heard(before));
+  let answer: Awaited<ReturnType<typeof reach>> | undefined;
+  let keys: SessionKeys | undefined;
   try {
+    answer = await reach(port, servers, handshake?.message1, prepare);
+    const { remote, address, attach } = answer;
     const given: { keys?: SessionKeys; config: ClientConfig } = handshake?.finish(
       answer.message2,
       remote,
     ) ?? { config: { ...options.address, mtu: options.mtu } };
+    keys = given.keys;
     const mtu = Math.min(given.config.mtu, options.mtu);
     const config = {
       ...given.config,
@@ -80,9 +100,11 @@ export async function openSession(
     // Before we prove ourselves: if the session is of no use to us, the server still keeps our former
     // address.
     end.check(config, address);
-    return { remote, address, attach, keys: given.keys, config, answered, useless: false, failures: 0 };
+    return { remote, address, attach, keys, secret, config, answered, useless: false, failures: 0 };
   } catch (error) {
-    answer.hangUp();
+    answer?.hangUp();
+    handshake?.end();
+    wipe(keys?.send, keys?.receive);
     throw error;
   }
 }
@@ -171,7 +193,7 @@ export class ClientEnd {
   /** Can this end be what a session says? Returns a warning, or "". Errors: a Failure. */
   check(config: ClientConfig, outer: string): string {
     clientChanges(this.options, config, [...this.outers, outer], this.machine);
-    const option = this.options.secret
+    const option = this.options.secrets
       ? "another --subnet on the server, such as BLOCK"
       : "another --address here, and --subnet BLOCK on the server"; // without a handshake, no one assigns it
     return checkFree(this.machine, insideOf(config), option);
@@ -252,7 +274,7 @@ export async function reconnect(
   const lostAt = performance.now();
   const lost = `Lost the server ${before.remote}: ${reason}`;
   // Without a handshake, two different ciphers show only so.
-  if (!options.secret && !before.answered && !heard(before))
+  if (!options.secrets && !before.answered && !heard(before))
     throw new Failure(lost, "start both ends with --cipher xor, or both without; or is the server full?");
   if (options.once) throw new Failure(lost, "start the server, then this client again");
 

@@ -4,6 +4,7 @@
  * and that costs more than the encryption. Checked against node:crypto and published vectors in aes.test.ts.
  */
 import { Memory, thisProcess } from "../base/libc.ts";
+import { wipe } from "../base/wipe.ts";
 
 export const KEY_LENGTH = 32;
 export const TAG_LENGTH = 16;
@@ -106,7 +107,7 @@ export interface SessionKeys {
   receive: Buffer;
 }
 
-/** A session's two ciphers. rekey.ts gives them fresh keys, each between two frames. */
+/** A session's two ciphers. rekey.ts gives them fresh keys, each between two frames. The keys are wiped. */
 export class Keys {
   sealer: Cipher;
   opener: Cipher;
@@ -115,6 +116,7 @@ export class Keys {
   constructor({ send, receive }: SessionKeys) {
     this.sealer = new Cipher(send, "seal");
     this.opener = new Cipher(receive, "open");
+    wipe(send, receive);
   }
 
   /** From the next frame on, this key seals what we send. */
@@ -122,6 +124,7 @@ export class Keys {
     if (this.freed) return;
     this.sealer.free();
     this.sealer = new Cipher(key, "seal");
+    wipe(key);
   }
 
   /** From the next frame on, this key opens what we receive. */
@@ -129,6 +132,7 @@ export class Keys {
     if (this.freed) return;
     this.opener.free();
     this.opener = new Cipher(key, "open");
+    wipe(key);
   }
 
   /** Lets go of both. */

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import fs, { chmodSync, mkdirSync, statSync, writeFileSync } from "node:fs";
+import { createHash } from "node:crypto";
+import fs, { chmodSync, chownSync, mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { syncBuiltinESMExports } from "node:module";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
@@ -15,7 +16,9 @@ function secretFile(text: string, mode = 0o600): string {
   chmodSync(path, mode);
   return path;
 }
-const SECRET = secretFile(`${"0123456789abcdef".repeat(4)}\n`);
+const [GOOD, OTHER] = ["one", "other"].map((text) => createHash("sha256").update(text).digest("hex"));
+const SECRET = secretFile(`${GOOD}\n`);
+const hexOf = (secrets: Buffer[] | undefined) => secrets?.map((secret) => secret.toString("hex"));
 const client = (...args: string[]) => clientOptions(["192.168.1.1", "--secret", SECRET, ...args]);
 const server = (...args: string[]) => serverOptions(["--secret", SECRET, ...args]);
 
@@ -32,8 +35,8 @@ function refuses(run: () => unknown, message: RegExp, exitCode = 2, hint = /./):
 }
 
 test("the defaults are those of the README", () => {
-  const { secret, ...rest } = client();
-  assert.equal(secret?.toString("hex"), "0123456789abcdef".repeat(4));
+  const { secrets, ...rest } = client();
+  assert.deepEqual(hexOf(secrets), [GOOD]);
   assert.deepEqual(rest, {
     server: "192.168.1.1",
     routes: [],
@@ -87,7 +90,7 @@ test("every option is read", () => {
     ],
     [65535, "vpn-long-name15", 68, "off", "t", true, ["8.8.8.8/32", "0.0.0.0/0"]],
   );
-  assert.equal(clientOptions(["s", "--cipher", "xor"]).secret, undefined, "lesson one has no secret");
+  assert.equal(clientOptions(["s", "--cipher", "xor"]).secrets, undefined, "lesson one has no secret");
   for (const nat of ["eth1", "eth1@if2", "eth1@long-name.10"]) assert.equal(server("--nat", nat).nat, "eth1");
   assert.deepEqual(
     [server("--subnet6", "off").subnet6, server("--subnet6", "fd00:1:2::/96").subnet6],
@@ -197,18 +200,62 @@ test("a secret must be in a regular file: a folder is none, and a FIFO would wai
 });
 
 test("a secret written on Windows is taken: with a byte order mark, with CR and LF", () => {
-  const path = secretFile(`\ufeff${"AB".repeat(32)}\r\n`);
-  assert.equal(client("--secret", path).secret?.toString("hex"), "ab".repeat(32));
+  const path = secretFile(`\ufeff${GOOD!.toUpperCase()}\r\n`);
+  assert.deepEqual(hexOf(clientOptions(["s", "--secret", path]).secrets), [GOOD]);
 });
 
-test("the environment's secret is used unless --secret names a file", () => {
-  process.env.SIMPLE_VPN_SECRET = "ab".repeat(32);
-  assert.equal(clientOptions(["s"]).secret?.toString("hex"), "ab".repeat(32));
-  assert.equal(client().secret?.toString("hex"), "0123456789abcdef".repeat(4));
+test("a secret that can be guessed is refused, with a hint to make secret", () => {
+  const weak = [
+    "00".repeat(32),
+    "5e".repeat(32),
+    "0123456789abcdef".repeat(4),
+    "00112233445566778899aabbccddee".repeat(3),
+  ];
+  for (const text of weak.map((digits) => digits.slice(0, 64))) {
+    const words = [/can be guessed: too few different bytes/, 1, /make secret/] as const;
+    refuses(() => client("--secret", secretFile(text)), ...words);
+    process.env.SIMPLE_VPN_SECRET = text;
+    refuses(() => clientOptions(["s"]), ...words);
+  }
+});
+
+test("a secret file of another user's, who could change it, is refused; not that of sudo's user", (t) => {
+  const path = secretFile(GOOD!);
+  if (process.getuid!() !== 0) return t.skip("only root can give a file away");
+  chownSync(path, 12345, 12345);
+  const hint = new RegExp(`^chown root ${path}; or SIMPLE_VPN_SECRET=`);
+  refuses(() => client("--secret", path), /belongs to user 12345, who can change it/, 1, hint);
+  const before = process.env.SUDO_UID;
+  process.env.SUDO_UID = "12345";
+  t.after(() => (before === undefined ? delete process.env.SUDO_UID : (process.env.SUDO_UID = before)));
+  assert.deepEqual(hexOf(clientOptions(["s", "--secret", path]).secrets), [GOOD]);
+});
+
+test("--secret twice: both are valid, in this order", () => {
+  const path = secretFile(OTHER!);
+  assert.deepEqual(hexOf(server("--secret", path).secrets), [GOOD, OTHER]);
+  assert.deepEqual(hexOf(client("--secret", path).secrets), [GOOD, OTHER]);
+});
+
+test("the environment's secret is used unless --secret names a file; no command of ours gets it", (t) => {
+  process.env.SIMPLE_VPN_SECRET = OTHER;
+  assert.deepEqual(hexOf(client().secrets), [GOOD]);
+  assert.equal(process.env.SIMPLE_VPN_SECRET, undefined);
+  process.env.SIMPLE_VPN_SECRET = OTHER;
+  assert.deepEqual(hexOf(clientOptions(["s"]).secrets), [OTHER]);
   for (const text of ["short", ""]) {
     process.env.SIMPLE_VPN_SECRET = text;
     const message = new RegExp(`SIMPLE_VPN_SECRET: expected 64 hex digits, got ${text.length}`);
     refuses(() => clientOptions(["s"]), message, 1, /unset SIMPLE_VPN_SECRET/);
   }
-  delete process.env.SIMPLE_VPN_SECRET;
+  const log = join(newFolder(), "environment");
+  const { PATH } = process.env;
+  t.after(() => (process.env.PATH = PATH));
+  process.env.PATH = `${join(log, "..")}:${PATH}`; // --user asks id(1)
+  writeFileSync(join(log, "../id"), `#!/bin/sh\nenv >> ${log}\necho 12345\n`, { mode: 0o755 });
+  process.env.SIMPLE_VPN_SECRET = OTHER;
+  if (process.getuid!() === 0) clientOptions(["s", "--user", "somebody"]);
+  else refuses(() => clientOptions(["s", "--user", "somebody"]), /is for root/);
+  const seen = readFileSync(log, "utf8");
+  assert.ok(seen.includes("PATH=") && !seen.includes(OTHER!), "id's environment");
 });

@@ -3,7 +3,7 @@
  * follow.
  */
 import { spawnSync } from "node:child_process";
-import { chmodSync, readFileSync, statSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { isIP } from "node:net";
 import { parseArgs } from "node:util";
 import {
@@ -15,9 +15,9 @@ import {
   parsePrefix96,
   type Prefix96,
 } from "../base/address.ts";
-import { KEY_LENGTH } from "../core/aes.ts";
 import { Failure } from "../base/failure.ts";
 import { IFNAMSIZ } from "../base/libc.ts";
+import { readSecrets, takeFromEnvironment } from "./secret.ts";
 
 /** One option: how its value is shown in the help, and read; `read` throws what is wrong with the value. */
 interface Option<T> {
@@ -46,7 +46,7 @@ const COMMON = {
   secret: option(
     "FILE",
     undefined,
-    "64 hex digits, mode 0600 (secret.key); or the environment's SIMPLE_VPN_SECRET",
+    "64 hex digits, mode 0600 (secret.key); or the environment's SIMPLE_VPN_SECRET; repeatable",
     String,
   ),
   mtu: option("N", "1400", "of the TUN interface, bytes, 68 to 65535", whole(68, 65535)),
@@ -117,11 +117,12 @@ export type ServerOptions = ReturnType<typeof serverOptions>;
  * The client's options, from its arguments. Errors: a Failure with exit code 2 for usage, 1 for the secret.
  */
 export function clientOptions(args: string[]) {
+  const environment = takeFromEnvironment();
   const { values, positionals } = parse(args, CLIENT, "src/client.ts <server>");
   if (positionals.length !== 1)
     throw usage(`expected one server, got ${positionals.length}`, "npx tsx src/client.ts 192.168.1.1");
   return {
-    ...common(values),
+    ...common(values, environment),
     server: positionals[0]!,
     routes: values.route ?? [],
     dns: values.dns ?? [],
@@ -133,10 +134,11 @@ export function clientOptions(args: string[]) {
 
 /** The server's options, likewise. */
 export function serverOptions(args: string[]) {
+  const environment = takeFromEnvironment();
   const { values, positionals } = parse(args, SERVER, "src/server.ts");
   if (positionals.length !== 0) throw usage(`unexpected argument ${positionals[0]}`, "--help");
   return {
-    ...common(values),
+    ...common(values, environment),
     listen: last(values.listen)!,
     subnet: last(values.subnet)!,
     subnet6: last(values.subnet6),
@@ -145,12 +147,12 @@ export function serverOptions(args: string[]) {
   };
 }
 
-function common(values: Values<typeof COMMON>) {
+function common(values: Values<typeof COMMON>, environment: string | undefined) {
   return {
     port: last(values.port)!,
     tun: last(values.tun)!,
-    // 32 bytes; undefined: --cipher xor
-    secret: last(values.cipher) === "xor" ? undefined : readSecret(last(values.secret)),
+    // 32 bytes each; undefined: --cipher xor
+    secrets: last(values.cipher) === "xor" ? undefined : readSecrets(values.secret, environment),
     mtu: last(values.mtu)!, // bytes
     // the C wire format has no place for it
     offload: last(values.cipher) === "xor" ? ("none" as const) : last(values.offload)!,
@@ -210,60 +212,6 @@ function checked<T>(name: string, text: string, read: (text: string) => T): T {
 }
 
 const usage = (message: string, hint: string) => new Failure(`Cannot start: ${message}`, hint, 2);
-
-/** The shared secret, 32 bytes: from the file that --secret names, else the environment, else secret.key. */
-export function readSecret(file: string | undefined): Buffer {
-  const { SIMPLE_VPN_SECRET } = process.env;
-  if (file === undefined && SIMPLE_VPN_SECRET !== undefined) {
-    const hint = "'unset SIMPLE_VPN_SECRET', to use secret.key; or SIMPLE_VPN_SECRET=$(cat FILE)";
-    return parseSecret("SIMPLE_VPN_SECRET", SIMPLE_VPN_SECRET, hint);
-  }
-  const path = file ?? "secret.key";
-  const typed = /^[\w@%+=:,./-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`; // in a shell
-  const inFront = `SIMPLE_VPN_SECRET=$(cat ${typed}) in front of npx or node`;
-  const fromShell = file === undefined ? inFront : `${inFront}, instead of --secret`;
-  const refuse = (why: string, hint: string) => new Failure(`Cannot use the secret ${path}: ${why}`, hint);
-  try {
-    const status = statSync(path);
-    if (status.isDirectory()) throw refuse("it is a folder", "name a file in it");
-    if (!status.isFile()) throw refuse("it is no regular file", fromShell); // a FIFO holds up even Ctrl-C
-    if (status.mode & 0o077)
-      throw refuse("other users can read it", canHide(path, status.mode) ? `chmod 600 ${typed}` : fromShell);
-    const hint = "move it away, then 'make secret' makes a good one; the other end needs the same";
-    return parseSecret(path, readFileSync(path, "utf8"), hint);
-  } catch (error) {
-    if (error instanceof Failure) throw error;
-    const { code } = error as NodeJS.ErrnoException;
-    const hints: Record<string, string> = {
-      ENOENT: "'make secret' makes one; the other end needs the same",
-      EACCES: `start as root (sudo), or as a user who may read it: 'namei -l ${typed}' shows who`,
-    };
-    throw new Failure(`Cannot read the secret ${path}: ${code}`, hints[code!] ?? "check the path");
-  }
-}
-
-/**
- * Can chmod(1) hide the file from others? Not on a read-only mount, not on a drive without modes (vfat, many
- * shared folders), and not if another user owns it. Some of these refuse, some do nothing. So we try it, and
- * put the mode back: to change it is for the owner.
- */
-function canHide(path: string, mode: number): boolean {
-  try {
-    chmodSync(path, 0o600);
-    const hidden = (statSync(path).mode & 0o077) === 0;
-    chmodSync(path, mode & 0o7777);
-    return hidden;
-  } catch {
-    return false;
-  }
-}
-
-function parseSecret(source: string, text: string, hint: string): Buffer {
-  const digits = text.trim();
-  if (/^[0-9a-f]{64}$/i.test(digits)) return Buffer.from(digits, "hex");
-  const got = `expected ${2 * KEY_LENGTH} hex digits, got ${digits.length} characters`;
-  throw new Failure(`Cannot use the secret in ${source}: ${got}`, hint);
-}
 
 // ---- readers: text → value, or what is wrong with the text ----
 

@@ -3,6 +3,7 @@
  * held by one process. Nothing of this machine is touched, and when the holder dies, even by SIGKILL, the
  * kernel removes everything.
  */
+import { createHash } from "node:crypto";
 import { type ChildProcess, spawn, type SpawnOptions, type StdioOptions } from "node:child_process";
 import { spawnSync, type SpawnSyncReturns } from "node:child_process";
 import { accessSync, constants, readFileSync } from "node:fs";
@@ -23,6 +24,11 @@ export const SERVER = "192.168.1.1"; // the server's outer address
 export const TARGET = "8.8.8.8"; // a host of the lab: nothing is sent outside it
 // the same two, once addIPv6() was called
 export const [SERVER6, TARGET6] = ["2001:db8:1::1", "2001:4860:4860::8888"];
+
+/** The secret of programs in a lab that take it from the environment, and another one. */
+export const [LAB_SECRET, OTHER_SECRET] = ["the lab's", "another"].map((whose) =>
+  createHash("sha256").update(whose).digest("hex"),
+) as [string, string];
 
 export const NETNS = "/run/netns"; // ip-netns(8); on a private tmpfs, so also without root
 export const ROOT = fileURLToPath(new URL("../..", import.meta.url)); // of the project

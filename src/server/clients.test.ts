@@ -9,7 +9,8 @@ import { after, type TestContext, test } from "node:test";
 import { formatIPv4, parseCidr, parseIPv4 } from "../base/address.ts";
 import { type Client, Clients } from "./clients.ts";
 import { aesFraming, Control, FrameType } from "../core/frame.ts";
-import { encodeWish, Handshake, type Wish } from "../session/handshake.ts";
+import { decodeWish, encodeWish, Handshake } from "../session/handshake.ts";
+import { type Before, ClientHandshake } from "../session/session.ts";
 import { close, Memory, read, write } from "../base/libc.ts";
 import { ready } from "../core/loop.ts";
 import { type ServerOptions, serverOptions } from "../host/options.ts";
@@ -23,7 +24,7 @@ import { trace } from "../base/trace.ts";
 const SECRET = randomBytes(32);
 const PORT = 5552;
 const options = {
-  secret: SECRET,
+  secrets: [SECRET],
   subnet: parseCidr("10.8.0.0/29")!,
   mtu: 1400,
   maxClients: 253,
@@ -43,8 +44,8 @@ const holder = (address: string) => clients.router.clientAt(parseIPv4(address)!)
 const receive = (peer: Peer) => (peer.link as TcpLink).receive(peer);
 
 /** A session whose client has not sent a sealed frame yet. */
-async function shakeHands(wish?: Wish, number = PORT) {
-  const { config, ...idle } = await dialIdle("127.0.0.1", number, SECRET, wish);
+async function shakeHands(before?: Before, number = PORT) {
+  const { config, ...idle } = await dialIdle("127.0.0.1", number, SECRET, before);
   return {
     ...config,
     ...idle,
@@ -54,7 +55,7 @@ async function shakeHands(wish?: Wish, number = PORT) {
 }
 
 /** A client that is connected, and holds its address. */
-async function join(wish?: Wish) {
+async function join(wish?: Before) {
   const client = await shakeHands(wish);
   const before = holder(client.text);
   client.peer.sendControl(Control.keepalive);
@@ -166,23 +167,27 @@ test("without the token, or with a wrong one, an address in use stays where it i
   await until(() => clients.router.size === 0);
 });
 
-test("a replayed message 1 takes nothing and disturbs nobody, even with the right token", async (t) => {
-  notes(t);
+/** What a server says to a connection that sends this message 1; "" if it hangs up. */
+async function answerTo(message1: Buffer): Promise<Buffer> {
+  const { fd } = (await connectTcp("127.0.0.1", PORT, 5000)) as TcpSocket;
+  const memory = new Memory(1024);
+  aesFraming.putHeader(memory.bytes, 0, FrameType.handshake, message1.length);
+  message1.copy(memory.bytes, 4);
+  write(fd, memory, 0, 4 + message1.length);
+  assert.ok(await ready(fd, "readable", 5000));
+  const count = read(fd, memory, 0, 1024);
+  close(fd);
+  return memory.bytes.subarray(4, Math.max(count, 4));
+}
+
+test("a recorded message 1 is answered once, then refused: it takes nothing from anybody", async (t) => {
+  const said = notes(t);
   const old = await join();
   const held = holder(old.text);
-  const message = new Handshake("client", SECRET).write(encodeWish(old));
-  const frame = new Memory(256);
-  aesFraming.putHeader(frame.bytes, 0, FrameType.handshake, message.length);
-  message.copy(frame.bytes, 4);
-  for (let i = 0; i < 3; i++) {
-    const { fd } = (await connectTcp("127.0.0.1", PORT, 5000)) as TcpSocket;
-    write(fd, frame, 0, 4 + message.length);
-    assert.ok(await ready(fd, "readable", 5000), "it is answered");
-    frame.bytes.writeUInt32BE(0x03000014, 200); // a control frame, sealed with a key that nobody has
-    write(fd, frame, 200, 24);
-    await ready(fd, "readable", 5000);
-    read(fd, new Memory(1024), 0, 1024);
-  }
+  const { message1 } = new ClientHandshake(SECRET, old);
+  assert.ok((await answerTo(message1)).length > 48, "the first time, it may be the client itself");
+  for (let i = 0; i < 3; i++) assert.equal((await answerTo(message1)).length, 0);
+  assert.match(said(), /refused 127\.0\.0\.1:\d+: its first message has come before: a replay/);
   assert.equal(holder(old.text), held);
   assert.ok(!held!.peer.closed);
   const again = await join(old);
@@ -191,12 +196,25 @@ test("a replayed message 1 takes nothing and disturbs nobody, even with the righ
   await until(() => clients.router.size === 0);
 });
 
+test("who has the secret reads the proof in a message 1, and cannot use it for another", async (t) => {
+  notes(t);
+  const old = await join();
+  const { message1 } = new ClientHandshake(SECRET, old);
+  const wish = decodeWish(new Handshake("server", SECRET).read(message1));
+  assert.equal(wish.address, old.address);
+  assert.ok(!message1.includes(old.token!) && wish.proof !== old.token);
+  const thief = new Handshake("client", SECRET);
+  const reply = JSON.parse(thief.read(await answerTo(thief.write(encodeWish(wish)))).toString());
+  assert.equal(reply.address, "10.8.0.3", "not the one that it wished for");
+  assert.ok(!holder(old.text)!.peer.closed);
+  old.leave();
+  await until(() => clients.router.size === 0);
+});
+
 test("a wish that makes no sense is refused", async (t) => {
   const said = notes(t);
-  await assert.rejects(
-    shakeHands({ address: 1, token: "no token" }),
-    /closed the connection during the handshake/,
-  );
+  const message1 = new Handshake("client", SECRET).write(encodeWish({ address: 1, proof: "no proof" }));
+  assert.equal((await answerTo(message1)).length, 0);
   assert.match(said(), /refused 127\.0\.0\.1:\d+: the client's wish makes no sense/);
 });
 

@@ -4,11 +4,10 @@
  */
 import { randomBytes } from "node:crypto";
 import { formatIPv4 } from "../base/address.ts";
-import type { SessionKeys } from "../core/aes.ts";
 import { Control } from "../core/frame.ts";
 import type { Wish } from "../session/handshake.ts";
 import { Lease, type Offer } from "./lease.ts";
-import { MADE_ROOM, Refusals, Strangers, type Visitor } from "./limits.ts";
+import { FirstMessages, MADE_ROOM, Refusals, Strangers, type Visitor } from "./limits.ts";
 import type { Link } from "../core/link.ts";
 import type { ServerOptions } from "../host/options.ts";
 import { innerDestination, innerSource } from "../base/packet.ts";
@@ -16,7 +15,7 @@ import { Peer } from "../core/peer.ts";
 import { CHECK, Heartbeat } from "../session/pulse.ts";
 import { answerRekeys } from "../session/rekey.ts";
 import { Router } from "./router.ts";
-import { answer } from "../session/session.ts";
+import { answer, type Reply } from "../session/session.ts";
 import { trace } from "../base/trace.ts";
 import type { Caller, PortEvents } from "../transport/transport.ts";
 import type { Tun } from "../core/tun.ts";
@@ -29,8 +28,9 @@ export class Clients implements PortEvents {
   readonly options: ServerOptions;
   readonly tun: Tun;
   readonly all = new Set<Client>();
-  private readonly refusals = new Refusals((text) => trace.note(text));
+  readonly refusals = new Refusals((text) => trace.note(text));
   private readonly strangers = new Strangers(this.refusals);
+  private readonly firstMessages = new FirstMessages();
 
   constructor(options: ServerOptions, tun: Tun) {
     this.options = options;
@@ -53,8 +53,8 @@ export class Clients implements PortEvents {
   // ---- what the transport tells us ----
 
   onArrival(address: string, remote: string, end: () => void): Visitor | undefined {
-    const { secret, maxClients } = this.options;
-    const full = !secret && this.all.size >= maxClients; // with a secret, the handshake says so
+    const { secrets, maxClients } = this.options;
+    const full = !secrets && this.all.size >= maxClients; // with a secret, the handshake says so
     if (!full) return this.strangers.add(address, remote, end);
     this.refusals.tell(remote, `${maxClients} clients are connected (--max-clients)`);
     return undefined;
@@ -65,30 +65,34 @@ export class Clients implements PortEvents {
   }
 
   onHello(caller: Caller, message1: Buffer): void {
-    const { secret } = this.options;
+    const { secrets } = this.options;
     let offer: Offer | undefined;
-    const makeReply = (wish: Wish) => {
-      offer = this.makeOffer(wish);
+    const makeReply = (wish: Wish, publicKey: Buffer) => {
+      offer = this.makeOffer(wish, publicKey);
       return offer ? this.configFor(offer) : { refused: this.whyFull() };
     };
-    const { message2, keys, refused } = secret ? answer(secret, message1, makeReply) : {};
+    const isNew = (publicKey: Buffer) => this.firstMessages.isNew(publicKey);
+    const reply = secrets ? answer(secrets, message1, isNew, makeReply) : {};
+    const { message2, refused } = reply;
     if (refused !== undefined) {
       if (message2) caller.refuse(message2);
       return caller.stranger.lost(refused);
     }
     try {
-      caller.attach(message2, (link) => new Client(this, caller, link, keys, offer).peer);
+      caller.attach(message2, (link) => new Client(this, caller, link, reply, offer).peer);
     } catch (error) {
       if (offer) this.router.withdraw(offer.address);
       throw error;
     }
   }
 
-  private makeOffer(wish: Wish): Offer | undefined {
-    const address = this.router.offer(wish.address, (lease) => lease.isFor(wish.token));
-    return address === undefined
-      ? undefined
-      : { address, token: randomBytes(16).toString("hex"), former: wish.token };
+  private makeOffer(wish: Wish, publicKey: Buffer): Offer | undefined {
+    let former: Lease | undefined;
+    const address = this.router.offer(wish.address, (lease) => {
+      if (lease.isOf(wish.proof, publicKey)) former = lease;
+      return former === lease;
+    });
+    return address === undefined ? undefined : { address, token: randomBytes(16).toString("hex"), former };
   }
 
   private configFor({ address, token }: Offer) {
@@ -117,7 +121,7 @@ export class Client {
     clients: Clients,
     caller: Caller,
     link: Link,
-    keys: SessionKeys | undefined,
+    { keys, secret }: Reply,
     offer: Offer | undefined,
   ) {
     this.clients = clients;
@@ -134,7 +138,7 @@ export class Client {
     const late = `no sealed frame within ${PROOF_DEADLINE / 1000} s`;
     this.deadline = setTimeout(() => this.sendAway(late), PROOF_DEADLINE);
     clients.all.add(this);
-    if (keys) answerRekeys(this.peer, clients.options.secret!);
+    if (secret) answerRekeys(this.peer, secret);
     else this.settle(); // it can be silent for long, and its first packet tells its address
   }
 
@@ -173,9 +177,9 @@ export class Client {
     const unproven = this.settle();
     clients.all.delete(this);
     lease.end(!ended);
-    if (reason === MADE_ROOM) return clients.onMissed(remote, reason); // these can be many
-    const nameless = unproven ? "a probe" : "client"; // --cipher xor
-    const name = lease.address === 0 ? nameless : `client ${formatIPv4(lease.address)}`;
-    trace.note(`${name} from ${remote} left: ${reason} (${clients.router.size} connected)`);
+    if (reason === MADE_ROOM) return clients.onMissed(remote, reason);
+    const name = lease.address === 0 ? "client" : `client ${formatIPv4(lease.address)}`; // --cipher xor
+    if (unproven) clients.refusals.tell(remote, `left: ${reason}`, "a probe from");
+    else trace.note(`${name} from ${remote} left: ${reason} (${clients.router.size} connected)`);
   }
 }

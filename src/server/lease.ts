@@ -2,8 +2,10 @@
  * Server only: a client's address, from the offer in its handshake to the end of its lease. The words are
  * router.ts's.
  */
+import { timingSafeEqual } from "node:crypto";
 import { formatIPv4 } from "../base/address.ts";
 import type { Peer } from "../core/peer.ts";
+import { proofOf } from "../session/handshake.ts";
 import type { Router } from "./router.ts";
 import { trace } from "../base/trace.ts";
 
@@ -12,7 +14,7 @@ export interface Offer {
   address: number;
   // of this session: with it, the same client may take the address over from a connection that died unnoticed
   token: string;
-  former: string | undefined; // the token of its session before
+  former: Lease | undefined; // its session before, which it may take over
 }
 
 export class Lease {
@@ -29,9 +31,10 @@ export class Lease {
     this.isOpen = offer !== undefined;
   }
 
-  /** Is this the session whose token that is? */
-  isFor(token: string | undefined): boolean {
-    return token !== undefined && token === this.offer?.token;
+  /** Does its message 1 prove that a caller is the client of this session? */
+  isOf(proof: string | undefined, publicKey: Buffer): boolean {
+    if (proof === undefined || !this.offer) return false;
+    return timingSafeEqual(Buffer.from(proof), Buffer.from(proofOf(this.offer.token, publicKey)));
   }
 
   /**
@@ -42,7 +45,7 @@ export class Lease {
     const learned = !this.offer; // from a packet, whose steps are shown first
     this.withdraw();
     const former = this.router.clientAt(address);
-    if (former?.isFor(this.offer?.former))
+    if (former && former === this.offer?.former)
       former.peer.close(`it connected again, from ${this.peer.link.remote}`);
     if (!this.router.lease(address, this)) return false;
     this.address = address;

@@ -97,5 +97,5 @@ test("few refusals are told one by one, a flood of them as a number once a secon
   for (let i = 0; i < 5000; i++) refusals.tell("10.0.0.9:1", "too many");
   t.mock.timers.tick(1000);
   assert.equal(said.length, 14);
-  assert.equal(said.at(-1), "refused 4990 more in this second, the latest 10.0.0.9:1: too many");
+  assert.equal(said.at(-1), "4990 more in this second, the latest: refused 10.0.0.9:1: too many");
 });

@@ -14,6 +14,7 @@ export const RATE = 4;
 const CROWD = `more than ${MAX_UNPROVEN} have not proven themselves yet`;
 export const MADE_ROOM = `made room: ${CROWD}, and no address has more of them`;
 const MAX_SOURCES = 4096; // sources that are remembered; beyond that, the oldest one is forgotten
+const MAX_FIRST_MESSAGES = 4096; // that are remembered: 400 KB
 const TOLD = 10; // refusals in a second that are told one by one
 
 /** What counts as one source: an IPv4 address, or a /64 of IPv6, because one machine can have all of it. */
@@ -116,7 +117,29 @@ export class HandshakeRate {
   }
 }
 
-/** Tells of refused connections: one by one while they are few, else how many they were, once a second. */
+/**
+ * The latest first messages that were made with the secret, by their public keys. Whoever has recorded one
+ * can send it again, and each would cost an X25519. A server that was started anew, or has seen many since,
+ * does not know it any more: then it is answered, and the session never begins.
+ */
+export class FirstMessages {
+  private readonly publicKeys = new Set<string>(); // in order of arrival
+
+  /** Has this one never come before? */
+  isNew(publicKey: Buffer): boolean {
+    const key = publicKey.toString("latin1");
+    if (this.publicKeys.has(key)) return false;
+    this.publicKeys.add(key);
+    if (this.publicKeys.size > MAX_FIRST_MESSAGES)
+      this.publicKeys.delete(this.publicKeys.keys().next().value!);
+    return true;
+  }
+}
+
+/**
+ * Tells what strangers cause: refused connections, and probes that leave. One by one while they are few, else
+ * how many they were, once a second.
+ */
 export class Refusals {
   private readonly say: (text: string) => void;
   private count = 0; // in this second
@@ -126,15 +149,14 @@ export class Refusals {
     this.say = say;
   }
 
-  tell(remote: string, reason: string): void {
-    this.latest = `${remote}: ${reason}`;
+  tell(remote: string, reason: string, what = "refused"): void {
+    this.latest = what === "refused" ? `${what} ${remote}: ${reason}` : `${what} ${remote} ${reason}`;
     if (this.count++ === 0) setTimeout(() => this.sum(), 1000).unref();
-    if (this.count <= TOLD) this.say(`refused ${this.latest}`);
+    if (this.count <= TOLD) this.say(this.latest);
   }
 
   private sum(): void {
-    if (this.count > TOLD)
-      this.say(`refused ${this.count - TOLD} more in this second, the latest ${this.latest}`);
+    if (this.count > TOLD) this.say(`${this.count - TOLD} more in this second, the latest: ${this.latest}`);
     this.count = 0;
   }
 }

@@ -19,13 +19,13 @@ export class ServerEnd {
 
   /** Reads what this machine has, checks that the tunnel fits in, and sets it up. Errors: a Failure. */
   static async begin(options: ServerOptions, tun: Tun): Promise<ServerEnd> {
-    const { secret, subnet, mtu, nat } = options;
+    const { secrets, subnet, mtu, nat } = options;
     const setup = new Setup(options.configure);
     const found = await setup.begin(tun.name);
     const machine = nat && setup.runs ? await withFirewall(found) : found;
     if (options.configure) checkDevice(machine, nat, tun.name);
     say(nat && (await findWalls(tun.name, machine)));
-    const wish6 = secret && canCarryIPv6(tun.name, mtu) ? options.subnet6 : undefined;
+    const wish6 = secrets && canCarryIPv6(tun.name, mtu) ? options.subnet6 : undefined;
     const gateway = subnet.network + 1;
     const inside = insideOf({ address: gateway, prefix: subnet.prefix, mtu, subnet6: wish6 });
     say(checkFree(machine, inside, "--subnet BLOCK"));

@@ -1,10 +1,11 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { createPrivateKey, randomBytes } from "node:crypto";
+import { randomBytes } from "node:crypto";
 import { test } from "node:test";
 import { Cipher } from "../core/aes.ts";
 import { decodeReply, decodeWish, encodeReply, encodeWish, Handshake, HandshakeError } from "./handshake.ts";
 import { Memory } from "../base/libc.ts";
+import { KeyPair } from "./primitives.ts";
 
 // Noise_NNpsk0_25519_AESGCM_SHA256, one of the published Noise test vectors (in cacophony's format)
 const VECTOR = {
@@ -37,18 +38,11 @@ const VECTOR = {
     ],
   ],
 };
-// An X25519 private key in DER is this prefix and its 32 raw bytes (RFC 8410, section 7)
-const privateKeyOf = (raw: Buffer) =>
-  createPrivateKey({
-    key: Buffer.concat([Buffer.from("302e020100300506032b656e04220420", "hex"), raw]),
-    format: "der",
-    type: "pkcs8",
-  });
 const hex = (text: string) => Buffer.from(text, "hex");
 
 test("Handshake and Cipher reproduce the published Noise vector, message by message", () => {
   const side = (name: "client" | "server", ephemeral: string) =>
-    new Handshake(name, hex(VECTOR.psk), hex(VECTOR.prologue), privateKeyOf(hex(ephemeral)));
+    new Handshake(name, hex(VECTOR.psk), hex(VECTOR.prologue), new KeyPair(hex(ephemeral)));
   const client = side("client", VECTOR.clientEphemeral);
   const server = side("server", VECTOR.serverEphemeral);
   const [[payload1, message1], [payload2, message2]] = VECTOR.messages as [
@@ -144,6 +138,7 @@ test("decodeReply() gives back what encodeReply() was given", () => {
     () => decodeReply(encodeReply({ refused: "all inner addresses are taken" })),
     /all inner addresses are taken/,
   );
+  assert.throws(() => decodeReply(encodeReply({ refused: "" })), /it refuses, and does not say why/);
 });
 
 test("decodeReply() refuses what makes no sense: these values go into commands", () => {
@@ -169,6 +164,18 @@ test("decodeReply() refuses what makes no sense: these values go into commands",
     { ...good, token: 5 },
     { ...good, token: "AB".repeat(16) },
     { ...good, token: "ab".repeat(17) },
+    // nobody's: 0/8, 127/8, 224/3, the ends of the subnet; loopback, mapped, link-local, multicast
+    ...["0.8.0.2", "127.0.0.2", "224.0.0.2", "240.0.0.2", "255.255.255.254"].map((address) => ({
+      ...good,
+      address,
+    })),
+    ...["10.8.0.0", "10.8.0.255"].map((address) => ({ ...good, address })),
+    { ...good, address: "10.8.0.4", prefix: 30 },
+    { ...good, address: "10.8.0.7", prefix: 30 },
+    ...["::/96", "::ffff:0:0/96", "fe80::/96", "febf::/96", "ff02::/96"].map((subnet6) => ({
+      ...good,
+      subnet6,
+    })),
   ];
   for (const reply of bad) {
     assert.throws(
@@ -180,30 +187,28 @@ test("decodeReply() refuses what makes no sense: these values go into commands",
 });
 
 test("decodeWish() gives back what encodeWish() was given; nothing, from a client without a wish", () => {
-  const wish = { address: 0x0a080002, token: "0123456789abcdef".repeat(2) };
+  const wish = { address: 0x0a080002, proof: "0123456789abcdef".repeat(4) };
   assert.deepEqual(decodeWish(encodeWish(wish)), wish);
-  assert.deepEqual(decodeWish(encodeWish({ address: 0x0a080002 })), {
-    address: 0x0a080002,
-    token: undefined,
-  });
+  assert.deepEqual(decodeWish(encodeWish({ address: 0x0a080002 })), { address: 0x0a080002 });
   assert.equal(encodeWish({}).length, 0, "as clients of before sent it");
   assert.deepEqual(decodeWish(Buffer.alloc(0)), {});
 });
 
 test("decodeWish() refuses what makes no sense", () => {
-  const good = { address: "10.8.0.2", token: "ab".repeat(16) };
+  const good = { address: "10.8.0.2", proof: "ab".repeat(32) };
   const bad: unknown[] = [
     "no json",
     "null",
     "[]",
     "5",
     {},
-    { token: good.token },
+    { proof: good.proof },
     { ...good, address: "10.8.0.300" },
     { ...good, address: 5 },
-    { ...good, token: "" },
-    { ...good, token: null },
-    { ...good, token: ["ab"] },
+    { ...good, proof: "" },
+    { ...good, proof: null },
+    { ...good, proof: ["ab"] },
+    { ...good, proof: "ab".repeat(16) },
   ];
   for (const wish of bad)
     assert.throws(

@@ -8,17 +8,21 @@
  *
  * Names (h, ck, MixKey, MixHash) are those of the specification's section 5.2.
  */
-import { createCipheriv, createDecipheriv, createHash, createPublicKey } from "node:crypto";
-import { diffieHellman, generateKeyPairSync, hkdfSync, type KeyObject } from "node:crypto";
+import { createHash } from "node:crypto";
 import { embed, formatIPv4, parseIPv4, parsePrefix96, type Prefix96 } from "../base/address.ts";
-import { KEY_LENGTH, type SessionKeys, TAG_LENGTH } from "../core/aes.ts";
+import { Cipher, KEY_LENGTH, type SessionKeys, TAG_LENGTH } from "../core/aes.ts";
 import { BrokenStream } from "../base/failure.ts";
+import { pad } from "../core/frame.ts";
+import { Memory } from "../base/libc.ts";
+import { hkdf, hmac, KeyPair } from "./primitives.ts";
+import { room, wipe } from "../base/wipe.ts";
 
 const NAME = "Noise_NNpsk0_25519_AESGCM_SHA256"; // exactly 32 bytes, so h starts as the name (section 5.2)
 const PROLOGUE = Buffer.from("simple-vpn/1"); // both ends must mean the same protocol and version
 /** Inside a session: a message of one kind must not pass for one of the other. */
 export const REKEY_PROLOGUE = Buffer.from("simple-vpn/1 rekey");
 const DH_LENGTH = 32;
+const HASH_LENGTH = 32;
 
 /** What the server tells a client: JSON in message 2's payload, so that later versions can add to it. */
 export interface ClientConfig {
@@ -26,13 +30,13 @@ export interface ClientConfig {
   prefix: number; // of the inner subnet, bits
   mtu: number; // bytes
   subnet6?: Prefix96 | undefined; // of the inner IPv6 addresses; undefined: this server's tunnel has none
-  token?: string; // who knows it may take this session over
+  token?: string; // 32 hex digits; who proves to know it may take this session over: proofOf()
 }
 
 /** What a client that had a session asks for: JSON in message 1's payload. */
 export interface Wish {
   address?: number; // its inner address
-  token?: string; // of that session, 32 hex digits
+  proof?: string; // that it had that session: proofOf() its token
 }
 
 /** The handshake cannot go on: a forged, damaged or foreign message. */
@@ -42,33 +46,38 @@ export class Refused extends HandshakeError {}
 
 /**
  * One handshake of one side. Message 1 and 2 in turn: the client writes then reads, the server reads then
- * writes.
+ * writes. Then split() gives the keys; if it does not come to that, end() wipes what there is.
  */
 export class Handshake {
   private h: Buffer = Buffer.from(NAME); // hash of all that was said so far
-  private ck: Buffer = this.h; // chaining key: all secrets so far
-  private k: Buffer = Buffer.alloc(0);
-  private n = 0;
+  private readonly ck = room(KEY_LENGTH); // chaining key: all secrets so far
+  private readonly k = room(KEY_LENGTH); // the key of the next message
   private theirs: Buffer = Buffer.alloc(0);
   private readonly initiator: boolean;
-  private ephemeral: KeyObject | undefined; // made when it is needed: a message that is refused costs no key
+  private ephemeral: KeyPair | undefined; // made when it is needed: a message that is refused costs no key
 
   /** @param secret the shared secret, 32 bytes; ephemeral is given by tests only */
-  constructor(side: "client" | "server", secret: Buffer, prologue: Buffer = PROLOGUE, ephemeral?: KeyObject) {
+  constructor(side: "client" | "server", secret: Buffer, prologue: Buffer = PROLOGUE, ephemeral?: KeyPair) {
     this.initiator = side === "client";
     this.ephemeral = ephemeral;
+    this.h.copy(this.ck);
     this.mixHash(prologue);
     // token psk, the "0" in NNpsk0: before the first message. MixKeyAndHash (section 9.2)
     this.mixKeyAndHash(secret);
   }
 
+  /** Our public key of this handshake: the first 32 bytes of the message that we shall write. */
+  get publicKey(): Buffer {
+    this.ephemeral ??= new KeyPair();
+    return this.ephemeral.publicKey;
+  }
+
   /** The next message of ours, with `payload` sealed in it. */
   write(payload: Buffer): Buffer {
-    this.ephemeral ??= generateKeyPairSync("x25519").privateKey;
-    const e = publicBytes(this.ephemeral); // token e; with a psk, e is also mixed into the key (section 9.2)
+    const e = this.publicKey; // token e; with a psk, e is also mixed into the key (section 9.2)
     this.mixHash(e);
     this.mixKey(e);
-    if (!this.initiator) this.mixKey(this.ee());
+    if (!this.initiator) this.mixSharedKey();
     return Buffer.concat([e, this.encryptAndHash(payload)]);
   }
 
@@ -81,16 +90,24 @@ export class Handshake {
     this.theirs = Buffer.from(message.subarray(0, DH_LENGTH));
     this.mixHash(this.theirs);
     this.mixKey(this.theirs);
-    if (this.initiator) this.mixKey(this.ee());
+    if (this.initiator) this.mixSharedKey();
     return this.decryptAndHash(message.subarray(DH_LENGTH));
   }
 
   /** After both messages: the keys of the session, one per direction (section 5.2, Split). */
   split(): SessionKeys {
     const [clientKey, serverKey] = hkdf(this.ck, Buffer.alloc(0), 2);
+    this.end();
     return this.initiator
       ? { send: clientKey!, receive: serverKey! }
       : { send: serverKey!, receive: clientKey! };
+  }
+
+  /** Wipes its keys. */
+  end(): void {
+    wipe(this.ck, this.k);
+    this.ephemeral?.free();
+    this.ephemeral = undefined;
   }
 
   private mixHash(data: Buffer): void {
@@ -98,79 +115,74 @@ export class Handshake {
   }
 
   private mixKey(input: Buffer): void {
-    [this.ck, this.k] = hkdf(this.ck, input, 2) as [Buffer, Buffer];
-    this.n = 0;
+    this.take(hkdf(this.ck, input, 2));
   }
 
   private mixKeyAndHash(input: Buffer): void {
-    const [ck, hash, k] = hkdf(this.ck, input, 3) as [Buffer, Buffer, Buffer];
-    this.ck = ck;
-    this.mixHash(hash);
-    this.k = k;
-    this.n = 0;
+    const [ck, hash, k] = hkdf(this.ck, input, 3);
+    this.mixHash(hash!);
+    this.take([ck!, k!, hash!]);
   }
 
-  /** token ee: X25519 of our ephemeral key and theirs. Node refuses a public key of low order. */
-  private ee(): Buffer {
-    try {
-      const publicKey = createPublicKey({
-        key: { kty: "OKP", crv: "X25519", x: this.theirs.toString("base64url") },
-        format: "jwk",
-      });
-      return diffieHellman({ privateKey: this.ephemeral!, publicKey });
-    } catch {
-      throw new HandshakeError("the other end's public key is not valid");
-    }
+  /** The chaining key and the next message's key; the rest is wiped only. */
+  private take(keys: Buffer[]): void {
+    keys[0]!.copy(this.ck);
+    keys[1]!.copy(this.k);
+    wipe(...keys);
   }
+
+  /** token ee: X25519 of our ephemeral key and theirs. */
+  private mixSharedKey(): void {
+    const shared = this.ephemeral!.shared(this.theirs);
+    if (!shared) throw new HandshakeError("the other end's public key is not valid");
+    this.mixKey(shared);
+    wipe(shared);
+  }
+
+  // A message's key seals one payload, so its nonce is always 0. What is authenticated with it is h.
 
   private encryptAndHash(plaintext: Buffer): Buffer {
-    const cipher = createCipheriv("aes-256-gcm", this.k, this.nonce()).setAAD(this.h);
-    const sealed = Buffer.concat([cipher.update(plaintext), cipher.final(), cipher.getAuthTag()]);
+    const [cipher, memory] = [new Cipher(this.k, "seal"), this.behindHash(plaintext)];
+    cipher.seal(memory, HASH_LENGTH, plaintext.length, HASH_LENGTH);
+    cipher.free();
+    const sealed = Buffer.from(
+      memory.bytes.subarray(HASH_LENGTH, HASH_LENGTH + plaintext.length + TAG_LENGTH),
+    );
     this.mixHash(sealed);
     return sealed;
   }
 
   private decryptAndHash(sealed: Buffer): Buffer {
-    const body = sealed.subarray(0, -TAG_LENGTH);
-    const decipher = createDecipheriv("aes-256-gcm", this.k, this.nonce())
-      .setAAD(this.h)
-      .setAuthTag(sealed.subarray(-TAG_LENGTH));
-    try {
-      const plaintext = Buffer.concat([decipher.update(body), decipher.final()]);
-      this.mixHash(sealed);
-      return plaintext;
-    } catch {
-      throw new HandshakeError("it was made with another secret, or is not our protocol");
-    }
+    const [cipher, memory] = [new Cipher(this.k, "open"), this.behindHash(sealed)];
+    const length = sealed.length - TAG_LENGTH;
+    const isGood = cipher.open(memory, HASH_LENGTH, length, HASH_LENGTH);
+    cipher.free();
+    if (!isGood) throw new HandshakeError("it was made with another secret, or is not our protocol");
+    this.mixHash(sealed);
+    return Buffer.from(memory.bytes.subarray(HASH_LENGTH, HASH_LENGTH + length));
   }
 
-  private nonce(): Buffer {
-    const nonce = Buffer.alloc(12);
-    nonce.writeUInt32BE(this.n++, 8);
-    return nonce;
+  private behindHash(bytes: Buffer): Memory {
+    const memory = new Memory(pad(HASH_LENGTH + bytes.length + TAG_LENGTH, 4));
+    this.h.copy(memory.bytes);
+    bytes.copy(memory.bytes, HASH_LENGTH);
+    return memory;
   }
-}
-
-/** HKDF with an empty info, `count` keys of 32 bytes (section 4.3; RFC 5869). */
-function hkdf(ck: Buffer, input: Buffer, count: number): Buffer[] {
-  const all = Buffer.from(hkdfSync("sha256", input, ck, Buffer.alloc(0), count * KEY_LENGTH));
-  return Array.from({ length: count }, (_, i) => all.subarray(i * KEY_LENGTH, (i + 1) * KEY_LENGTH));
 }
 
 /**
- * The 32 bytes of an X25519 public key: the end of its DER form (RFC 8410, section 4). The JWK form can hang
- * Node 20: it holds the key's lock while it makes strings. If memory is collected just then, the destructor
- * of the finished key generation needs the same lock: a deadlock.
+ * Proves to the server that this message 1's sender knows the token of a session: 64 hex digits. All who have
+ * the secret can read message 1, so the token itself must not be in it. The proof is of no use to them: it is
+ * good for this message's public key only.
  */
-function publicBytes(privateKey: KeyObject): Buffer {
-  return createPublicKey(privateKey).export({ format: "der", type: "spki" }).subarray(-DH_LENGTH);
-}
+export const proofOf = (token: string, publicKey: Buffer) =>
+  hmac(Buffer.from(token, "hex"), publicKey).toString("hex");
 
 /** The payload of message 1. */
-export function encodeWish({ address, token }: Wish): Buffer {
+export function encodeWish({ address, proof }: Wish): Buffer {
   return address === undefined
     ? Buffer.alloc(0)
-    : Buffer.from(JSON.stringify({ address: formatIPv4(address), token }));
+    : Buffer.from(JSON.stringify({ address: formatIPv4(address), proof }));
 }
 
 /** Reads and checks the payload of message 1; empty: no wish. Throws HandshakeError. */
@@ -178,8 +190,8 @@ export function decodeWish(payload: Buffer): Wish {
   if (payload.length === 0) return {};
   const wish = parseObject(payload);
   const address = parseIPv4(wish.address);
-  if (address !== undefined && (wish.token === undefined || isToken(wish.token)))
-    return { address, token: wish.token };
+  if (address !== undefined && (wish.proof === undefined || isHex(wish.proof, 64)))
+    return { address, ...(wish.proof !== undefined && { proof: wish.proof }) };
   throw new HandshakeError("the client's wish makes no sense");
 }
 
@@ -193,15 +205,17 @@ export function encodeReply(reply: ClientConfig | { refused: string }): Buffer {
 /** Reads and checks the payload of message 2: these values go into commands. Throws HandshakeError. */
 export function decodeReply(payload: Buffer): ClientConfig {
   const { refused, address: text, prefix, mtu, token, subnet6: text6 } = parseObject(payload);
-  if (typeof refused === "string") throw new Refused(refused.replace(/[^ -~]/g, "?"));
+  if (typeof refused === "string")
+    throw new Refused(refused.replace(/[^ -~]/g, "?") || "it refuses, and does not say why");
   const address = parseIPv4(text);
   const subnet6 = parsePrefix96(text6);
   if (
     address !== undefined &&
     isWhole(prefix, 8, 30) &&
+    isHost(address, prefix) &&
     isWhole(mtu, 68, 65535) &&
-    (token === undefined || isToken(token)) &&
-    (text6 === undefined || subnet6)
+    (token === undefined || isHex(token, 32)) &&
+    (text6 === undefined || (subnet6 && isHost6(subnet6)))
   )
     return { address, prefix, mtu, ...(token !== undefined && { token }), ...(subnet6 && { subnet6 }) };
   throw new HandshakeError("the server's configuration makes no sense");
@@ -216,7 +230,19 @@ function parseObject(payload: Buffer): Record<string, unknown> {
   }
 }
 
-const isToken = (value: unknown): value is string =>
-  typeof value === "string" && /^[0-9a-f]{32}$/.test(value);
+/** Can a client have it? Not 0.0.0.0/8, 127.0.0.0/8, 224.0.0.0/3 (RFC 6890), nor an end of its subnet. */
+function isHost(address: number, prefix: number): boolean {
+  const first = address >>> 24;
+  const host = address & (2 ** (32 - prefix) - 1); // the part that the prefix leaves
+  return first !== 0 && first !== 127 && first < 224 && host !== 0 && host !== 2 ** (32 - prefix) - 1;
+}
+
+/** The same for a /96: not in ::/8 (loopback, IPv4 in IPv6's clothes), fe80::/10 or ff00::/8 (RFC 4291). */
+function isHost6([start]: Prefix96): boolean {
+  return start >>> 24 !== 0 && start >>> 24 !== 0xff && start >>> 22 !== 0xfe80 >>> 6;
+}
+
+const isHex = (value: unknown, digits: number): value is string =>
+  typeof value === "string" && value.length === digits && /^[0-9a-f]*$/.test(value);
 const isWhole = (value: unknown, min: number, max: number): value is number =>
   Number.isInteger(value) && (value as number) >= min && (value as number) <= max;

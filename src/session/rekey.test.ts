@@ -182,9 +182,10 @@ test("the server makes fresh keys at most once a second for a client", () => {
     const handshake = new Handshake("client", SECRET, REKEY_PROLOGUE);
     peer.events.onRekey = (_word, message) => {
       handshake.read(message);
-      peer.keys!.receiveWith(handshake.split().receive);
+      const { send, receive } = handshake.split();
+      peer.keys!.receiveWith(receive);
       peer.sendControl(Control.switch);
-      peer.keys!.sendWith(handshake.split().send);
+      peer.keys!.sendWith(send);
     };
     peer.sendControl(Control.rekey, handshake.write(NOTHING));
     it.server.receive();

@@ -12,6 +12,7 @@ import { BrokenStream } from "../base/failure.ts";
 import { Control } from "../core/frame.ts";
 import { Handshake, REKEY_PROLOGUE } from "./handshake.ts";
 import { trace } from "../base/trace.ts";
+import { wipe } from "../base/wipe.ts";
 import type { Peer } from "../core/peer.ts";
 
 /**
@@ -29,6 +30,7 @@ export function keepFresh(peer: Peer, secret: Buffer, seconds: number): void {
   let age = 0; // of the keys, s
   let overdue = 0; // s
   let handshake: Handshake | undefined; // its message 1 is on its way
+  whenClosed(peer, () => handshake?.end());
   const clock = setInterval(() => {
     if (peer.closed) return clearInterval(clock);
     const due = ++age >= seconds || Math.max(keys.sealer.bytes, keys.opener.bytes) >= BYTES;
@@ -39,7 +41,7 @@ export function keepFresh(peer: Peer, secret: Buffer, seconds: number): void {
       );
     if (handshake) return;
     const next = new Handshake("client", secret, REKEY_PROLOGUE);
-    if (!peer.sendControl(Control.rekey, next.write(NOTHING))) return;
+    if (!peer.sendControl(Control.rekey, next.write(NOTHING))) return next.end();
     handshake = next;
     peer.pulse.awaitAnswer(); // a server from which nothing comes is left sooner
   }, 1000).unref();
@@ -63,6 +65,7 @@ export function answerRekeys(peer: Peer, secret: Buffer): void {
   const keys = peer.keys!;
   let next: Buffer | undefined; // the client's key from its `switch` on
   let earliest = 0; // performance.now()
+  whenClosed(peer, () => wipe(next));
 
   peer.events.onRekey = (word, message) => {
     if (word === Control.switch && next) {
@@ -75,12 +78,22 @@ export function answerRekeys(peer: Peer, secret: Buffer): void {
       throw new BrokenStream("it asks for fresh keys more than once a second");
     earliest = performance.now() + PAUSE;
     const handshake = new Handshake("server", secret, REKEY_PROLOGUE);
-    handshake.read(message);
-    must(peer.sendControl(Control.rekey, handshake.write(NOTHING)));
-    const { send, receive } = handshake.split();
-    keys.sendWith(send);
-    next = receive;
+    try {
+      handshake.read(message);
+      must(peer.sendControl(Control.rekey, handshake.write(NOTHING)));
+      const { send, receive } = handshake.split();
+      keys.sendWith(send);
+      next = receive;
+    } finally {
+      handshake.end();
+    }
   };
+}
+
+/** Wipes what is left of a rekey when the session is over. */
+function whenClosed(peer: Peer, wipeRest: () => void): void {
+  const { onClose } = peer.events;
+  peer.events.onClose = (reason, ended) => (wipeRest(), onClose(reason, ended));
 }
 
 function must(sent: boolean): void {

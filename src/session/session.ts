@@ -2,7 +2,7 @@
  * From the handshake's two messages to a session: what each end makes of the other's message. An empty
  * message 2 says "refused"; it is not authenticated, and only decides which error the client prints.
  */
-import type { SessionKeys } from "../core/aes.ts";
+import { KEY_LENGTH, type SessionKeys } from "../core/aes.ts";
 import { BrokenStream, Failure } from "../base/failure.ts";
 import {
   type ClientConfig,
@@ -11,22 +11,33 @@ import {
   encodeReply,
   encodeWish,
   Handshake,
+  HandshakeError,
+  proofOf,
+  Refused,
+  type Wish,
 } from "./handshake.ts";
-import { HandshakeError, Refused, type Wish } from "./handshake.ts";
 
 const NO_REPLY = Buffer.alloc(0);
 
 /** The server has another secret: to try again is in vain. */
 export class WrongSecret extends Failure {}
 
-/** The client's side. `wish`: what it had before. */
+/** What a client had in the session before. */
+export interface Before {
+  address?: number; // its inner address
+  token?: string;
+}
+
+/** The client's side. */
 export class ClientHandshake {
   readonly message1: Buffer;
   private readonly handshake: Handshake;
 
-  constructor(secret: Buffer, wish: Wish = {}) {
+  constructor(secret: Buffer, before: Before = {}) {
     this.handshake = new Handshake("client", secret);
-    this.message1 = this.handshake.write(encodeWish(wish));
+    const { address, token } = before;
+    const proof = token && { proof: proofOf(token, this.handshake.publicKey) };
+    this.message1 = this.handshake.write(encodeWish({ ...(address !== undefined && { address }), ...proof }));
   }
 
   /** The session that `message2` of the server `remote` gives us. Errors: a Failure that says what to try. */
@@ -40,7 +51,14 @@ export class ClientHandshake {
       return { keys: this.handshake.split(), config };
     } catch (error) {
       throw noSession(remote, error);
+    } finally {
+      this.end();
     }
+  }
+
+  /** It does not come to a session: wipes its keys. */
+  end(): void {
+    this.handshake.end();
   }
 }
 
@@ -62,29 +80,52 @@ export function noSession(remote: string, error: unknown): unknown {
 export interface Reply {
   message2?: Buffer; // undefined: nothing at all
   keys?: SessionKeys; // of a session that begins
+  secret?: Buffer; // the one that it began with
   refused?: string; // why none does
 }
 
 /**
  * The server's side: `makeReply` decides what a client is told whose message 1 proved good. The client itself
- * is proven only by its first sealed frame, because message 1 may be a replay.
+ * is proven only by its first sealed frame, because message 1 may be a replay. `isNew`: has its public key
+ * never come before? A replay costs no X25519.
  */
 export function answer(
-  secret: Buffer,
+  secrets: Buffer[],
   message1: Buffer,
-  makeReply: (wish: Wish) => ClientConfig | { refused: string },
+  isNew: (publicKey: Buffer) => boolean,
+  makeReply: (wish: Wish, publicKey: Buffer) => ClientConfig | { refused: string },
 ): Reply {
-  const handshake = new Handshake("server", secret);
-  let known = false; // does it have our secret?
-  let reply;
+  const known = readFirst(secrets, message1);
+  if ("refused" in known) return known;
+  const { handshake, secret, payload } = known;
   try {
-    const wish = handshake.read(message1);
-    known = true;
-    reply = makeReply(decodeWish(wish));
+    const publicKey = message1.subarray(0, KEY_LENGTH);
+    if (!isNew(publicKey)) throw new HandshakeError("its first message has come before: a replay");
+    const reply = makeReply(decodeWish(payload), publicKey);
+    const message2 = handshake.write(encodeReply(reply));
+    return "refused" in reply
+      ? { message2, refused: reply.refused }
+      : { message2, keys: handshake.split(), secret };
   } catch (error) {
     if (!(error instanceof BrokenStream)) throw error;
-    return { ...(!known && { message2: NO_REPLY }), refused: error.message };
+    return { refused: error.message };
+  } finally {
+    handshake.end();
   }
-  const message2 = handshake.write(encodeReply(reply));
-  return "refused" in reply ? { message2, refused: reply.refused } : { message2, keys: handshake.split() };
+}
+
+/** Reads message 1 with whichever secret it was made. */
+function readFirst(secrets: Buffer[], message1: Buffer) {
+  let refused = "";
+  for (const secret of secrets) {
+    const handshake = new Handshake("server", secret);
+    try {
+      return { handshake, secret, payload: handshake.read(message1) };
+    } catch (error) {
+      handshake.end();
+      if (!(error instanceof BrokenStream)) throw error;
+      refused = error.message;
+    }
+  }
+  return { message2: NO_REPLY, refused };
 }

@@ -7,7 +7,7 @@ import { generateKeyPairSync, X509Certificate } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Failure } from "../../base/failure.ts";
-import { type Lab, SERVER } from "../lab.ts";
+import { type Lab, LAB_SECRET, SERVER } from "../lab.ts";
 import { Running, startProgram } from "../running.ts";
 import { compile, startSimple } from "./simplevpn.ts";
 import { has } from "../tools.ts";
@@ -70,7 +70,7 @@ export function versionOf(contender: Contender): string {
   return `${contender.title} ${/\d+\.\d[\w.]*/.exec(said)?.[0]}`;
 }
 
-const ENV = { env: { ...process.env, SIMPLE_VPN_SECRET: "be".repeat(32) } };
+const ENV = { env: { ...process.env, SIMPLE_VPN_SECRET: LAB_SECRET } };
 
 /** Our server alone, on its defaults. */
 export async function startOurServer(lab: Lab, ...options: string[]): Promise<Running> {

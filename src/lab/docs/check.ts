@@ -10,7 +10,7 @@ import { tmpdir } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
 import { Failure } from "../../base/failure.ts";
 import { program } from "../../host/program.ts";
-import { ROOT, spawned } from "../lab.ts";
+import { LAB_SECRET, ROOT, spawned } from "../lab.ts";
 import { anchorOf } from "../walk/page.ts";
 import { Running } from "../running.ts";
 import { WALK } from "../walk/timeline.ts";
@@ -207,7 +207,7 @@ function wrongOutput(block: string[], run: string, printed: string[]): [number, 
  */
 async function freshRuns(): Promise<Map<string, string[]>> {
   const folder = mkdtempSync(join(tmpdir(), "simple-vpn-check-"));
-  const env = { ...process.env, SIMPLE_VPN_LAB: folder, SIMPLE_VPN_SECRET: "5e".repeat(32), NO_COLOR: "1" };
+  const env = { ...process.env, SIMPLE_VPN_LAB: folder, SIMPLE_VPN_SECRET: LAB_SECRET, NO_COLOR: "1" };
   const start = (...args: [name: string, ...args: string[]]) =>
     new Running(spawn(...spawned(...args), { cwd: ROOT, env }));
   const terminal = (...args: string[]) => start("lab/terminals/terminal", ...args);

@@ -10,6 +10,7 @@ import chalk from "chalk";
 import { parseIPv4 } from "../../base/address.ts";
 import { Failure } from "../../base/failure.ts";
 import { CLIENT, option, parse, SERVER } from "../../host/options.ts";
+import { takeFromEnvironment } from "../../host/secret.ts";
 import { exit, program } from "../../host/program.ts";
 import { LAB_HOST } from "../../host/setup.ts";
 import { type Check, clientChecks, type Finding, type Options, serverChecks, unknown } from "./hops.ts";
@@ -65,6 +66,7 @@ program(async () => {
  * with.
  */
 function readOptions(): Options {
+  const environment = takeFromEnvironment();
   const args = process.argv.slice(2);
   const holder = findHolder(given(args, "tun"), args.includes("server") ? "server.ts" : "client.ts");
   const started = Object.keys(OPTIONS).flatMap((name) => {
@@ -97,7 +99,8 @@ function readOptions(): Options {
     mtu: last(values.mtu)!,
     port: last(values.port)!,
     cipher: last(values.cipher)!,
-    secret: last(values.secret),
+    secrets: values.secret?.slice(-1), // what we are told counts more than what runs
+    environment,
     server: last(values.server),
     nat: last(values.nat),
   };

@@ -12,7 +12,7 @@ import { bracketed, endpoint } from "../../transport/addresses.ts";
 import { Failure } from "../../base/failure.ts";
 import { FRESH } from "../../host/machine.ts";
 import { resolve } from "../../client/names.ts";
-import { readSecret } from "../../host/options.ts";
+import { readSecrets } from "../../host/secret.ts";
 import { clientChanges } from "../../client/routes.ts";
 import { ClientHandshake, noSession } from "../../session/session.ts";
 import { connectTcp, type TcpSocket } from "../../transport/sockets.ts";
@@ -39,7 +39,8 @@ export interface Options {
   tun: string;
   port: number;
   cipher: string;
-  secret: string | undefined; // the file
+  secrets: string[] | undefined; // files
+  environment: string | undefined; // or its secret
   server: string | undefined;
   address: Cidr; // the client's inner address
   nat: string | undefined;
@@ -366,13 +367,13 @@ function ping(target: string, ...args: string[]): string {
  * tunnel's MTU.
  */
 async function shakeHands(
-  { secret }: Options,
+  { secrets, environment }: Options,
   socket: TcpSocket,
   tell: (mtu: number) => void,
 ): Promise<Finding> {
   let key;
   try {
-    key = readSecret(secret);
+    [key] = readSecrets(secrets, environment) as [Buffer];
   } catch (error) {
     return unknown(`${(error as Failure).message}: ${(error as Failure).hint}`);
   }
@@ -388,7 +389,7 @@ async function shakeHands(
       return problem(message, "server# npx tsx src/lab/doctor/doctor.ts server");
     return problem(
       "wrong secret: the server has another one",
-      `scp ${bracketed(socket.address)}:simple-vpn/secret.key ${secret ?? "secret.key"}`,
+      `scp ${bracketed(socket.address)}:simple-vpn/secret.key ${secrets?.[0] ?? "secret.key"}`,
     );
   }
 }

@@ -1,6 +1,5 @@
 /** For fuzz.ts: the handshake, its messages, and the JSON that they carry. */
 import assert from "node:assert/strict";
-import { createPrivateKey } from "node:crypto";
 import { embed, formatIPv4 } from "../../base/address.ts";
 import { aesFraming, FrameType } from "../../core/frame.ts";
 import {
@@ -15,24 +14,19 @@ import {
 } from "../../session/handshake.ts";
 import { close } from "../../base/libc.ts";
 import { answer, ClientHandshake, noSession } from "../../session/session.ts";
+import { KeyPair } from "../../session/primitives.ts";
 import { TcpPort } from "../../transport/tcp.ts";
 import { socketPair } from "../tests/peers.ts";
 import { checkFailure, drain, feed, OWN, SECRET, SHUT_WR, shutdown } from "./fuzz-inputs.ts";
 import type { Random } from "./random.ts";
-import { ipv4, isToken, network6, written } from "./models.ts";
+import { ipv4, isHex, network6, written } from "./models.ts";
 
 // ---- handshake: the messages through TcpPort, answer() and ClientHandshake; the messages and what carries
 // them ----
 
-/** A private key that is always the same: the messages are those of the seed. RFC 8410, section 7. */
-const ephemeral = (byte: number) =>
-  createPrivateKey({
-    key: Buffer.concat([Buffer.from("302e020100300506032b656e04220420", "hex"), Buffer.alloc(32, byte)]),
-    format: "der",
-    type: "pkcs8",
-  });
+/** A private key that is always the same: the messages are those of the seed. */
+const ephemeral = (byte: number) => new KeyPair(Buffer.alloc(32, byte));
 const PORT = new TcpPort(0, true);
-const KEYS = [ephemeral(1), ephemeral(2)];
 const LOW_ORDER = [
   "00".repeat(32),
   `01${"00".repeat(31)}`,
@@ -49,7 +43,7 @@ const framed = (type: number, message: Buffer) => {
 
 /** Message 1 as a holder of the secret could make it: with any public key, and any payload. */
 function message1(any: Random, payload: Buffer): { message: Buffer; isLowOrder: boolean } {
-  const handshake = new Handshake("client", SECRET, undefined, any.one(...KEYS));
+  const handshake = new Handshake("client", SECRET, undefined, ephemeral(any.one(1, 2)));
   if (any.below(4)) return { message: handshake.write(payload), isLowOrder: false };
   const e = any.below(2) ? any.one(...LOW_ORDER) : any.bytes(32);
   handshake["mixHash"](e);
@@ -82,6 +76,8 @@ const odd = (any: Random) =>
     "ab".repeat(16),
     "AB".repeat(16),
     "ab".repeat(17),
+    "ab".repeat(32),
+    "AB".repeat(32),
     "fd00::/96",
     "fd00::1/96",
     "FD00:0::/096",
@@ -94,13 +90,13 @@ const json = (any: Random, value: unknown): Buffer =>
 
 /** Message 1's payload: none, JSON that is right or nearly right, or anything. */
 function wish(any: Random): Buffer {
-  const good = { address: "10.8.0.2", token: "ab".repeat(16) };
+  const good = { address: "10.8.0.2", proof: "ab".repeat(32) };
   const value = any.one<unknown>(
     good,
     { address: "200.8.0.6" },
     { ...good, address: odd(any) },
-    { ...good, token: odd(any) },
-    { token: good.token },
+    { ...good, proof: odd(any) },
+    { proof: good.proof },
     odd(any),
     [good],
     { ["__proto__"]: good },
@@ -117,11 +113,10 @@ function wish(any: Random): Buffer {
 /** What it means; undefined: nothing. */
 function wishIn(payload: Buffer): Wish | undefined {
   if (payload.length === 0) return {};
-  const { address: text, token } = parsed(payload);
+  const { address: text, proof } = parsed(payload);
   const address = typeof text === "string" ? ipv4(text) : undefined;
-  return address === undefined || (token !== undefined && !isToken(token))
-    ? undefined
-    : { address, token: token as string };
+  if (address === undefined || (proof !== undefined && !isHex(proof, 64))) return undefined;
+  return { address, ...(proof !== undefined && { proof: proof as string }) };
 }
 
 function parsed(payload: Buffer): Record<string, unknown> {
@@ -170,8 +165,9 @@ export async function runServerHandshake(any: Random): Promise<void> {
       onMissed() {},
       onHello(caller, message1) {
         const { message2, keys } = answer(
-          SECRET,
+          [SECRET],
           message1,
+          () => true,
           (asked) => (wishes.push(asked), isFull ? { refused: "full" } : config),
         );
         if (message2) caller.refuse(message2);
@@ -191,9 +187,9 @@ export async function runServerHandshake(any: Random): Promise<void> {
 
 export async function runClientHandshake(any: Random): Promise<void> {
   const [near, far] = socketPair();
-  const handshake = new ClientHandshake(SECRET, any.one<Wish>({}, { address: OWN, token: "ab".repeat(16) }));
+  const handshake = new ClientHandshake(SECRET, any.one({}, { address: OWN, token: "ab".repeat(16) }));
   const asking = PORT.ask({ fd: near, address: "", remote: "server" }, handshake.message1);
-  const server = new Handshake("server", SECRET, undefined, any.one(...KEYS));
+  const server = new Handshake("server", SECRET, undefined, ephemeral(any.one(1, 2)));
   server.read(drain(far)[0]!.subarray(4));
   const payload = reply(any);
   const valid = framed(1, server.write(payload));
@@ -229,6 +225,11 @@ function reply(any: Random): Buffer {
   };
   const value = any.one<unknown>(
     good,
+    { ...good, address: any.one("10.8.0.0", "10.8.0.255", "0.8.0.2", "127.0.0.2", "224.0.0.2", "255.8.0.2") },
+    {
+      ...good,
+      subnet6: any.one("::/96", "::ffff:0:0/96", "fe80::/96", "febf::/96", "ff02::/96", "fec0::/96"),
+    },
     ...["address", "prefix", "token", "subnet6"].map((name) => ({ ...good, [name]: odd(any) })),
     { ...good, mtu: any.edge() },
     { refused: odd(any) },
@@ -252,7 +253,13 @@ function configIn(payload: Buffer) {
     !whole(mtu, 68, 65535)
   )
     return undefined;
-  if ((token !== undefined && !isToken(token)) || (subnet6 !== undefined && net?.prefix !== 96))
+  const [first, ...rest] = address.split(".").map(Number) as [number, number, number, number];
+  const bits = [first, ...rest].map((byte) => byte.toString(2).padStart(8, "0")).join("");
+  const host = bits.slice(prefix as number);
+  if ([0, 127].includes(first) || first >= 224 || /^(0*|1*)$/.test(host)) return undefined; // nobody's
+  const start6 = net?.groups[0] ?? 0xfd00;
+  if (start6 < 0x100 || start6 >= 0xff00 || (start6 & 0xffc0) === 0xfe80) return undefined;
+  if ((token !== undefined && !isHex(token, 32)) || (subnet6 !== undefined && net?.prefix !== 96))
     return undefined;
   return { address, prefix, mtu, token, subnet6: net && `${written(net.groups)}/96` };
 }

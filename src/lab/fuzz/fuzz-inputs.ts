@@ -3,6 +3,7 @@
  * way into a socket and out of it.
  */
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
 import { constants } from "node:os";
 import { Failure } from "../../base/failure.ts";
 import { Memory, read, thisProcess, write } from "../../base/libc.ts";
@@ -10,7 +11,7 @@ import { OFFLOAD_HEADER } from "../../core/offload.ts";
 import { trace } from "../../base/trace.ts";
 import type { Random } from "./random.ts";
 
-export const SECRET = Buffer.alloc(32, 0x5e);
+export const SECRET = createHash("sha256").update("the fuzzer's").digest();
 export const OWN = 0x0a080002; // 10.8.0.2, the hostile client's own inner address
 // of the inner IPv6 addresses: the default of --subnet6
 export const PREFIX6 = Buffer.from("fd56504e0000000000000000", "hex");

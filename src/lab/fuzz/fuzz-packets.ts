@@ -213,7 +213,7 @@ function started(net: (typeof NETS)[number]): Clients {
     net.subnet6,
   ]);
   // nobody connects to it: PORT is handed its clients
-  net.server = new Clients({ ...options, secret: undefined }, { fd: tunFd, name: "tun0", header: 0 });
+  net.server = new Clients({ ...options, secrets: undefined }, { fd: tunFd, name: "tun0", header: 0 });
   net.server.router.lease(net.base + 3, { peer: {}, isFor: () => false } as never);
   return net.server;
 }

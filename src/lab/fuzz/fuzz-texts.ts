@@ -8,7 +8,7 @@ import { embed, formatIPv4, formatIPv6, parseBlock6, parseIPv6, parsePrefix96 } 
 import { Failure } from "../../base/failure.ts";
 import { clientOptions, serverOptions } from "../../host/options.ts";
 import { endpoint, readSockaddr, sockaddr } from "../../transport/addresses.ts";
-import { ADDRESSES, checkFailure } from "./fuzz-inputs.ts";
+import { ADDRESSES, checkFailure, SECRET } from "./fuzz-inputs.ts";
 import type { Random } from "./random.ts";
 import { groupsAt, ipv6, network6, OPTIONS, written } from "./models.ts";
 
@@ -150,7 +150,7 @@ export function runOption(any: Random): void {
 }
 
 export function runOptions(any: Random): void {
-  process.env.SIMPLE_VPN_SECRET = "5e".repeat(32);
+  process.env.SIMPLE_VPN_SECRET = SECRET.toString("hex");
   try {
     if (any.below(2)) return runOption(any);
     const word = () => (any.below(4) ? any.one(...WORDS) : any.mutateText(any.one(...WORDS)));
@@ -190,27 +190,31 @@ export function runOptions(any: Random): void {
 let folder: string | undefined;
 
 export function runSecret(any: Random): void {
+  const good = SECRET.toString("hex");
   folder ??= mkdtempSync(join(tmpdir(), "simple-vpn-fuzz-"));
   const path = join(folder, "secret");
   const bytes = any.mutate(
     Buffer.from(
-      `${any.one("5e", "5E", "é", "  ").repeat(any.one(32, 31, 33, 32))}${any.one("\n", "\r\n", "", " ")}`,
+      any.one("", "", "\ufeff", " \n") +
+        any.one(good, good, good.toUpperCase(), good.slice(2), `${good}00`, "5e".repeat(32), "é".repeat(32)) +
+        any.one("\n", "\r\n", "", " "),
     ),
   );
   const mode = any.one(0o600, 0o600, 0o400, any.below(0o1000) | 0o400);
   writeFileSync(path, bytes);
   chmodSync(path, mode);
-  const digits = bytes.toString().trim();
-  const good = /^[0-9a-fA-F]{64}$/.test(digits) && mode % 0o100 === 0;
+  const digits = bytes.toString("latin1").replace(/^[\0- \xef\xbb\xbf]+|[\0- \xef\xbb\xbf]+$/g, "");
+  const variety = new Set(digits.toLowerCase().match(/../g)).size;
+  const isGood = /^[0-9a-fA-F]{64}$/.test(digits) && variety >= 16 && mode % 0o100 === 0;
   try {
-    const { secret } = clientOptions(["server", "--secret", path]);
+    const [secret] = clientOptions(["server", "--secret", path]).secrets!;
     assert.ok(
-      good && secret!.toString("hex") === digits.toLowerCase(),
+      isGood && secret!.toString("hex") === digits.toLowerCase(),
       `taken: ${digits}, mode ${mode.toString(8)}`,
     );
   } catch (error) {
     checkFailure(error);
-    assert.ok(!good, "a good secret is taken");
+    assert.ok(!isGood, "a good secret is taken");
     assert.ok(
       digits.length < 8 || !(error as Failure).message.includes(digits.slice(0, 8)),
       "no secret is ever printed",

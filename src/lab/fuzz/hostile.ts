@@ -1,7 +1,7 @@
 /**
  * Attackers, for the tests and for class, in the lab: node --import tsx src/lab/fuzz/hostile.ts ATTACK SERVER
- * [COUNT], the secret in SIMPLE_VPN_SECRET. Strangers need no secret: flood, idle, occupy, replay. Insiders
- * have it, make a session, and then misbehave.
+ * [COUNT], the secret in SIMPLE_VPN_SECRET. Strangers need no secret: flood, idle, occupy; replay
+ * has it only to have something to replay. Insiders have it, and misbehave.
  */
 import { existsSync } from "node:fs";
 import { connect, type Socket } from "node:net";
@@ -16,13 +16,14 @@ import { Handshake, REKEY_PROLOGUE } from "../../session/handshake.ts";
 import { Memory, write } from "../../base/libc.ts";
 import { ready } from "../../core/loop.ts";
 import { OFFLOAD_HEADER } from "../../core/offload.ts";
-import { readSecret } from "../../host/options.ts";
+import { readSecrets } from "../../host/secret.ts";
 import { program } from "../../host/program.ts";
 import type { Peer } from "../../core/peer.ts";
 import { dialIdle, random, seal } from "../tests/peers.ts";
 import { NETNS } from "../lab.ts";
 
 const PORT = 5555;
+const [SECRET = Buffer.alloc(0)] = readSecrets();
 const AT_ONCE = 100; // connections of a flood that are open at the same time
 
 // ---- strangers ----
@@ -77,14 +78,23 @@ async function occupy(server: string, count: number): Promise<void> {
 }
 
 /** One recorded first message, sent on `count` connections, which stay open. */
-async function replay(server: string, count: number): Promise<void> {
-  const message = new Handshake("client", readSecret(undefined)).write(Buffer.alloc(0));
-  const frame = Buffer.alloc(aesFraming.header + message.length);
-  aesFraming.putHeader(frame, 0, FrameType.handshake, message.length);
-  message.copy(frame, aesFraming.header);
+const replay = (server: string, count: number) => firstMessages(server, Array(count).fill(firstMessage()));
+
+/** As many new ones. What the server answers gets no sealed frame. */
+const unproven = (server: string, count: number) =>
+  firstMessages(server, Array.from({ length: count }, firstMessage));
+
+function firstMessage(): Buffer {
+  const message = new Handshake("client", SECRET).write(Buffer.alloc(0));
+  const header = Buffer.alloc(aesFraming.header);
+  aesFraming.putHeader(header, 0, FrameType.handshake, message.length);
+  return Buffer.concat([header, message]);
+}
+
+async function firstMessages(server: string, messages: Buffer[]): Promise<void> {
   let answers = 0;
-  for (let i = 0; i < count; i++)
-    (await opened(server)).once("data", () => console.log(`answers: ${++answers}`)).write(frame);
+  for (const message of messages)
+    (await opened(server)).once("data", () => console.log(`answers: ${++answers}`)).write(message);
   await told();
 }
 
@@ -113,7 +123,7 @@ interface Insider {
 
 /** A session like an honest client's. */
 async function insider(server: string): Promise<Insider> {
-  const { config, ...idle } = await dialIdle(server, PORT, readSecret(undefined));
+  const { config, ...idle } = await dialIdle(server, PORT, SECRET);
   idle.peer.sendControl(Control.keepalive);
   return { ...idle, own: config.address, subnet6: config.subnet6 };
 }
@@ -284,14 +294,15 @@ async function rekeys(server: string, count: number): Promise<void> {
     const { peer, fd, receive } = await insider(server);
     let handshake: Handshake;
     const ask = () => {
-      handshake = new Handshake("client", readSecret(undefined), REKEY_PROLOGUE);
+      handshake = new Handshake("client", SECRET, REKEY_PROLOGUE);
       peer.sendControl(Control.rekey, handshake.write(Buffer.alloc(0)));
     };
     peer.events.onRekey = (_word, message) => {
       handshake.read(message);
-      peer.keys!.receiveWith(handshake.split().receive);
+      const { send, receive } = handshake.split();
+      peer.keys!.receiveWith(receive);
       peer.sendControl(Control.switch);
-      peer.keys!.sendWith(handshake.split().send);
+      peer.keys!.sendWith(send);
       ask();
     };
     ask();
@@ -322,6 +333,7 @@ const ATTACKS: Record<string, (server: string, count: number) => Promise<void>> 
   idle,
   occupy,
   replay,
+  unproven,
   spoof,
   garbage,
   offload,

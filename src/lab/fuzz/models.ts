@@ -81,10 +81,10 @@ function network(text: string, groups: 2 | 8): ReturnType<typeof block> {
 
 export const network6 = (text: string) => network(text, 8);
 
-/** Is this 32 hex digits, as a session's token is? */
-export const isToken = (value: unknown) =>
+/** Is this so many hex digits, as a session's token is, and its proof? */
+export const isHex = (value: unknown, digits: number) =>
   typeof value === "string" &&
-  value.length === 32 &&
+  value.length === digits &&
   [...value].every((digit) => "0123456789abcdef".includes(digit));
 
 const between = (least: number, most: number) => (text: string) =>

@@ -4,7 +4,7 @@ import { spawn, spawnSync } from "node:child_process";
 import { chmodSync, existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { ROOT, spawned } from "../lab.ts";
+import { LAB_SECRET, ROOT, spawned } from "../lab.ts";
 import { Running } from "../running.ts";
 import { labTest } from "./testing.ts";
 import { newFolder } from "./folder.ts";
@@ -19,7 +19,7 @@ labTest("the demo answers its pings, shows every step on both ends, and exits wi
 
 labTest("the five terminals, in their order, each naming the next; make down ends everything", async () => {
   const folder = newFolder();
-  const env = { ...process.env, SIMPLE_VPN_LAB: folder, SIMPLE_VPN_SECRET: "5e".repeat(32) };
+  const env = { ...process.env, SIMPLE_VPN_LAB: folder, SIMPLE_VPN_SECRET: LAB_SECRET };
   const terminal = (...args: string[]) =>
     new Running(spawn(...spawned("lab/terminals/terminal", ...args), { cwd: ROOT, env }));
   try {

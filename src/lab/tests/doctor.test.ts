@@ -7,7 +7,7 @@ import { test } from "node:test";
 import { parseCidr } from "../../base/address.ts";
 import { readTrace } from "../doctor/drops.ts";
 import { filter, findNat } from "../doctor/inspect.ts";
-import { type Lab, ours, SERVER } from "../lab.ts";
+import { type Lab, OTHER_SECRET, ours, SERVER } from "../lab.ts";
 import { Running } from "../running.ts";
 import { labTest, ping, SECRET, startClient, startServer } from "./testing.ts";
 import { has } from "../tools.ts";
@@ -381,7 +381,7 @@ labTest(
     const server = await startServer(lab);
     const client = await startClient(lab);
     const wrong = await examine(lab, "client", [...ours("lab/doctor/doctor")], {
-      env: { ...process.env, SIMPLE_VPN_SECRET: "00".repeat(32) },
+      env: { ...process.env, SIMPLE_VPN_SECRET: OTHER_SECRET },
     });
     assert.deepEqual([wrong.code, wrong.broken], [1, ["handshake"]], wrong.output);
     assert.match(

@@ -3,7 +3,7 @@
  * trace.
  */
 import assert from "node:assert/strict";
-import { type Lab, SERVER } from "../lab.ts";
+import { type Lab, LAB_SECRET, SERVER } from "../lab.ts";
 import { Running, startProgram } from "../running.ts";
 import { labTest, ping, SECRET, standIn, startClient, startServer } from "./testing.ts";
 
@@ -151,13 +151,16 @@ labTest("a server that breaks off right after the handshake is lost, not waited 
   const script = `
     import { answer } from "./src/session/session.ts";
     import { tcp } from "./src/transport/tcp.ts";
-    const secret = Buffer.from("5e".repeat(32), "hex");
+    const secret = Buffer.from("${LAB_SECRET}", "hex");
     const config = { address: 0x0a080002, prefix: 24, mtu: 1400 };
     tcp.open({ listen: "0.0.0.0", port: 5555, handshake: true }).serve({
       onArrival: () => ({ lost() {} }),
       onMissed() {},
       // it says that, and no more
-      onHello: (caller, message1) => caller.refuse(answer(secret, message1, () => config).message2),
+      onHello(caller, message1) {
+        const { message2 } = answer([secret], message1, () => true, () => config);
+        caller.refuse(message2);
+      },
     });
     console.log("listening");`;
   const server = new Running(

@@ -142,12 +142,32 @@ labTest(
   },
 );
 
-labTest("a first handshake message sent 30 times costs no address and next to no memory", async (lab) => {
+labTest(
+  "2,000 replays of a recorded first message: one is answered, and a few lines are printed",
+  async (lab) => {
+    const server = await startServer(lab);
+    await startClient(lab);
+    const since = Date.now();
+    const replay = attack(lab, "internet", "replay", 2000);
+    await replay.until(/ready/, 60_000);
+    await server.until(/refused .*: its first message has come before: a replay/);
+    const seconds = (Date.now() - since) / 1000;
+    ping(lab, "client", TARGET);
+    await go(replay);
+    assert.equal(replay.output.match(/answers/g)?.length, 1, replay.output);
+    const lines = server.output.match(/refused|more in this second|a probe/g)!.length;
+    assert.ok(lines <= 12 * (seconds + 2), `${lines} lines in ${seconds} s: ${server.output}`);
+  },
+);
+
+labTest("30 first messages and no sealed frame cost no address and next to no memory", async (lab) => {
   const server = await startServer(lab, "--subnet", "10.8.0.0/29");
   const before = rss(server);
-  const replay = attack(lab, "internet", "replay", 30);
-  await replay.until(/answers: 30/);
-  console.log(`# replay: ${before.toFixed(1)} MB before, ${rss(server).toFixed(1)} MB with 30 replays open`);
+  const unproven = attack(lab, "internet", "unproven", 30);
+  await unproven.until(/answers: 30/);
+  console.log(
+    `# unproven: ${before.toFixed(1)} MB before, ${rss(server).toFixed(1)} MB with 30 of them open`,
+  );
   assert.ok(rss(server) < before + 20, "their buffers, 0.8 MB each, are not touched before there is traffic");
   assert.doesNotMatch(server.output, /connected from/);
   const crowd = attack(lab, "client", "crowd", 5);
@@ -155,7 +175,7 @@ labTest("a first handshake message sent 30 times costs no address and next to no
   await server.until(/\(5 connected\)/);
   for (let i = 2; i <= 6; i++)
     assert.match(server.output, new RegExp(`client 10\\.8\\.0\\.${i} connected from 192\\.168\\.1\\.100`));
-  await Promise.all([go(replay), go(crowd)]);
+  await Promise.all([go(unproven), go(crowd)]);
 });
 
 labTest(

@@ -4,7 +4,7 @@ import { spawn } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { stripVTControlCharacters } from "node:util";
-import { type Lab, ROOT, SERVER, SERVER6, spawned, TARGET, TARGET6 } from "../lab.ts";
+import { type Lab, LAB_SECRET, ROOT, SERVER, SERVER6, spawned, TARGET, TARGET6 } from "../lab.ts";
 import { Running, startProgram } from "../running.ts";
 import { labTest, ping, SECRET, startClient, startServer } from "./testing.ts";
 import { newFolder } from "./folder.ts";
@@ -243,7 +243,7 @@ labTest("the five terminals with IPV6=1 show the walkthrough's commands, and pin
     ...process.env,
     IPV6: "1",
     SIMPLE_VPN_LAB: newFolder(),
-    SIMPLE_VPN_SECRET: "5e".repeat(32),
+    SIMPLE_VPN_SECRET: LAB_SECRET,
   };
   const terminal = (...args: string[]) =>
     new Running(

@@ -5,12 +5,11 @@ import { constants, openSync } from "node:fs";
 import type { SessionKeys } from "../../core/aes.ts";
 import { aesFraming, type Framing, FrameType, pad, wholeFrame, xorFraming } from "../../core/frame.ts";
 import type { Receiver } from "../../core/link.ts";
-import type { Wish } from "../../session/handshake.ts";
 import { close, Memory, O_CLOEXEC, O_RDWR, read, write } from "../../base/libc.ts";
 import { thisProcess } from "../../base/libc.ts";
 import { OFFLOAD_HEADER } from "../../core/offload.ts";
 import { Peer } from "../../core/peer.ts";
-import { ClientHandshake } from "../../session/session.ts";
+import { type Before, ClientHandshake } from "../../session/session.ts";
 import { SOCK_NONBLOCK, SOCK_STREAM } from "../../transport/socket-calls.ts";
 import { tcp, TcpLink } from "../../transport/tcp.ts";
 import type { Tun } from "../../core/tun.ts";
@@ -84,18 +83,21 @@ export class End {
 export function session(
   cipher: "xor" | "xor+aes" = "xor+aes",
   [up, down] = [randomBytes(32), randomBytes(32)],
+  given?: [client: SessionKeys, server: SessionKeys], // of a handshake
 ) {
   const [near, far] = socketPair();
   const aes = cipher === "xor+aes";
-  const client = new End("server", [UP, DOWN], near, aes ? { send: up!, receive: down! } : undefined);
-  const server = new End("client", [DOWN, UP], far, aes ? { send: down!, receive: up! } : undefined);
+  const keys = (send: Buffer, receive: Buffer) =>
+    aes ? { send: Buffer.from(send), receive: Buffer.from(receive) } : undefined; // each end wipes its own
+  const client = new End("server", [UP, DOWN], near, given?.[0] ?? keys(up!, down!));
+  const server = new End("client", [DOWN, UP], far, given?.[1] ?? keys(down!, up!));
   const reasons = () => [...client.reasons, ...server.reasons];
   return { client, server, reasons, end: () => [client, server].forEach((one) => one.end()) };
 }
 
 /** A session with a server on this machine or in the lab, whose client's end no loop runs. */
-export async function dialIdle(address: string, number: number, secret: Buffer, wish?: Wish) {
-  const handshake = new ClientHandshake(secret, wish);
+export async function dialIdle(address: string, number: number, secret: Buffer, before?: Before) {
+  const handshake = new ClientHandshake(secret, before);
   const port = tcp.open({ port: number, handshake: true });
   const { message2, remote, attach } = await port.dial(address, 10_000, handshake.message1);
   const { keys, config } = handshake.finish(message2, remote);

@@ -5,7 +5,7 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync } from "n
 import { statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
-import { ROOT } from "../lab.ts";
+import { LAB_SECRET, ROOT } from "../lab.ts";
 import { labTest, runProgram } from "./testing.ts";
 import { newFolder } from "./folder.ts";
 
@@ -49,7 +49,7 @@ labTest("spaces, umlauts, percent signs in the folders of the checkout, of node 
   const place = join(folder, "mein schönes vpn", "100%20 #1");
   const [checkout, bin, TMPDIR] = [join(place, "check out"), join(place, "bin x"), join(place, "tmp y")];
   for (const one of [bin, TMPDIR]) mkdirSync(one, { recursive: true });
-  const env = { ...process.env, TMPDIR, SIMPLE_VPN_LAB: TMPDIR, SIMPLE_VPN_SECRET: "5e".repeat(32) };
+  const env = { ...process.env, TMPDIR, SIMPLE_VPN_LAB: TMPDIR, SIMPLE_VPN_SECRET: LAB_SECRET };
   const script = `lab() { "$0" --import tsx src/lab/$1.ts $2; }
     cp "${process.execPath}" "$0" && copy "$1" && lab walk/demo && five lab terminals/terminal`;
   const { status, stdout, stderr } = shell(script, [join(bin, "node"), checkout], env);

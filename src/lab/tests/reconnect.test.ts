@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { type Lab, TARGET, TARGET6 } from "../lab.ts";
+import { type Lab, OTHER_SECRET, TARGET, TARGET6 } from "../lab.ts";
 import { Running, startProgram } from "../running.ts";
 import { labTest, ping, retry, SECRET, startClient, startServer } from "./testing.ts";
 import { newFolder } from "./folder.ts";
@@ -260,7 +260,7 @@ labTest(
     assert.equal(lab.try("client", "ip link show tun0").status, 1);
 
     const stranger = startProgram(lab, "server", "server", ["--configure"], {
-      env: { ...process.env, SIMPLE_VPN_SECRET: "00".repeat(32) },
+      env: { ...process.env, SIMPLE_VPN_SECRET: OTHER_SECRET },
     });
     await stranger.until(/listening on/);
     second.child.kill("SIGCONT");

@@ -4,7 +4,7 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { Failure } from "../../base/failure.ts";
-import { Lab, ours, ROOT, SERVER, TARGET } from "../lab.ts";
+import { Lab, LAB_SECRET, ours, ROOT, SERVER, TARGET } from "../lab.ts";
 import { Running, startProgram } from "../running.ts";
 import { newFolder } from "./folder.ts";
 
@@ -31,7 +31,7 @@ export function labTest(name: string, run: (lab: Lab, t: TestContext) => Promise
 }
 
 export const SECRET: { env: NodeJS.ProcessEnv } = {
-  env: { ...process.env, SIMPLE_VPN_SECRET: "5e".repeat(32) },
+  env: { ...process.env, SIMPLE_VPN_SECRET: LAB_SECRET },
 };
 
 /** Runs one of our programs on this machine, "lab/demo", to its end. */

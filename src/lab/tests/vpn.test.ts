@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { decode } from "../../base/render.ts";
 import { DOWN, STAGES, type Step, UP } from "../../base/walk.ts";
-import { ROOT, SERVER, TARGET } from "../lab.ts";
+import { OTHER_SECRET, ROOT, SERVER, TARGET } from "../lab.ts";
 import { Running, startProgram } from "../running.ts";
 import { labTest, ping, retry, SECRET, startClient, startServer } from "./testing.ts";
 import { newFolder } from "./folder.ts";
@@ -119,7 +119,7 @@ labTest(
   async (lab) => {
     const server = await startServer(lab);
     const wrong = startProgram(lab, "client", "client", [SERVER], {
-      env: { ...process.env, SIMPLE_VPN_SECRET: "00".repeat(32) },
+      env: { ...process.env, SIMPLE_VPN_SECRET: OTHER_SECRET },
     });
     assert.equal(await wrong.ended, 1);
     assert.match(

@@ -6,7 +6,7 @@
 import assert from "node:assert/strict";
 import { Running, startProgram } from "../running.ts";
 import { labTest, ping } from "./testing.ts";
-import { type Lab, SERVER } from "../lab.ts";
+import { type Lab, LAB_SECRET, SERVER } from "../lab.ts";
 
 /** Frames, checksums and echo for both peers below. */
 const PEER = `
@@ -124,7 +124,7 @@ labTest(
 );
 
 labTest("two ends with different --cipher say so, and the server goes on", async (lab) => {
-  const env = { env: { ...process.env, SIMPLE_VPN_SECRET: "5e".repeat(32) } };
+  const env = { env: { ...process.env, SIMPLE_VPN_SECRET: LAB_SECRET } };
   const server = startProgram(lab, "server", "server", ["--configure"], env);
   await server.until(/listening on/);
   const client = startProgram(lab, "client", "client", [SERVER, "--cipher", "xor", "--configure"]);
