@@ -1,10 +1,11 @@
 /** The two programs in the lab: real TUNs, real ping, real iptables. */
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
+import { randomBytes } from "node:crypto";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { decode } from "../../base/render.ts";
 import { DOWN, STAGES, type Step, UP } from "../../base/walk.ts";
-import { OTHER_SECRET, ROOT, SERVER, TARGET } from "../lab.ts";
+import { LAB_SECRET, OTHER_SECRET, ROOT, SERVER, TARGET } from "../lab.ts";
 import { Running, startProgram } from "../running.ts";
 import { labTest, ping, retry, SECRET, startClient, startServer } from "./testing.ts";
 import { newFolder } from "./folder.ts";
@@ -131,6 +132,26 @@ labTest(
     ping(lab, "client", TARGET);
   },
 );
+
+labTest("a change of secret: the server takes both, and clients change one by one", async (lab) => {
+  const folder = newFolder();
+  const [old, fresh, foreign] = [LAB_SECRET, OTHER_SECRET, randomBytes(32).toString("hex")].map((text, i) => {
+    const file = join(folder, `${i}.key`);
+    writeFileSync(file, text, { mode: 0o600 });
+    return file;
+  }) as [string, string, string];
+  await startServer(lab, "--secret", old, "--secret", fresh);
+  const ends = [
+    ["client", ["--secret", old]],
+    [lab.addClient(2), ["--secret", fresh]],
+    [lab.addClient(3), ["--secret", foreign, "--secret", old]], // the first one is refused
+  ] as const;
+  for (const [host, words] of ends) {
+    const client = await startClient(lab, host, ...words, "--rekey", "1");
+    await client.until(/fresh keys with/);
+    ping(lab, host, TARGET);
+  }
+});
 
 labTest(
   "a killed server, and one that was stopped, are told apart; with --once the client ends with 1",
