@@ -15,7 +15,7 @@ import { keepFresh } from "./session/rekey.ts";
 import { tcp } from "./transport/tcp.ts";
 import { trace, XOR_WARNING } from "./base/trace.ts";
 import { openTun } from "./core/tun.ts";
-import { outbound, cannotRead } from "./core/tunnel.ts";
+import { outbound, tunError } from "./core/tunnel.ts";
 import { DOWN, UP } from "./base/walk.ts";
 
 program(async () => {
@@ -32,7 +32,7 @@ program(async () => {
   atExit(() => session.peer?.sendControl(Control.goodbye)); //     before the changes are undone
   setInterval(() => session.pulse?.check(), CHECK).unref(); //     does the server's program still answer?
 
-  // One turn for each session. The loop that moves packets is Node's: see loop.ts.
+  // Session after session. The loop that moves packets is Node's: see loop.ts.
   for (;;) {
     const { keys, config } = session;
     let lose: (reason: string) => void;
@@ -53,14 +53,11 @@ program(async () => {
     if (session.secret) keepFresh(peer, session.secret, options.rekey);
     peer.sendControl(Control.keepalive); //                        our first sealed frame proves us
     await end.configure(session); //                               address and routes; may take long
-    // The loop: two fds, each with what to do when it is ready. The link's is watched in tcp.ts.
     const peerFor = (packet: Buffer, at: number, size: number) =>
       config.subnet6 || ipVersion(packet, at, size) === 4 ? peer : "this tunnel carries no IPv6";
+    // The loop: two fds, each with what to do when it is ready. The link's is watched in tcp.ts.
     if (!peer.closed)
-      tunWatch = watch(tun.fd, {
-        readable: () => outbound(tun, peerFor),
-        error: () => fail(cannotRead(tun)),
-      });
+      tunWatch = watch(tun.fd, { readable: () => outbound(tun, peerFor), error: () => fail(tunError(tun)) });
     session = await reconnect(options, end, transport, session, await lost); // the next one, or the end
   }
 });

@@ -12,7 +12,7 @@ import { endpoint } from "./transport/addresses.ts";
 import { tcp } from "./transport/tcp.ts";
 import { trace, XOR_WARNING } from "./base/trace.ts";
 import { openTun } from "./core/tun.ts";
-import { outbound, cannotRead } from "./core/tunnel.ts";
+import { outbound, tunError } from "./core/tunnel.ts";
 
 program(async () => {
   const options = serverOptions(process.argv.slice(2)); //    flags, or exit 2
@@ -36,6 +36,6 @@ program(async () => {
   // The loop: this fd, and the listener's and the clients', which tcp.ts watches in the same way.
   watch(tun.fd, {
     readable: () => outbound(tun, (packet, at, size) => clients.peerFor(packet, at, size)),
-    error: () => fail(cannotRead(tun)),
+    error: () => fail(tunError(tun)),
   });
 });

@@ -31,16 +31,14 @@ export interface Receiver {
   lost(reason: string, ended: boolean): void;
 }
 
-/**
- * Does the program at the other end still live? Whoever wants to know is told what goes and comes: pulse.ts.
- */
+/** Does the program at the other end still live? What pulse.ts is told, to know it. */
 export interface Pulse {
   /** We have sealed a frame. */
   sealed(): void;
-  /** It was data: the other end should answer. */
+  /** The other end must send something now. */
   awaitAnswer(): void;
   /** Bytes came from the other end. */
   heard(): void;
-  /** They were data: we should answer. */
+  /** We must send something soon. */
   oweAnswer(): void;
 }

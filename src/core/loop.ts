@@ -6,14 +6,14 @@
  *         FD_ZERO(&readable);
  *         FD_SET(tun_fd, &readable);                           //  watch(tun.fd,    { readable: … })
  *         FD_SET(socket_fd, &readable);                        //  watch(socket.fd, { readable: … })
- *         select(max_fd + 1, &readable, &writable, 0, 0);      //  libuv's epoll_wait()
+ *         select(max_fd + 1, &readable, 0, 0, 0);              //  libuv's epoll_wait()
  *         if (FD_ISSET(tun_fd, &readable))    outbound();      //  … => outbound(), in tunnel.ts
  *         if (FD_ISSET(socket_fd, &readable)) inbound();       //  … => receive(), in tcp.ts
  *     }
  *
- * Here the `for (;;)` is Node's own loop, and koffi.node.poll puts any fd into it (libuv's uv_poll_t).
- * Readiness is level-triggered as with select(): an fd that still has data calls back again. This is the only
- * file that knows koffi's poll, which is undocumented; loop.test.ts holds its contract.
+ * (A full socket is in a second set, for writing.) Here the `for (;;)` is Node's own loop. koffi.node.poll
+ * puts any fd into it (libuv's uv_poll_t). Readiness is level-triggered as with select(): an fd that still
+ * has data calls back again. Only this file knows koffi's poll, which is undocumented: see loop.test.ts.
  */
 import { node } from "koffi";
 

@@ -64,7 +64,8 @@ export class Peer implements Receiver, Sender {
     this.tun = tun;
     [this.sendSteps, this.receiveSteps] = steps;
     this.keys = keys && new Keys(keys);
-    if (!keys !== (link.framing.tag === 0)) throw new Error("keys, and a framing without room for tags");
+    if ((keys === undefined) !== (link.framing.tag === 0))
+      throw new Error("keys that do not fit the framing");
     this.outbox = new Outbox(this);
     this.events = { ...NO_EVENTS, ...events };
   }
@@ -111,13 +112,13 @@ export class Peer implements Receiver, Sender {
     this.pulse.heard();
     try {
       while (!this.closed) {
-        const size = wholeFrame(this.link.framing, memory.bytes, at, to);
+        const size = wholeFrame(this.link.framing, memory.bytes, at, to); // WALK 8.deframe R5.deframe
         if (size === 0) break;
         const type = this.link.framing.typed ? (memory.bytes[at] as FrameType) : FrameType.data;
         const steps =
           type === FrameType.data ? trace.show(this.receiveSteps, this.framesReceived) : undefined;
         if (at === from) steps?.receive(memory, at, count, this.link.remote, readAt);
-        this.receiveFrame(memory, at, size, type, steps); // WALK 8.deframe R5.deframe
+        this.receiveFrame(memory, at, size, type, steps);
         at += size;
       }
     } catch (error) {

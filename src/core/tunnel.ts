@@ -3,8 +3,8 @@
  *
  *   outbound()  TUN → link    client: 5, 6.read 6.xor 6.seal 6.frame 6.write    server: R3, R4
  *
- * Each wake-up is drained: packets are read until there is none left (or 64 KB), and share one frame, one
- * seal and one write(). The way back, from a peer to the TUN, is in peer.ts.
+ * Each wake-up is drained: packets are read until there is none left (or 64 KB). Those to one peer share a
+ * frame, a seal and a write(); with --cipher xor, each has a frame. The way back, to the TUN, is in peer.ts.
  */
 import { EAGAIN, EBADFD, errnoName } from "../base/errno.ts";
 import { Failure } from "../base/failure.ts";
@@ -45,7 +45,7 @@ export function outbound(tun: Tun, peerFor: PeerFor): void {
     // Whatever ended the drain: no frame is left open. If sealing one throws, the program ends.
     for (let peer = touched.pop(); peer; peer = touched.pop()) peer.send(FrameType.data);
   }
-  if (count < 0 && count !== -EAGAIN) throw cannotRead(tun, count);
+  if (count < 0 && count !== -EAGAIN) throw tunError(tun, count);
 }
 
 /** Puts the packet in `scratch` into the peer's open frame. A sentence says why it is dropped. */
@@ -73,7 +73,7 @@ function enqueue(peer: Peer, tun: Tun, count: number, wokenAt: bigint): string |
 }
 
 /** read() on the TUN failed with this errno. It says EBADFD once the interface has been deleted. */
-export function cannotRead(tun: Tun, errno = -EBADFD): Failure {
+export function tunError(tun: Tun, errno = -EBADFD): Failure {
   const isDeleted = errno === -EBADFD;
   const hint = isDeleted
     ? "someone deleted the interface: start the program again"

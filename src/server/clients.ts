@@ -20,6 +20,7 @@ import { trace } from "../base/trace.ts";
 import type { Caller, PortEvents } from "../transport/transport.ts";
 import type { Tun } from "../core/tun.ts";
 import { DOWN, UP } from "../base/walk.ts";
+import { wipe } from "../base/wipe.ts";
 
 const PROOF_DEADLINE = 10_000; // ms from the handshake to the client's first sealed frame
 
@@ -82,6 +83,7 @@ export class Clients implements PortEvents {
       caller.attach(message2, (link) => new Client(this, caller, link, reply, offer).peer);
     } catch (error) {
       if (offer) this.router.withdraw(offer.address);
+      wipe(reply.keys?.send, reply.keys?.receive);
       throw error;
     }
   }

@@ -1,8 +1,8 @@
 /**
  * Does the program at the other end live? TCP asks only its kernel, which answers for a program that hangs.
- * So, as in WireGuard: after receiving data, an end that sends nothing for 3 s sends a keepalive. An end that
- * sent data and receives no byte for 12 to 15 s closes the session. A keepalive is no data: a tunnel that
- * nobody uses is quiet. --cipher xor has no pulse, because its protocol has no such word.
+ * So, as in WireGuard: within 3 s of receiving data, an end that has sent nothing since sends a keepalive. An
+ * end that sent data and receives no byte for 12 to 15 s closes the session. A keepalive is no data: a tunnel
+ * that nobody uses is quiet. With --cipher xor this does nothing, because that protocol has no such word.
  */
 import { Control } from "../core/frame.ts";
 import type { Pulse } from "../core/link.ts";

@@ -1,6 +1,6 @@
 /**
  * Attackers, for the tests and for class, in the lab: node --import tsx src/lab/fuzz/hostile.ts ATTACK SERVER
- * [COUNT], the secret in SIMPLE_VPN_SECRET. Strangers need no secret: flood, idle, occupy; replay
+ * [COUNT], the secret in SIMPLE_VPN_SECRET. Strangers need no secret: flood, idle, occupy, drip; replay
  * has it only to have something to replay. Insiders have it, and misbehave.
  */
 import { existsSync } from "node:fs";
@@ -8,11 +8,13 @@ import { connect, type Socket } from "node:net";
 import { networkInterfaces } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { embed, parseIPv4, parseIPv6, type Prefix96 } from "../../base/address.ts";
+import { embed, formatIPv4, parseIPv4, parseIPv6, type Prefix96 } from "../../base/address.ts";
 import { EAGAIN } from "../../base/errno.ts";
 import { Failure } from "../../base/failure.ts";
 import { aesFraming, Control, FrameType, pad } from "../../core/frame.ts";
 import { Handshake, REKEY_PROLOGUE } from "../../session/handshake.ts";
+import { ClientHandshake } from "../../session/session.ts";
+import { TcpPort } from "../../transport/tcp.ts";
 import { Memory, write } from "../../base/libc.ts";
 import { ready } from "../../core/loop.ts";
 import { OFFLOAD_HEADER } from "../../core/offload.ts";
@@ -109,6 +111,16 @@ const opened = (server: string, localAddress?: string) =>
 function told(): Promise<void> {
   console.log("ready");
   return new Promise((resolve) => process.stdin.once("data", () => resolve()));
+}
+
+/** A first message that comes byte by byte, on `count` connections, and never to its end. */
+async function drip(server: string, count: number): Promise<void> {
+  const sockets = await Promise.all(Array.from({ length: count }, () => opened(server)));
+  const message = firstMessage().subarray(0, -1);
+  let at = 0;
+  const next = () => sockets.forEach((socket) => socket.write(message.subarray(at, at + 1)));
+  const timer = setInterval(() => (at < message.length ? (next(), at++) : clearInterval(timer)), 50);
+  await told();
 }
 
 // ---- insiders ----
@@ -322,6 +334,52 @@ async function deaf(server: string, count: number): Promise<void> {
   await told();
 }
 
+/** What the document says is ignored: each must be followed by an answer to a ping. */
+async function oddities(server: string): Promise<void> {
+  const me = await insider(server);
+  const packet = record(
+    PLAIN,
+    ipv4(me.own, parseIPv4("10.8.0.1")!, 1, Buffer.from("0800f7ff0000000000", "hex")),
+  );
+  const padded = Buffer.from(packet);
+  padded.fill(0xff, 4 + OFFLOAD_HEADER + 29); // 29 bytes of packet, then padding
+  const odd: [what: string, type: number, body: Buffer][] = [
+    ["padding that is not zero", FrameType.data, padded],
+    ["an empty data frame", FrameType.data, Buffer.alloc(0)],
+    ["an empty control frame", FrameType.control, Buffer.alloc(0)],
+    ["an unknown word", FrameType.control, Buffer.from([0, 0, 0, 99])],
+    ["bytes behind a word", FrameType.control, Buffer.from([0, 0, 0, 1, 1, 2, 3, 4])],
+  ];
+  for (const [what, type, body] of odd) {
+    await send(me, type, body);
+    await send(me, FrameType.data, packet);
+    const before = me.peer.framesReceived;
+    while (me.peer.framesReceived === before && !me.peer.closed) {
+      if (!(await ready(me.fd, "readable", 10_000))) throw new Error(`no answer after ${what}`);
+      me.receive();
+    }
+    if (me.peer.closed) throw new Error(`the session has ended after ${what}`);
+  }
+  await told();
+}
+
+/** Uses the wish of another client's message 1 in one of its own: any holder of the secret can read it. */
+async function thief(server: string): Promise<void> {
+  const { config } = await dialIdle(server, PORT, SECRET).then((victim) => {
+    victim.peer.sendControl(Control.keepalive);
+    return victim;
+  });
+  await sleep(500); // it is proven by then, or the next lines find its address free
+  const { message1 } = new ClientHandshake(SECRET, config);
+  const wish = new Handshake("server", SECRET).read(message1);
+  const own = new Handshake("client", SECRET);
+  const { message2, hangUp } = await new TcpPort(PORT, true).dial(server, 10_000, own.write(wish));
+  hangUp();
+  const { address } = JSON.parse(own.read(message2).toString()) as { address: string };
+  console.log(`wished for ${formatIPv4(config.address)}, got ${address}`);
+  await told();
+}
+
 /** `count` honest sessions, all begun at once, from this one address: a class behind a NAT. */
 async function crowd(server: string, count: number): Promise<void> {
   await Promise.all(Array.from({ length: count }, () => insider(server)));
@@ -334,6 +392,7 @@ const ATTACKS: Record<string, (server: string, count: number) => Promise<void>> 
   occupy,
   replay,
   unproven,
+  drip,
   spoof,
   garbage,
   offload,
@@ -342,6 +401,8 @@ const ATTACKS: Record<string, (server: string, count: number) => Promise<void>> 
   frames,
   deaf,
   crowd,
+  oddities,
+  thief,
 };
 
 program(async () => {

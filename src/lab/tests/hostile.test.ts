@@ -265,3 +265,50 @@ labTest(
       assert.match(server.output, new RegExp(`dropped \\d+ \\(${reason}\\)`));
   },
 );
+
+labTest("first messages that come byte by byte: an honest client gets in meanwhile", async (lab) => {
+  const server = await startServer(lab);
+  const drip = attack(lab, "internet", "drip", 40);
+  await drip.until(/ready/);
+  await startClient(lab);
+  ping(lab, "client", TARGET);
+  await server.until(/refused 203\.0\.113\.8:\d+: no handshake within 10 s/);
+  await go(drip);
+});
+
+labTest("what the document says is ignored costs no session; a stolen proof gets no address", async (lab) => {
+  await startServer(lab);
+  await startClient(lab);
+  const host = lab.addClient(2);
+  const oddities = attack(lab, host, "oddities");
+  await oddities.until(/ready/);
+  await go(oddities);
+  const thief = attack(lab, host, "thief");
+  const [, wished, got] = (await thief.until(/wished for (\S+), got (\S+)/)) as unknown as string[];
+  assert.notEqual(got, wished);
+  await go(thief);
+  ping(lab, "client", TARGET);
+});
+
+labTest("hostile servers in the place of ours: the client keeps its routes, and comes back", async (lab) => {
+  let server = await startServer(lab);
+  const client = await startClient(lab);
+  lab.spawn("client", ["ping", "-i", "0.5", TARGET]); // or nobody would notice a silent server
+  for (const [name, words] of [
+    ["storm", /it closed the connection during the handshake; trying again/],
+    ["liar", /the server's configuration makes no sense; trying again/],
+    ["mute", /it has not answered for 12 s/],
+  ] as const) {
+    await server.stop("SIGKILL");
+    const hostile = new Running(lab.spawn("server", [...ours("lab/fuzz/hostile-server"), name], SECRET));
+    await hostile.until(/listening/);
+    const from = client.output.length;
+    await until(() => words.test(client.output.slice(from)), 60_000);
+    assert.match(lab.run("client", `ip route get ${TARGET}`), /dev tun0/);
+    await hostile.stop("SIGKILL");
+    server = await startServer(lab);
+    await until(() => /connected again/.test(client.output.slice(from)), 60_000);
+    await retry(() => ping(lab, "client", TARGET, 1));
+  }
+  await client.stop();
+});

@@ -1,0 +1,85 @@
+/**
+ * Hostile servers, for the tests and for class, in the lab: node --import tsx src/lab/fuzz/hostile-server.ts
+ * ATTACK, the secret in SIMPLE_VPN_SECRET. `refuse` and `storm` need no secret: whoever is on the way can be
+ * one. `liar` and `mute` have it.
+ */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { Failure } from "../../base/failure.ts";
+import { program } from "../../host/program.ts";
+import { readSecrets } from "../../host/secret.ts";
+import { Handshake } from "../../session/handshake.ts";
+import { answer } from "../../session/session.ts";
+import { TcpPort } from "../../transport/tcp.ts";
+import type { Caller } from "../../transport/transport.ts";
+import { NETNS } from "../lab.ts";
+
+const PORT = 5555;
+const [SECRET = Buffer.alloc(0)] = readSecrets();
+const NOTHING = Buffer.alloc(0);
+
+/** The empty frame that says "your secret is wrong", and that nothing authenticates. */
+const refuse = (caller: Caller) => caller.refuse(NOTHING);
+
+/** Hangs up at once, as often as somebody comes. */
+const storm = () => {};
+
+const GOOD = { address: "10.8.0.2", prefix: 24, mtu: 1400 };
+const LIES = [
+  { ...GOOD, address: "127.0.0.1" },
+  { ...GOOD, address: "224.0.0.1" },
+  { ...GOOD, address: "0.0.0.0", prefix: 8 },
+  { ...GOOD, address: "10.8.0.255" },
+  { ...GOOD, mtu: 1 },
+  { ...GOOD, subnet6: "ff02::/96" },
+  { ...GOOD, address: "10.8.0.2; reboot" },
+  { refused: "\x1b[2J" },
+  {},
+];
+let lies = 0;
+
+/** Another configuration that makes no sense for each try. */
+function liar(caller: Caller, message1: Buffer): void {
+  const handshake = new Handshake("server", SECRET);
+  handshake.read(message1);
+  caller.refuse(handshake.write(Buffer.from(JSON.stringify(LIES[lies++ % LIES.length]))));
+  handshake.end();
+  if (lies === LIES.length) console.log("all told");
+}
+
+/** Begins a session like an honest server, and never says anything in it. */
+function mute(caller: Caller, message1: Buffer): void {
+  const config = { address: 0x0a080002, prefix: 24, mtu: 1400 };
+  const { message2 } = answer(
+    [SECRET],
+    message1,
+    () => true,
+    () => config,
+  );
+  const deaf = { received: (_memory: unknown, _from: number, to: number) => to, writable() {}, lost() {} };
+  caller.attach(message2, () => deaf);
+}
+
+const ATTACKS: Record<string, (caller: Caller, message1: Buffer) => void> = { refuse, storm, liar, mute };
+
+program(() => {
+  const [name = ""] = process.argv.slice(2);
+  const attack = ATTACKS[name];
+  if (!attack)
+    throw new Failure(
+      `Cannot attack: '${name}' is no attack`,
+      `one of ${Object.keys(ATTACKS).join(", ")}`,
+      2,
+    );
+  if (!existsSync(join(NETNS, "internet")))
+    throw new Failure(
+      "Cannot attack: this is no host of the lab",
+      'make on HOST=server CMD="node --import tsx src/lab/fuzz/hostile-server.ts refuse"',
+    );
+  new TcpPort(PORT, true, "*").serve({
+    onArrival: () => ({ lost() {} }),
+    onHello: attack,
+    onMissed() {},
+  });
+  console.log("listening");
+});
