@@ -11,7 +11,7 @@ import { checkFree, strays } from "../host/checks.ts";
 import { run } from "../host/command.ts";
 import type { SessionKeys } from "../core/aes.ts";
 import { Failure } from "../base/failure.ts";
-import type { ClientConfig } from "../session/handshake.ts";
+import type { ClientConfig } from "../session/payloads.ts";
 import { canCarryIPv6, type Machine, readAgain } from "../host/machine.ts";
 import type { ClientOptions } from "../host/options.ts";
 import { resolver } from "./resolver.ts";

@@ -5,7 +5,7 @@
 import { randomBytes } from "node:crypto";
 import { formatIPv4 } from "../base/address.ts";
 import { Control } from "../core/frame.ts";
-import type { Wish } from "../session/handshake.ts";
+import type { Wish } from "../session/payloads.ts";
 import { Lease, type Offer } from "./lease.ts";
 import { FirstMessages, MADE_ROOM, Refusals, Strangers, type Visitor } from "./limits.ts";
 import type { Link } from "../core/link.ts";

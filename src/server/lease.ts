@@ -5,7 +5,7 @@
 import { timingSafeEqual } from "node:crypto";
 import { formatIPv4 } from "../base/address.ts";
 import type { Peer } from "../core/peer.ts";
-import { proofOf } from "../session/handshake.ts";
+import { proofOf } from "../session/payloads.ts";
 import type { Router } from "./router.ts";
 import { trace } from "../base/trace.ts";
 

@@ -3,7 +3,8 @@ import { spawnSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { test } from "node:test";
 import { Cipher } from "../core/aes.ts";
-import { decodeReply, decodeWish, encodeReply, encodeWish, Handshake, HandshakeError } from "./handshake.ts";
+import { Handshake, HandshakeError } from "./handshake.ts";
+import { decodeReply, decodeWish, encodeReply, encodeWish } from "./payloads.ts";
 import { Memory } from "../base/libc.ts";
 import { KeyPair } from "./primitives.ts";
 

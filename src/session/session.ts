@@ -4,18 +4,17 @@
  */
 import { KEY_LENGTH, type SessionKeys } from "../core/aes.ts";
 import { BrokenStream, Failure } from "../base/failure.ts";
+import { Handshake, HandshakeError } from "./handshake.ts";
 import {
   type ClientConfig,
   decodeReply,
   decodeWish,
   encodeReply,
   encodeWish,
-  Handshake,
-  HandshakeError,
   proofOf,
   Refused,
   type Wish,
-} from "./handshake.ts";
+} from "./payloads.ts";
 
 const NO_REPLY = Buffer.alloc(0);
 

@@ -5,7 +5,8 @@
 import { createHash } from "node:crypto";
 import { parseIPv4, parsePrefix96 } from "../../base/address.ts";
 import { aesFraming, Control, FrameType } from "../../core/frame.ts";
-import { encodeReply, encodeWish, Handshake, proofOf, REKEY_PROLOGUE } from "../../session/handshake.ts";
+import { Handshake, REKEY_PROLOGUE } from "../../session/handshake.ts";
+import { encodeReply, encodeWish, proofOf } from "../../session/payloads.ts";
 import { KeyPair } from "../../session/primitives.ts";
 import { type End, seal, session } from "../tests/peers.ts";
 

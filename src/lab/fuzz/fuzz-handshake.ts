@@ -2,16 +2,15 @@
 import assert from "node:assert/strict";
 import { embed, formatIPv4 } from "../../base/address.ts";
 import { aesFraming, FrameType } from "../../core/frame.ts";
+import { Handshake, HandshakeError } from "../../session/handshake.ts";
 import {
   decodeReply,
   decodeWish,
   encodeReply,
   encodeWish,
-  Handshake,
-  HandshakeError,
   Refused,
   type Wish,
-} from "../../session/handshake.ts";
+} from "../../session/payloads.ts";
 import { close } from "../../base/libc.ts";
 import { answer, ClientHandshake, noSession } from "../../session/session.ts";
 import { KeyPair } from "../../session/primitives.ts";
