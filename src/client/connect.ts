@@ -12,7 +12,7 @@ import { run } from "../host/command.ts";
 import type { SessionKeys } from "../core/aes.ts";
 import { Failure } from "../base/failure.ts";
 import type { ClientConfig } from "../session/handshake.ts";
-import { canCarryIPv6, type Machine, readAgain } from "../host/machine.ts";
+import { canCarryIPv6, type Machine } from "../host/machine.ts";
 import type { ClientOptions } from "../host/options.ts";
 import { resolver } from "./resolver.ts";
 import { clientChanges, renewal } from "./routes.ts";
@@ -182,7 +182,7 @@ export class ClientEnd {
    * not be routed into the tunnel. Errors: a Failure.
    */
   async spare(address: string): Promise<void> {
-    this.machine = await readAgain(this.options.tun, this.machine);
+    this.machine = await this.setup.readAgain(this.options.tun, this.machine);
     const known = this.outers.includes(address);
     const toDo = await this.arrange(this.config!, address);
     if (toDo !== undefined && known)
@@ -231,8 +231,9 @@ export class ClientEnd {
     return some ? toDo : undefined;
   }
 
-  /** How the kernel would send a packet to that address: "dev eth0", and over which router. */
+  /** How the kernel would send a packet to that address: "dev eth0", and over which router. For --configure. */
   private async wayTo(outer: string): Promise<string> {
+    if (!this.setup.runs) return "none";
     const { stdout } = await run(`ip route get ${outer.replace(/%.*/, "")}`);
     return /(via \S+ )?dev \S+/.exec(stdout)?.[0] ?? "none";
   }

@@ -74,11 +74,11 @@ function pausedTerminal(): [master: number, terminal: number] {
 test("a keeper that was killed takes no more, which is a Failure", async () => {
   const keeper = await Keeper.start();
   keeper.keep("true");
-  process.kill(keeper["pid"], "SIGKILL");
+  process.kill(keeper.pid, "SIGKILL");
   assert.throws(() => keeper.finish(), /Cannot undo everything/);
   const another = await Keeper.start();
-  process.kill(another["pid"], "SIGKILL");
-  waitpid(another["pid"], [0], 0);
+  process.kill(another.pid, "SIGKILL");
+  waitpid(another.pid, [0], 0);
   assert.throws(
     () => another.keep("true"),
     (error: Failure) =>

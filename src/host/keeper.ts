@@ -44,7 +44,7 @@ const MAX_WAIT = 5_000; // ms, for the keepers of others
 
 export class Keeper {
   readonly pipe: number; // the end that we write to. The undoing starts when every process has closed it
-  private readonly pid: number;
+  readonly pid: number;
   private readonly kept: string[] = [];
 
   /** A keeper of our own, once those of killed programs have finished. Errors: a Failure. */

@@ -7,13 +7,10 @@
 import { ENOSYS, EPERM, errnoName } from "../base/errno.ts";
 import { libc, Memory, TUNSETIFF } from "../base/libc.ts";
 
-// prctl(2), syscall(2): the C library has no function for seccomp(2)
-const prctl = libc(
-  "int prctl(int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d)",
-);
-const syscall = libc(
-  "long syscall(long number, unsigned long operation, unsigned long flags, void *argument)",
-);
+// prctl(2)
+export const prctl = libc("int prctl(int option, unsigned long a, unsigned long b, unsigned long c, long d)");
+// syscall(2): the C library has no function for seccomp(2)
+const syscall = libc("long syscall(long number, long operation, long flags, void *argument)");
 
 const NONE = -1; // this machine has no such call
 type Numbers = [x64: number, arm64: number];
