@@ -84,3 +84,23 @@ test("in the sandbox, each thread is refused what an intruder would need; the re
   assert.match(address, /^(127\.0\.0\.1|::1)$/);
   assert.ok(file);
 });
+
+test("where a container's sandbox refuses ours, or there is none for this machine, a line says so", () => {
+  const script = `
+    import { enterSandbox, install } from "./src/host/sandbox.ts";
+    const arm = process.arch === "arm64";
+    Object.defineProperty(process, "arch", { value: "riscv64", configurable: true });
+    console.log(enterSandbox());
+    Object.defineProperty(process, "arch", { value: arm ? "arm64" : "x64" });
+    // load the number; seccomp(2): EPERM; the rest: allow
+    const number = arm ? 277 : 317;
+    const [refuse, allow] = [[0x06, 0, 0, 0x50001], [0x06, 0, 0, 0x7fff0000]];
+    console.log(install([[0x20, 0, 0, 0], [0x15, 0, 1, number], refuse, allow], arm ? 1 : 0));
+    console.log(enterSandbox());`;
+  const args = ["--import", "tsx", "--input-type=module", "-e", script];
+  const { stdout, stderr } = spawnSync(process.execPath, args, { encoding: "utf8", timeout: 60_000 });
+  const [none, own, refused] = stdout.split("\n");
+  assert.equal(none, "no sandbox: for riscv64 there is none yet", stderr);
+  assert.equal(own, "0", stderr);
+  assert.match(refused!, /^no sandbox: the kernel, or a container around us, refuses the filter \(EPERM\)$/);
+});

@@ -8,14 +8,14 @@ import { ENOSYS, EPERM, errnoName } from "../base/errno.ts";
 import { libc, Memory, TUNSETIFF } from "../base/libc.ts";
 
 // prctl(2)
-export const prctl = libc("int prctl(int option, unsigned long a, unsigned long b, unsigned long c, long d)");
+export const prctl = libc("int prctl(int option, long a, long b, long c, long d)");
 // syscall(2): the C library has no function for seccomp(2)
 const syscall = libc("long syscall(long number, long operation, long flags, void *argument)");
 
 const NONE = -1; // this machine has no such call
 type Numbers = [x64: number, arm64: number];
 const BY_ARCH: Partial<Record<NodeJS.Architecture, 0 | 1>> = { x64: 0, arm64: 1 };
-const AUDIT_ARCH: Numbers = [0xc000003e, 0xc00000b7]; // linux/audit.h: the machine that a call's number is for
+const AUDIT_ARCH: Numbers = [0xc000003e, 0xc00000b7]; // linux/audit.h: whose numbers these are
 
 /** Refused altogether, by the numbers of asm/unistd.h. The programs need none of these any more. */
 const REFUSED: Record<string, Numbers>[] = [
@@ -115,15 +115,25 @@ const PR_SET_NO_NEW_PRIVS = 38; // linux/prctl.h
 const [SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC] = [1, 1]; // linux/seccomp.h
 
 /**
- * Puts all threads of this process into the sandbox, for good: Node has about ten. prctl(2) is for the thread
- * that calls it. seccomp(2) with TSYNC gives the others our filter, and no_new_privs with it: from then on no
- * program makes us more than we are, whatever set-user-ID bit or capabilities its file has. New threads
- * inherit both. Returns a warning, or "": a container's own sandbox may refuse ours.
+ * Puts all threads of this process into the sandbox, for good. Returns a warning, or "": where a container's
+ * own sandbox refuses ours, we go on without.
  */
 export function enterSandbox(): string {
   const arch = BY_ARCH[process.arch];
   if (arch === undefined) return `no sandbox: for ${process.arch} there is none yet`;
-  const lines = filter(arch);
+  const result = install(filter(arch), arch);
+  if (result === 0) return "";
+  const why = result > 0 ? `thread ${result} has another one` : errnoName(result);
+  return `no sandbox: the kernel, or a container around us, refuses the filter (${why})`;
+}
+
+/**
+ * Gives a filter to all threads of this process: Node has about ten. prctl(2) is for the thread that calls
+ * it. seccomp(2) with TSYNC gives the others our filter, and no_new_privs with it: from then on no program
+ * makes us more than we are, whatever set-user-ID bit or capabilities its file has. New threads inherit both.
+ * Returns 0, a negative errno, or the number of a thread that has another filter.
+ */
+export function install(lines: Instruction[], arch: 0 | 1): number {
   const [code, program] = [new Memory(8 * lines.length), new Memory(16)];
   lines.forEach(([operation, yes, no, operand], i) => {
     code.bytes.set([operation, 0, yes, no], 8 * i);
@@ -131,10 +141,6 @@ export function enterSandbox(): string {
   });
   program.bytes.fill(0).writeUInt16LE(lines.length); // struct sock_fprog: how many, and where
   program.bytes.writeBigUInt64LE(BigInt(code.address), 8);
-  const allowed = prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); // a filter asks for it, or for root
-  const flags = SECCOMP_FILTER_FLAG_TSYNC;
-  const result = allowed || syscall(SECCOMP[arch], SECCOMP_SET_MODE_FILTER, flags, program.bytes);
-  if (result === 0) return "";
-  const why = result > 0 ? `thread ${result} has another one` : errnoName(result);
-  return `no sandbox: the kernel, or a container around us, refuses the filter (${why})`;
+  prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); // without it, or root, no filter is taken
+  return syscall(SECCOMP[arch], SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, program.bytes);
 }

@@ -40,7 +40,11 @@ const INTRUDER = `
     const [tun] = leadTo(/^.dev.net.tun$/);
     const pipes = leadTo(/^pipe:/).filter((fd) => fd > 2);
     const results = Object.entries(attempts).map(([name, run]) => {
-      try { return name + ": " + run(tun, pipes) + " " + koffi.errno(); } catch ({ code }) { return name + ": " + code; }
+      try {
+        return name + ": " + run(tun, pipes) + " " + koffi.errno();
+      } catch ({ code }) {
+        return name + ": " + code;
+      }
     });
     console.log("intruder " + JSON.stringify(results));
   }
@@ -80,6 +84,20 @@ labTest("--user: what compiled us, a child that is still root, ends", async (lab
   ping(lab, "client", "8.8.8.8");
   assert.equal(await server.stop(), 0, server.output);
 });
+
+labTest(
+  "--user is refused where a thread of the kernel's, Node's io_uring, would stay root",
+  async (lab, t) => {
+    if (!asRoot(t)) return;
+    const env = { ...SECRET.env, UV_USE_IO_URING: "1" }; // the default of Node.js 20.10
+    const server = startProgram(lab, "server", "server", ["--user", "nobody"], { env });
+    const [said] = await server.until(/Cannot drop root: a thread .* would stay root|listening on/);
+    if (said !== "listening on") return assert.equal(await server.ended, 1);
+    const folder = `/proc/${server.child.pid}/fdinfo`;
+    for (const fd of readdirSync(folder))
+      assert.doesNotMatch(readFileSync(join(folder, fd), "utf8"), /^SqThread:\s+\d/m);
+  },
+);
 
 /** Ends it by a signal that leaves a core file (signal(7)), where any is left; what its shell says. */
 async function crash(lab: Lab, command: string[], until: RegExp, signal: string): Promise<string> {
