@@ -231,9 +231,9 @@ export class ClientEnd {
     return some ? toDo : undefined;
   }
 
-  /** How the kernel would send a packet to that address: "dev eth0", and over which router. For --configure. */
+  /** How the kernel would send a packet to that address: "dev eth0", and over which router. */
   private async wayTo(outer: string): Promise<string> {
-    if (!this.setup.runs) return "none";
+    if (!this.setup.runs) return "none"; // the user changes the routes, and sees where they lead
     const { stdout } = await run(`ip route get ${outer.replace(/%.*/, "")}`);
     return /(via \S+ )?dev \S+/.exec(stdout)?.[0] ?? "none";
   }
