@@ -56,7 +56,7 @@ check: ready ## what README.md, CONTRIBUTING.md, walkthrough.md, draft/ and refs
 
 secret: secret.key ## the shared secret, 32 random bytes in hex, for both ends
 secret.key: | node
-	@umask 077 && node -p "crypto.randomBytes(32).toString('hex')" > $@ && echo "wrote $@: copy it to the other end"
+	@umask 077 && set -C && node -p "crypto.randomBytes(32).toString('hex')" > $@ && echo "wrote $@: copy it to the other end"
 
 server: ## terminal 1: brings up the lab, starts the server in it (ARGS="--cipher xor"; IPV6=1)
 configure-server: ## terminal 2: addresses, forwarding, NAT on the server

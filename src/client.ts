@@ -9,7 +9,7 @@ import { type Watch, watch } from "./core/loop.ts";
 import { clientOptions } from "./host/options.ts";
 import { ipVersion } from "./base/packet.ts";
 import { Peer } from "./core/peer.ts";
-import { atExit, fail, program } from "./host/program.ts";
+import { atExit, fail, vpnProgram } from "./host/program.ts";
 import { CHECK, Heartbeat } from "./session/pulse.ts";
 import { keepFresh } from "./session/rekey.ts";
 import { tcp } from "./transport/tcp.ts";
@@ -18,7 +18,7 @@ import { openTun } from "./core/tun.ts";
 import { outbound, tunError } from "./core/tunnel.ts";
 import { DOWN, UP } from "./base/walk.ts";
 
-program(async () => {
+vpnProgram(async () => {
   const options = clientOptions(process.argv.slice(2)); //         flags, or exit 2
   const { port, secrets } = options;
   trace.start("client", options.trace, options.traceFile);

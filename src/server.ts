@@ -6,7 +6,7 @@
 import { Clients } from "./server/clients.ts";
 import { watch } from "./core/loop.ts";
 import { serverOptions } from "./host/options.ts";
-import { atExit, fail, program } from "./host/program.ts";
+import { atExit, fail, vpnProgram } from "./host/program.ts";
 import { ServerEnd } from "./server/own-end.ts";
 import { endpoint } from "./transport/addresses.ts";
 import { tcp } from "./transport/tcp.ts";
@@ -14,7 +14,7 @@ import { trace, XOR_WARNING } from "./base/trace.ts";
 import { openTun } from "./core/tun.ts";
 import { outbound, tunError } from "./core/tunnel.ts";
 
-program(async () => {
+vpnProgram(async () => {
   const options = serverOptions(process.argv.slice(2)); //    flags, or exit 2
   const { listen, port, secrets } = options;
   trace.start("server", options.trace, options.traceFile);

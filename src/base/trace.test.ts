@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
+import { readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -50,7 +50,9 @@ test("UP and DOWN name each step once, in the order of the walk", () => {
 test("the trace file holds what was recorded; a flood folds into summaries until it is quiet", async () => {
   const memory = new Memory(84);
   Buffer.from("45000054", "hex").copy(memory.bytes);
+  writeFileSync(FILE, "an old one, which everybody may read\n", { mode: 0o644 });
   trace.start("client", "walk", FILE);
+  assert.equal(statSync(FILE).mode & 0o777, 0o600);
   let shown = 0;
   for (let i = 0; i < 100; i++) {
     trace.sent.packets++;

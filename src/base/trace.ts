@@ -4,9 +4,9 @@
  * printed after the packet has gone on its way.
  */
 import chalk from "chalk";
-import { closeSync, openSync, writeSync } from "node:fs";
-import { Failure } from "./failure.ts";
+import { closeSync, writeSync } from "node:fs";
 import type { Memory } from "./libc.ts";
+import { openNew } from "./new-file.ts";
 import { Counter, rates } from "./counters.ts";
 import { describe } from "./packet.ts";
 import { encode, Screen, type TraceEvent } from "./render.ts";
@@ -42,14 +42,7 @@ class Trace {
     this.host = host;
     this.mode = mode;
     this.folded = mode === "summary";
-    try {
-      if (file !== undefined) this.file = openSync(file, "w", 0o600); // it shows plaintext
-    } catch (error) {
-      throw new Failure(
-        `Cannot write the trace file ${file}: ${(error as NodeJS.ErrnoException).code}`,
-        "choose another --trace-file",
-      );
-    }
+    if (file !== undefined) this.file = openNew(file); // its owner's alone: it shows plaintext
     // EPIPE: nobody reads what we print (client.ts | head)
     process.stdout.on("error", () => (this.mute = true));
     if (mode !== "off") setInterval(() => this.everySecond(), 1000).unref();

@@ -12,7 +12,7 @@ import { run } from "../host/command.ts";
 import type { SessionKeys } from "../core/aes.ts";
 import { Failure } from "../base/failure.ts";
 import type { ClientConfig } from "../session/payloads.ts";
-import { canCarryIPv6, type Machine, readAgain } from "../host/machine.ts";
+import { canCarryIPv6, type Machine } from "../host/machine.ts";
 import type { ClientOptions } from "../host/options.ts";
 import { resolver } from "./resolver.ts";
 import { clientChanges, renewal } from "./routes.ts";
@@ -204,7 +204,7 @@ export class ClientEnd {
    * not be routed into the tunnel. Errors: a Failure.
    */
   async spare(address: string): Promise<void> {
-    this.machine = await readAgain(this.options.tun, this.machine);
+    this.machine = await this.setup.readAgain(this.options.tun, this.machine);
     const known = this.outers.includes(address);
     const toDo = await this.arrange(this.config!, address);
     if (toDo !== undefined && known)
@@ -255,6 +255,7 @@ export class ClientEnd {
 
   /** How the kernel would send a packet to that address: "dev eth0", and over which router. */
   private async wayTo(outer: string): Promise<string> {
+    if (!this.setup.runs) return "none"; // the user changes the routes, and sees where they lead
     const { stdout } = await run(`ip route get ${outer.replace(/%.*/, "")}`);
     return /(via \S+ )?dev \S+/.exec(stdout)?.[0] ?? "none";
   }

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { closeSync, constants, existsSync, openSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -73,11 +74,11 @@ function pausedTerminal(): [master: number, terminal: number] {
 test("a keeper that was killed takes no more, which is a Failure", async () => {
   const keeper = await Keeper.start();
   keeper.keep("true");
-  process.kill(keeper["pid"], "SIGKILL");
+  process.kill(keeper.pid, "SIGKILL");
   assert.throws(() => keeper.finish(), /Cannot undo everything/);
   const another = await Keeper.start();
-  process.kill(another["pid"], "SIGKILL");
-  waitpid(another["pid"], [0], 0);
+  process.kill(another.pid, "SIGKILL");
+  waitpid(another.pid, [0], 0);
   assert.throws(
     () => another.keep("true"),
     (error: Failure) =>
@@ -91,4 +92,17 @@ test("what cannot be undone is a Failure, and the rest is undone all the same", 
   keeper.keep("false");
   assert.throws(() => keeper.finish(), /Cannot undo everything that --configure did/);
   assert.ok(existsSync(join(folder, "rest")));
+});
+
+test("a process of another user that calls itself a keeper delays nobody", async (t) => {
+  if (process.getuid!() !== 0) return t.skip("only root can start a process of another user");
+  const script = "echo up; sleep 60; :";
+  const args = ["--reuid", "65534", "--clear-groups", "sh", "-c", script, "simple-vpn-keeper of 4194305"];
+  const impostor = spawn("setpriv", args, { stdio: ["ignore", "pipe", "ignore"], detached: true });
+  await once(impostor.stdout!, "data");
+  const begun = performance.now();
+  (await Keeper.start()).finish();
+  const waited = performance.now() - begun;
+  process.kill(-impostor.pid!, "SIGKILL");
+  assert.ok(waited < 4_000, `it waited for ${waited} ms`);
 });

@@ -44,7 +44,7 @@ const MAX_WAIT = 5_000; // ms, for the keepers of others
 
 export class Keeper {
   readonly pipe: number; // the end that we write to. The undoing starts when every process has closed it
-  private readonly pid: number;
+  readonly pid: number;
   private readonly kept: string[] = [];
 
   /** A keeper of our own, once those of killed programs have finished. Errors: a Failure. */
@@ -121,13 +121,16 @@ export class Keeper {
 
 /**
  * When a program was killed and is started again at once, its keeper may still be at work: it undoes what we
- * are about to do. We know such a keeper because it is no child of its program any more. Errors: none. After
- * MAX_WAIT we go on all the same.
+ * are about to do. We know such a keeper because it is no child of its program any more. It is root's, or of
+ * our own user: others may call their processes what they like. Errors: none. After MAX_WAIT we go on all the
+ * same.
  */
 async function awaitOthers(): Promise<void> {
   const namespaces = (pid: string) =>
     ["net", "pid"].map((kind) => readlinkSync(`/proc/${pid}/ns/${kind}`)).join();
   const own = namespaces("self");
+  // The real one: the effective one of sudo(8) and its like is 0, whoever calls them, and by whatever name.
+  const realUid = (pid: string) => /^Uid:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))![1]!;
   const isBusy = (pid: string) => {
     try {
       const program = readFileSync(`/proc/${pid}/cmdline`, "utf8")
@@ -136,6 +139,7 @@ async function awaitOthers(): Promise<void> {
         ?.slice(NAME.length);
       return (
         program !== undefined &&
+        ["0", `${process.getuid!()}`].includes(realUid(pid)) &&
         readFileSync(`/proc/${pid}/stat`, "utf8").split(") ").at(-1)!.split(" ")[1] !== program &&
         namespaces(pid) === own
       ); // proc(5): state, ppid

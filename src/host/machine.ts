@@ -4,6 +4,7 @@
  * the end can bring back what was there.
  */
 import { readFileSync } from "node:fs";
+import { networkInterfaces } from "node:os";
 import { contains, hostRoute, ipFor } from "../base/block.ts";
 import { inPath, run } from "./command.ts";
 
@@ -167,6 +168,20 @@ function heldBy({ ifname, addr_info }: IpLink): Held[] {
 export async function readAgain(tun: string, before: Machine): Promise<Machine> {
   const { links, held, routes } = await readMachine(tun);
   return { ...before, links, held, routes };
+}
+
+/** The same without a command, for one that has given up root: the addresses are new. getifaddrs(3). */
+export function addressesAgain(tun: string, before: Machine): Machine {
+  const others = Object.entries(networkInterfaces()).filter(([dev]) => dev !== tun);
+  const held = others.flatMap(([dev, addresses = []]) =>
+    addresses.map(({ address, cidr, scopeid, internal }) => ({
+      dev,
+      address,
+      prefix: Number(cidr?.split("/")[1]),
+      global: !internal && !scopeid, // a link-local one has a scope
+    })),
+  );
+  return { ...before, held };
 }
 
 /**

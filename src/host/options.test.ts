@@ -146,6 +146,23 @@ test("--user is for root: whoever is not cannot become another", (t) => {
   assert.deepEqual(Object.keys(client("--user", "nobody").user!), ["name", "uid", "gid"]);
 });
 
+test("--user: a user of root's group is refused", (t) => {
+  t.mock.method(process as { getuid(): number }, "getuid", () => 0);
+  const { PATH } = process.env;
+  t.after(() => (process.env.PATH = PATH));
+  writeFileSync(join(folder, "id"), `#!/bin/sh\n[ $1 = -u ] && echo 1000 || echo 0\n`, { mode: 0o755 });
+  process.env.PATH = `${folder}:${PATH}`;
+  refuses(() => client("--user", "operator"), /--user operator is of root's group/);
+});
+
+test("an interface name that iptables or nft takes for a pattern is refused", () => {
+  for (const name of ["tun+", "+", "tun*"]) {
+    refuses(() => client("--tun", name), /--tun \S+ ends in a character that makes it a pattern/);
+    refuses(() => server("--nat", name), /--nat/);
+  }
+  assert.equal(client("--tun", "tun+0").tun, "tun+0");
+});
+
 test("what was typed is repeated in one line, without control characters that a terminal would obey", () => {
   refuses(() => client("--tun", "a\nb"), /--tun a\?b has a character/);
   refuses(() => client("--tun", "\u001b[2J\u009b2J"), /--tun \?\[2J\?2J has/);

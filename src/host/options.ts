@@ -288,6 +288,8 @@ function interfaceName(text: string): string {
     throw new Error(`has ${length} bytes, expected 1 to ${IFNAMSIZ - 1}`);
   if (!/^[!-~]+$/.test(text) || /[/:%]|^\.\.?$/.test(text))
     throw new Error("has a character that an interface name cannot have");
+  if (/[+*]$/.test(text))
+    throw new Error("ends in a character that makes it a pattern: iptables' +, nft's *");
   return text;
 }
 
@@ -311,6 +313,7 @@ function account(name: string): Account {
   if (!Number.isInteger(uid) || !Number.isInteger(gid))
     throw new Error("is no user of this system, such as nobody");
   if (uid === 0) throw new Error("is root itself: name another user, such as nobody");
+  if (gid === 0) throw new Error("is of root's group: name another user, such as nobody");
   if (process.getuid!() !== 0)
     throw new Error("is for root, which can become another user: start with sudo, or leave it out");
   return { name, uid: uid!, gid: gid! };

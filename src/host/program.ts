@@ -7,6 +7,7 @@ import chalk from "chalk";
 import { readFileSync } from "node:fs";
 import { Failure } from "../base/failure.ts";
 import { exitNow } from "../base/libc.ts";
+import { hideMemory } from "./privileges.ts";
 
 const undos: (() => void)[] = [];
 let exitCode: number | undefined; // once the program is ending
@@ -94,6 +95,12 @@ export function program(main: () => void | Promise<void>): void {
   process.on("uncaughtException", fail);
   process.on("unhandledRejection", fail);
   Promise.resolve().then(checkNode).then(main).catch(fail);
+}
+
+/** The same for the client and the server, which have keys in their memory. */
+export function vpnProgram(main: () => Promise<void>): void {
+  hideMemory();
+  program(main);
 }
 
 /** Throws a Failure where Node.js is older than package.json allows. */

@@ -9,9 +9,11 @@ import type { Change } from "./changes.ts";
 import { type Result, run } from "./command.ts";
 import { Failure } from "../base/failure.ts";
 import { Keeper } from "./keeper.ts";
-import { type Machine, readMachine } from "./machine.ts";
+import { addressesAgain, type Machine, readAgain, readMachine } from "./machine.ts";
 import type { Account } from "./options.ts";
+import { become } from "./privileges.ts";
 import { atExit } from "./program.ts";
+import { trace } from "../base/trace.ts";
 
 /**
  * The lab's host that this program runs on, if terminal.ts has started it: there, commands are typed with
@@ -157,6 +159,11 @@ export class Setup {
     return run(line, input, this.keeper!.pipe);
   }
 
+  /** The machine now, as far as it can be read: once root is gone, no command can be run. */
+  async readAgain(tun: string, before: Machine): Promise<Machine> {
+    return this.dropped ? addressesAgain(tun, before) : readAgain(tun, before);
+  }
+
   /**
    * From here on open fds are enough: root was for making the TUN and for the commands. Undoing these needs
    * root again, and is done by the keeper, which stays root. Throws a Failure if root could be had back.
@@ -164,27 +171,9 @@ export class Setup {
   dropRoot(user: Account | undefined): void {
     if (user === undefined || this.dropped) return;
     this.keeper?.enough();
-    try {
-      process.setgroups!([]); // in this order: each of them takes root
-      process.setgid!(user.gid);
-      // for root: all its user ids, and its capabilities with them (capabilities(7))
-      process.setuid!(user.uid);
-    } catch (error) {
-      throw new Failure(
-        `Cannot become ${user.name}: ${(error as Error).message}`,
-        "start as root (sudo), or leave --user out",
-      );
-    }
-    try {
-      process.seteuid!(0);
-    } catch {
-      this.dropped = true; // as it should be
-      return;
-    }
-    throw new Failure(
-      `Cannot drop root: as ${user.name}, this process can still have it back`,
-      "name another user with --user",
-    );
+    const warning = become(user, this.keeper?.pid);
+    this.dropped = true;
+    if (warning) trace.note(chalk.yellow(warning));
   }
 }
 

@@ -3,7 +3,7 @@
  * in every repeat, and each repeat begins with another one, so that a machine that is slow for a while is
  * slow for all. bench.json, bench.svg.
  */
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync } from "node:fs";
 import { cpus, loadavg, release, tmpdir } from "node:os";
 import { join } from "node:path";
 import chalk from "chalk";
@@ -25,6 +25,7 @@ import {
 } from "./figures.ts";
 import { Lab } from "../lab.ts";
 import { CLIENTS, measure, measureClients, type Report } from "./measure.ts";
+import { writeNew } from "../../base/new-file.ts";
 import { checkOutput } from "../output.ts";
 import { provide } from "../tools.ts";
 
@@ -82,14 +83,9 @@ program(async () => {
   printTargets(verdicts);
   const how = { date: new Date(), machine, versions, load, seconds, repeats };
   const results = { ...how, contenders: summary(rows), targets: verdicts };
-  writeFileSync(join(out, "bench.json"), `${JSON.stringify(results, null, 2)}\n`);
-  writeFileSync(
-    join(out, "bench.svg"),
-    chart(
-      COLUMNS.map((measure) => [measure, bars(rows, measure)]),
-      caption,
-    ),
-  );
+  writeNew(join(out, "bench.json"), `${JSON.stringify(results, null, 2)}\n`, 0o644);
+  const columns = COLUMNS.map((measure): [Measure, Bar[]] => [measure, bars(rows, measure)]);
+  writeNew(join(out, "bench.svg"), chart(columns, caption), 0o644);
   console.log(`\nwrote ${join(out, "bench.json")} and ${join(out, "bench.svg")}`);
   exit(failures === 0 ? 0 : 1);
 });

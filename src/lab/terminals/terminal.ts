@@ -5,13 +5,14 @@
  */
 import { randomBytes } from "node:crypto";
 import { accessSync, constants, existsSync, mkdirSync, readdirSync, readFileSync } from "node:fs";
-import { readlinkSync, rmSync, writeFileSync } from "node:fs";
+import { readlinkSync, rmSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import chalk from "chalk";
 import { parseCidr, parsePrefix96 } from "../../base/address.ts";
 import { type Change, serverChanges } from "../../host/changes.ts";
 import { Failure } from "../../base/failure.ts";
+import { writeNew } from "../../base/new-file.ts";
 import { FRESH } from "../../host/machine.ts";
 import { SERVER as DEFAULTS } from "../../host/options.ts";
 import { exit, program } from "../../host/program.ts";
@@ -63,7 +64,7 @@ async function upOrFind(): Promise<Lab> {
   mkdirSync(FOLDER, { recursive: true });
   const lab = await Lab.up(console.log, true);
   try {
-    writeFileSync(HOLDER, lab.name);
+    writeNew(HOLDER, lab.name, 0o644);
   } catch (error) {
     await lab.down(); // nobody could find it again
     throw error;
@@ -101,7 +102,7 @@ function start(lab: Lab, host: "server" | "client", args: string[]): void {
 function ownSecret(): string[] {
   if (isWritable(ROOT, "secret.key") || process.env.SIMPLE_VPN_SECRET !== undefined) return [];
   const file = join(FOLDER, "secret.key");
-  if (!existsSync(file)) writeFileSync(file, `${randomBytes(32).toString("hex")}\n`, { mode: 0o600 });
+  if (!existsSync(file)) writeNew(file, `${randomBytes(32).toString("hex")}\n`);
   return ["--secret", file];
 }
 

@@ -1,8 +1,8 @@
 /** Where the project lies: in a folder with a strange name, below /run, where its user may not write. */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync } from "node:fs";
-import { statSync, writeFileSync } from "node:fs";
+import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync } from "node:fs";
+import { statSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { LAB_SECRET, ROOT } from "../lab.ts";
@@ -106,6 +106,26 @@ test("a checkout that may not be written: make walk says so first; the five term
   assert.deepEqual(readdirSync(join(HOME, "a walk")).sort(), ["walk.html", "walk.pcapng", "walk.svg"]);
   assert.match(done.stdout, BOTH_WELL);
   assert.equal(statSync(join(HOME, ".simple-vpn/secret.key")).mode & 0o777, 0o600);
+});
+
+test("make walk says before the run that a symlink stands where its file would be", () => {
+  const out = mkdtempSync(join(folder, "shared "));
+  writeFileSync(join(out, "precious"), "precious");
+  symlinkSync("precious", join(out, "walk.svg"));
+  const { status, stdout, stderr } = runProgram("lab/walk/walk", ["--out", out]);
+  assert.deepEqual([status, stdout], [1, ""]);
+  assert.match(stderr, /^error Cannot write \S+.*walk\.svg: it is a symlink\. Try: /);
+  assert.equal(readFileSync(join(out, "precious"), "utf8"), "precious");
+});
+
+test("make secret writes through no symlink", (t) => {
+  const checkout = mkdtempSync(join(folder, "checkout "));
+  for (const name of ["Makefile", "package.json"]) copyFileSync(join(ROOT, name), join(checkout, name));
+  symlinkSync("elsewhere", join(checkout, "secret.key"));
+  const { status, stderr, error } = spawnSync("make", ["-C", checkout, "secret"], { encoding: "utf8" });
+  if (error) return t.skip(`make cannot be run: ${error.message}`);
+  assert.equal(status, 2, stderr);
+  assert.ok(!existsSync(join(checkout, "elsewhere")));
 });
 
 test("make bench, too, says before the run that it cannot write its files", () => {

@@ -31,7 +31,8 @@ export function labTest(name: string, run: (lab: Lab, t: TestContext) => Promise
 }
 
 export const SECRET: { env: NodeJS.ProcessEnv } = {
-  env: { ...process.env, SIMPLE_VPN_SECRET: LAB_SECRET },
+  // old versions of Node.js need the latter for --user: privileges.ts
+  env: { ...process.env, SIMPLE_VPN_SECRET: LAB_SECRET, UV_USE_IO_URING: "0" },
 };
 
 /** Runs one of our programs on this machine, "lab/demo", to its end. */

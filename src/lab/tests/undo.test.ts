@@ -260,7 +260,7 @@ labTest(
         const status = readFileSync(`/proc/${child.pid}/status`, "utf8");
         assert.match(status, /^Uid:(\s+65534){4}\nGid:(\s+65534){4}$/m);
         assert.match(status, /^Groups:\s*$/m);
-        for (const set of ["CapInh", "CapPrm", "CapEff", "CapAmb"])
+        for (const set of ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"])
           assert.match(status, new RegExp(`^${set}:\\s+0+$`, "m"));
       }
       for (const program of programs) {

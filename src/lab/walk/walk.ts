@@ -12,6 +12,7 @@ import { atExit, exit, program } from "../../host/program.ts";
 import { decode } from "../../base/render.ts";
 import { trace } from "../../base/trace.ts";
 import { Lab, ours, prompt, SERVER, TARGET } from "../lab.ts";
+import { writeNew } from "../../base/new-file.ts";
 import { checkOutput } from "../output.ts";
 import { Running, startProgram } from "../running.ts";
 import { html, svg } from "./page.ts";
@@ -137,8 +138,8 @@ program(async () => {
       ? ` Steps ${unseen.join(", ")} need the kernel's tracepoints: ${withoutTracepoints}. Run as root.`
       : "";
   console.log(`\n${WALK.length - lacking.size} of ${WALK.length} steps seen.${because}`);
-  writeFileSync(join(out, "walk.html"), html(evidence, command.join(" "), lacking));
-  writeFileSync(join(out, "walk.svg"), svg(evidence));
+  writeNew(join(out, "walk.html"), html(evidence, command.join(" "), lacking), 0o644);
+  writeNew(join(out, "walk.svg"), svg(evidence), 0o644);
   const seen = new Map(evidence.filter(({ packet }) => packet).map((one) => [one.packet!, one]));
   const comment = (packet: TapPacket) => {
     const one = seen.get(packet);
@@ -149,10 +150,8 @@ program(async () => {
       )
     );
   };
-  writeFileSync(
-    join(out, "walk.pcapng"),
-    pcapng(packets, BigInt(Date.now()) * 1_000_000n - trace.now(), comment),
-  );
+  const capture = pcapng(packets, BigInt(Date.now()) * 1_000_000n - trace.now(), comment);
+  writeNew(join(out, "walk.pcapng"), capture, 0o644);
   console.log("Wrote walk.html (open it in a browser), walk.svg, and walk.pcapng (open it in Wireshark).");
   if (out !== ".") console.log(`They are in ${out}.`);
   exit(code === 0 && unseen.length === lacking.size ? 0 : 1);
