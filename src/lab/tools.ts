@@ -24,6 +24,7 @@ const FOR_TESTS: Record<string, string> = {
   nft: "nftables",
   cc: "gcc libc6-dev",
   iperf3: "iperf3",
+  python3: "python3",
 };
 const PLACES = process.env.PATH!.split(delimiter);
 
