@@ -32,7 +32,8 @@ export const option = <T>(
   help: string,
   read: (text: string) => T,
 ): Option<T> => (initial === undefined ? { value, help, read } : { value, initial, help, read });
-const flag = (help: string) => option("", undefined, help, () => true);
+/** An option without a value. */
+export const flag = (help: string) => option("", undefined, help, () => true);
 
 const COMMON = {
   port: option("N", "5555", "TCP port", whole(1, 65535)),

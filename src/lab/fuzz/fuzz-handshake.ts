@@ -88,7 +88,7 @@ const json = (any: Random, value: unknown): Buffer =>
   );
 
 /** Message 1's payload: none, JSON that is right or nearly right, or anything. */
-function wish(any: Random): Buffer {
+export function makeWish(any: Random): Buffer {
   const good = { address: "10.8.0.2", proof: "ab".repeat(32) };
   const value = any.one<unknown>(
     good,
@@ -126,8 +126,7 @@ function parsed(payload: Buffer): Record<string, unknown> {
   }
 }
 
-export function runWish(any: Random): void {
-  const payload = wish(any);
+export function checkWish(payload: Buffer): void {
   const expected = wishIn(payload);
   try {
     const got = decodeWish(payload);
@@ -139,8 +138,8 @@ export function runWish(any: Random): void {
   }
 }
 
-export async function runServerHandshake(any: Random): Promise<void> {
-  const payload = wish(any);
+/** What a client sends with this wish, or what is left of it on its way. */
+export async function checkServerHandshake(payload: Buffer, any: Random): Promise<void> {
   const expected = wishIn(payload);
   const { message, isLowOrder } = message1(any, payload);
   const valid = framed(1, message);
@@ -184,13 +183,13 @@ export async function runServerHandshake(any: Random): Promise<void> {
   assert.equal(opened, isGood && !isLowOrder && !isFull);
 }
 
-export async function runClientHandshake(any: Random): Promise<void> {
+/** What a server sends with this reply, or what is left of it on its way. */
+export async function checkClientHandshake(payload: Buffer, any: Random): Promise<void> {
   const [near, far] = socketPair();
   const handshake = new ClientHandshake(SECRET, any.one({}, { address: OWN, token: "ab".repeat(16) }));
   const asking = PORT.ask({ fd: near, address: "", remote: "server" }, handshake.message1);
   const server = new Handshake("server", SECRET, undefined, ephemeral(any.one(1, 2)));
   server.read(drain(far)[0]!.subarray(4));
-  const payload = reply(any);
   const valid = framed(1, server.write(payload));
   const sent = any.mutate(valid);
   feed(
@@ -214,7 +213,7 @@ export async function runClientHandshake(any: Random): Promise<void> {
 }
 
 /** Message 2's payload: JSON that is right, nearly right, or anything. */
-function reply(any: Random): Buffer {
+export function makeReply(any: Random): Buffer {
   const good = {
     address: "10.8.0.2",
     prefix: 24,
@@ -263,8 +262,7 @@ function configIn(payload: Buffer) {
   return { address, prefix, mtu, token, subnet6: net && `${written(net.groups)}/96` };
 }
 
-export function runReply(any: Random): void {
-  const payload = reply(any);
+export function checkReply(payload: Buffer): void {
   const isRefusal = typeof parsed(payload).refused === "string";
   try {
     const config = decodeReply(payload);

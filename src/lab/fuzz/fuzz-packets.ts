@@ -5,7 +5,7 @@
 import assert from "node:assert/strict";
 import { formatIPv4 } from "../../base/address.ts";
 import { Clients } from "../../server/clients.ts";
-import { Control, FrameType, pad } from "../../core/frame.ts";
+import { aesFraming, Control, FrameType, pad } from "../../core/frame.ts";
 import { close, type Memory, write } from "../../base/libc.ts";
 import { describeOffload, OFFLOAD_HEADER, refuseOffload } from "../../core/offload.ts";
 import { serverOptions } from "../../host/options.ts";
@@ -85,17 +85,9 @@ function accepted(plaintext: Buffer): Buffer[] {
   return all;
 }
 
-export function runSealed(any: Random): void {
-  show(any);
-  current ??= newSession();
-  const { client } = current;
-  const { peer: server, kernel } = current.server;
-  const sent: Buffer[] = [];
-  const expected: [number, Buffer][] = []; // where in the stream it is whole, and what must come out
-  let reason = "";
-  server.events.onClose = (why) => (reason = why);
-  let sound = true; // up to here
-  for (let size = 0, frames = 1 + any.below(3); frames > 0; frames--) {
+/** A row of frames as they are before they are sealed: a type, three bytes of length, a plaintext. */
+export function makeSealed(any: Random): Buffer {
+  const frames = Array.from({ length: 1 + any.below(3) }, () => {
     const type = any.below(20)
       ? FrameType.data
       : any.one(FrameType.control, FrameType.handshake, any.below(256));
@@ -107,6 +99,28 @@ export function runSealed(any: Random): void {
             any.bytes(4 * any.below(4)),
           )
         : records(any);
+    const header = Buffer.alloc(4);
+    aesFraming.putHeader(header, 0, type as FrameType, body.length);
+    return Buffer.concat([header, body]);
+  });
+  return Buffer.concat(frames);
+}
+
+/** Seals them, and sends them to a server that has a session with us. */
+export function checkSealed(input: Buffer, any: Random): void {
+  show(any);
+  current ??= newSession();
+  const { client } = current;
+  const { peer: server, kernel } = current.server;
+  const sent: Buffer[] = [];
+  const expected: [number, Buffer][] = []; // where in the stream it is whole, and what must come out
+  let reason = "";
+  server.events.onClose = (why) => (reason = why);
+  let sound = true; // up to here
+  for (let size = 0, at = 0, length = 0; at < input.length; at += 4 + length) {
+    const type = input[at] as FrameType;
+    length = input.readUIntBE(at + 1, 3);
+    const body = input.subarray(at + 4, at + 4 + length);
     const frame = seal(client.peer, type, body);
     sent.push(frame);
     size += frame.length;
@@ -158,9 +172,12 @@ function isSound(plaintext: Buffer): boolean {
 
 // ---- offload and describe: one packet's bytes ----
 
-export function runOffload(any: Random): void {
+export function makeOffload(any: Random): Buffer {
   const ip = packet(any);
-  const bytes = Buffer.concat([offload(any, ip.length), ip]);
+  return Buffer.concat([offload(any, ip.length), ip]);
+}
+
+export function checkOffload(bytes: Buffer, any: Random): void {
   const at = any.below(8);
   const inMemory = Buffer.concat([any.bytes(at), bytes, any.bytes(100)]);
   const refusal = refuseOffload(inMemory, at, bytes.length);
@@ -168,8 +185,9 @@ export function runOffload(any: Random): void {
   describeOffload(inMemory, at);
 }
 
-export function runDescribe(any: Random): void {
-  const bytes = any.mutate(packet(any));
+export const makeDescribe = (any: Random) => any.mutate(packet(any));
+
+export function checkDescribe(bytes: Buffer, any: Random): void {
   const line = describe(bytes, 0, bytes.length);
   assert.match(line, /^[ -~→]{1,150}$/);
   assert.doesNotMatch(line, /NaN|undefined| -\d/);
@@ -226,7 +244,18 @@ export function stopServers(): void {
   }
 }
 
-export async function runAddresses(any: Random): Promise<void> {
+/** A row of packets, each behind its length: 2 bytes. The client sends every other one, the kernel the rest. */
+export function makeAddresses(any: Random): Buffer {
+  const packets = Array.from({ length: 2 * (1 + any.below(4)) }, () => {
+    const bytes = any.mutate(packet(any)).subarray(0, 60_000);
+    const length = Buffer.alloc(2);
+    length.writeUInt16BE(bytes.length);
+    return Buffer.concat([length, bytes]);
+  });
+  return Buffer.concat(packets);
+}
+
+export async function checkAddresses(input: Buffer, any: Random): Promise<void> {
   show(any);
   const net = any.one(...NETS);
   const server = started(net);
@@ -235,8 +264,10 @@ export async function runAddresses(any: Random): Promise<void> {
   await PORT.answer({ fd: near, address: String(any.below(2 ** 31)), remote: "client" }, server);
   const { peer } = [...server.all].at(-1)!;
   const link = peer.link as TcpLink;
-  const made = () => {
-    const bytes = any.mutate(packet(any)).subarray(0, 60_000);
+  let at = 0;
+  const next = () => {
+    const bytes = Buffer.from(input.subarray(at + 2, at + 2 + input.readUInt16BE(at)));
+    at += 2 + bytes.length;
     for (const at of versionOf(bytes) === 4 ? [12, 16] : [])
       if (bytes[at] === 10) bytes[at] = net.base >>> 24;
     return bytes;
@@ -250,8 +281,9 @@ export async function runAddresses(any: Random): Promise<void> {
       : undefined;
   };
   let held: number | undefined;
-  for (let packets = 1 + any.below(4); packets > 0; packets--) {
-    const one = made();
+  while (at < input.length) {
+    const one = next();
+    const down = next();
     if (one.length === 0) continue;
     const frame = seal(peer, FrameType.data, one);
     write(far, frameMemory(frame), 0, frame.length);
@@ -266,7 +298,6 @@ export async function runAddresses(any: Random): Promise<void> {
     )
       held = source;
     assert.deepEqual(drain(kernelFd), source !== undefined && source === held ? [one] : []);
-    const down = made();
     const destination = inner(down, 16, 24);
     const target: Peer | string = server.peerFor(down, 0, down.length);
     if (destination === net.base + 3) assert.equal(typeof target, "object");

@@ -33,10 +33,13 @@ function text6(any: Random): string {
   return any.below(2) ? text : any.mutateText(text);
 }
 
-export function runIPv6(any: Random): void {
-  const text = text6(any);
-  if (text.includes("%")) return;
-  const scope = any.one("", "", "%lo", "%7", "%no-such-dev", "%-1", "%99999999999");
+export const makeIPv6 = (any: Random) =>
+  Buffer.from(
+    text6(any).replaceAll("%", "") + any.one("", "", "%lo", "%7", "%no-such-dev", "%-1", "%99999999999"),
+  );
+
+export function checkIPv6(input: Buffer, any: Random): void {
+  const [, text, scope] = /^([^%]*)([^]*)$/.exec(input.toString()) as unknown as [string, string, string];
   const groups = ipv6(text);
   const bytes = parseIPv6(text + scope);
   assert.equal(bytes && written(groupsAt(bytes, 0)), groups && written(groups));
@@ -119,17 +122,30 @@ const WORDS = [
 ];
 const NAMES = Object.keys(OPTIONS);
 
-/** One option with one value: taken if models.ts says so, refused if not. */
-export function runOption(any: Random): void {
-  const [name, value, isClient] = [
-    any.one(...NAMES),
+/** "client" or "server", and its arguments, as JSON: in half of the cases one option, else several words. */
+export function makeOptions(any: Random): Buffer {
+  const value = () =>
     any.one(
       any.one(...WORDS),
       any.mutateText(any.one(...WORDS)),
       any.one(text6(any), `${text6(any)}/${any.one(0, 32, 96, 128)}`),
-    ),
-    any.below(2) === 0,
-  ];
+    );
+  const word = () => (any.below(4) ? any.one(...WORDS) : any.mutateText(any.one(...WORDS)));
+  const name = () =>
+    // it starts id(1)
+    any.below(100) ? any.one(...NAMES, "configure", "once", "nonsense", "__proto__") : "user";
+  const several = () =>
+    Array.from({ length: any.below(6) }, () =>
+      any.below(2)
+        ? [`--${any.below(20) ? name() : any.mutateText(name())}`, word()]
+        : [any.below(3) ? `--${name()}=${word()}` : word()],
+    ).flat();
+  const args = any.below(2) ? [`--${any.one(...NAMES)}=${value()}`] : several();
+  return Buffer.from(JSON.stringify([any.one("client", "server"), ...args]));
+}
+
+/** One option with one value: taken if models.ts says so, refused if not. */
+function checkOption(name: string, value: string, isClient: boolean): void {
   const { of, takes } = OPTIONS[name]!;
   const expected = of !== (isClient ? "server" : "client") && takes(value);
   try {
@@ -149,21 +165,15 @@ export function runOption(any: Random): void {
   }
 }
 
-export function runOptions(any: Random): void {
+export function checkOptions(input: Buffer): void {
+  const [program, ...args] = JSON.parse(input.toString()) as string[];
+  const isClient = program === "client";
   process.env.SIMPLE_VPN_SECRET = SECRET.toString("hex");
   try {
-    if (any.below(2)) return runOption(any);
-    const word = () => (any.below(4) ? any.one(...WORDS) : any.mutateText(any.one(...WORDS)));
-    const name = () =>
-      // it starts id(1)
-      any.below(100) ? any.one(...NAMES, "configure", "once", "nonsense", "__proto__") : "user";
-    const args = Array.from({ length: any.below(6) }, () =>
-      any.below(2)
-        ? [`--${any.below(20) ? name() : any.mutateText(name())}`, word()]
-        : [any.below(3) ? `--${name()}=${word()}` : word()],
-    ).flat();
+    const [, only, value] = (args.length === 1 && /^--([\w-]+)=([^]*)$/.exec(args[0]!)) || [];
+    if (NAMES.includes(only!)) return checkOption(only!, value!, isClient);
     if (args.some((arg) => /^--(help|version)/.test(arg))) return;
-    const options = any.below(2) ? clientOptions(["server", ...args]) : serverOptions(args);
+    const options = isClient ? clientOptions(["server", ...args]) : serverOptions(args);
     assert.ok(
       options.port >= 1 && options.port <= 65535 && options.mtu >= 68 && options.mtu <= 65535,
       JSON.stringify(options),
@@ -189,17 +199,21 @@ export function runOptions(any: Random): void {
 
 let folder: string | undefined;
 
-export function runSecret(any: Random): void {
+/** A secret file. */
+export function makeSecret(any: Random): Buffer {
   const good = SECRET.toString("hex");
-  folder ??= mkdtempSync(join(tmpdir(), "simple-vpn-fuzz-"));
-  const path = join(folder, "secret");
-  const bytes = any.mutate(
+  return any.mutate(
     Buffer.from(
       any.one("", "", "\ufeff", " \n") +
         any.one(good, good, good.toUpperCase(), good.slice(2), `${good}00`, "5e".repeat(32), "é".repeat(32)) +
         any.one("\n", "\r\n", "", " "),
     ),
   );
+}
+
+export function checkSecret(bytes: Buffer, any: Random): void {
+  folder ??= mkdtempSync(join(tmpdir(), "simple-vpn-fuzz-"));
+  const path = join(folder, "secret");
   const mode = any.one(0o600, 0o600, 0o400, any.below(0o1000) | 0o400);
   writeFileSync(path, bytes);
   chmodSync(path, mode);

@@ -7,9 +7,10 @@
 import chalk from "chalk";
 import { readdirSync } from "node:fs";
 import { Failure } from "../../base/failure.ts";
-import { CLIENT, option, parse, whole } from "../../host/options.ts";
+import { CLIENT, flag, option, parse, whole } from "../../host/options.ts";
 import { program } from "../../host/program.ts";
 import { SEED } from "../tests/peers.ts";
+import { CORPUS, keep } from "./corpus.ts";
 import { type Parser, PARSERS } from "./parsers.ts";
 import { Random } from "./random.ts";
 
@@ -27,17 +28,19 @@ export interface Result {
 
 /**
  * Runs `cases` cases, divided among the parsers by their shares. `one`: only this one of each. Throws a
- * Failure at the first finding, with the command that repeats it.
+ * Failure at the first finding, with the command that repeats it. `corpus`: the folder where it is kept.
  */
 export async function fuzz(
   seed: number,
   cases: number,
   parsers: readonly Parser[] = PARSERS,
   one?: number,
+  corpus?: string,
 ): Promise<Result[]> {
   const shares = parsers.reduce((sum, { share }) => sum + share, 0);
   const results: Result[] = [];
-  for (const { name, share, run, end } of parsers) {
+  for (const parser of parsers) {
+    const { name, share } = parser;
     const result = {
       name,
       cases: one === undefined ? Math.ceil((cases * share) / shares) : 1,
@@ -46,27 +49,38 @@ export async function fuzz(
     };
     const from = one ?? 0;
     for (let i = from; i < from + result.cases; i++) {
-      let took = Infinity; // the least of three
-      for (let attempt = 0; took > SLOW && attempt < 3; attempt++) {
-        const start = performance.now();
-        try {
-          const waiting = run(new Random(seedOf(seed, name, i)));
-          if (waiting) await waiting;
-        } catch (error) {
-          if (process.env.SIMPLE_VPN_DEBUG) console.error(error);
-          throw finding(seed, name, i, String(error));
-        }
-        took = Math.min(took, performance.now() - start);
+      const any = new Random(seedOf(seed, name, i));
+      const input = parser.make(any);
+      const chance = any.below(2 ** 31);
+      let took: number;
+      try {
+        took = await checked(parser, input, chance);
+      } catch (error) {
+        if (process.env.SIMPLE_VPN_DEBUG) console.error(error);
+        const what = String(error).split("\n").slice(0, 4).join(" ").slice(0, 300);
+        const kept = { name: `seed-${seed}-case-${i}`, what, input, chance };
+        throw finding(seed, name, i, what, corpus && keep(name, kept, corpus));
       }
-      if (took > SLOW) throw finding(seed, name, i, `it takes ${took.toFixed()} ms`);
       result.seconds += took / 1000;
       result.slowest = Math.max(result.slowest, took);
       if (i % TURN === 0) await new Promise(setImmediate);
     }
-    end?.();
+    parser.end?.();
     results.push(result);
   }
   return results;
+}
+
+/** Checks one input: ms that it took, the least of three if it is slow. Throws what is wrong. */
+export async function checked(parser: Parser, input: Buffer, chance: number): Promise<number> {
+  let took = Infinity;
+  for (let attempt = 0; took > SLOW && attempt < 3; attempt++) {
+    const start = performance.now();
+    await parser.check(input, new Random(chance));
+    took = Math.min(took, performance.now() - start);
+  }
+  if (took > SLOW) throw new Error(`it takes ${took.toFixed()} ms`);
+  return took;
 }
 
 /** Each case has a seed of its own, so that it can be repeated without those before it. */
@@ -74,12 +88,12 @@ const seedOf = (seed: number, name: string, i: number) =>
   [...name].reduce((sum, char) => Math.imul(sum, 31) + char.charCodeAt(0), Math.imul(seed, 0x9e3779b1)) +
   Math.imul(i, 0x85ebca6b);
 
-function finding(seed: number, name: string, i: number, what: string): Failure {
-  const line = what.split("\n").slice(0, 4).join(" ").slice(0, 300);
-  return new Failure(
-    `Cannot pass case ${i} of ${name}, seed ${seed}: ${line}`,
-    `SIMPLE_VPN_DEBUG=1 make fuzz ARGS="--seed ${seed} --only ${name} --case ${i}" repeats it`,
-  );
+function finding(seed: number, name: string, i: number, what: string, path?: string): Failure {
+  const repeat = `SIMPLE_VPN_DEBUG=1 make fuzz ARGS="--seed ${seed} --only ${name} --case ${i}" repeats it`;
+  const kept = path
+    ? `${path} keeps its input: give it a name, and say there what it is`
+    : "with --keep it is kept for make test";
+  return new Failure(`Cannot pass case ${i} of ${name}, seed ${seed}: ${what}`, `${repeat}; ${kept}`);
 }
 
 /** Descriptors that this process has open. */
@@ -90,6 +104,7 @@ const OPTIONS = {
   cases: option("N", "1000000", "in all, divided among the parsers", whole(1, 1e9)),
   only: option("NAME", undefined, `one parser: ${PARSERS.map(({ name }) => name).join(", ")}`, String),
   case: option("N", undefined, "one case of each parser", whole(0, 1e9)),
+  keep: flag("keep what is found as a file of src/lab/fuzz/corpus"),
   help: CLIENT.help,
 };
 
@@ -101,7 +116,7 @@ async function main(): Promise<void> {
     throw new Failure(`Cannot fuzz ${only}: there is no such parser`, "--help names them", 2);
   console.log(`seed ${seed}`);
   const fds = openFds();
-  const results = await fuzz(seed, cases, parsers, values.case?.at(-1));
+  const results = await fuzz(seed, cases, parsers, values.case?.at(-1), values.keep && CORPUS);
   const row = (parser: string, cases: string, seconds: string, slowest: string) =>
     parser.padEnd(12) + cases.padStart(10) + seconds.padStart(10) + slowest.padStart(14);
   console.log(chalk.bold(row("parser", "cases", "seconds", "slowest, ms")));

@@ -10,17 +10,37 @@ import { aesFraming, type Framing, handshakeFraming, pad, wholeFrame, xorFraming
 import type { Receiver } from "../../core/link.ts";
 import { TcpLink } from "../../transport/tcp.ts";
 import { socketPair } from "../tests/peers.ts";
-import { runClientHandshake, runReply, runServerHandshake, runWish } from "./fuzz-handshake.ts";
+import {
+  checkClientHandshake,
+  checkReply,
+  checkServerHandshake,
+  checkWish,
+  makeReply,
+  makeWish,
+} from "./fuzz-handshake.ts";
 import { drain, feed, show } from "./fuzz-inputs.ts";
-import { endSession, runAddresses, runDescribe, runOffload, runSealed, stopServers } from "./fuzz-packets.ts";
-import { runIPv6, runOptions, runSecret } from "./fuzz-texts.ts";
+import {
+  checkAddresses,
+  checkDescribe,
+  checkOffload,
+  checkSealed,
+  endSession,
+  makeAddresses,
+  makeDescribe,
+  makeOffload,
+  makeSealed,
+  stopServers,
+} from "./fuzz-packets.ts";
+import { checkIPv6, checkOptions, checkSecret, makeIPv6, makeOptions, makeSecret } from "./fuzz-texts.ts";
 import type { Random } from "./random.ts";
-import { runRekey } from "./rekeys.ts";
+import { checkRekey, makeRekey } from "./rekeys.ts";
 
 export interface Parser {
   name: string;
   share: number; // of the cases, in relation to the others
-  run: (any: Random) => void | Promise<void>; // one case; throws what is wrong
+  make: (any: Random) => Buffer; // an input
+  /** Throws what is wrong. `any`: what else happens by chance, such as where the stream is split. */
+  check: (input: Buffer, any: Random) => void | Promise<void>;
   end?: () => void; // closes what the cases shared
 }
 
@@ -52,8 +72,10 @@ function deframe(framing: Framing, stream: Buffer): { frames: [number, Buffer][]
   return { frames, broken: false };
 }
 
-function runFrames(any: Random): void {
-  const framing = any.one(...FRAMINGS);
+/** A byte for the framing, as they stand in FRAMINGS; then a stream. */
+function makeFrames(any: Random): Buffer {
+  const which = any.below(FRAMINGS.length);
+  const framing = FRAMINGS[which]!;
   const valid = Array.from({ length: 1 + any.below(4) }, () => {
     const size = any.below(30)
       ? 1 + any.below(100)
@@ -63,7 +85,12 @@ function runFrames(any: Random): void {
     framing.putHeader(header, 0, any.one(1, 2, 3), body.length);
     return Buffer.concat([header, body]);
   });
-  const stream = any.mutate(Buffer.concat(valid));
+  return Buffer.concat([Buffer.from([which]), any.mutate(Buffer.concat(valid))]);
+}
+
+function checkFrames(input: Buffer, any: Random): void {
+  const framing = FRAMINGS[input[0]!]!;
+  const stream = input.subarray(1);
   const link = links.get(framing)!;
   [link["head"], link["tail"]] = [0, 0];
   const got: [number, Buffer][] = [];
@@ -99,17 +126,17 @@ function runFrames(any: Random): void {
 }
 
 export const PARSERS: readonly Parser[] = [
-  { name: "frames", share: 230, run: runFrames },
-  { name: "sealed", share: 180, run: runSealed, end: endSession },
-  { name: "offload", share: 130, run: runOffload },
-  { name: "describe", share: 120, run: runDescribe },
-  { name: "reply", share: 90, run: runReply },
-  { name: "wish", share: 60, run: runWish },
-  { name: "ipv6", share: 60, run: runIPv6 },
-  { name: "addresses", share: 45, run: runAddresses, end: stopServers },
-  { name: "options", share: 40, run: runOptions },
-  { name: "secret", share: 15, run: runSecret },
-  { name: "message1", share: 12, run: runServerHandshake },
-  { name: "message2", share: 12, run: runClientHandshake },
-  { name: "rekey", share: 20, run: (any) => (show(any), runRekey(any)) },
+  { name: "frames", share: 230, make: makeFrames, check: checkFrames },
+  { name: "sealed", share: 180, make: makeSealed, check: checkSealed, end: endSession },
+  { name: "offload", share: 130, make: makeOffload, check: checkOffload },
+  { name: "describe", share: 120, make: makeDescribe, check: checkDescribe },
+  { name: "reply", share: 90, make: makeReply, check: checkReply },
+  { name: "wish", share: 60, make: makeWish, check: checkWish },
+  { name: "ipv6", share: 60, make: makeIPv6, check: checkIPv6 },
+  { name: "addresses", share: 45, make: makeAddresses, check: checkAddresses, end: stopServers },
+  { name: "options", share: 40, make: makeOptions, check: checkOptions },
+  { name: "secret", share: 15, make: makeSecret, check: checkSecret },
+  { name: "message1", share: 12, make: makeWish, check: checkServerHandshake },
+  { name: "message2", share: 12, make: makeReply, check: checkClientHandshake },
+  { name: "rekey", share: 20, make: makeRekey, check: (input, any) => (show(any), checkRekey(input, any)) },
 ];

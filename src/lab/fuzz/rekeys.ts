@@ -109,7 +109,41 @@ function badMessage1(any: Random): Buffer {
   return any.one(foreign, cut, changed, lowOrder, () => any.bytes(4 * any.below(100)))();
 }
 
-export function runRekey(any: Random): void {
+/** What a holder of an end's keys can add, and what it asks of the other end. */
+const FORGED: Record<string, (any: Random) => [Buffer, Exclude<Sent, { what: "packet" }>]> = {
+  nothing: (any) => [
+    any.one(word(Control.keepalive), NOTHING, word(77), word(77, any.bytes(48))),
+    { key: 0, what: "nothing" },
+  ],
+  goodbye: () => [word(Control.goodbye), { key: 0, what: "goodbye" }],
+  switch: (any) => [
+    word(Control.switch, any.one(NOTHING, any.bytes(8), goodMessage1(NOTHING))),
+    { key: 0, what: "switch" },
+  ],
+  "message 1": (any) => [
+    word(Control.rekey, goodMessage1(any.bytes(4 * any.below(30)))),
+    { key: 0, what: "message 1", good: true, own: false },
+  ],
+  "bad message 1": (any) => [
+    word(Control.rekey, badMessage1(any)),
+    { key: 0, what: "message 1", good: false, own: false },
+  ],
+};
+
+/** What happens in a session, a line for each step. */
+export function makeRekey(any: Random): Buffer {
+  const hostile = any.below(2) === 0;
+  const steps = Array.from({ length: 4 + any.below(30) }, () => {
+    const step = any.below(hostile ? 14 : 12);
+    if (step < 2) return "a second passes";
+    if (step < 6) return any.one("client sends", "server sends");
+    if (step < 12) return any.one("client reads", "server reads");
+    return `${any.one("client", "server")} forges ${any.one(...Object.keys(FORGED))}`;
+  });
+  return Buffer.from(steps.join("\n"));
+}
+
+export function checkRekey(input: Buffer, any: Random): void {
   const it = session("xor+aes", [Buffer.alloc(32, 1), Buffer.alloc(32, 2)]);
   const [client, server] = [new Modelled(it.client), new Modelled(it.server)];
   const { setInterval } = globalThis;
@@ -167,35 +201,20 @@ export function runRekey(any: Random): void {
         }
         return true;
       });
-    const forge = () => {
-      const end = any.one(client, server);
-      const harmless = any.one(word(Control.keepalive), NOTHING, word(77), word(77, any.bytes(48)));
-      const [body, sent] = any.one<() => [Buffer, Exclude<Sent, { what: "packet" }>]>(
-        () => [harmless, { key: 0, what: "nothing" }],
-        () => [word(Control.goodbye), { key: 0, what: "goodbye" }],
-        () => [
-          word(Control.switch, any.one(NOTHING, any.bytes(8), goodMessage1(NOTHING))),
-          { key: 0, what: "switch" },
-        ],
-        () => [
-          word(Control.rekey, goodMessage1(any.bytes(4 * any.below(30)))),
-          { key: 0, what: "message 1", good: true, own: false },
-        ],
-        () => [word(Control.rekey, badMessage1(any)), { key: 0, what: "message 1", good: false, own: false }],
-      )();
-      end.forge(body, sent);
-    };
-
-    const hostile = any.below(2) === 0;
     let number = 0;
-    for (let steps = 4 + any.below(30); steps > 0; steps--) {
-      const step = any.below(hostile ? 14 : 12);
-      if (step < 2) tick();
-      else if (step < 4) client.packet(++number);
-      else if (step < 6) server.packet(++number);
-      else if (step < 9) serverReads();
-      else if (step < 12) clientReads();
-      else forge();
+    const steps: Record<string, () => void> = {
+      "a second passes": tick,
+      "client sends": () => client.packet(++number),
+      "server sends": () => server.packet(++number),
+      "client reads": clientReads,
+      "server reads": serverReads,
+    };
+    let hostile = false;
+    for (const line of input.toString().split("\n")) {
+      const [, end, what] = /^(client|server) forges (.*)$/.exec(line) ?? [];
+      if (what === undefined) steps[line]!();
+      else (end === "client" ? client : server).forge(...FORGED[what]!(any));
+      hostile ||= what !== undefined;
     }
     for (let turns = 0; turns < 3; turns++) (serverReads(), clientReads());
     if (hostile) return;
