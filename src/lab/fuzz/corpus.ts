@@ -22,14 +22,16 @@ export interface Kept {
 
 /** The inputs that are kept for a parser. */
 export function keptFor(parser: string, corpus = CORPUS): Kept[] {
-  return readdirSync(join(corpus, parser)).map((name) => {
-    const file = readFileSync(join(corpus, parser, name), "utf8");
-    const found = /^(text|hex)(?:, chance (\d+))?: (.+)\n([^]*)\n$/.exec(file);
-    if (!found) throw new Error(`${parser}/${name} is not written as corpus.ts says`);
-    const [, kind, chance, what, body] = found;
-    const input = kind === "text" ? Buffer.from(body!) : fromHex(body!);
-    return { name, what: what!, input, chance: chance === undefined ? undefined : Number(chance) };
-  });
+  return readdirSync(join(corpus, parser))
+    .sort()
+    .map((name) => {
+      const file = readFileSync(join(corpus, parser, name), "utf8");
+      const found = /^(text|hex)(?:, chance (\d+))?: (.+)\n([^]*)\n$/.exec(file);
+      if (!found) throw new Error(`${parser}/${name} is not written as corpus.ts says`);
+      const [, kind, chance, what, body] = found;
+      const input = kind === "text" ? Buffer.from(body!) : fromHex(body!);
+      return { name, what: what!, input, chance: chance === undefined ? undefined : Number(chance) };
+    });
 }
 
 /** Keeps one; the path of its file. */

@@ -244,7 +244,7 @@ export function stopServers(): void {
   }
 }
 
-/** A row of packets, each behind its length: 2 bytes. The client sends every other one, the kernel the rest. */
+/** A row of packets, each behind its length in 2 bytes. In turn: one that the client sends, one to route. */
 export function makeAddresses(any: Random): Buffer {
   const packets = Array.from({ length: 2 * (1 + any.below(4)) }, () => {
     const bytes = any.mutate(packet(any)).subarray(0, 60_000);

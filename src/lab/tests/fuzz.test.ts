@@ -21,7 +21,7 @@ for (const seed of [20250101, SEED]) {
   });
 }
 
-test("a finding names its seed, its case, and the command that repeats this case alone; it can be kept", async () => {
+test("a finding names its seed, its case, and the command that repeats it; it can be kept", async () => {
   const seen: number[] = [];
   const parser = {
     name: "broken",
