@@ -5,7 +5,7 @@
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { ECONNREFUSED, EINVAL } from "../base/errno.ts";
-import { hostRoute } from "../base/block.ts";
+import { hostRoute, ipFor } from "../base/block.ts";
 import { type Change, innerAddresses, insideOf } from "../host/changes.ts";
 import { checkFree, strays } from "../host/checks.ts";
 import { run } from "../host/command.ts";
@@ -14,12 +14,13 @@ import { Failure } from "../base/failure.ts";
 import type { ClientConfig } from "../session/handshake.ts";
 import { canCarryIPv6, type Machine, readAgain } from "../host/machine.ts";
 import type { ClientOptions } from "../host/options.ts";
+import { UNBLOCK } from "./guard.ts";
 import { resolver } from "./resolver.ts";
-import { clientChanges, renewal } from "./routes.ts";
+import { clientChanges, isBlocked, renewal, spare, tunnelTo } from "./routes.ts";
 import { Names, resolve } from "./names.ts";
 import type { Peer } from "../core/peer.ts";
 import type { Heartbeat } from "../session/pulse.ts";
-import { ClientHandshake, noSession, WrongSecret } from "../session/session.ts";
+import { ClientHandshake, noSession } from "../session/session.ts";
 import { Setup } from "../host/setup.ts";
 import { LINK_LOCAL } from "../transport/sockets.ts";
 import { type Answer, type Port, Unreachable } from "../transport/transport.ts";
@@ -57,7 +58,7 @@ export async function openSession(
   addresses?: string[],
 ): Promise<Session> {
   const handshake = options.secret && new ClientHandshake(options.secret, before?.config);
-  const prepare = async (address: string) => before && end.spare(address);
+  const prepare = (address: string) => (before ? end.spare(address) : end.reachable(address));
   const answer = await reach(
     port,
     addresses ?? (await resolve(options.server)),
@@ -134,6 +135,8 @@ export class ClientEnd {
   static async begin(options: ClientOptions): Promise<ClientEnd> {
     const setup = new Setup(options.configure);
     const machine = await setup.begin(options.tun);
+    const blocked = machine.blocked.map((block) => block.split(" ")[0]).join(", ");
+    if (blocked) trace.note(`--kill-switch of a client before blocks ${blocked}; to end that: ${UNBLOCK}`);
     return new ClientEnd(options, setup, machine, resolver(options.tun, options.dns, machine));
   }
 
@@ -195,6 +198,12 @@ export class ClientEnd {
       );
   }
 
+  /** Before the first try: what --kill-switch of a client before us blocks, must let us connect. */
+  async reachable(address: string): Promise<void> {
+    const { options, machine, setup } = this;
+    if (setup.runs && isBlocked(ipFor(address), machine)) await setup.make(spare(address, options, machine));
+  }
+
   /** Undefined: there was nothing to do. Else what is still to be typed, or "". */
   private async arrange(config: ClientConfig, outer: string): Promise<string | undefined> {
     const { options, machine, outers } = this;
@@ -202,14 +211,22 @@ export class ClientEnd {
     const all = [...new Set([...outers, outer])];
     const after = clientChanges(options, config, all, machine);
     const runs = new Set(after.map(({ run }) => run));
-    // A route that has moved to our table goes from the main one.
-    const moved = before.filter(({ run }) => run.startsWith("ip route add") && !runs.has(run));
+    // A route that has moved to our table goes from the main one, and its guard with it.
+    const routes = options.routes.map((route) => ` ${route} `);
+    const moved = before.filter(
+      ({ run }) =>
+        /^ip route (add|replace)/.test(run) && routes.some((one) => run.includes(one)) && !runs.has(run),
+    );
     const changes = [
       ...(this.config ? renewal(options.tun, config, this.config, machine) : []),
       ...after,
       ...this.names,
-      ...moved.map(({ run }): Change => ({ run: run.replace("add", "del"), removes: run })),
+      ...moved.map(({ run }): Change => ({ run: run.replace(/add|replace/, "del"), removes: run })),
     ];
+    if (options.killSwitch && this.config === undefined)
+      this.setup.lastly(
+        `What belongs into the tunnel stays blocked (--kill-switch). To end that: ${UNBLOCK}`,
+      );
     const way = await this.wayTo(outer);
     const { toDo, some } = await this.setup.make(changes);
     const now = await this.wayTo(outer);
@@ -233,7 +250,9 @@ export class ClientEnd {
 
   /** How the kernel would send a packet to that address: "dev eth0", and over which router. */
   private async wayTo(outer: string): Promise<string> {
-    const { stdout } = await run(`ip route get ${outer.replace(/%.*/, "")}`);
+    const ask = `ip route get ${outer.replace(/%.*/, "")}`;
+    let { stdout, stderr } = await run(`${ask} ${tunnelTo(this.options.port)}`);
+    if (stderr.includes("ipproto")) ({ stdout } = await run(ask)); // an ip command before 4.17 knows no ports
     return /(via \S+ )?dev \S+/.exec(stdout)?.[0] ?? "none";
   }
 }
@@ -274,7 +293,8 @@ export async function reconnect(
       );
       return { ...session, failures: failures + 1 };
     } catch (error) {
-      if (!(error instanceof Failure) || error instanceof WrongSecret) throw error;
+      // a refusal, too: nothing authenticates it, and our end would open the way around the tunnel
+      if (!(error instanceof Failure)) throw error;
       problem = error.message;
     }
   }

@@ -58,9 +58,9 @@ export const insideOf = ({ address, prefix, subnet6 }: Inner) =>
 
 /**
  * Rules that send packets for the inside to the main table, if a rule of the user's own could take them away
- * from it: their number is INNER.
+ * from it: their number is INNER. `stay`: after our end, too.
  */
-export function keepInside(inside: string[], { rules }: Machine): Change[] {
+export function keepInside(inside: string[], { rules, blocked }: Machine, stay = false): Change[] {
   return inside
     .filter((block) => rules.some((rule) => rule.preference > INNER && mayTake(rule, block)))
     .flatMap((block) => {
@@ -68,13 +68,14 @@ export function keepInside(inside: string[], { rules }: Machine): Change[] {
       const undo = `${ipFor(block)} rule del ${rule} pref ${INNER}`;
       // a killed program left it
       const left = rules.some(({ preference, text }) => preference === INNER && text === `from all ${rule}`);
+      if (left && (stay || blocked.includes(block))) return [];
       return [
         ...(left ? [{ run: undo, sets: `left ${rule}` }] : []),
-        { run: undo.replace("del", "add"), undo },
+        { run: undo.replace("del", "add"), ...(!stay && { undo }) },
       ];
     });
 }
-const INNER = 8599;
+export const INNER = 8599;
 
 /** The command that takes an address from `tun`. */
 export const removal = (address: string, tun: string) => `ip addr del ${address} dev ${tun}`;

@@ -72,6 +72,9 @@ export const CLIENT = {
   ...COMMON,
   route: option("CIDR", undefined, "a block to send into the tunnel; repeatable", route),
   dns: option("ADDRESS", undefined, "ask this name server, through the tunnel; repeatable", dnsServer),
+  "kill-switch": flag(
+    "what belongs into the tunnel stays blocked when the client has ended; with --configure",
+  ),
   once: flag("end when the server is lost, instead of connecting again"),
   rekey: option("SECONDS", "120", "ask for fresh keys so often, 1 to 86400", whole(1, 86_400)),
   address: option(
@@ -120,12 +123,18 @@ export function clientOptions(args: string[]) {
   const { values, positionals } = parse(args, CLIENT, "src/client.ts <server>");
   if (positionals.length !== 1)
     throw usage(`expected one server, got ${positionals.length}`, "npx tsx src/client.ts 192.168.1.1");
+  if (values["kill-switch"] && !values.configure)
+    throw usage(
+      "--kill-switch is for routes that the client sets itself",
+      "add --configure, or leave it out",
+    );
   return {
     ...common(values),
     server: positionals[0]!,
     routes: values.route ?? [],
     dns: values.dns ?? [],
     address: last(values.address)!,
+    killSwitch: values["kill-switch"] !== undefined,
     once: values.once !== undefined,
     rekey: last(values.rekey)!,
   };

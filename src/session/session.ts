@@ -16,9 +16,6 @@ import { HandshakeError, Refused, type Wish } from "./handshake.ts";
 
 const NO_REPLY = Buffer.alloc(0);
 
-/** The server has another secret: to try again is in vain. */
-export class WrongSecret extends Failure {}
-
 /** The client's side. `wish`: what it had before. */
 export class ClientHandshake {
   readonly message1: Buffer;
@@ -33,7 +30,7 @@ export class ClientHandshake {
   finish(message2: Buffer, remote: string): { keys: SessionKeys; config: ClientConfig } {
     if (message2.length === 0) {
       const hint = "copy the secret file from the server, and check --secret on both ends";
-      throw new WrongSecret(`Cannot start a session with ${remote}: it refused our secret`, hint);
+      throw new Failure(`Cannot start a session with ${remote}: it refused our secret`, hint);
     }
     try {
       const config = decodeReply(this.handshake.read(message2));
