@@ -4,15 +4,15 @@
  * moment or for good, nothing leaves by another way. Guards of the inside are there while the client runs.
  * With --kill-switch the routed blocks have them, too, and nobody but unblock.ts takes any of them away.
  */
-import { contains, ipFor, prefixOf } from "../base/block.ts";
-import { Failure } from "../base/failure.ts";
-import { type Change, INNER } from "../host/changes.ts";
-import { GUARD, KILL_SWITCH, type Machine, type Rule } from "../host/machine.ts";
+import { contains, prefixOf } from "../base/block.ts";
+import type { Change } from "../host/changes.ts";
+import { GUARD, KILL_SWITCH, type Machine } from "../host/machine.ts";
 
 /** What takes away all that --kill-switch has left. */
 export const UNBLOCK = "npx tsx src/client/unblock.ts";
 
-const routeOf = (block: string, stays: boolean) =>
+/** A guard, in the words of `ip route`. */
+export const routeOf = (block: string, stays: boolean) =>
   `unreachable ${block} metric ${GUARD}${stays ? ` proto ${KILL_SWITCH}` : ""}`;
 
 /** The command for a guard of "10.8.0.0/24", or of "0.0.0.0/0 table 86". `stay`: after our end, too. */
@@ -39,30 +39,4 @@ export function lift(routes: string[], stay: boolean, { blocked }: Machine): Cha
 function covers(route: string, block: string): boolean {
   const [one = "", other = ""] = [route, block].map((text) => text.split(" ")[0]);
   return contains(one, other.split("/")[0]!) && prefixOf(one) <= prefixOf(other);
-}
-
-/** What takes away all that --kill-switch has left. Errors: a Failure while a client is still at work. */
-export function unblocking({ blocked, tables, rules }: Machine, isOurs: (rule: Rule) => boolean): Change[] {
-  const used = [...tables].flatMap(([table, routes]) =>
-    routes.filter(({ block }) => blocked.includes(table === "main" ? block : `${block} table ${table}`)),
-  )[0];
-  if (used)
-    throw new Failure(
-      `Cannot unblock ${used.block}: it is routed ${used.where}, so a client is running`,
-      `end it first; if there is none: ${ipFor(used.block)} route del ${used.block} dev ${used.dev}`,
-    );
-  const leading = rules.filter((rule) =>
-    blocked.some((block) => {
-      if (ipFor(block) !== rule.ip) return false;
-      return block.includes(" table ")
-        ? isOurs(rule)
-        : rule.preference === INNER && rule.text.includes(block);
-    }),
-  );
-  return [
-    ...leading.map(({ ip, text, preference }) => ({
-      run: `${ip} rule del ${text.replace(/ \[.*/, "")} pref ${preference}`,
-    })),
-    ...blocked.map((block) => ({ run: `ip route del ${routeOf(block, true)}` })),
-  ];
 }

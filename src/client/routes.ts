@@ -126,7 +126,10 @@ function rules(
   const add = adder(ip, options, machine);
   const skip = (words: string, preference: number) => add(`${words} goto ${BEHIND}`, preference);
   const left = machine.rules.filter((rule) => rule.ip === ip && isOurs(rule));
-  const own = machine.held
+  const stays = mustStay(ip, options, machine);
+  // With --kill-switch no source address opens a way. A program may bind to one; and where IPv6 finds no
+  // route without a source, the kernel tries again with one of ours (ip6_dst_lookup_tail()).
+  const own = (stays ? [] : machine.held)
     .filter(({ address, global }) => global && ipFor(address) === ip)
     // not one of the inside: a hostile network may have given us that
     .filter(({ address }) => !inside.some((block) => contains(block, address)))
@@ -134,15 +137,17 @@ function rules(
   const lengths = [...new Set(tabled.map(prefixOf))].sort((one, other) => other - one);
   const at = (length: number) => LOOKUPS + 3 * ((ip === "ip" ? 32 : 128) - length);
   return [
-    ...(mustStay(ip, options, machine) ? [] : left).map(({ preference, text }) => ({
-      run: `${ip} rule del pref ${preference}`,
-      sets: `rule ${preference} ${text}`,
-    })), // a killed client left it
+    ...left
+      .filter((rule) => !stays || wordsOf(rule).startsWith("from "))
+      .map(ruleDel)
+      .map((run) => ({ run, sets: `left ${run}` })), // a killed client left it
     ...add("nop", BEHIND),
     ...outers.flatMap((outer) => spare(outer, options, machine)),
     ...[...new Set(own)].flatMap((words) => skip(words, OWN)),
     ...named(ip, machine).flatMap(({ words, to }) =>
-      skip(words, to ? at(to.includes("/") ? prefixOf(to) : prefixOf(hostRoute(to))) + 2 : OWN),
+      stays && words.startsWith("from ")
+        ? []
+        : skip(words, to ? at(to.includes("/") ? prefixOf(to) : prefixOf(hostRoute(to))) + 2 : OWN),
     ),
     ...lengths.flatMap((length) => [
       ...add(`lookup main suppress_prefixlength ${length}`, at(length)),
@@ -187,8 +192,10 @@ export const tunnelTo = (port: number) => `ipproto tcp dport ${port}`;
 
 /** Has this rule one of our numbers? */
 export const isOurs = ({ preference }: Rule) => preference >= SPARED && preference <= BEHIND;
-/** What a rule was added with. */
-const wordsOf = ({ text }: Rule) => text.replace(/^from all /, "");
+/** What a rule was added with; `ip rule` adds "[detached]" where an interface is gone. */
+const wordsOf = ({ text }: Rule) => text.replace(/^from all /, "").replace(/ \[.*/, "");
+/** The command that takes a rule away. */
+export const ruleDel = (rule: Rule) => `${rule.ip} rule del ${wordsOf(rule)} pref ${rule.preference}`;
 
 /**
  * The packets that the user's own rules behind ours name, by source, mark and so on, go on to those rules. So

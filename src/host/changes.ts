@@ -53,8 +53,10 @@ export function addAddress(tun: string, own: string, machine: Machine, part?: st
 }
 
 /** The tunnel's inside: "10.8.0.0/24", and where it carries IPv6 "fd56:504e::/96". */
-export const insideOf = ({ address, prefix, subnet6 }: Inner) =>
-  innerAddresses(parseCidr(`${formatIPv4(address)}/${prefix}`)!.network, prefix, subnet6);
+export const insideOf = ({ address, prefix, subnet6 }: Inner) => [
+  `${formatIPv4(parseCidr(`${formatIPv4(address)}/${prefix}`)!.network)}/${prefix}`,
+  ...(subnet6 ? [`${embed(subnet6, 0)}/96`] : []),
+];
 
 /**
  * Rules that send packets for the inside to the main table, if a rule of the user's own could take them away
