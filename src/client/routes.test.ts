@@ -72,7 +72,7 @@ test("a killed client's rules are removed first; others at our numbers, or in ou
   const left = { ip: "ip" as const, preference: 8600, text: "from all to 192.0.2.1 goto 8999" };
   assert.equal(
     routing(["0.0.0.0/0"], ["203.0.113.1"], machine({ rules: [left] }))[1],
-    "ip rule del to 192.0.2.1 goto 8999 pref 8600",
+    "ip rule del pref 8600 to 192.0.2.1 goto 8999",
   );
   const foreign = machine({ rules: [{ ...left, text: "from all lookup 100" }] });
   assert.throws(

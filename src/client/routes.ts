@@ -194,8 +194,8 @@ export const tunnelTo = (port: number) => `ipproto tcp dport ${port}`;
 export const isOurs = ({ preference }: Rule) => preference >= SPARED && preference <= BEHIND;
 /** What a rule was added with; `ip rule` adds "[detached]" where an interface is gone. */
 const wordsOf = ({ text }: Rule) => text.replace(/^from all /, "").replace(/ \[.*/, "");
-/** The command that takes a rule away. */
-export const ruleDel = (rule: Rule) => `${rule.ip} rule del ${wordsOf(rule)} pref ${rule.preference}`;
+/** Takes a rule away: in other words than the undoing of ours, which would be forgotten with it. */
+export const ruleDel = (rule: Rule) => `${rule.ip} rule del pref ${rule.preference} ${wordsOf(rule)}`;
 
 /**
  * The packets that the user's own rules behind ours name, by source, mark and so on, go on to those rules. So

@@ -163,7 +163,10 @@ labTest(
       )!;
       assert.equal(fix, command);
       const said = unblock(lab);
-      assert.match(said, /^# ip rule del to 203[^]*# ip route del unreachable 0\.0\.0\.0\/0 table 86/);
+      assert.match(
+        said,
+        /^# ip rule del pref 8600 to 203[^]*# ip route del unreachable 0\.0\.0\.0\/0 table 86/,
+      );
       assert.equal(snapshot(lab, "client"), before);
       assert.match(unblock(lab), /^Nothing is blocked by --kill-switch\.\n$/);
     }
