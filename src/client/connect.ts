@@ -9,6 +9,7 @@ import { hostRoute, ipFor } from "../base/block.ts";
 import { type Change, innerAddresses, insideOf } from "../host/changes.ts";
 import { checkFree, strays } from "../host/checks.ts";
 import { run } from "../host/command.ts";
+import { withFirewall } from "../host/firewall.ts";
 import type { SessionKeys } from "../core/aes.ts";
 import { Failure } from "../base/failure.ts";
 import type { ClientConfig } from "../session/handshake.ts";
@@ -134,7 +135,8 @@ export class ClientEnd {
   /** Reads what this machine has. Errors: a Failure. */
   static async begin(options: ClientOptions): Promise<ClientEnd> {
     const setup = new Setup(options.configure);
-    const machine = await setup.begin(options.tun);
+    const found = await setup.begin(options.tun);
+    const machine = setup.runs ? await withFirewall(found) : found;
     const blocked = machine.blocked.map((block) => block.split(" ")[0]).join(", ");
     if (blocked) trace.note(`--kill-switch of a client before blocks ${blocked}; to end that: ${UNBLOCK}`);
     return new ClientEnd(options, setup, machine, resolver(options.tun, options.dns, machine));
@@ -218,6 +220,7 @@ export class ClientEnd {
         /^ip route (add|replace)/.test(run) && routes.some((one) => run.includes(one)) && !runs.has(run),
     );
     const changes = [
+      ...after.filter(({ part }) => part !== undefined), // the wall, before there is a new address
       ...(this.config ? renewal(options.tun, config, this.config, machine) : []),
       ...after,
       ...this.names,

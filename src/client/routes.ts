@@ -13,6 +13,7 @@ import {
   insideOf,
   keepInside,
   removal,
+  wall,
 } from "../host/changes.ts";
 import { Failure } from "../base/failure.ts";
 import { type Machine, mayTake, type Rule, selectorOf } from "../host/machine.ts";
@@ -64,6 +65,7 @@ export function clientChanges(options: Routed, config: Inner, outers: string[], 
   for (const route of routes) inItsName(dns, () => checkRoute(route, machine, tabled.includes(route)));
   const placed = routes.map((route) => (tabled.includes(route) ? route + IN_TABLE : route));
   return [
+    ...(configure ? wall(tun, addressesOf(config).map(withoutPrefix), machine) : []),
     ...(configure ? inside : []).flatMap((block) => guard(block, killSwitch, machine)),
     ...(killSwitch ? placed : []).flatMap((route) => guard(route, true, machine)),
     ...addAddress(tun, address, machine),
@@ -85,6 +87,8 @@ export function clientChanges(options: Routed, config: Inner, outers: string[], 
     ...(configure ? lift([...inside, ...placed], killSwitch, machine) : []),
   ];
 }
+
+const withoutPrefix = (own: string) => own.replace(/\/.*/, "");
 
 /** `main` has a default route already. Two halves are one, too: many VPNs write it so. */
 const isDefault = (route: string) => prefixOf(route) <= 1;
