@@ -105,6 +105,7 @@ export const SERVER = {
     "connected clients, at most; the subnet may have room for fewer",
     whole(1, 65534),
   ),
+  isolate: flag("clients reach the server and what is behind it, but not each other"),
   nat: option("DEV", undefined, "forward the clients' packets, and masquerade what leaves by DEV", linkName),
 };
 
@@ -150,6 +151,7 @@ export function serverOptions(args: string[]) {
     subnet: last(values.subnet)!,
     subnet6: last(values.subnet6),
     maxClients: last(values["max-clients"])!,
+    isolate: values.isolate !== undefined,
     nat: last(values.nat),
   };
 }

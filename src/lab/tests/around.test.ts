@@ -4,8 +4,8 @@
  */
 import assert from "node:assert/strict";
 import { type Lab, TARGET, TARGET6 } from "../lab.ts";
-import { Running } from "../running.ts";
-import { labTest, ping, retry, snapshot, startClient, startServer } from "./testing.ts";
+import { Running, startProgram } from "../running.ts";
+import { labTest, ping, retry, SECRET, snapshot, startClient, startServer } from "./testing.ts";
 
 const [CLIENT, CLIENT6] = ["10.8.0.2", "fd56:504e::a08:2"];
 const GATEWAYS = ["10.8.0.1", "fd56:504e::a08:1"];
@@ -90,3 +90,38 @@ for (const filter of [0, 1, 2])
     for (const program of [client, second, server]) assert.equal(await program.stop(), 0, program.output);
     assert.deepEqual(state(), before);
   });
+
+labTest("another subnet at a reconnect has the wall, too; so has a machine with nft alone", async (lab) => {
+  prepare(lab, 2);
+  const neighbour = addNeighbour(lab);
+  for (const tool of ["iptables", "ip6tables"])
+    lab.run("lab", `mount --bind /dev/null ${lab.run("lab", `readlink -f /usr/sbin/${tool}`).trim()}`);
+  const rules = () => lab.run("client", "nft list ruleset") + lab.run("server", "nft list ruleset");
+  const before = rules();
+  const server = await startServer(lab);
+  const client = await startClient(lab);
+  await server.stop();
+  const again = await startServer(lab, "--subnet", "172.16.5.0/24");
+  await client.until(/now 172\.16\.5\.2/);
+  lab.run("internet", "ip route add 172.16.5.0/24 via 203.0.113.1");
+  for (const host of [neighbour, "internet"])
+    for (const target of ["172.16.5.2", "fd56:504e::ac10:502", "172.16.5.1", "fd56:504e::ac10:501"])
+      assert.ok(!answers(lab, host, target), `${target} answers ${host}`);
+  for (const target of [TARGET, "172.16.5.1", "fd56:504e::ac10:501", "172.16.5.2"])
+    ping(lab, "client", target, 2);
+  for (const program of [client, again]) assert.equal(await program.stop(), 0, program.output);
+  assert.equal(rules(), before);
+});
+
+labTest(
+  "where there is neither iptables nor nft, both ends say that they have no wall, and go on",
+  async (lab) => {
+    for (const tool of ["iptables", "ip6tables", "nft"])
+      lab.run("lab", `mount --bind /dev/null ${lab.run("lab", `readlink -f /usr/sbin/${tool}`).trim()}`);
+    const server = startProgram(lab, "server", "server", ["--configure"], SECRET);
+    await server.until(/# without a wall around the inner addresses: .*: Cannot run '\S+ .*[^]*listening on/);
+    const client = await startClient(lab);
+    assert.match(client.output, /# without a wall around the inner addresses: /);
+    ping(lab, "client", "10.8.0.1");
+  },
+);

@@ -152,11 +152,11 @@ labTest(
     const server = await startServer(lab);
     process.kill(keeper(lab, server), "SIGKILL");
     await server.stop("SIGKILL");
-    assert.equal(rules(), 6);
+    assert.equal(rules(), 8);
     const again = await startServer(lab);
     const client = await startClient(lab);
     ping(lab, "client", TARGET, 1);
-    assert.equal(rules(), 6, "not twice");
+    assert.equal(rules(), 8, "not twice");
     assert.equal(await client.stop(), 0);
     assert.equal(await again.stop(), 0);
     assert.equal(rules(), 0);
