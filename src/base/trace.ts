@@ -35,6 +35,7 @@ class Trace {
   private shown = 0; // packets shown in this second
   private folded = false;
   private mute = false;
+  private stopped = false;
   private readonly screen = new Screen();
   private last = { sent: new Counter(), received: new Counter(), drops: 0 };
 
@@ -113,6 +114,8 @@ class Trace {
 
   /** Prints what is pending and the totals; closes the trace file. */
   stop(): void {
+    if (this.stopped) return;
+    this.stopped = true;
     if (this.sent.packets + this.received.packets + this.dropped > 0)
       this.note(`in all: ${this.since(new Counter(), new Counter())}${this.dropReasons()}`);
     this.print();

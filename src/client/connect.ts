@@ -5,17 +5,19 @@
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { ECONNREFUSED, EINVAL } from "../base/errno.ts";
-import { hostRoute } from "../base/block.ts";
+import { hostRoute, ipFor } from "../base/block.ts";
 import { type Change, innerAddresses, insideOf } from "../host/changes.ts";
 import { checkFree, strays } from "../host/checks.ts";
 import { run } from "../host/command.ts";
+import { withFirewall } from "../host/firewall.ts";
 import type { SessionKeys } from "../core/aes.ts";
 import { Failure } from "../base/failure.ts";
 import type { ClientConfig } from "../session/payloads.ts";
 import { canCarryIPv6, type Machine } from "../host/machine.ts";
 import type { ClientOptions } from "../host/options.ts";
+import { UNBLOCK } from "./guard.ts";
 import { resolver } from "./resolver.ts";
-import { clientChanges, renewal } from "./routes.ts";
+import { clientChanges, isBlocked, renewal, spare, tunnelTo } from "./routes.ts";
 import { Names, resolve } from "./names.ts";
 import type { Peer } from "../core/peer.ts";
 import type { Heartbeat } from "../session/pulse.ts";
@@ -77,7 +79,7 @@ async function openWith(
   before?: Session,
   addresses?: string[],
 ): Promise<Session> {
-  const prepare = async (address: string) => before && end.spare(address);
+  const prepare = (address: string) => (before ? end.spare(address) : end.reachable(address));
   const servers = addresses ?? (await resolve(options.server));
   const handshake = secret && new ClientHandshake(secret, before?.config);
   const answered = before !== undefined && (before.answered || heard(before));
@@ -155,7 +157,10 @@ export class ClientEnd {
   /** Reads what this machine has. Errors: a Failure. */
   static async begin(options: ClientOptions): Promise<ClientEnd> {
     const setup = new Setup(options.configure);
-    const machine = await setup.begin(options.tun);
+    const found = await setup.begin(options.tun);
+    const machine = setup.runs ? await withFirewall(found) : found;
+    const blocked = machine.blocked.map((block) => block.split(" ")[0]).join(", ");
+    if (blocked) trace.note(`--kill-switch of a client before blocks ${blocked}; to end that: ${UNBLOCK}`);
     return new ClientEnd(options, setup, machine, resolver(options.tun, options.dns, machine));
   }
 
@@ -217,6 +222,12 @@ export class ClientEnd {
       );
   }
 
+  /** Before the first try: what --kill-switch of a client before us blocks, must let us connect. */
+  async reachable(address: string): Promise<void> {
+    const { options, machine, setup } = this;
+    if (setup.runs && isBlocked(ipFor(address), machine)) await setup.make(spare(address, options, machine));
+  }
+
   /** Undefined: there was nothing to do. Else what is still to be typed, or "". */
   private async arrange(config: ClientConfig, outer: string): Promise<string | undefined> {
     const { options, machine, outers } = this;
@@ -224,14 +235,23 @@ export class ClientEnd {
     const all = [...new Set([...outers, outer])];
     const after = clientChanges(options, config, all, machine);
     const runs = new Set(after.map(({ run }) => run));
-    // A route that has moved to our table goes from the main one.
-    const moved = before.filter(({ run }) => run.startsWith("ip route add") && !runs.has(run));
+    // A route that has moved to our table goes from the main one, and its guard with it.
+    const routes = options.routes.map((route) => ` ${route} `);
+    const moved = before.filter(
+      ({ run }) =>
+        /^ip route (add|replace)/.test(run) && routes.some((one) => run.includes(one)) && !runs.has(run),
+    );
     const changes = [
+      ...after.filter(({ part }) => part !== undefined), // the wall, before there is a new address
       ...(this.config ? renewal(options.tun, config, this.config, machine) : []),
       ...after,
       ...this.names,
-      ...moved.map(({ run }): Change => ({ run: run.replace("add", "del"), removes: run })),
+      ...moved.map(({ run }): Change => ({ run: run.replace(/add|replace/, "del"), removes: run })),
     ];
+    if (options.killSwitch && this.config === undefined)
+      this.setup.lastly(
+        `What belongs into the tunnel stays blocked (--kill-switch). To end that: ${UNBLOCK}`,
+      );
     const way = await this.wayTo(outer);
     const { toDo, some } = await this.setup.make(changes);
     const now = await this.wayTo(outer);
@@ -256,7 +276,9 @@ export class ClientEnd {
   /** How the kernel would send a packet to that address: "dev eth0", and over which router. */
   private async wayTo(outer: string): Promise<string> {
     if (!this.setup.runs) return "none"; // the user changes the routes, and sees where they lead
-    const { stdout } = await run(`ip route get ${outer.replace(/%.*/, "")}`);
+    const ask = `ip route get ${outer.replace(/%.*/, "")}`;
+    let { stdout, stderr } = await run(`${ask} ${tunnelTo(this.options.port)}`);
+    if (stderr.includes("ipproto")) ({ stdout } = await run(ask)); // an ip command before 4.17 knows no ports
     return /(via \S+ )?dev \S+/.exec(stdout)?.[0] ?? "none";
   }
 }
@@ -297,7 +319,8 @@ export async function reconnect(
       );
       return { ...session, failures: failures + 1 };
     } catch (error) {
-      if (!(error instanceof Failure) || error instanceof WrongSecret) throw error;
+      // a refusal, too: nothing authenticates it, and our end would open the way around the tunnel
+      if (!(error instanceof Failure)) throw error;
       problem = error.message;
     }
   }

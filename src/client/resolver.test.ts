@@ -24,7 +24,7 @@ test("a name server that no route can lead to is refused by the name of its opti
   for (const [dns, has, message] of cases) {
     const machine = { ...FRESH, ...has };
     const ask = (routes: string[], servers: string[]) =>
-      clientChanges({ tun: "tun0", routes, dns: servers }, CONFIG, ["203.0.113.1"], machine);
+      clientChanges({ tun: "tun0", port: 5555, routes, dns: servers }, CONFIG, ["203.0.113.1"], machine);
     const refused = (option: string, words: RegExp) => (error: Failure) =>
       words.test(error.message) && error.hint.includes(`leave that ${option} out`);
     assert.throws(() => ask([], [dns]), refused("--dns", message));

@@ -11,7 +11,7 @@ const machine = (has: Partial<Machine>): Machine => ({ ...FRESH, ...has });
 const eth0 = (address: string, prefix: number) => ({ dev: "eth0", address, prefix, global: true });
 const lines = (changes: Change[]) => changes.map(({ run }) => run);
 const routing = (routes: string[], outers = ["203.0.113.1"], has = FRESH) =>
-  lines(clientChanges({ tun: "tun0", routes }, CONFIG, outers, has)).filter(
+  lines(clientChanges({ tun: "tun0", port: 5555, routes }, CONFIG, outers, has)).filter(
     (line) => !/^ip (addr|link)/.test(line),
   );
 
@@ -26,7 +26,7 @@ test("a route goes into the main table, or into ours, with rules around it, if i
     [
       "ip route add 0.0.0.0/0 dev tun0 table 86",
       "ip rule add nop pref 8999",
-      "ip rule add to 203.0.113.1 goto 8999 pref 8600",
+      "ip rule add to 203.0.113.1 ipproto tcp dport 5555 goto 8999 pref 8600",
       "ip rule add from 192.168.1.100 goto 8999 pref 8601",
       "ip rule add lookup main suppress_prefixlength 0 pref 8698",
       "ip rule add lookup 86 pref 8699",
@@ -72,7 +72,7 @@ test("a killed client's rules are removed first; others at our numbers, or in ou
   const left = { ip: "ip" as const, preference: 8600, text: "from all to 192.0.2.1 goto 8999" };
   assert.equal(
     routing(["0.0.0.0/0"], ["203.0.113.1"], machine({ rules: [left] }))[1],
-    "ip rule del pref 8600",
+    "ip rule del pref 8600 to 192.0.2.1 goto 8999",
   );
   const foreign = machine({ rules: [{ ...left, text: "from all lookup 100" }] });
   assert.throws(
@@ -112,7 +112,7 @@ test("a route that this machine has already is a Failure, whose hint works", () 
       routes: [{ block, dev: "eth0", where: "out of eth0", gateway: undefined }],
     });
     const routes = (blocks: string[]) =>
-      lines(clientChanges({ tun: "tun0", routes: blocks }, config, [], has)).filter((line) =>
+      lines(clientChanges({ tun: "tun0", port: 5555, routes: blocks }, config, [], has)).filter((line) =>
         line.includes("route"),
       );
     try {
@@ -159,7 +159,7 @@ test("the server itself is never routed into the tunnel to it", () => {
 
 test("a name server is routed into the tunnel, unless it is inside already", () => {
   const dns = (address: string) =>
-    lines(clientChanges({ tun: "tun0", routes: [], dns: [address] }, CONFIG, [], FRESH));
+    lines(clientChanges({ tun: "tun0", port: 5555, routes: [], dns: [address] }, CONFIG, [], FRESH));
   assert.ok(dns("8.8.8.8").includes("ip route add 8.8.8.8/32 dev tun0"));
   assert.ok(!dns("10.8.0.1").some((line) => line.startsWith("ip route")));
 });
@@ -207,7 +207,7 @@ test("what a persistent TUN has already is not set again", () => {
     routes: ["8.8.8.8/32"],
   };
   assert.deepEqual(
-    lines(clientChanges({ tun: "tun0", routes: ["8.8.8.8/32"] }, CONFIG, [], machine({ tun }))),
+    lines(clientChanges({ tun: "tun0", port: 5555, routes: ["8.8.8.8/32"] }, CONFIG, [], machine({ tun }))),
     [],
   );
 });

@@ -2,7 +2,7 @@
  * Client only: the commands that route packets into the tunnel, but not the tunnel's own packets, which go to
  * the server. See changes.ts for what becomes of commands.
  */
-import { formatIPv4 } from "../base/address.ts";
+import { formatIPv4, formatIPv6, parseIPv6 } from "../base/address.ts";
 import { contains, halvesOf, hostRoute, ipFor, prefixOf } from "../base/block.ts";
 import {
   addAddress,
@@ -13,10 +13,12 @@ import {
   insideOf,
   keepInside,
   removal,
+  wall,
 } from "../host/changes.ts";
 import { Failure } from "../base/failure.ts";
-import { type Machine, mayTake, selectorOf } from "../host/machine.ts";
+import { type Machine, mayTake, type Rule, selectorOf } from "../host/machine.ts";
 import type { ClientOptions } from "../host/options.ts";
+import { guard, lift } from "./guard.ts";
 import { inItsName } from "./resolver.ts";
 
 /**
@@ -24,24 +26,26 @@ import { inItsName } from "./resolver.ts";
  * tunnel, round and round. Rules in front of the main table lead to it (ip-rule(8)). So the routes that are
  * there already stay, whichever network this machine moves to. wg-quick(8) does the same.
  *
- *   8600  to SERVER                         goto 8999    the tunnel's own packets
+ *   8600  to SERVER ipproto tcp dport 5555  goto 8999    the tunnel's own packets
  *   8601  from 192.168.1.100                goto 8999    answers to who came by another address
  *   8601  fwmark 0xca6c                     goto 8999    what a rule of the user's own names: of another VPN
  *   8698  lookup main suppress_prefixlength 0            here, more specific than 0.0.0.0/0
  *   8699  lookup 86                                      into the tunnel
  *   8999  nop                                            here they go on, to the rules that were there before
  */
-export const TABLE = 86;
+const TABLE = 86;
+const IN_TABLE = ` table ${TABLE}`;
 const [SPARED, OWN, LOOKUPS, BEHIND] = [8600, 8601, 8602, 8999];
 
-type Routed = Pick<ClientOptions, "tun" | "routes"> & { dns?: string[] };
+export type Routed = Pick<ClientOptions, "tun" | "routes" | "port"> &
+  Partial<Pick<ClientOptions, "dns" | "configure" | "killSwitch">>;
 
 /**
  * The client's commands: its end of the tunnel, and what is routed into it. `outers`: the addresses that the
  * server has, or had. Errors: a Failure for a route that cannot be.
  */
 export function clientChanges(options: Routed, config: Inner, outers: string[], machine: Machine): Change[] {
-  const { tun, dns = [] } = options;
+  const { tun, dns = [], configure = false, killSwitch = false } = options;
   const [address = "", address6] = addressesOf(config);
   const inside = insideOf(config);
   const routes = [
@@ -59,23 +63,32 @@ export function clientChanges(options: Routed, config: Inner, outers: string[], 
     if (first) inItsName(dns, () => checkTable(first, machine));
   }
   for (const route of routes) inItsName(dns, () => checkRoute(route, machine, tabled.includes(route)));
+  const placed = routes.map((route) => (tabled.includes(route) ? route + IN_TABLE : route));
   return [
+    ...(configure ? wall(tun, addressesOf(config).map(withoutPrefix), machine) : []),
+    ...(configure ? inside : []).flatMap((block) => guard(block, killSwitch, machine)),
+    ...(killSwitch ? placed : []).flatMap((route) => guard(route, true, machine)),
     ...addAddress(tun, address, machine),
     ...bringUp(tun, config.mtu, address6 !== undefined, machine),
     ...(address6 ? addAddress(tun, address6, machine) : []),
-    ...keepInside(inside, machine),
+    ...keepInside(inside, machine, killSwitch),
     ...routes.filter((route) => !tabled.includes(route)).flatMap((route) => addRoute(route, tun, machine)),
-    ...tabled.flatMap((route) => addRoute(route, tun, machine, ` table ${TABLE}`)),
+    ...tabled.flatMap((route) => addRoute(route, tun, machine, IN_TABLE)),
     ...["ip", "ip -6"].flatMap((ip) =>
       rules(
         ip as "ip",
         tabled.filter((route) => ipFor(route) === ip),
+        inside,
         outers.filter((outer) => ipFor(outer) === ip && !outer.includes("%")),
+        options,
         machine,
       ),
     ),
+    ...(configure ? lift([...inside, ...placed], killSwitch, machine) : []),
   ];
 }
+
+const withoutPrefix = (own: string) => own.replace(/\/.*/, "");
 
 /** `main` has a default route already. Two halves are one, too: many VPNs write it so. */
 const isDefault = (route: string) => prefixOf(route) <= 1;
@@ -105,38 +118,88 @@ function addRoute(route: string, tun: string, machine: Machine, table = ""): Cha
  * The rules that lead to these routes in TABLE, all of one family: a longer prefix before a shorter one, in
  * whichever table it is.
  */
-function rules(ip: "ip" | "ip -6", tabled: string[], outers: string[], machine: Machine): Change[] {
+function rules(
+  ip: "ip" | "ip -6",
+  tabled: string[],
+  inside: string[],
+  outers: string[],
+  options: Routed,
+  machine: Machine,
+): Change[] {
   if (tabled.length === 0) return [];
-  const add = (words: string, preference: number): Change => ({
-    run: `${ip} rule add ${words} pref ${preference}`,
-    undo: `${ip} rule del ${words} pref ${preference}`,
-  });
+  const add = adder(ip, options, machine);
   const skip = (words: string, preference: number) => add(`${words} goto ${BEHIND}`, preference);
-  const left = machine.rules.filter((rule) => rule.ip === ip && isOurs(rule.preference));
-  const own = machine.held
+  const left = machine.rules.filter((rule) => rule.ip === ip && isOurs(rule));
+  const stays = mustStay(ip, options, machine);
+  // With --kill-switch no source address opens a way. A program may bind to one; and where IPv6 finds no
+  // route without a source, the kernel tries again with one of ours (ip6_dst_lookup_tail()).
+  const own = (stays ? [] : machine.held)
     .filter(({ address, global }) => global && ipFor(address) === ip)
+    // not one of the inside: a hostile network may have given us that
+    .filter(({ address }) => !inside.some((block) => contains(block, address)))
     .map(({ address }) => `from ${address}`);
   const lengths = [...new Set(tabled.map(prefixOf))].sort((one, other) => other - one);
   const at = (length: number) => LOOKUPS + 3 * ((ip === "ip" ? 32 : 128) - length);
   return [
-    ...left.map(({ preference, text }) => ({
-      run: `${ip} rule del pref ${preference}`,
-      sets: `rule ${preference} ${text}`,
-    })), // a killed client left it
-    add("nop", BEHIND),
-    ...outers.map((outer) => skip(`to ${outer}`, SPARED)),
-    ...[...new Set(own)].map((words) => skip(words, OWN)),
-    ...named(ip, machine).map(({ words, to }) =>
-      skip(words, to ? at(to.includes("/") ? prefixOf(to) : prefixOf(hostRoute(to))) + 2 : OWN),
+    ...left
+      .filter((rule) => !stays || wordsOf(rule).startsWith("from "))
+      .map(ruleDel)
+      .map((run) => ({ run, sets: `left ${run}` })), // a killed client left it
+    ...add("nop", BEHIND),
+    ...outers.flatMap((outer) => spare(outer, options, machine)),
+    ...[...new Set(own)].flatMap((words) => skip(words, OWN)),
+    ...named(ip, machine).flatMap(({ words, to }) =>
+      stays && words.startsWith("from ")
+        ? []
+        : skip(words, to ? at(to.includes("/") ? prefixOf(to) : prefixOf(hostRoute(to))) + 2 : OWN),
     ),
     ...lengths.flatMap((length) => [
-      add(`lookup main suppress_prefixlength ${length}`, at(length)),
-      add(`lookup ${TABLE}${length > 0 ? ` suppress_prefixlength ${length - 1}` : ""}`, at(length) + 1),
+      ...add(`lookup main suppress_prefixlength ${length}`, at(length)),
+      ...add(`lookup ${TABLE}${length > 0 ? ` suppress_prefixlength ${length - 1}` : ""}`, at(length) + 1),
     ]),
   ];
 }
 
-const isOurs = (preference: number) => preference >= SPARED && preference <= BEHIND;
+/** Does --kill-switch of a client before us send this family's packets to TABLE, and nowhere from there? */
+export const isBlocked = (ip: string, { blocked }: Machine) =>
+  blocked.some((block) => ipFor(block) === ip && block.endsWith(IN_TABLE));
+
+/** Do the rules stay that are there at our numbers? With --kill-switch, they must not be gone for a moment. */
+const mustStay = (ip: string, { killSwitch = false }: Routed, machine: Machine) =>
+  killSwitch || isBlocked(ip, machine);
+
+/** What makes the change that adds a rule; none if it is there, and stays. */
+function adder(ip: "ip" | "ip -6", options: Routed, machine: Machine) {
+  const left = mustStay(ip, options, machine) ? machine.rules.filter((rule) => rule.ip === ip) : [];
+  return (words: string, preference: number, otherwise?: string): Change[] => {
+    if (left.some((one) => one.preference === preference && wordsOf(one) === words)) return [];
+    const change = (words: string): Change => ({
+      run: `${ip} rule add ${words} pref ${preference}`,
+      ...(!options.killSwitch && { undo: `${ip} rule del ${words} pref ${preference}` }),
+    });
+    return [{ ...change(words), ...(otherwise && { otherwise: [change(otherwise)] }) }];
+  };
+}
+
+/**
+ * Lets the tunnel's own packets pass by our rules: TCP to its port, and nothing else that goes to the server,
+ * or to an address that a name server has made up. An ip command before 4.17 does not know ports.
+ */
+export function spare(outer: string, options: Routed, machine: Machine): Change[] {
+  const to = `to ${outer.includes(":") ? formatIPv6(parseIPv6(outer)!) : outer}`; // as `ip rule` shows it
+  const add = adder(ipFor(outer), options, machine);
+  return add(`${to} ${tunnelTo(options.port)} goto ${BEHIND}`, SPARED, `${to} goto ${BEHIND}`);
+}
+
+/** The words of `ip rule` and `ip route get` for the tunnel's own packets. */
+export const tunnelTo = (port: number) => `ipproto tcp dport ${port}`;
+
+/** Has this rule one of our numbers? */
+export const isOurs = ({ preference }: Rule) => preference >= SPARED && preference <= BEHIND;
+/** What a rule was added with; `ip rule` adds "[detached]" where an interface is gone. */
+const wordsOf = ({ text }: Rule) => text.replace(/^from all /, "").replace(/ \[.*/, "");
+/** Takes a rule away: in other words than the undoing of ours, which would be forgotten with it. */
+export const ruleDel = (rule: Rule) => `${rule.ip} rule del pref ${rule.preference} ${wordsOf(rule)}`;
 
 /**
  * The packets that the user's own rules behind ours name, by source, mark and so on, go on to those rules. So
@@ -171,6 +234,8 @@ function checkRoutes(routes: string[], { subnet6 }: Inner, inside: string[], out
   }
 }
 
+const OUR_WORDS = new RegExp(`goto ${BEHIND}|nop$|lookup ${TABLE}\\b|lookup main suppress_prefixlength`);
+
 /** Errors: a Failure if TABLE or the numbers of our rules are not free. */
 function checkTable(route: string, { tables, rules }: Machine): void {
   const other = tables.get(`${TABLE}`)?.find(({ block }) => ipFor(block) === ipFor(route));
@@ -181,9 +246,9 @@ function checkTable(route: string, { tables, rules }: Machine): void {
       `end the other client first, or leave that --route out; if it is no client's: ${flush}`,
     );
   }
-  const words = new RegExp(`goto ${BEHIND}|nop$|lookup ${TABLE}\\b|lookup main suppress_prefixlength`);
-  const atOurs = rules.filter(({ ip, preference }) => ip === ipFor(route) && isOurs(preference));
-  const foreign = atOurs.find(({ text }) => !words.test(text));
+  const foreign = rules.find(
+    (rule) => rule.ip === ipFor(route) && isOurs(rule) && !OUR_WORDS.test(rule.text),
+  );
   if (!foreign) return;
   const { ip, preference, text } = foreign;
   const numbers = `our rules have the numbers ${SPARED} to ${BEHIND}`;

@@ -53,14 +53,16 @@ export function addAddress(tun: string, own: string, machine: Machine, part?: st
 }
 
 /** The tunnel's inside: "10.8.0.0/24", and where it carries IPv6 "fd56:504e::/96". */
-export const insideOf = ({ address, prefix, subnet6 }: Inner) =>
-  innerAddresses(parseCidr(`${formatIPv4(address)}/${prefix}`)!.network, prefix, subnet6);
+export const insideOf = ({ address, prefix, subnet6 }: Inner) => [
+  `${formatIPv4(parseCidr(`${formatIPv4(address)}/${prefix}`)!.network)}/${prefix}`,
+  ...(subnet6 ? [`${embed(subnet6, 0)}/96`] : []),
+];
 
 /**
  * Rules that send packets for the inside to the main table, if a rule of the user's own could take them away
- * from it: their number is INNER.
+ * from it: their number is INNER. `stay`: after our end, too.
  */
-export function keepInside(inside: string[], { rules }: Machine): Change[] {
+export function keepInside(inside: string[], { rules, blocked }: Machine, stay = false): Change[] {
   return inside
     .filter((block) => rules.some((rule) => rule.preference > INNER && mayTake(rule, block)))
     .flatMap((block) => {
@@ -68,13 +70,14 @@ export function keepInside(inside: string[], { rules }: Machine): Change[] {
       const undo = `${ipFor(block)} rule del ${rule} pref ${INNER}`;
       // a killed program left it
       const left = rules.some(({ preference, text }) => preference === INNER && text === `from all ${rule}`);
+      if (left && (stay || blocked.includes(block))) return [];
       return [
         ...(left ? [{ run: undo, sets: `left ${rule}` }] : []),
-        { run: undo.replace("del", "add"), undo },
+        { run: undo.replace("del", "add"), ...(!stay && { undo }) },
       ];
     });
 }
-const INNER = 8599;
+export const INNER = 8599;
 
 /** The command that takes an address from `tun`. */
 export const removal = (address: string, tun: string) => `ip addr del ${address} dev ${tun}`;
@@ -102,9 +105,9 @@ export const IPV6 = "IPv6 inside the tunnel"; // a part
  * `configure` also what a ping on a fresh machine can do without, and nobody would like to type.
  */
 export function serverChanges(options: Served, gateway: number, machine: Machine): Change[] {
-  const { tun, mtu, subnet, subnet6, nat } = options;
+  const { tun, mtu, subnet, subnet6, nat, configure } = options;
   const [address = "", address6] = innerAddresses(gateway, subnet.prefix, subnet6);
-  const source = `${formatIPv4(subnet.network)}/${subnet.prefix}`;
+  const [source = "", source6 = ""] = insideOf({ address: gateway, prefix: subnet.prefix, mtu, subnet6 });
   const onward = () => [...forward("ipv4", machine), ...leave("ip", options, source, machine)];
   const ipv4 = nat === undefined ? [] : onward();
   const ipv6 =
@@ -113,17 +116,46 @@ export function serverChanges(options: Served, gateway: number, machine: Machine
       : [
           ...routerAdvertisements(nat, machine),
           ...forward("ipv6", machine),
-          ...leave("ip6", options, `${embed(subnet6, 0)}/96`, machine),
+          ...leave("ip6", options, source6, machine),
         ];
+  if (configure && subnet6) ipv6.unshift(...wall(tun, [source6], machine));
   return [
+    ...(configure ? wall(tun, [source], machine) : []),
     ...addAddress(tun, address, machine),
     ...bringUp(tun, mtu, address6 !== undefined, machine),
     ...ipv4,
     ...quiet(options, machine),
     ...ipv6.map((change) => ({ ...change, part: change.part ? `${change.part} (${IPV6})` : IPV6 })),
     ...(address6 ? addAddress(tun, address6, machine, IPV6) : []),
-    ...keepInside(insideOf({ address: gateway, prefix: subnet.prefix, mtu, subnet6 }), machine),
+    ...keepInside(source6 ? [source, source6] : [source], machine),
   ];
+}
+
+const WALL = "a wall around the inner addresses: who is on a network of this machine reaches them";
+
+/**
+ * What is addressed to the inside, and came by another way than through the tunnel, is dropped before anything
+ * looks at it. Else a neighbour reaches inner addresses without the secret: Linux answers on each interface
+ * for all its addresses. What this machine sends to itself comes by lo.
+ */
+export function wall(tun: string, blocks: string[], { firewall }: Machine): Change[] {
+  return blocks.flatMap((block) => {
+    const six = block.includes(":");
+    const iptables = `${six ? "ip6tables" : "iptables"} -t raw -A PREROUTING`;
+    if (firewall === "iptables")
+      return [
+        rule(`${iptables} -i lo -d ${block} -j RETURN`, true, WALL),
+        rule(`${iptables} ! -i ${tun} -d ${block} -j DROP`, true, WALL),
+      ];
+    const family = six ? "ip6" : "ip";
+    const table = `${family} simple-vpn-${tun}-wall`; // not that of nftables(): it must go alone if it fails
+    const changes: Change[] = [
+      { run: `nft add table ${table}`, undo: `nft delete table ${table}` },
+      { run: `nft add chain ${table} wall { type filter hook prerouting priority -300 ; }` },
+      { run: `nft add rule ${table} wall iifname != lo iifname != ${tun} ${family} daddr ${block} drop` },
+    ];
+    return changes.map((change) => ({ ...change, part: WALL }));
+  });
 }
 
 /** What lets packets of `source` leave by `nat`, under its address, and their answers come back. */

@@ -1,5 +1,5 @@
 /**
- * Server only: firewalls of others in nftables. A packet must pass every one of them. A rule of ours that
+ * Which firewall this machine has; and, for the server, firewalls of others in nftables. A packet must pass every one of them. A rule of ours that
  * accepts it does not overrule another table that drops it (nft(8), VERDICT STATEMENT). So the user is told.
  */
 import chalk from "chalk";
@@ -22,9 +22,9 @@ interface Rule {
 }
 
 /** The machine with the firewall that works: the iptables command may be there without its kernel's half. */
-export async function withFirewall(machine: Machine): Promise<Machine> {
+export async function withFirewall(machine: Machine, table = "raw"): Promise<Machine> {
   if (machine.firewall === "nft" || !inPath("nft")) return machine;
-  const { code } = await run("iptables -w -t nat -S POSTROUTING");
+  const { code } = await run(`iptables -w -t ${table} -S`);
   return code === 0 ? machine : { ...machine, firewall: "nft" };
 }
 

@@ -27,6 +27,7 @@ while IFS= read -r line; do
         shift
         if [ "forget $kept" = "$line" ]; then line=; else set -- "$@" "$kept"; fi
       done ;;
+    say\\ *) last=\${line#say } ;;
     enough) break ;;
     *) set -- "$line" "$@" ;;
   esac
@@ -35,6 +36,7 @@ while read -r line; do :; done
 failures=$(for line; do $line 2>&1 > /dev/null || echo "failed: $line"; done)
 # All is printed afterwards: whoever is slow to read it must not hold up the undoing.
 for line; do echo "# $line"; done 2> /dev/null
+[ -z "$last" ] || echo "$last"
 [ -z "$failures" ] && exit 0
 echo "$failures" >&2
 exit 1`;
@@ -85,6 +87,11 @@ export class Keeper {
     this.kept.splice(at, 1);
     this.tell(`forget ${undo}`);
     return true;
+  }
+
+  /** Its last line, whatever ends us: what it does not undo. */
+  say(text: string): void {
+    this.tell(`say ${text}`);
   }
 
   /**

@@ -46,6 +46,7 @@ export interface Machine {
   routes: Route[]; // of the main table
   tables: Map<string, Route[]>; // of the others, by name
   rules: Rule[];
+  blocked: string[]; // by --kill-switch, of a client before us, or beside: "0.0.0.0/0 table 86"
   firewall: "iptables" | "nft"; // the command that it has
   setting: (path: string) => string; // setting() below
 }
@@ -58,6 +59,7 @@ export const FRESH: Machine = {
   routes: [],
   tables: new Map(),
   rules: [],
+  blocked: [],
   firewall: "iptables",
   setting: () => "",
 };
@@ -94,6 +96,8 @@ interface IpRoute {
   nexthops?: { dev: string }[]; // of one with several ways
   gateway?: string;
   table?: string;
+  protocol?: string;
+  metric?: number;
 }
 
 /** Reads all of it. What cannot be read (no IPv6 in this kernel, no ip command) counts as not there. */
@@ -106,7 +110,8 @@ export async function readMachine(tun: string): Promise<Machine> {
     rulesOf("ip -6"),
   ]);
   const own = links.find(({ ifname }) => ifname === tun);
-  const routes = [...blocksOf(routes4, "0.0.0.0/0"), ...blocksOf(routes6, "::/0")];
+  const all = [...blocksOf(routes4, "0.0.0.0/0"), ...blocksOf(routes6, "::/0")];
+  const routes = all.filter((route) => !isGuard(route)); // a route of the same block may stand before those
   const tables = tablesOf(routes.filter(({ dev }) => dev !== tun));
   const inOwn = routes.filter(({ dev }) => dev === tun);
   return {
@@ -116,10 +121,19 @@ export async function readMachine(tun: string): Promise<Machine> {
     routes: tables.get("main") ?? [],
     tables,
     rules: [...rules4, ...rules6].filter((rule) => !isKernels(rule)),
+    blocked: all.filter((route) => isGuard(route) && route.protocol === `${KILL_SWITCH}`).map(inTable),
     firewall: !inPath("iptables") && inPath("nft") ? "nft" : "iptables",
     setting,
   };
 }
+
+/**
+ * The metric of a client's guards: routes that lead nowhere, behind the tunnel's own ones of the same block
+ * (guard.ts). And the protocol of those that --kill-switch leaves: what `ip route` knows their maker by.
+ */
+export const [GUARD, KILL_SWITCH] = [8686, 86];
+const isGuard = ({ type, metric }: IpRoute) => type === "unreachable" && metric === GUARD;
+const inTable = ({ block, table }: BlockRoute) => (table ? `${block} table ${table}` : block);
 
 async function json<T>(line: string): Promise<T[]> {
   const { code, stdout } = await run(line);
@@ -209,10 +223,7 @@ export function mayTake(rule: Rule, block: string): boolean {
   );
 }
 
-function persistent(
-  { ifname, flags, mtu, addr_info }: IpLink,
-  routes: { block: string; table?: string }[],
-): Persistent {
+function persistent({ ifname, flags, mtu, addr_info }: IpLink, routes: BlockRoute[]): Persistent {
   const modes = ["eui64", "none", "stable_secret", "random"]; // enum in6_addr_gen_mode, linux/if_link.h
   const mode = modes[parseInt(setting(`ipv6/conf/${ifname}/addr_gen_mode`))];
   const words = [
@@ -226,6 +237,6 @@ function persistent(
     has: (asked) =>
       (asked.match(/(mtu|multicast|addrgenmode) \S+|up|down/g) ?? []).every((word) => words.includes(word)),
     addresses: addr_info.map(({ local, prefixlen }) => `${local}/${prefixlen}`),
-    routes: routes.map(({ block, table }) => (table ? `${block} table ${table}` : block)),
+    routes: routes.map(inTable),
   };
 }

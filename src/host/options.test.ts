@@ -50,6 +50,7 @@ test("the defaults are those of the README", () => {
     traceFile: undefined,
     configure: false,
     user: undefined,
+    killSwitch: false,
     once: false,
     rekey: 120,
   });

@@ -73,6 +73,9 @@ export const CLIENT = {
   ...COMMON,
   route: option("CIDR", undefined, "a block to send into the tunnel; repeatable", route),
   dns: option("ADDRESS", undefined, "ask this name server, through the tunnel; repeatable", dnsServer),
+  "kill-switch": flag(
+    "what belongs into the tunnel stays blocked when the client has ended; with --configure",
+  ),
   once: flag("end when the server is lost, instead of connecting again"),
   rekey: option("SECONDS", "120", "ask for fresh keys so often, 1 to 86400", whole(1, 86_400)),
   address: option(
@@ -103,6 +106,7 @@ export const SERVER = {
     "connected clients, at most; the subnet may have room for fewer",
     whole(1, 65534),
   ),
+  isolate: flag("clients reach the server and what is behind it, but not each other"),
   nat: option("DEV", undefined, "forward the clients' packets, and masquerade what leaves by DEV", linkName),
 };
 
@@ -122,12 +126,18 @@ export function clientOptions(args: string[]) {
   const { values, positionals } = parse(args, CLIENT, "src/client.ts <server>");
   if (positionals.length !== 1)
     throw usage(`expected one server, got ${positionals.length}`, "npx tsx src/client.ts 192.168.1.1");
+  if (values["kill-switch"] && !values.configure)
+    throw usage(
+      "--kill-switch is for routes that the client sets itself",
+      "add --configure, or leave it out",
+    );
   return {
     ...common(values, environment),
     server: positionals[0]!,
     routes: values.route ?? [],
     dns: values.dns ?? [],
     address: last(values.address)!,
+    killSwitch: values["kill-switch"] !== undefined,
     once: values.once !== undefined,
     rekey: last(values.rekey)!,
   };
@@ -144,6 +154,7 @@ export function serverOptions(args: string[]) {
     subnet: last(values.subnet)!,
     subnet6: last(values.subnet6),
     maxClients: last(values["max-clients"])!,
+    isolate: values.isolate !== undefined,
     nat: last(values.nat),
   };
 }

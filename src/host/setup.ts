@@ -8,12 +8,12 @@ import chalk from "chalk";
 import type { Change } from "./changes.ts";
 import { type Result, run } from "./command.ts";
 import { Failure } from "../base/failure.ts";
+import { trace } from "../base/trace.ts";
 import { Keeper } from "./keeper.ts";
 import { addressesAgain, type Machine, readAgain, readMachine } from "./machine.ts";
 import type { Account } from "./options.ts";
 import { become } from "./privileges.ts";
 import { atExit } from "./program.ts";
-import { trace } from "../base/trace.ts";
 
 /**
  * The lab's host that this program runs on, if terminal.ts has started it: there, commands are typed with
@@ -88,6 +88,12 @@ export class Setup {
       }
     }
     return { toDo: "", some, missing };
+  }
+
+  /** The last line, whatever ends us, is about what is not undone. Nothing of the trace comes behind it. */
+  lastly(text: string): void {
+    this.keeper!.say(text);
+    atExit(() => trace.stop());
   }
 
   private async runOne({ run: line, input, undo, unless, otherwise }: Change): Promise<void> {

@@ -163,14 +163,18 @@ export class Client {
 
   /**
    * Only packets from the client's own address go on. With --cipher xor its first packet tells which one that
-   * is.
+   * is. With --isolate none goes to another client: else the kernel forwards it.
    */
   private refuse(packet: Buffer, at: number, size: number): string | undefined {
     const { lease } = this;
-    const source = innerSource(packet, at, size, this.clients.options.subnet6);
+    const { subnet6, isolate } = this.clients.options;
+    const source = innerSource(packet, at, size, subnet6);
     // 0.0.0.0 itself is nobody's
-    if (lease.address === 0 ? lease.start(source >>> 0) : source === (lease.address | 0)) return undefined;
-    return "its source is not the client's own address";
+    if (lease.address === 0 ? !lease.start(source >>> 0) : source !== (lease.address | 0))
+      return "its source is not the client's own address";
+    if (isolate && this.clients.router.isClients(innerDestination(packet, at, size, subnet6) >>> 0))
+      return "it is for another client, and they are isolated";
+    return undefined;
   }
 
   private onClose(reason: string, ended: boolean): void {

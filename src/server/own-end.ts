@@ -22,7 +22,7 @@ export class ServerEnd {
     const { secrets, subnet, mtu, nat } = options;
     const setup = new Setup(options.configure);
     const found = await setup.begin(tun.name);
-    const machine = nat && setup.runs ? await withFirewall(found) : found;
+    const machine = setup.runs ? await withFirewall(found, nat ? "nat" : "raw") : found;
     if (options.configure) checkDevice(machine, nat, tun.name);
     say(nat && (await findWalls(tun.name, machine)));
     const wish6 = secrets && canCarryIPv6(tun.name, mtu) ? options.subnet6 : undefined;

@@ -69,7 +69,8 @@ export class Router<Client> {
     return true;
   }
 
-  private isClients(address: number): boolean {
+  /** May a client have it? */
+  isClients(address: number): boolean {
     return address > this.gateway && address <= this.last;
   }
 

@@ -18,7 +18,7 @@ import {
 
 const NO_REPLY = Buffer.alloc(0);
 
-/** The server has another secret: to try again is in vain. */
+/** The server says that it has another secret. Nothing proves it. */
 export class WrongSecret extends Failure {}
 
 /** What a client had in the session before. */

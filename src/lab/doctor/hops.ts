@@ -13,7 +13,8 @@ import { Failure } from "../../base/failure.ts";
 import { FRESH } from "../../host/machine.ts";
 import { resolve } from "../../client/names.ts";
 import { readSecrets } from "../../host/secret.ts";
-import { clientChanges } from "../../client/routes.ts";
+import { UNBLOCK } from "../../client/guard.ts";
+import { clientChanges, tunnelTo } from "../../client/routes.ts";
 import { ClientHandshake, noSession } from "../../session/session.ts";
 import { connectTcp, type TcpSocket } from "../../transport/sockets.ts";
 import { TcpPort } from "../../transport/tcp.ts";
@@ -26,6 +27,7 @@ import {
   findHolder,
   findLink,
   findNat,
+  isBlocked,
   nftTables,
   routeTo,
   routeWithout,
@@ -71,7 +73,7 @@ export function clientChecks(options: Options): Check[] {
   const { tun, target, gateway, server, address, port, cipher } = options;
   const others = server ?? "SERVER";
   const [addAddress, bringUp] = clientChanges(
-    { tun, routes: [] },
+    { tun, port, routes: [] },
     { ...address, mtu: options.mtu },
     [],
     FRESH,
@@ -92,8 +94,10 @@ export function clientChecks(options: Options): Check[] {
     {
       hop: "route",
       check: () => {
-        if (!findLink(tun)) return unknown(`no ${tun}`);
         const route = routeTo(target);
+        if (!route && isBlocked(target))
+          return problem(`${target} is blocked by --kill-switch of a client that has ended`, UNBLOCK);
+        if (!findLink(tun)) return unknown(`no ${tun}`);
         if (route?.dev === tun) return ok(`${target} is routed into ${tun}`);
         return problem(
           `${target} is routed ${route ? `out of ${route.dev}` : "nowhere"}, not into ${tun}`,
@@ -107,7 +111,7 @@ export function clientChecks(options: Options): Check[] {
         const holder = remote === undefined ? findHolder(tun) : undefined;
         if (holder) remote = connectionsOf(holder.pid)[0]?.replace(/^\[?(.*?)\]?:\d+$/, "$1");
         if (remote === undefined) return unknown("no client is connected: name the server with --server");
-        if (routeTo(remote)?.dev === tun) {
+        if (routeTo(remote, tunnelTo(port))?.dev === tun) {
           const outside = routeWithout(tun, remote);
           const via = outside?.gateway ? `via ${outside.gateway} ` : "";
           const fix = `ip route replace ${hostRoute(remote)} ${via}dev ${outside?.dev ?? "eth0"}`;

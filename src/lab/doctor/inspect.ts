@@ -5,7 +5,9 @@
 import { spawnSync } from "node:child_process";
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { type Cidr, parseCidr } from "../../base/address.ts";
+import { contains, hostRoute } from "../../base/block.ts";
 import { Failure } from "../../base/failure.ts";
+import { KILL_SWITCH } from "../../host/machine.ts";
 
 /** What a command says. Errors: a Failure with the command's own words. */
 export function ask(line: string): string {
@@ -49,14 +51,24 @@ export interface Route {
   gateway?: string;
 }
 
-/** The route that the kernel chooses for a packet to `target`; undefined if it has none. */
-export function routeTo(target: string): Route | undefined {
+/**
+ * The route that the kernel chooses for a packet to `target`; undefined if it has none. `more`: what else is
+ * known of it, "ipproto tcp dport 5555".
+ */
+export function routeTo(target: string, more = ""): Route | undefined {
   try {
-    const [route]: Route[] = JSON.parse(ask(`ip -json route get ${target}`));
+    const [route]: Route[] = JSON.parse(ask(`ip -json route get ${target} ${more}`.trim()));
     return route;
   } catch {
     return undefined; // "Network is unreachable"
   }
+}
+
+/** Does a route that --kill-switch has left lead a packet to `target` nowhere? */
+export function isBlocked(target: string): boolean {
+  const routes: Route[] = JSON.parse(ask(`ip -json route show table all proto ${KILL_SWITCH}`));
+  const blocks = routes.map(({ dst }) => (dst === "default" ? "0.0.0.0/0" : dst));
+  return blocks.some((block) => contains(block.includes("/") ? block : hostRoute(block), target));
 }
 
 /** The route to `target` that would be chosen if `tun` were not there: the longest prefix wins. */

@@ -189,7 +189,7 @@ program(async () => {
         lab,
         "client",
         clientChanges(
-          { tun: "tun0", routes: routes(lab) },
+          { tun: "tun0", port: 5555, routes: routes(lab) },
           { ...CLIENT, subnet6: subnet6(lab) },
           [SERVER],
           FRESH,

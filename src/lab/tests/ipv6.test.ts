@@ -142,7 +142,10 @@ labTest(
     const client = await connect(lab, "[2001:db8:2::1]", "--route", "::/0", "--route", "0.0.0.0/0");
     assert.match(client.output, /connected to \[2001:db8:2::1\]:5555/);
     await server.until(/client 10\.8\.0\.2 connected from \[2001:db8:1::100\]:\d+/);
-    assert.match(lab.run("client", "ip route get 2001:db8:2::1"), /via 2001:db8:1::1 dev eth0/);
+    assert.match(
+      lab.run("client", "ip route get 2001:db8:2::1 ipproto tcp dport 5555"),
+      /via 2001:db8:1::1 dev eth0/,
+    );
     for (const target of ["2001:db8:2::8", "203.0.113.8"]) {
       assert.match(lab.run("client", `ip route get ${target}`), /dev tun0/);
       ping(lab, "client", target);

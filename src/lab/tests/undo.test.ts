@@ -152,11 +152,11 @@ labTest(
     const server = await startServer(lab);
     process.kill(keeper(lab, server), "SIGKILL");
     await server.stop("SIGKILL");
-    assert.equal(rules(), 6);
+    assert.equal(rules(), 8);
     const again = await startServer(lab);
     const client = await startClient(lab);
     ping(lab, "client", TARGET, 1);
-    assert.equal(rules(), 6, "not twice");
+    assert.equal(rules(), 8, "not twice");
     assert.equal(await client.stop(), 0);
     assert.equal(await again.stop(), 0);
     assert.equal(rules(), 0);
@@ -165,7 +165,7 @@ labTest(
     const killed = await startBoth(lab);
     for (const program of killed) process.kill(keeper(lab, program), "SIGKILL");
     for (const program of killed) await program.stop("SIGKILL");
-    assert.match(lab.run("client", "ip rule"), /to 203\.0\.113\.1 goto 8999/);
+    assert.match(lab.run("client", "ip rule"), /to 203\.0\.113\.1 ipproto tcp dport 5555 goto 8999/);
     for (const program of await startBoth(lab)) assert.equal(await program.stop(), 0);
     assert.deepEqual(state(lab), before);
 
