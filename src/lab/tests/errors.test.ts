@@ -5,7 +5,7 @@
 import assert from "node:assert/strict";
 import { type Lab, LAB_SECRET, SERVER } from "../lab.ts";
 import { Running, startProgram } from "../running.ts";
-import { labTest, ping, SECRET, standIn, startClient, startServer } from "./testing.ts";
+import { labTest, ping, retry, SECRET, standIn, startClient, startServer } from "./testing.ts";
 
 const node = (lab: Lab, host: string, script: string) =>
   new Running(lab.spawn(host, [process.execPath, "-e", script]));
@@ -202,6 +202,7 @@ labTest("a full disk under the trace file, and nobody reading what is printed, e
   const options = "--once --configure --route 8.8.8.8/32";
   lab.spawn("client", ["sh", "-c", `${command} ${options} | head -n 1`], SECRET);
   await server.until(/client 10\.8\.0\.2 connected/);
+  await retry(() => ping(lab, "client", "10.8.0.1", 1)); // the client is not configured yet
   for (let i = 0; i < 3; i++) ping(lab, "client", "10.8.0.1", 3);
   ping(lab, "client", "8.8.8.8");
 });
