@@ -4,6 +4,7 @@
  * any more, and read(2) tells the keeper the end of the file. Then it runs these commands, the newest first.
  * It has a session of its own (setsid(2)), because Ctrl-C and a closed terminal are our business. With --user
  * it stays root when we do not: it is started before, and takes no more commands once we have dropped root.
+ * No child of ours can then hold the pipe longer than we live: sandbox.ts lets us make none.
  */
 import { spawn } from "node:child_process";
 import { readdirSync, readFileSync, readlinkSync, writeSync } from "node:fs";

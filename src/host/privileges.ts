@@ -66,12 +66,11 @@ function canBeRoot(): boolean {
  * whoever has its pipe, which is us. Nothing is left to compile.
  */
 function endChildren(keeper: number | undefined): void {
-  for (const pid of readdirSync("/proc")
-    .map(Number)
-    .filter((pid) => pid > 0 && pid !== keeper)) {
+  const others = readdirSync("/proc").filter((pid) => /^\d+$/.test(pid) && Number(pid) !== keeper);
+  for (const pid of others) {
     try {
       const parent = /^PPid:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1];
-      if (Number(parent) === process.pid) process.kill(pid, "SIGKILL");
+      if (Number(parent) === process.pid) process.kill(Number(pid), "SIGKILL");
     } catch {
       // it has ended meanwhile
     }
