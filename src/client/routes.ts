@@ -164,7 +164,7 @@ function rules(
 export const isBlocked = (ip: string, { blocked }: Machine) =>
   blocked.some((block) => ipFor(block) === ip && block.endsWith(IN_TABLE));
 
-/** Do the rules stay that are there at our numbers? With --kill-switch, they must not be gone for a moment. */
+/** Do the rules at our numbers stay? With --kill-switch, they must not be gone for a moment. */
 const mustStay = (ip: string, { killSwitch = false }: Routed, machine: Machine) =>
   killSwitch || isBlocked(ip, machine);
 

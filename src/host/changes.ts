@@ -134,9 +134,9 @@ export function serverChanges(options: Served, gateway: number, machine: Machine
 const WALL = "a wall around the inner addresses: who is on a network of this machine reaches them";
 
 /**
- * What is addressed to the inside, and came by another way than through the tunnel, is dropped before anything
- * looks at it. Else a neighbour reaches inner addresses without the secret: Linux answers on each interface
- * for all its addresses. What this machine sends to itself comes by lo.
+ * What is addressed to the inside, and did not come through the tunnel, is dropped before anything looks at
+ * it. Else a neighbour reaches inner addresses without the secret: Linux answers on each interface for all
+ * its addresses. What this machine sends to itself comes by lo.
  */
 export function wall(tun: string, blocks: string[], { firewall }: Machine): Change[] {
   return blocks.flatMap((block) => {

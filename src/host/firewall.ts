@@ -1,6 +1,7 @@
 /**
- * Which firewall this machine has; and, for the server, firewalls of others in nftables. A packet must pass every one of them. A rule of ours that
- * accepts it does not overrule another table that drops it (nft(8), VERDICT STATEMENT). So the user is told.
+ * Which firewall this machine has; and, for the server, firewalls of others in nftables. A packet must pass
+ * every one of them. A rule of ours that accepts it does not overrule another table that drops it (nft(8),
+ * VERDICT STATEMENT). So the user is told.
  */
 import chalk from "chalk";
 import { inPath, run } from "./command.ts";

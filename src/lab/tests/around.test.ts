@@ -10,7 +10,7 @@ import { labTest, ping, retry, SECRET, snapshot, startClient, startServer } from
 const [CLIENT, CLIENT6] = ["10.8.0.2", "fd56:504e::a08:2"];
 const GATEWAYS = ["10.8.0.1", "fd56:504e::a08:1"];
 
-/** The server's host has an attacker on each side: "server" beside the client, "internet" beside the server. */
+/** An attacker on each side: "server" is beside the client, "internet" is beside the server. */
 function prepare(lab: Lab, filter: number): void {
   lab.addIPv6();
   for (const host of ["client", "server"])
@@ -41,9 +41,11 @@ function addNeighbour(lab: Lab): string {
 const answers = (lab: Lab, host: string, target: string, source = "") =>
   lab.try(host, `ping -c 2 -i 0.2 -W 1 ${source}${target}`).stdout.includes("bytes from");
 
+const udp = (address: string) => (address.includes(":") ? "udp6" : "udp4");
+
 /** A UDP socket on the client, bound to the inner address, that prints what comes from port 53 of TARGET. */
 async function listen(lab: Lab, address: string): Promise<Running> {
-  const script = `const socket = require("node:dgram").createSocket("${address.includes(":") ? "udp6" : "udp4"}");
+  const script = `const socket = require("node:dgram").createSocket("${udp(address)}");
     socket.on("message", (text, { address }) => console.log("got " + text + " from " + address));
     socket.bind(5353, "${address}", () => console.log("ready"));`;
   const socket = new Running(lab.spawn("client", [process.execPath, "-e", script]));
@@ -55,7 +57,7 @@ async function listen(lab: Lab, address: string): Promise<Running> {
 function send(lab: Lab, host: string, text: string, target: string, source?: string): void {
   const length = target.includes(":") ? "128 nodad" : "32";
   if (source) lab.run(host, `ip addr add ${source}/${length} dev eth0`);
-  const script = `const socket = require("node:dgram").createSocket("${target.includes(":") ? "udp6" : "udp4"}");
+  const script = `const socket = require("node:dgram").createSocket("${udp(target)}");
     const send = () => socket.send("${text}", 5353, "${target}", () => socket.close());
     ${source ? `socket.bind(53, "${source}", send)` : "send()"};`;
   lab.run(host, [process.execPath, "-e", script]);

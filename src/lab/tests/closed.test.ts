@@ -26,7 +26,7 @@ const way = (lab: Lab, to: string, more = "") =>
   lab.try("client", `ip route get ${to} ${more}`.trim()).stdout;
 const TUNNEL = "ipproto tcp dport 5555"; // what the tunnel's own packets are known by
 
-/** Whoever can end the connection can answer the next try, too: with a refusal, which nothing authenticates. */
+/** Whoever can end the connection can answer the next try, too: with a refusal that nothing proves. */
 async function startForger(lab: Lab): Promise<Running> {
   const script = `require("node:net").createServer((socket) => {
     socket.on("error", () => {}).once("data", () => socket.end(Buffer.of(1, 0, 0, 0)));

@@ -1,4 +1,4 @@
-/** Whom a client reaches at the server's end: other clients, unless --isolate is given; and services there. */
+/** Whom a client reaches at the server's end: other clients, unless --isolate is given; and services. */
 import assert from "node:assert/strict";
 import { type Lab, TARGET, TARGET6 } from "../lab.ts";
 import { Running } from "../running.ts";
@@ -40,7 +40,8 @@ labTest(
     await startClient(lab);
     const hosts = ["0.0.0.0", "10.8.0.1", "127.0.0.1"];
     const script = `const net = require("node:net");
-    ${JSON.stringify(hosts)}.forEach((host, i) => net.createServer((s) => s.end("hello")).listen(7000 + i, host));
+    const serve = (host, i) => net.createServer((s) => s.end("hello")).listen(7000 + i, host);
+    ${JSON.stringify(hosts)}.forEach(serve);
     setTimeout(() => console.log("ready"), 200);`;
     await new Running(lab.spawn("server", [process.execPath, "-e", script])).until(/ready/);
     const ask = (port: number) =>
