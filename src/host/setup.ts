@@ -29,6 +29,7 @@ export class Setup {
   private readonly done = new Map<string, string>(); // what was set, and the command that set it
   private keeper: Keeper | undefined;
   private readonly poor = new Set<string>(); // tools that can only do what Change.otherwise asks
+  private readonly missing = new Set<string>(); // parts that failed: they are not tried again
   private dropped = false; // have we given up root? Then the user does what is still to be done
 
   constructor(configure: boolean) {
@@ -65,9 +66,10 @@ export class Setup {
    * parts that failed, and that the rest can do without. Errors: a Failure with the command's own words.
    */
   async make(changes: Change[]): Promise<{ toDo: string; some: boolean; missing: Set<string> }> {
-    const missing = new Set<string>();
+    const { missing } = this;
+    const isLeftOut = ({ part }: Change) => [...missing].some((whole) => belongs(part, whole));
     const then = new Map(this.done);
-    const fresh = changes.filter((change) => note(change, then));
+    const fresh = changes.filter((change) => !isLeftOut(change) && note(change, then));
     const some = fresh.length > 0;
     if (!this.runs) {
       for (const change of fresh) note(change, this.done);
@@ -76,7 +78,7 @@ export class Setup {
     for (let group = firstGroup(fresh); group.length > 0; group = firstGroup(fresh)) {
       fresh.splice(0, group.length);
       const { part } = group[0]!;
-      if ([...missing].some((whole) => belongs(part, whole))) continue;
+      if (isLeftOut(group[0]!)) continue;
       try {
         await (group.length > 1 ? this.runAll(group) : this.runOne(group[0]!));
         for (const change of group) note(change, this.done);

@@ -68,6 +68,26 @@ labTest("an inner address that eth0 gets, from a hostile DHCP server, opens no w
   assert.doesNotMatch(lab.run("client", "ip rule"), /from 10\./);
 });
 
+/** A file that says where vpn.test is, in place of name servers. */
+function nameServer(lab: Lab): (address: string) => void {
+  const hosts = join(newFolder(), "hosts");
+  const set = (address: string) => writeFileSync(hosts, `${address} vpn.test\n`);
+  set(FAR);
+  lab.run("lab", `mount --bind ${hosts} /etc/hosts`);
+  return set;
+}
+
+labTest("a forged name at a reconnect lets nothing out but TCP to the tunnel's port", async (lab) => {
+  const move = nameServer(lab);
+  const server = await startServer(lab);
+  const client = await connect(lab, "vpn.test", ...ALL);
+  move(TARGET);
+  await server.stop("SIGKILL");
+  await client.until(/the server may be at 8\.8\.8\.8 now/);
+  assert.match(way(lab, TARGET), /dev tun0/);
+  assert.match(way(lab, TARGET, TUNNEL), /dev eth0/);
+});
+
 // ---- --kill-switch ----
 
 /** Counts what comes over the wire from the client for the internet host: all that the server's eth0 sees. */
@@ -206,12 +226,11 @@ labTest("a narrower block of a client before is free while the next one routes a
 
 labTest("--kill-switch: the server moves into a routed block, and another subnet comes", async (lab) => {
   const before = snapshot(lab, "client");
-  const hosts = join(newFolder(), "hosts");
-  writeFileSync(hosts, `${SERVER} vpn.test\n`);
-  lab.run("lab", `mount --bind ${hosts} /etc/hosts`);
+  const move = nameServer(lab);
+  move(SERVER);
   const server = await startServer(lab);
   const client = await connect(lab, "vpn.test", ...KILL_SWITCH, "--route", "203.0.113.0/24");
-  writeFileSync(hosts, `${FAR} vpn.test\n`);
+  move(FAR);
   await server.stop();
   await startServer(lab, "--subnet", "172.16.5.0/24", "--listen", FAR);
   await client.until(/now 172\.16\.5\.2/, 60_000);
