@@ -292,12 +292,13 @@ export function renewal(tun: string, config: Inner, former: Inner, machine: Mach
     run: removal(own, tun),
     removes: `ip addr replace ${own} dev ${tun}`,
   });
+  const six = leaving.filter((own) => own.includes(":") && config.mtu < 1280); // below, there is no IPv6
   return [
+    ...six.map(take), // or the kernel would do it
     // so that it has IPv6, if its MTU was too small for that
     ...bringUp(tun, config.mtu, config.subnet6 !== undefined, machine),
     ...addAddress(tun, single, machine),
-    // that one the kernel has removed
-    ...leaving.filter((own) => !(own.includes(":") && config.mtu < 1280)).map(take),
+    ...leaving.filter((own) => !six.includes(own)).map(take),
     ...kept.flatMap((own) => addAddress(tun, own, machine)),
     take(single),
   ];
