@@ -225,7 +225,8 @@ export class ClientEnd {
   /** Before the first try: what --kill-switch of a client before us blocks, must let us connect. */
   async reachable(address: string): Promise<void> {
     const { options, machine, setup } = this;
-    if (setup.runs && isBlocked(ipFor(address), machine)) await setup.make(spare(address, options, machine));
+    if (!setup.runs || address.includes("%") || !isBlocked(ipFor(address), machine)) return;
+    await setup.make(spare(address, options, machine));
   }
 
   /** Undefined: there was nothing to do. Else what is still to be typed, or "". */
@@ -236,10 +237,9 @@ export class ClientEnd {
     const after = clientChanges(options, config, all, machine);
     const runs = new Set(after.map(({ run }) => run));
     // A route that has moved to our table goes from the main one, and its guard with it.
-    const routes = options.routes.map((route) => ` ${route} `);
+    const guards = options.routes.map((route) => `ip route replace unreachable ${route} `);
     const moved = before.filter(
-      ({ run }) =>
-        /^ip route (add|replace)/.test(run) && routes.some((one) => run.includes(one)) && !runs.has(run),
+      ({ run }) => ["ip route add ", ...guards].some((start) => run.startsWith(start)) && !runs.has(run),
     );
     const changes = [
       ...after.filter(({ part }) => part !== undefined), // the wall, before there is a new address
