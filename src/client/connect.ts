@@ -60,7 +60,9 @@ export async function openSession(
   before?: Session,
   addresses?: string[],
 ): Promise<Session> {
-  const secrets = options.secrets ?? [undefined];
+  const all: (Buffer | undefined)[] = options.secrets ?? [undefined];
+  // Once one has worked, those behind it have not: else whoever has an old one could play the server.
+  const secrets = all.slice(0, all.indexOf(before?.secret) + 1 || all.length);
   for (const secret of secrets.slice(0, -1)) {
     try {
       return await openWith(secret, options, end, port, before, addresses);

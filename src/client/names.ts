@@ -5,6 +5,8 @@ import { formatIPv4, parseIPv6 } from "../base/address.ts";
 import { MAPPED } from "../transport/addresses.ts";
 import { Failure } from "../base/failure.ts";
 
+const MAX_ADDRESSES = 8; // of a name: each is tried, and gets a way around the tunnel
+
 /**
  * The addresses of a name, of both families, in the resolver's order; an address is its own only one. Errors:
  * a Failure.
@@ -18,7 +20,8 @@ export async function resolve(name: string): Promise<string[]> {
   if (ipv6?.toString("hex", 0, 12) === MAPPED) return [formatIPv4(ipv6.readUInt32BE(12))];
   if (isIPv4(host) || isIPv6(host)) return [host];
   try {
-    return (await dns.lookup(host, { all: true })).map(({ address }) => address);
+    const found = await dns.lookup(host, { all: true });
+    return found.slice(0, MAX_ADDRESSES).map(({ address }) => address);
   } catch (error) {
     throw new Failure(
       `Cannot find ${host}: ${(error as NodeJS.ErrnoException).code}`,

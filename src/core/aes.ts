@@ -121,7 +121,7 @@ export class Keys {
 
   /** From the next frame on, this key seals what we send. */
   sendWith(key: Buffer): void {
-    if (this.freed) return;
+    if (this.freed) return wipe(key);
     this.sealer.free();
     this.sealer = new Cipher(key, "seal");
     wipe(key);
@@ -129,7 +129,7 @@ export class Keys {
 
   /** From the next frame on, this key opens what we receive. */
   receiveWith(key: Buffer): void {
-    if (this.freed) return;
+    if (this.freed) return wipe(key);
     this.opener.free();
     this.opener = new Cipher(key, "open");
     wipe(key);

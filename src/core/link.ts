@@ -27,8 +27,8 @@ export interface Receiver {
   received(memory: Memory, from: number, to: number, readAt: bigint): number;
   /** There is room again. */
   writable(): void;
-  /** The link is over. `ended`: the other end closed it, so nobody will come back for this session. */
-  lost(reason: string, ended: boolean): void;
+  /** The link is over. */
+  lost(reason: string): void;
 }
 
 /** Does the program at the other end still live? What pulse.ts is told, to know it. */

@@ -201,8 +201,8 @@ export class Peer implements Receiver, Sender {
     this.flush();
   }
 
-  lost(reason: string, ended: boolean): void {
-    this.close(reason, ended);
+  lost(reason: string): void {
+    this.close(reason);
   }
 
   /** The session is over, and its link is closed. `ended`: see PeerEvents. */

@@ -181,7 +181,12 @@ test("a secret that is missing, malformed or readable by others is refused", () 
 });
 
 /** Runs it while a function of node:fs is another one. */
-function instead(t: TestContext, name: "chmodSync" | "statSync", other: () => void, run: () => void): void {
+function instead(
+  t: TestContext,
+  name: "fchmodSync" | "statfsSync" | "openSync",
+  other: () => unknown,
+  run: () => void,
+): void {
   const { mock } = t.mock.method(fs, name, other as never);
   syncBuiltinESMExports();
   try {
@@ -198,13 +203,14 @@ const failing = (code: string) => () => {
 test("a secret that others can read, where chmod cannot help: the environment is the hint", (t) => {
   const path = secretFile("0".repeat(64), 0o644);
   const hint = /^SIMPLE_VPN_SECRET=\$\(cat .*\) in front of npx or node, instead of --secret$/;
-  for (const chmod of [failing("EPERM"), () => {}])
-    instead(t, "chmodSync", chmod, () => refuses(() => client("--secret", path), /other users/, 1, hint));
+  const told = () => refuses(() => client("--secret", path), /other users/, 1, hint);
+  instead(t, "fchmodSync", failing("EPERM"), told);
+  instead(t, "statfsSync", () => ({ type: 0x4d44 }), told);
 });
 
 test("a secret that this user may not read: the hint says who may", (t) => {
   const hint = /^start as root \(sudo\), or as a user who may read it: 'namei -l /;
-  instead(t, "statSync", failing("EACCES"), () => refuses(client, /: EACCES/, 1, hint));
+  instead(t, "openSync", failing("EACCES"), () => refuses(client, /: EACCES/, 1, hint));
 });
 
 test("a secret must be in a regular file: a folder is none, and a FIFO would wait, deaf to Ctrl-C", () => {
@@ -223,6 +229,14 @@ test("a secret written on Windows is taken: with a byte order mark, with CR and 
 });
 
 test("a secret that can be guessed is refused, with a hint to make secret", () => {
+  const row = Array.from({ length: 32 }, (_, i) => (3 * i + 250) % 256);
+  for (const bytes of [row, [...row.slice(0, 16), ...row.slice(0, 16)].map((byte) => byte ^ 0x5a)])
+    refuses(
+      () => client("--secret", secretFile(Buffer.from(bytes).toString("hex"))),
+      /a pattern/,
+      1,
+      /make sec/,
+    );
   const weak = [
     "00".repeat(32),
     "5e".repeat(32),

@@ -21,6 +21,7 @@ const [PR_SET_DUMPABLE, PR_CAPBSET_DROP] = [4, 24]; // linux/prctl.h
 export function hideMemory(): void {
   setrlimit(RLIMIT_CORE, Buffer.alloc(16)); // struct rlimit: now, and at most
   prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+  process.on("SIGUSR1", () => {}); // else it opens Node's debugger, on a port for everybody on this machine
 }
 
 /**

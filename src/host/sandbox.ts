@@ -119,6 +119,7 @@ const [SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC] = [1, 1]; // linux/se
  * own sandbox refuses ours, we go on without.
  */
 export function enterSandbox(): string {
+  prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); // of this thread, and those that it starts; see install()
   const arch = BY_ARCH[process.arch];
   if (arch === undefined) return `no sandbox: for ${process.arch} there is none yet`;
   const result = install(filter(arch), arch);

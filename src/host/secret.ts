@@ -1,14 +1,21 @@
 /** The shared secret: where it is kept, and which ones are taken. */
-import { chmodSync, readFileSync, type Stats, statSync } from "node:fs";
+import { closeSync, constants, fchmodSync, fstatSync, openSync, readFileSync } from "node:fs";
+import { type Stats, statfsSync } from "node:fs";
 import { KEY_LENGTH } from "../core/aes.ts";
 import { Failure } from "../base/failure.ts";
+import { thisProcess } from "../base/libc.ts";
 import { room, wipe } from "../base/wipe.ts";
 
+const getenv = thisProcess.func("void *getenv(const char *name)"); // getenv(3): where the value is
+const memset = thisProcess.func("void *memset(void *bytes, int value, size_t count)");
 const LEAST_DIFFERENT = 16; // of a secret's 32 bytes; of 32 random ones, about 30 are
 
 /** Takes SIMPLE_VPN_SECRET out of the environment, before any command is started: none needs to know it. */
 export function takeFromEnvironment(): string | undefined {
   const { SIMPLE_VPN_SECRET } = process.env;
+  const there: unknown = getenv("SIMPLE_VPN_SECRET");
+  // /proc/PID/environ would go on to show it.
+  if (SIMPLE_VPN_SECRET !== undefined) memset(there, 0, Buffer.byteLength(SIMPLE_VPN_SECRET));
   delete process.env.SIMPLE_VPN_SECRET;
   return SIMPLE_VPN_SECRET;
 }
@@ -28,19 +35,19 @@ function readSecret(path: string, instead: string): Buffer {
   const typed = /^[\w@%+=:,./-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`; // in a shell
   const fromShell = `SIMPLE_VPN_SECRET=$(cat ${typed}) in front of npx or node${instead}`;
   const refuse = (why: string, hint: string) => new Failure(`Cannot use the secret ${path}: ${why}`, hint);
+  let fd: number | undefined;
   try {
-    const status = statSync(path);
+    // Once: what is checked is what is read. A FIFO must not hold us up: it would be deaf to Ctrl-C.
+    fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+    const status = fstatSync(fd);
     if (status.isDirectory()) throw refuse("it is a folder", "name a file in it");
-    if (!status.isFile()) throw refuse("it is no regular file", fromShell); // a FIFO holds up even Ctrl-C
-    if (!isTrusted(status))
-      throw refuse(
-        `it belongs to user ${status.uid}, who can change it`,
-        `chown root ${typed}; or ${fromShell}`,
-      );
+    if (!status.isFile()) throw refuse("it is no regular file", fromShell);
+    const chown = `chown root ${typed}; or ${fromShell}`;
+    if (!isTrusted(status)) throw refuse(`it belongs to user ${status.uid}, who can change it`, chown);
     if (status.mode & 0o077)
-      throw refuse("other users can read it", canHide(path, status.mode) ? `chmod 600 ${typed}` : fromShell);
+      throw refuse("other users can read it", canHide(fd, path, status) ? `chmod 600 ${typed}` : fromShell);
     const hint = "move it away, then 'make secret' makes a good one; the other end needs the same";
-    return parseSecret(path, readFileSync(path), hint);
+    return parseSecret(path, readFileSync(fd), hint);
   } catch (error) {
     if (error instanceof Failure) throw error;
     const { code } = error as NodeJS.ErrnoException;
@@ -49,6 +56,8 @@ function readSecret(path: string, instead: string): Buffer {
       EACCES: `start as root (sudo), or as a user who may read it: 'namei -l ${typed}' shows who`,
     };
     throw new Failure(`Cannot read the secret ${path}: ${code}`, hints[code!] ?? "check the path");
+  } finally {
+    if (fd !== undefined) closeSync(fd);
   }
 }
 
@@ -56,20 +65,22 @@ function readSecret(path: string, instead: string): Buffer {
 const isTrusted = ({ uid }: Stats) => [0, process.getuid!(), Number(process.env.SUDO_UID ?? 0)].includes(uid);
 
 /**
- * Can chmod(1) hide the file from others? Not on a read-only mount, not on a drive without modes (vfat, many
- * shared folders), and not if another user owns it. Some of these refuse, some do nothing. So we try it, and
- * put the mode back: to change it is for the owner.
+ * Can chmod(1) hide the file from others? Not on a read-only mount, and not for who does not own it: to set
+ * the mode that it has tells. Not on a drive without modes: there chmod may do nothing, and say nothing.
  */
-function canHide(path: string, mode: number): boolean {
+function canHide(fd: number, path: string, { mode }: Stats): boolean {
   try {
-    chmodSync(path, 0o600);
-    const hidden = (statSync(path).mode & 0o077) === 0;
-    chmodSync(path, mode & 0o7777);
-    return hidden;
+    fchmodSync(fd, mode & 0o7777);
+    return !WITHOUT_MODES.has(statfsSync(path).type);
   } catch {
     return false;
   }
 }
+
+/** linux/magic.h: vfat, exFAT, FUSE, 9p (WSL), vboxsf, CIFS, SMB2. */
+const WITHOUT_MODES = new Set([
+  0x4d44, 0x2011bab0, 0x65735546, 0x01021997, 0x786f4256, 0xff534d42, 0xfe534d42,
+]);
 
 /** 64 hex digits as 32 bytes. `text` is wiped. */
 function parseSecret(source: string, text: Buffer, hint: string): Buffer {
@@ -92,7 +103,16 @@ function parseSecret(source: string, text: Buffer, hint: string): Buffer {
   }
   wipe(text);
   if (new Set(secret).size < LEAST_DIFFERENT) throw refuse("it can be guessed: too few different bytes");
+  if (isPattern(secret)) throw refuse("it can be guessed: its bytes follow a pattern");
   return secret;
+}
+
+/** Is it a piece that is repeated, or do all its bytes differ by the same number from the ones before? */
+function isPattern(secret: Buffer): boolean {
+  const repeats = (period: number) => secret.every((byte, i) => i < period || byte === secret[i - period]);
+  const step = (i: number) => (secret[i]! - secret[i - 1]! + 256) % 256;
+  const isRow = secret.every((_, i) => i < 2 || step(i) === step(1));
+  return isRow || Array.from({ length: KEY_LENGTH / 2 }, (_, i) => i + 1).some(repeats);
 }
 
 /** The value of a hex digit in ASCII; -1 for any other character. */

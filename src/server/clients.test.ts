@@ -134,7 +134,7 @@ test("the address of a client that we disconnected is kept for it, not that of o
         pulse.check();
       },
     ],
-    [/without a goodbye/, "10.8.0.2", ({ fd }) => close(fd)],
+    [/without a goodbye/, "10.8.0.3", ({ fd }) => close(fd)], // nothing proves who has closed it
     [/it said goodbye/, "10.8.0.2", ({ leave }) => leave()],
   ];
   for (const [left, next, end] of ends) {

@@ -6,7 +6,7 @@ import { randomBytes } from "node:crypto";
 import { formatIPv4 } from "../base/address.ts";
 import { Control } from "../core/frame.ts";
 import type { Wish } from "../session/payloads.ts";
-import { Lease, type Offer } from "./lease.ts";
+import { Lease, type Offer, proves } from "./lease.ts";
 import { FirstMessages, MADE_ROOM, Refusals, Strangers, type Visitor } from "./limits.ts";
 import type { Link } from "../core/link.ts";
 import type { ServerOptions } from "../host/options.ts";
@@ -90,10 +90,12 @@ export class Clients implements PortEvents {
 
   private makeOffer(wish: Wish, publicKey: Buffer): Offer | undefined {
     let former: Lease | undefined;
-    const address = this.router.offer(wish.address, (lease) => {
+    const mayTakeOver = (lease: Lease) => {
       if (lease.isOf(wish.proof, publicKey)) former = lease;
       return former === lease;
-    });
+    };
+    const isOwner = (token: string) => proves(wish.proof, token, publicKey);
+    const address = this.router.offer(wish.address, mayTakeOver, isOwner);
     return address === undefined ? undefined : { address, token: randomBytes(16).toString("hex"), former };
   }
 

@@ -17,6 +17,12 @@ export interface Offer {
   former: Lease | undefined; // its session before, which it may take over
 }
 
+/** Does a message 1 with this public key prove that its sender knows the token? */
+export function proves(proof: string | undefined, token: string, publicKey: Buffer): boolean {
+  if (proof === undefined || token === "") return false;
+  return timingSafeEqual(Buffer.from(proof), Buffer.from(proofOf(token, publicKey)));
+}
+
 export class Lease {
   address = 0; // 0: none yet
   readonly peer: Peer;
@@ -33,8 +39,7 @@ export class Lease {
 
   /** Does its message 1 prove that a caller is the client of this session? */
   isOf(proof: string | undefined, publicKey: Buffer): boolean {
-    if (proof === undefined || !this.offer) return false;
-    return timingSafeEqual(Buffer.from(proof), Buffer.from(proofOf(this.offer.token, publicKey)));
+    return this.offer !== undefined && proves(proof, this.offer.token, publicKey);
   }
 
   /**
@@ -59,7 +64,7 @@ export class Lease {
   /** `keep`: the client may come back, and wish for its address. */
   end(keep: boolean): void {
     this.withdraw();
-    this.router.release(this.address, this, keep);
+    this.router.release(this.address, this, keep ? (this.offer?.token ?? "") : undefined);
   }
 
   private withdraw(): void {

@@ -33,10 +33,18 @@ test("an address that was released is offered again", () => {
 test("an address whose client may come back is offered to others last, and to that client at once", () => {
   const one = router("10.8.0.0/29"); // clients: .2 to .6
   for (const address of [2, 3, 4]) one.lease(0x0a080000 + address, "anna");
-  one.release(0x0a080002, "anna", true);
-  one.release(0x0a080003, "anna", true);
-  assert.equal(one.offer(0x0a080003), 0x0a080003);
+  one.release(0x0a080002, "anna", "token 2");
+  one.release(0x0a080003, "anna", "token 3");
+  const wish = (token: string) =>
+    one.offer(
+      0x0a080003,
+      () => false,
+      (kept) => kept === token,
+    );
+  assert.equal(wish("token 3"), 0x0a080003);
   one.withdraw(0x0a080003);
+  assert.notEqual(wish("token 2"), 0x0a080003, "it is for who has its token");
+  one.withdraw(0x0a080005);
   assert.deepEqual(
     [1, 2, 3, 4].map(() => offered(one)),
     ["10.8.0.5", "10.8.0.6", "10.8.0.2", "10.8.0.3"],

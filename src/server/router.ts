@@ -6,7 +6,7 @@
  *   offer   the address in the server's answer. An offer reserves nothing, so a replayed handshake cannot use
  *           up addresses. Later handshakes prefer the address with the fewest open offers
  *   lease   the client has sent a sealed frame, which proves it: the address is its own while it is connected
- *   kept    the lease ended because its connection died. The client may come back, so others get it last
+ *   kept    the lease ended without a goodbye. The client may come back, so others get it last
  */
 import type { Cidr } from "../base/address.ts";
 
@@ -20,7 +20,7 @@ export class Router<Client> {
   private readonly max: number;
   private readonly leases = new Map<number, Client>(); // by address: signed, as packet.ts reads it
   private readonly offers = new Map<number, number>(); // address → open handshakes it was offered in
-  private readonly kept = new Set<number>(); // addresses, signed
+  private readonly kept = new Map<number, string>(); // by address, signed: the token of its client's session
 
   /** @param max leases at once; the subnet may have room for fewer */
   constructor(subnet: Cidr, max = Infinity) {
@@ -30,15 +30,21 @@ export class Router<Client> {
   }
 
   /**
-   * An address for a handshake: its wish, if nobody has that, or if `mayTakeOver` says yes to who has it.
-   * Else the lowest free one with the fewest offers; a kept one counts as offered to its client. Undefined if
-   * all are leased.
+   * An address for a handshake: its wish, if nobody has that, or if `mayTakeOver` says yes to who has it. A
+   * kept one is for whom `isOwner` knows its token. Else the lowest free one with the fewest offers; a kept
+   * one counts as offered to its client. Undefined if all are leased.
    */
-  offer(wish = 0, mayTakeOver = (_client: Client) => false): number | undefined {
+  offer(
+    wish = 0,
+    mayTakeOver = (_client: Client) => false,
+    isOwner = (_token: string) => false,
+  ): number | undefined {
     const former = this.leases.get(wish | 0);
+    const token = this.kept.get(wish | 0);
     const full = this.size >= this.max;
+    const isFree = former === undefined && !full && (token === undefined || isOwner(token));
     let best =
-      this.isClients(wish) && (former === undefined ? !full : mayTakeOver(former)) ? wish : undefined;
+      this.isClients(wish) && (isFree || (former !== undefined && mayTakeOver(former))) ? wish : undefined;
     if (best === undefined && full) return undefined;
     let fewest = best === undefined ? Infinity : 0;
     for (let address = this.gateway + 1; address <= this.last && fewest > 0; address++) {
@@ -74,11 +80,11 @@ export class Router<Client> {
     return address > this.gateway && address <= this.last;
   }
 
-  /** Frees `address`, if it is `client`'s. `keep`: for its client, as long as there are others. */
-  release(address: number, client: Client, keep = false): void {
+  /** Frees `address`, if it is `client`'s. `token`: it is kept for who has that, while there are others. */
+  release(address: number, client: Client, token?: string): void {
     if (this.leases.get(address | 0) !== client) return;
     this.leases.delete(address | 0);
-    if (keep) this.kept.add(address | 0);
+    if (token !== undefined) this.kept.set(address | 0, token);
   }
 
   /** Who has `address`. */

@@ -166,10 +166,12 @@ test("decodeReply() refuses what makes no sense: these values go into commands",
     { ...good, token: "AB".repeat(16) },
     { ...good, token: "ab".repeat(17) },
     // nobody's: 0/8, 127/8, 224/3, the ends of the subnet; loopback, mapped, link-local, multicast
-    ...["0.8.0.2", "127.0.0.2", "224.0.0.2", "240.0.0.2", "255.255.255.254"].map((address) => ({
-      ...good,
-      address,
-    })),
+    ...["0.8.0.2", "127.0.0.2", "169.254.169.253", "224.0.0.2", "240.0.0.2", "255.255.255.254"].map(
+      (address) => ({
+        ...good,
+        address,
+      }),
+    ),
     ...["10.8.0.0", "10.8.0.255"].map((address) => ({ ...good, address })),
     { ...good, address: "10.8.0.4", prefix: 30 },
     { ...good, address: "10.8.0.7", prefix: 30 },

@@ -84,10 +84,14 @@ function parseObject(payload: Buffer): Record<string, unknown> {
   }
 }
 
-/** Can a client have it? Not 0.0.0.0/8, 127.0.0.0/8, 224.0.0.0/3 (RFC 6890), nor an end of its subnet. */
+/**
+ * Can a client have it? Not one of 0.0.0.0/8, 127.0.0.0/8, 169.254.0.0/16 or 224.0.0.0/3 (RFC 6890), nor an
+ * end of its subnet.
+ */
 function isHost(address: number, prefix: number): boolean {
   const first = address >>> 24;
   const host = address & (2 ** (32 - prefix) - 1); // the part that the prefix leaves
+  if (address >>> 16 === 0xa9fe) return false;
   return first !== 0 && first !== 127 && first < 224 && host !== 0 && host !== 2 ** (32 - prefix) - 1;
 }
 

@@ -50,9 +50,13 @@ export function keepFresh(peer: Peer, secret: Buffer, seconds: number): void {
     if (word !== Control.rekey || !handshake) throw new BrokenStream("a rekey that we did not ask for");
     handshake.read(message);
     const { send, receive } = handshake.split();
-    keys.receiveWith(receive);
-    must(peer.sendControl(Control.switch));
-    keys.sendWith(send);
+    try {
+      keys.receiveWith(receive);
+      must(peer.sendControl(Control.switch));
+      keys.sendWith(send);
+    } finally {
+      wipe(send);
+    }
     handshake = undefined;
     age = overdue = 0;
     clock.refresh();

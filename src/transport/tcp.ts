@@ -182,8 +182,8 @@ export class TcpLink implements Link {
     const readAt = trace.clock();
     const count = this.fill(); // WALK 8.read R5.read
     if (count > 0) this.head = receiver.received(this.memory, this.head, this.tail, readAt);
-    else if (count === 0) receiver.lost("the connection was closed without a goodbye", true);
-    else if (count !== -EAGAIN) receiver.lost(`read: ${errnoName(count)}`, false);
+    else if (count === 0) receiver.lost("the connection was closed without a goodbye");
+    else if (count !== -EAGAIN) receiver.lost(`read: ${errnoName(count)}`);
   }
 
   /** One read() of as much as fits. Bytes read, 0 at the end of the stream, or a negative errno. */
@@ -205,7 +205,7 @@ export class TcpLink implements Link {
     const reason = errnoName(socketError(this.fd));
     while (!this.closed && this.fill() > 0)
       this.head = receiver.received(this.memory, this.head, this.tail, trace.clock());
-    receiver.lost(reason, false);
+    receiver.lost(reason);
   }
 
   /** There is room again. */

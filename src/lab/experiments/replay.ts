@@ -23,6 +23,8 @@ export async function run(): Promise<string> {
   xorRelay.tamper = (frame, way) => (way === "up" ? [frame, frame] : [frame]);
   const doubled = await type(xorLab, "client", `ping -c 3 -i 0.3 ${TARGET}`);
   const requests = xorRelay.bodies("up").length;
+  const allBack = () => xorRelay.bodies("down").length >= 2 * requests;
+  await until(allBack, 5_000).catch(() => {}); // ping may be done first
   const answers = xorRelay.bodies("down").length;
   await xorLab.down();
   const duplicates = doubled.match(/DUP!/g)?.length ?? 0;

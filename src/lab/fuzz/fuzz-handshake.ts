@@ -254,6 +254,7 @@ function configIn(payload: Buffer) {
   const [first, ...rest] = address.split(".").map(Number) as [number, number, number, number];
   const bits = [first, ...rest].map((byte) => byte.toString(2).padStart(8, "0")).join("");
   const host = bits.slice(prefix as number);
+  if (address.startsWith("169.254.")) return undefined;
   if ([0, 127].includes(first) || first >= 224 || /^(0*|1*)$/.test(host)) return undefined; // nobody's
   const start6 = net?.groups[0] ?? 0xfd00;
   if (start6 < 0x100 || start6 >= 0xff00 || (start6 & 0xffc0) === 0xfe80) return undefined;

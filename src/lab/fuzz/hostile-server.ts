@@ -30,6 +30,7 @@ const LIES = [
   { ...GOOD, address: "224.0.0.1" },
   { ...GOOD, address: "0.0.0.0", prefix: 8 },
   { ...GOOD, address: "10.8.0.255" },
+  { ...GOOD, address: "169.254.169.253", prefix: 30 }, // beside the address of a cloud's own services
   { ...GOOD, mtu: 1 },
   { ...GOOD, subnet6: "ff02::/96" },
   { ...GOOD, address: "10.8.0.2; reboot" },
@@ -44,7 +45,6 @@ function liar(caller: Caller, message1: Buffer): void {
   handshake.read(message1);
   caller.refuse(handshake.write(Buffer.from(JSON.stringify(LIES[lies++ % LIES.length]))));
   handshake.end();
-  if (lies === LIES.length) console.log("all told");
 }
 
 /** Begins a session like an honest server, and never says anything in it. */

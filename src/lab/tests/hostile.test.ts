@@ -296,6 +296,7 @@ labTest("hostile servers in the place of ours: the client keeps its routes, and 
   lab.spawn("client", ["ping", "-i", "0.5", TARGET]); // or nobody would notice a silent server
   for (const [name, words] of [
     ["storm", /it closed the connection during the handshake; trying again/],
+    ["refuse", /it refused our secret; trying again/],
     ["liar", /the server's configuration makes no sense; trying again/],
     ["mute", /it has not answered for 12 s/],
   ] as const) {

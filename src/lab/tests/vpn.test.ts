@@ -91,9 +91,9 @@ labTest(
     const stuck = await startClient(lab, lab.addClient(2));
     stuck.child.kill("SIGSTOP");
     assert.match(
-      lab.try("server", "ping -q -c 4000 -l 4000 -s 1300 -W 1 10.8.0.3").stdout,
+      lab.try("server", "ping -q -c 12000 -l 12000 -s 1300 -W 1 10.8.0.3").stdout,
       /100% packet loss/,
-    ); // 5 MB at once
+    ); // 15 MB at once: more than all buffers on the way hold
     ping(lab, "client", TARGET, 5);
     stuck.child.kill("SIGCONT");
     await retry(() => ping(lab, "client2", TARGET, 2));
