@@ -1,11 +1,17 @@
 /**
  * Hostile servers, for the tests and for class, in the lab: node --import tsx src/lab/fuzz/hostile-server.ts
  * ATTACK, the secret in SIMPLE_VPN_SECRET. `refuse` and `storm` need no secret: whoever is on the way can be
- * one. `liar` and `mute` have it.
+ * one. `liar`, `mute` and `router` have it.
  */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
+import { parseIPv6, parsePrefix96 } from "../../base/address.ts";
 import { Failure } from "../../base/failure.ts";
+import { Memory } from "../../base/libc.ts";
+import { DOWN, UP } from "../../base/walk.ts";
+import { FrameType, pad } from "../../core/frame.ts";
+import { OFFLOAD_HEADER } from "../../core/offload.ts";
+import { Peer } from "../../core/peer.ts";
 import { program } from "../../host/program.ts";
 import { readSecrets } from "../../host/secret.ts";
 import { Handshake } from "../../session/handshake.ts";
@@ -60,7 +66,55 @@ function mute(caller: Caller, message1: Buffer): void {
   caller.attach(message2, () => deaf);
 }
 
-const ATTACKS: Record<string, (caller: Caller, message1: Buffer) => void> = { refuse, storm, liar, mute };
+/** A router advertisement (RFC 4861, section 4.2): I am your router, 2001:db8:dead::/64 is on your link. */
+function advertisement(): Buffer {
+  const [source, target] = [parseIPv6("fe80::1")!, parseIPv6("fd56:504e::a08:2")!];
+  const prefix = Buffer.concat([
+    Buffer.from("030440c0ffffffffffffffff00000000", "hex"),
+    parseIPv6("2001:db8:dead::")!,
+  ]);
+  const icmp = Buffer.concat([Buffer.from("8600000040080708" + "00".repeat(8), "hex"), prefix]);
+  const pseudo = Buffer.concat([source, target, Buffer.from([0, 0, 0, icmp.length, 0, 0, 0, 58]), icmp]);
+  let sum = 0;
+  for (let i = 0; i < pseudo.length; i += 2) sum += pseudo.readUInt16BE(i);
+  while (sum > 0xffff) sum = (sum & 0xffff) + (sum >>> 16);
+  icmp.writeUInt16BE(~sum & 0xffff, 2);
+  return Buffer.concat([Buffer.from([0x60, 0, 0, 0, 0, icmp.length, 58, 255]), source, target, icmp]);
+}
+
+/** Wants to be the client's router for all of IPv6, twice a second. */
+function router(caller: Caller, message1: Buffer): void {
+  const config = { address: 0x0a080002, prefix: 24, mtu: 1400, subnet6: parsePrefix96("fd56:504e::/96")! };
+  const { message2, keys } = answer(
+    [SECRET],
+    message1,
+    () => true,
+    () => config,
+  );
+  const tun = { fd: -1, name: "none", header: OFFLOAD_HEADER };
+  const peer = caller.attach(
+    message2,
+    (link) => new Peer(link, tun, [DOWN, UP], keys, { refuse: () => "-" }),
+  );
+  const packet = advertisement();
+  const record = new Memory(pad(4 + OFFLOAD_HEADER + packet.length, 4));
+  record.bytes.fill(0).writeUInt32BE(OFFLOAD_HEADER + packet.length);
+  packet.copy(record.bytes, 4 + OFFLOAD_HEADER);
+  const timer = setInterval(() => {
+    if (peer.closed) return clearInterval(timer);
+    peer.outbox.openFor(record.bytes.length);
+    peer.outbox.add(record, 0, record.bytes.length);
+    peer.send(FrameType.data);
+  }, 500);
+}
+
+const ATTACKS: Record<string, (caller: Caller, message1: Buffer) => void> = {
+  refuse,
+  storm,
+  liar,
+  mute,
+  router,
+};
 
 program(() => {
   const [name = ""] = process.argv.slice(2);

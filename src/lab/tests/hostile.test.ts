@@ -313,3 +313,15 @@ labTest("hostile servers in the place of ours: the client keeps its routes, and 
   }
   await client.stop();
 });
+
+labTest("a hostile server does not become the client's router: advertisements are not heard", async (lab) => {
+  lab.addIPv6();
+  const hostile = new Running(lab.spawn("server", [...ours("lab/fuzz/hostile-server"), "router"], SECRET));
+  await hostile.until(/listening/);
+  const client = startProgram(lab, "client", "client", [SERVER, "--configure"], SECRET);
+  await client.until(/connected to/);
+  const received = () => JSON.parse(lab.run("client", "ip -s -json link show tun0"))[0].stats64.rx.packets;
+  await until(() => received() >= 4, 20_000);
+  assert.equal(lab.run("client", "ip -6 route show proto ra"), "");
+  assert.doesNotMatch(lab.run("client", "ip -6 route"), /dead/);
+});

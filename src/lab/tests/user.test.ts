@@ -140,5 +140,9 @@ labTest("no other process of its user reads a program's memory or environment", 
     assert.equal(open(plain).status, 0, "any other program's can be read");
     assert.match(open(server).stderr, /Permission denied/);
   }
+  for (const { child } of [plain, server]) lab.run("server", [...withRight, "kill", "-USR1", `${child.pid}`]);
+  await plain.until(/Debugger listening/); // Node's own answer; by then the server's would be there, too
+  await retry(() => assert.match(lab.run("server", "ss -Hltn"), /:9229/));
+  assert.doesNotMatch(server.output, /Debugger listening/);
   assert.match(readFileSync(`/proc/${server.child.pid}/status`, "utf8"), /^Uid:\s+65534/m);
 });
