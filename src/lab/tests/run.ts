@@ -10,24 +10,42 @@ import { spec as Spec } from "node:test/reporters";
 
 const weight = (file: string) => statSync(file).size + (file.includes("lab/") ? 1e6 : 0);
 const files = process.argv.slice(2).sort((a, b) => weight(b) - weight(a));
-const concurrency = availableParallelism() + 1; // while one waits for its lab, another can go on
+const AT_A_TIME = availableParallelism() + 1; // while one waits for its lab, another can go on
 
-/** Node's own report, and the number of each file whose tests follow. */
-async function* report(events: ReturnType<typeof run>) {
-  const spec = new Spec();
-  const begun = new Set<string>();
-  for await (const event of events) {
-    const { file } = event.data as { file?: string };
-    const name = basename(file ?? "").replace(/\.test\.[jt]s$/, ""); // compiled or not: both occur
-    const isResult =
-      ["test:pass", "test:fail"].includes(event.type) && files.some((one) => one.includes(name));
-    if (isResult && !begun.has(name)) yield `\n${begun.add(name).size} of ${files.length}: ${name}\n`;
+const report = new Spec(); // Node's own
+const totals = new Map<string, number>(); // "tests", "pass", "fail" and so on, of all files
+let done = 0;
+
+/** One file. What its tests say is printed when it has ended. */
+async function runFile(file: string): Promise<void> {
+  const since = performance.now();
+  const events = [];
+  for await (const event of run({ files: [file] })) {
+    const [, name, count] =
+      (event.type === "test:diagnostic" && /^([a-z]+) (\d+)$/.exec(event.data.message)) || [];
+    if (name) totals.set(name, (totals.get(name) ?? 0) + Number(count));
+    else if (event.type !== "test:diagnostic" && event.type !== "test:summary") events.push(event);
     if (event.type === "test:fail") process.exitCode = 1;
-    spec.write(event);
-    for (let text = spec.read(); text !== null; text = spec.read()) yield String(text);
   }
-  spec.end();
-  for await (const text of spec) yield String(text);
+  const seconds = ((performance.now() - since) / 1000).toFixed(0);
+  const name = basename(file).replace(/\.test\.js$/, "");
+  process.stdout.write(`\n${++done} of ${files.length}: ${name} (${seconds} s)\n`);
+  for (const event of events) report.write(event);
+  print();
 }
 
-for await (const text of report(run({ files, concurrency }))) process.stdout.write(text);
+function print(): void {
+  for (let text = report.read(); text !== null; text = report.read()) process.stdout.write(text);
+}
+
+const queue = [...files];
+async function worker(): Promise<void> {
+  for (let file = queue.shift(); file; file = queue.shift()) await runFile(file);
+}
+await Promise.all(Array.from({ length: AT_A_TIME }, worker));
+report.end(); // it repeats what has failed
+for await (const text of report) process.stdout.write(text);
+const counts = ["tests", "pass", "fail", "cancelled", "skipped"].map(
+  (name) => `${totals.get(name) ?? 0} ${name}`,
+);
+console.log(`\n${counts.join(", ")}, in ${(performance.now() / 1000).toFixed(0)} s`);
