@@ -1,4 +1,5 @@
-# make demo and make test do everything. The other targets are the same things one by one, in the order you need them.
+# make demo and make test do everything. The other targets are the same things one by one, in the order you
+# need them.
 .PHONY: help demo walk test unit experiments experiment bench soak fuzz secret server configure-server client
 .PHONY: configure-client ping terminals doctor check on down ready node
 .DEFAULT_GOAL := help
@@ -34,7 +35,8 @@ test: ready ## type check, unit tests, lab tests with real TUNs (NODE=26: on tha
 
 unit: ready ## the unit tests alone (NODE=26: on that version, and with one of the lab)
 	@rm -rf build && $(COMPILE)
-	@$(RUN_TESTS) $$(find build -name '*.test.js' -not -path 'build/lab/*') $(if $(NODE),build/lab/tests/vpn.test.js)
+	@$(RUN_TESTS) $(if $(NODE),build/lab/tests/vpn.test.js) \
+	  $$(find build -name '*.test.js' -not -path 'build/lab/*')
 
 experiments: ready ## what to try next: eight experiments, a line each
 	@$(TSX) src/lab/experiments/run.ts
@@ -42,21 +44,22 @@ experiments: ready ## what to try next: eight experiments, a line each
 experiment: ready ## one of them, in a lab of its own: make experiment NAME=break-xor
 	@$(TSX) src/lab/experiments/run.ts $(NAME)
 
-bench: ready ## this VPN, OpenVPN, wireguard-go, a C program and no tunnel, side by side: 11 minutes (ARGS="--only ours,openvpn")
+bench: ready ## this VPN, OpenVPN, wireguard-go, C, and no tunnel: 11 minutes (ARGS="--only ours,openvpn")
 	@$(TSX) src/lab/bench/bench.ts $(ARGS)
 
 fuzz: ready ## a million hostile inputs for every parser: about two minutes (ARGS="--seed N --cases N")
 	@$(TSX) src/lab/fuzz/fuzz.ts $(ARGS)
 
-soak: ready ## 64 clients, traffic, and for minutes something goes wrong; then all must be as before (ARGS="--seconds 240 --seed 7")
+soak: ready ## 64 clients and traffic, and something goes wrong for minutes (ARGS="--seconds 240 --seed 7")
 	@$(TSX) src/lab/soak/soak.ts $(ARGS)
 
-check: ready ## what README.md, CONTRIBUTING.md, walkthrough.md, draft/ and refs/ say, against the source and a fresh run
+check: ready ## what the documents say, against the source and a fresh run
 	@$(TSX) src/lab/docs/check.ts
 
 secret: secret.key ## the shared secret, 32 random bytes in hex, for both ends
 secret.key: | node
-	@umask 077 && set -C && node -p "crypto.randomBytes(32).toString('hex')" > $@ && echo "wrote $@: copy it to the other end"
+	@umask 077 && set -C && node -p "crypto.randomBytes(32).toString('hex')" > $@ && \
+	  echo "wrote $@: copy it to the other end"
 
 server: ## terminal 1: brings up the lab, starts the server in it (ARGS="--cipher xor"; IPV6=1)
 configure-server: ## terminal 2: addresses, forwarding, NAT on the server

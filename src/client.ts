@@ -3,7 +3,7 @@
  * server.ts, of the same shape: it listens where the client connects, and has many peers where the client has
  * one.
  */
-import { openSession, ClientEnd, reconnect } from "./client/connect.ts";
+import { ClientEnd, openSession, reconnect } from "./client/connect.ts";
 import { Control } from "./core/frame.ts";
 import { type Watch, watch } from "./core/loop.ts";
 import { clientOptions } from "./host/options.ts";
@@ -25,7 +25,7 @@ vpnProgram(async () => {
   atExit(() => trace.stop());
 
   const tun = openTun(options.tun, options.offload); //            open() and ioctl(): tun0 and its fd
-  const end = await ClientEnd.begin(options); //                      what this machine has
+  const end = await ClientEnd.begin(options); //                   what this machine has
   const transport = tcp.open({ port, handshake: secrets !== undefined });
   let session = await openSession(options, end, transport); //     socket(), connect(): the other fd; keys
   if (!secrets) trace.note(XOR_WARNING);

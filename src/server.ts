@@ -25,7 +25,7 @@ vpnProgram(async () => {
   const transport = tcp.open({ listen, port, handshake }); // socket(), bind() and listen(): the other fd
   if (!secrets) trace.note(XOR_WARNING);
 
-  const end = await ServerEnd.begin(options, tun); //            addresses, forwarding, NAT
+  const end = await ServerEnd.begin(options, tun); //         addresses, forwarding, NAT
 
   const clients = new Clients({ ...options, subnet6: end.subnet6 }, tun); // who has which inner address
   atExit(() => (transport.end(), clients.end())); //          before the changes are undone

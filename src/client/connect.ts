@@ -61,7 +61,7 @@ export async function openSession(
   addresses?: string[],
 ): Promise<Session> {
   const all: (Buffer | undefined)[] = options.secrets ?? [undefined];
-  // Once one has worked, those behind it have not: else whoever has an old one could play the server.
+  // Once one has worked, those behind it are not tried again: whoever has an old one could play the server.
   const secrets = all.slice(0, all.indexOf(before?.secret) + 1 || all.length);
   for (const secret of secrets.slice(0, -1)) {
     try {
@@ -73,13 +73,10 @@ export async function openSession(
   return openWith(secrets.at(-1), options, end, port, before, addresses);
 }
 
+/** The same with one secret of ours. */
 async function openWith(
   secret: Buffer | undefined,
-  options: ClientOptions,
-  end: ClientEnd,
-  port: Port,
-  before?: Session,
-  addresses?: string[],
+  ...[options, end, port, before, addresses]: Parameters<typeof openSession>
 ): Promise<Session> {
   const prepare = (address: string) => (before ? end.spare(address) : end.reachable(address));
   const servers = addresses ?? (await resolve(options.server));

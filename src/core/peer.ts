@@ -93,7 +93,7 @@ export class Peer implements Receiver, Sender {
   sendControl(word: number, message: Buffer = NO_MESSAGE): boolean {
     const size = 4 + message.length;
     if (!this.keys || this.closed) return false;
-    // A data frame is open only if sealing it threw. Sealing throws again, so nothing leaves unsealed.
+    // A data frame is open only if sealing it threw. It is sealed first, so nothing leaves unsealed.
     this.outbox.seal(FrameType.data);
     if (!this.outbox.openFor(size)) return false;
     const body = new Memory(size);
