@@ -7,7 +7,7 @@ import { ClientEnd, openSession, reconnect } from "./client/connect.ts";
 import { Control } from "./core/frame.ts";
 import { type Watch, watch } from "./core/loop.ts";
 import { clientOptions } from "./host/options.ts";
-import { ipVersion } from "./base/packet.ts";
+import { ipVersion, refuseLinkLocal } from "./base/packet.ts";
 import { Peer } from "./core/peer.ts";
 import { atExit, fail, vpnProgram } from "./host/program.ts";
 import { CHECK, Heartbeat } from "./session/pulse.ts";
@@ -42,6 +42,7 @@ vpnProgram(async () => {
       (link) =>
         new Peer(link, tun, [UP, DOWN], keys, {
           onBacklog: (waiting) => tunWatch?.want(!waiting, false), // packets wait in tun0
+          refuse: refuseLinkLocal,
           onClose(reason) {
             tunWatch?.stop(); // tun0 stays open, and its queue waits
             lose(reason);

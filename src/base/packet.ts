@@ -14,6 +14,15 @@ export function ipVersion(bytes: Buffer, at: number, length: number): 4 | 6 | 0 
 }
 
 /**
+ * Why a client takes no IPv6 packet from a link-local source. A router advertisement or a redirect must have
+ * one (RFC 4861, sections 6.1.2 and 8.1), and would change this machine's routes.
+ */
+export function refuseLinkLocal(bytes: Buffer, at: number, size: number): string | undefined {
+  const isLinkLocal = ipVersion(bytes, at, size) === 6 && (bytes.readUInt16BE(at + 8) & 0xffc0) === 0xfe80;
+  return isLinkLocal ? "its source is link-local, as a router's" : undefined;
+}
+
+/**
  * Who sent the packet at `at`, and to whom, as the number of an inner IPv4 address; 0 if that is none of the
  * tunnel's: an IPv6 address outside `subnet6`, or no IP packet. Signed, since V8 allocates for numbers of
  * 2^31 and more (from 128.0.0.0 on). Source and destination stand at bytes 12 and 16 of an IPv4 header, 8 and

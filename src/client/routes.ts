@@ -69,7 +69,6 @@ export function clientChanges(options: Routed, config: Inner, outers: string[], 
     ...(configure ? inside : []).flatMap((block) => guard(block, killSwitch, machine)),
     ...(killSwitch ? placed : []).flatMap((route) => guard(route, true, machine)),
     ...addAddress(tun, address, machine),
-    ...(configure && address6 ? deaf(tun, machine) : []),
     ...bringUp(tun, config.mtu, address6 !== undefined, machine),
     ...(address6 ? addAddress(tun, address6, machine) : []),
     ...keepInside(inside, machine, killSwitch),
@@ -87,18 +86,6 @@ export function clientChanges(options: Routed, config: Inner, outers: string[], 
     ),
     ...(configure ? lift([...inside, ...placed], killSwitch, machine) : []),
   ];
-}
-
-/**
- * A router advertisement from the server would give this machine a default route into the tunnel, and a
- * redirect another way: nobody has asked for them.
- */
-function deaf(tun: string, { tun: persistent, setting }: Machine): Change[] {
-  const names = ["accept_ra", "accept_redirects"].map((name) => `ipv6/conf/${tun}/${name}`);
-  const set = (value: (name: string) => string) =>
-    `sysctl -w ${names.map((name) => `net/${name}=${value(name)}`).join(" ")}`;
-  const undo = persistent && set(setting);
-  return [{ run: set(() => "0"), undo, part: "deafness to router advertisements out of the tunnel" }];
 }
 
 const withoutPrefix = (own: string) => own.replace(/\/.*/, "");
