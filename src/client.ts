@@ -12,10 +12,11 @@ import { Peer } from "./core/peer.ts";
 import { atExit, fail, vpnProgram } from "./host/program.ts";
 import { CHECK, Heartbeat } from "./session/pulse.ts";
 import { keepFresh } from "./session/rekey.ts";
-import { tcp } from "./transport/tcp.ts";
+import { transports } from "./transport/transports.ts";
 import { trace, XOR_WARNING } from "./base/trace.ts";
 import { openTun } from "./core/tun.ts";
-import { outbound, tunError } from "./core/tunnel.ts";
+import { notRead } from "./base/tun-failure.ts";
+import { outbound } from "./core/tunnel.ts";
 import { DOWN, UP } from "./base/walk.ts";
 
 vpnProgram(async () => {
@@ -26,7 +27,7 @@ vpnProgram(async () => {
 
   const tun = openTun(options.tun, options.offload); //            open() and ioctl(): tun0 and its fd
   const end = await ClientEnd.begin(options); //                   what this machine has
-  const transport = tcp.open({ port, handshake: secrets !== undefined });
+  const transport = transports[options.transport].open({ port, handshake: secrets !== undefined });
   let session = await openSession(options, end, transport); //     socket(), connect(): the other fd; keys
   if (!secrets) trace.note(XOR_WARNING);
   atExit(() => session.peer?.sendControl(Control.goodbye)); //     before the changes are undone
@@ -58,7 +59,10 @@ vpnProgram(async () => {
       config.subnet6 || ipVersion(packet, at, size) === 4 ? peer : "this tunnel carries no IPv6";
     // The loop: two fds, each with what to do when it is ready. The link's is watched in tcp.ts.
     if (!peer.closed)
-      tunWatch = watch(tun.fd, { readable: () => outbound(tun, peerFor), error: () => fail(tunError(tun)) });
+      tunWatch = watch(tun.fd, {
+        readable: () => outbound(tun, peerFor),
+        error: () => fail(notRead(tun.name)),
+      });
     session = await reconnect(options, end, transport, session, await lost); // the next one, or the end
   }
 });

@@ -9,10 +9,11 @@ import { serverOptions } from "./host/options.ts";
 import { atExit, fail, vpnProgram } from "./host/program.ts";
 import { ServerEnd } from "./server/own-end.ts";
 import { endpoint } from "./transport/addresses.ts";
-import { tcp } from "./transport/tcp.ts";
+import { transports } from "./transport/transports.ts";
 import { trace, XOR_WARNING } from "./base/trace.ts";
 import { openTun } from "./core/tun.ts";
-import { outbound, tunError } from "./core/tunnel.ts";
+import { notRead } from "./base/tun-failure.ts";
+import { outbound } from "./core/tunnel.ts";
 
 vpnProgram(async () => {
   const options = serverOptions(process.argv.slice(2)); //    flags, or exit 2
@@ -22,7 +23,7 @@ vpnProgram(async () => {
 
   const tun = openTun(options.tun, options.offload); //       open() and ioctl(): tun0 and its fd
   const handshake = secrets !== undefined;
-  const transport = tcp.open({ listen, port, handshake }); // socket(), bind() and listen(): the other fd
+  const transport = transports[options.transport].open({ listen, port, handshake }); // the other fd
   if (!secrets) trace.note(XOR_WARNING);
 
   const end = await ServerEnd.begin(options, tun); //         addresses, forwarding, NAT
@@ -36,6 +37,6 @@ vpnProgram(async () => {
   // The loop: this fd, and the listener's and the clients', which tcp.ts watches in the same way.
   watch(tun.fd, {
     readable: () => outbound(tun, (packet, at, size) => clients.peerFor(packet, at, size)),
-    error: () => fail(tunError(tun)),
+    error: () => fail(notRead(tun.name)),
   });
 });

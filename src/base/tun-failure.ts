@@ -1,7 +1,7 @@
 /** Why there is no TUN: from an errno to what happened, and what to try. */
 import { spawnSync } from "node:child_process";
 import { Failure } from "./failure.ts";
-import { EACCES, EBUSY, EINVAL, ENODEV, ENOENT, ENXIO, EPERM, errnoName } from "./errno.ts";
+import { EACCES, EBADFD, EBUSY, EINVAL, ENODEV, ENOENT, ENXIO, EPERM, errnoName } from "./errno.ts";
 
 /** Why open(2) of the clone device failed. */
 export function notOpened(device: string, errno: number): Failure {
@@ -36,4 +36,13 @@ export function notCreated(name: string, errno: number): Failure {
   const kind = / tun type tap /.test(found) ? "a TAP" : tun;
   const removal = / persist on /.test(found) ? `, or remove this one: ip link del ${name}` : "";
   return new Failure(`${failed}, for ${kind} has this name`, another + removal);
+}
+
+/** Why read() on the interface failed. The errno is EBADFD once the interface has been deleted. */
+export function notRead(name: string, errno = -EBADFD): Failure {
+  const isDeleted = errno === -EBADFD;
+  const hint = isDeleted
+    ? "someone deleted the interface: start the program again"
+    : "see read(2) for this error";
+  return new Failure(`Cannot read from ${name}: ${errnoName(errno)}`, hint);
 }

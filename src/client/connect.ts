@@ -92,7 +92,7 @@ async function openWith(
       remote,
     ) ?? { config: { ...options.address, mtu: options.mtu } };
     keys = given.keys;
-    const mtu = Math.min(given.config.mtu, options.mtu);
+    const mtu = Math.min(given.config.mtu, options.mtu, answer.largest);
     const config = {
       ...given.config,
       mtu,
@@ -276,7 +276,7 @@ export class ClientEnd {
   private async wayTo(outer: string): Promise<string> {
     if (!this.setup.runs) return "none"; // the user changes the routes, and sees where they lead
     const ask = `ip route get ${outer.replace(/%.*/, "")}`;
-    let { stdout, stderr } = await run(`${ask} ${tunnelTo(this.options.port)}`);
+    let { stdout, stderr } = await run(`${ask} ${tunnelTo(this.options)}`);
     if (stderr.includes("ipproto")) ({ stdout } = await run(ask)); // an ip command before 4.17 knows no ports
     return /(via \S+ )?dev \S+/.exec(stdout)?.[0] ?? "none";
   }

@@ -38,7 +38,7 @@ const IN_TABLE = ` table ${TABLE}`;
 const [SPARED, OWN, LOOKUPS, BEHIND] = [8600, 8601, 8602, 8999];
 
 export type Routed = Pick<ClientOptions, "tun" | "routes" | "port"> &
-  Partial<Pick<ClientOptions, "dns" | "configure" | "killSwitch">>;
+  Partial<Pick<ClientOptions, "transport" | "dns" | "configure" | "killSwitch">>;
 
 /**
  * The client's commands: its end of the tunnel, and what is routed into it. `outers`: the addresses that the
@@ -182,17 +182,18 @@ function adder(ip: "ip" | "ip -6", options: Routed, machine: Machine) {
 }
 
 /**
- * Lets the tunnel's own packets pass by our rules: TCP to its port, and nothing else that goes to the server,
+ * Lets the tunnel's own packets pass by our rules: TCP (or UDP) to its port, and nothing else that goes to the server,
  * or to an address that a name server has made up. An ip command before 4.17 does not know ports.
  */
 export function spare(outer: string, options: Routed, machine: Machine): Change[] {
   const to = `to ${outer.includes(":") ? formatIPv6(parseIPv6(outer)!) : outer}`; // as `ip rule` shows it
   const add = adder(ipFor(outer), options, machine);
-  return add(`${to} ${tunnelTo(options.port)} goto ${BEHIND}`, SPARED, `${to} goto ${BEHIND}`);
+  return add(`${to} ${tunnelTo(options)} goto ${BEHIND}`, SPARED, `${to} goto ${BEHIND}`);
 }
 
 /** The words of `ip rule` and `ip route get` for the tunnel's own packets. */
-export const tunnelTo = (port: number) => `ipproto tcp dport ${port}`;
+export const tunnelTo = ({ transport = "tcp", port }: Pick<Routed, "transport" | "port">) =>
+  `ipproto ${transport} dport ${port}`;
 
 /** Has this rule one of our numbers? */
 export const isOurs = ({ preference }: Rule) => preference >= SPARED && preference <= BEHIND;

@@ -4,11 +4,10 @@
  * and that costs more than the encryption. Checked against node:crypto and published vectors in aes.test.ts.
  */
 import { Memory, thisProcess } from "../base/libc.ts";
-import { wipe } from "../base/wipe.ts";
 
 export const KEY_LENGTH = 32;
 export const TAG_LENGTH = 16;
-const LIMIT = 2 ** 32; // messages under one key; rekey.ts brings a fresh one long before
+const LIMIT = 2 ** 48; // what the counter's 6 bytes hold; rekey.ts brings a fresh key long before
 
 // openssl/evp.h, EVP_EncryptInit(3ssl). EVP_CTRL_AEAD_GET_TAG = 0x10, EVP_CTRL_AEAD_SET_TAG = 0x11
 const EVP_CIPHER_CTX_new = thisProcess.func("void *EVP_CIPHER_CTX_new()");
@@ -28,8 +27,8 @@ const [GET_TAG, SET_TAG] = [0x10, 0x11];
 
 /**
  * One direction's cipher: a key and a counter. The nonce of message n is 4 zero bytes and n as u64
- * big-endian, as in Noise (rev 34, section 12.4); both ends count, so it is never sent. One key never meets
- * the same nonce twice.
+ * big-endian, as in Noise (rev 34, section 12.4). Over TCP both ends count, so it is never sent. One key never
+ * meets the same nonce twice.
  */
 export class Cipher {
   /** Messages sealed or opened so far = the next nonce's counter. */
@@ -107,40 +106,20 @@ export interface SessionKeys {
   receive: Buffer;
 }
 
-/** A session's two ciphers. rekey.ts gives them fresh keys, each between two frames. The keys are wiped. */
-export class Keys {
-  sealer: Cipher;
-  opener: Cipher;
-  private freed = false;
-
-  constructor({ send, receive }: SessionKeys) {
-    this.sealer = new Cipher(send, "seal");
-    this.opener = new Cipher(receive, "open");
-    wipe(send, receive);
-  }
-
-  /** From the next frame on, this key seals what we send. */
-  sendWith(key: Buffer): void {
-    if (this.freed) return wipe(key);
-    this.sealer.free();
-    this.sealer = new Cipher(key, "seal");
-    wipe(key);
-  }
-
-  /** From the next frame on, this key opens what we receive. */
-  receiveWith(key: Buffer): void {
-    if (this.freed) return wipe(key);
-    this.opener.free();
-    this.opener = new Cipher(key, "open");
-    wipe(key);
-  }
-
-  /** Lets go of both. */
-  free(): void {
-    this.freed = true;
-    this.sealer.free();
-    this.opener.free();
-  }
+/** A session's two ciphers. rekey.ts gives them fresh keys, which are wiped. */
+export interface Keys {
+  readonly sealer: Cipher;
+  readonly opener: Cipher;
+  readonly settled: boolean; // is there no key that the other end has yet to use?
+  /** As Cipher.seal(). */
+  seal(memory: Memory, at: number, length: number, ad: number): void;
+  /** As Cipher.open(). Throws BrokenStream. */
+  open(memory: Memory, at: number, length: number, ad: number): void;
+  /** From now on, this key seals what we send. `whenHeard`: once the other end has used its own, if need be. */
+  sendWith(key: Buffer, whenHeard?: boolean): void;
+  /** This key opens what we receive. */
+  receiveWith(key: Buffer): void;
+  free(): void;
 }
 
 /**

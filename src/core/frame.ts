@@ -28,7 +28,7 @@ export type FrameType = (typeof FrameType)[keyof typeof FrameType];
  * The words of a control frame: its plaintext is one of these as u32 big-endian. Behind `rekey` follows a
  * handshake message.
  */
-export const Control = { keepalive: 1, goodbye: 2, rekey: 3, switch: 4 } as const;
+export const Control = { keepalive: 1, goodbye: 2, rekey: 3, switch: 4, probe: 5, probed: 6 } as const;
 
 /** A wake-up stops draining the TUN at this many bytes; the last packet may go over it. */
 export const BATCH = 64 * 1024;
@@ -40,10 +40,12 @@ export interface Framing {
   readonly packet: number; // before the IP packet itself, in each record
   readonly align: number; // a record is padded to a multiple of this
   readonly tag: number; // after the body's records
+  readonly ordered: boolean; // do frames come whole, and in the order they were sent in? TCP sees to that
   readonly typed: boolean; // does the header begin with a FrameType? Without one, every frame is data
   readonly batches: boolean; // may a frame carry several packets?
   readonly maxBody: number;
   putHeader(bytes: Buffer, at: number, type: FrameType, bodyLength: number): void;
+  number?(bytes: Buffer, at: number): number; // of the frame at `at`, where its header has one
   /** The body's length, or a sentence on what is wrong with this header. */
   bodyLength(bytes: Buffer, at: number): number | string;
 }
@@ -58,6 +60,7 @@ export const aesFraming: Framing = {
   packet: RECORD + OFFLOAD_HEADER,
   align: 4, // so that every body starts at a multiple of 4 in memory, and XOR can go word by word
   tag: TAG_LENGTH,
+  ordered: true,
   typed: true,
   batches: true,
   maxBody: BATCH + RECORD + pad(OFFLOAD_HEADER + MAX_PACKET, 4) + TAG_LENGTH,
@@ -84,6 +87,7 @@ export const xorFraming: Framing = {
   packet: 0,
   align: 1,
   tag: 0,
+  ordered: true,
   typed: false,
   batches: false,
   maxBody: MAX_PACKET,

@@ -2,8 +2,10 @@
  * Between a peer and the network: the peer's way out (Link), and what comes in (Receiver). The tunnel itself
  * knows no socket. Whatever can carry frames can carry the tunnel: each file in src/transport/ is one way.
  */
+import type { Keys, SessionKeys } from "./aes.ts";
 import type { Framing } from "./frame.ts";
 import type { Memory } from "../base/libc.ts";
+import type { Tun, writePacket } from "./tun.ts";
 
 /** One peer's way out. */
 export interface Link {
@@ -16,6 +18,21 @@ export interface Link {
    */
   send(memory: Memory, from: number, to: number): number;
   close(): void;
+  /** The session's ciphers, from its keys, which are wiped. */
+  keys(keys: SessionKeys): Keys;
+  // Only what carries datagrams has the rest, for they are small, and packets are not.
+  readonly cutter?: Cutter;
+  readonly join?: typeof writePacket;
+  /** A control frame's word that is the link's own, and the bytes of its body. False: it is not. */
+  control?(word: number, size: number): boolean;
+}
+
+/** Cuts packets that are too large for a frame: see transport/segments.ts. */
+export interface Cutter {
+  begin(tun: Tun, memory: Memory, at: number, count: number): string | undefined; // why there is no piece
+  next(): boolean; // is there one more?
+  at: number; // where it is
+  size: number;
 }
 
 /** What the link tells the peer. */
@@ -29,6 +46,8 @@ export interface Receiver {
   writable(): void;
   /** The link is over. */
   lost(reason: string): void;
+  /** Sends a control frame, if there is room. */
+  sendControl(word: number, message?: Buffer): boolean;
 }
 
 /** Does the program at the other end still live? What pulse.ts is told, to know it. */
@@ -37,7 +56,7 @@ export interface Pulse {
   sealed(): void;
   /** The other end must send something now. */
   awaitAnswer(): void;
-  /** Bytes came from the other end. */
+  /** A frame came from the other end, or a part of a large one. */
   heard(): void;
   /** We must send something soon. */
   oweAnswer(): void;

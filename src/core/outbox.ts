@@ -82,7 +82,7 @@ export class Outbox {
     const length = this.tail - body;
     // WALK 6.frame R4.frame: the header first, because the seal covers it
     link.framing.putHeader(memory.bytes, frameAt, type, length + tag);
-    keys?.sealer.seal(memory, body, length, header); // WALK 6.seal R4.seal
+    keys?.seal(memory, body, length, header); // WALK 6.seal R4.seal
     this.tail += tag;
     // The bytes shown are the packet's own, as for 6.xor: so one sees what the seal has made of them.
     if (keys) steps?.seal(memory, body + packet, length + tag, keys.sealer.counter - 1);

@@ -4,7 +4,7 @@
  *
  *   received()  link → TUN    server: 8.deframe 8.open 8.xor 8.write    client: R5.deframe, R6
  */
-import { Keys, type SessionKeys } from "./aes.ts";
+import type { Keys, SessionKeys } from "./aes.ts";
 import { BrokenStream } from "../base/failure.ts";
 import { Control, FrameType, pad, wholeFrame } from "./frame.ts";
 import { Memory } from "../base/libc.ts";
@@ -63,7 +63,7 @@ export class Peer implements Receiver, Sender {
     this.link = link;
     this.tun = tun;
     [this.sendSteps, this.receiveSteps] = steps;
-    this.keys = keys && new Keys(keys);
+    this.keys = keys && link.keys(keys);
     if ((keys === undefined) !== (link.framing.tag === 0))
       throw new Error("keys that do not fit the framing");
     this.outbox = new Outbox(this);
@@ -107,25 +107,28 @@ export class Peer implements Receiver, Sender {
   // ---- from the peer ----
 
   received(memory: Memory, from: number, to: number, readAt: bigint): number {
+    const { framing } = this.link;
     const count = to - from - this.rest; // this read()'s own bytes
     let at = from;
-    this.pulse.heard();
     try {
       while (!this.closed) {
-        const size = wholeFrame(this.link.framing, memory.bytes, at, to); // WALK 8.deframe R5.deframe
+        const size = wholeFrame(framing, memory.bytes, at, to); // WALK 8.deframe R5.deframe
         if (size === 0) break;
-        const type = this.link.framing.typed ? (memory.bytes[at] as FrameType) : FrameType.data;
-        const steps =
-          type === FrameType.data ? trace.show(this.receiveSteps, this.framesReceived) : undefined;
+        const type = framing.typed ? (memory.bytes[at] as FrameType) : FrameType.data;
+        const number = framing.number?.(memory.bytes, at) ?? this.framesReceived;
+        const steps = type === FrameType.data ? trace.show(this.receiveSteps, number) : undefined;
         if (at === from) steps?.receive(memory, at, count, this.link.remote, readAt);
         this.receiveFrame(memory, at, size, type, steps);
         at += size;
       }
     } catch (error) {
       if (!(error instanceof BrokenStream)) throw error;
-      this.close(error.message);
+      if (framing.ordered) this.close(error.message);
+      else trace.drop(error.message, this.link.remote, memory, at, to - at); // the next datagram may be good
     }
+    if (!framing.ordered) return to;
     this.rest = to - at;
+    if (this.rest > 0) this.pulse.heard();
     if (this.rest > 0) this.pulse.oweAnswer(); // a large frame takes long to come: we must not seem to hang
     return at;
   }
@@ -138,16 +141,9 @@ export class Peer implements Receiver, Sender {
     steps?.deframe(memory, at, size, header);
     if (type === FrameType.handshake) throw new BrokenStream("a handshake frame inside a session");
     if (end < start) throw new BrokenStream("a frame without room for its tag");
-    if (this.keys) {
-      const { opener } = this.keys;
-      if (opener.usedUp) throw new BrokenStream("its key is used up, and it made no fresh one");
-      // WALK 8.open R6.open
-      if (!opener.open(memory, start, end - start, header))
-        throw new BrokenStream(
-          `frame ${this.framesReceived} has a wrong tag: damaged, forged or out of order`,
-        );
-      steps?.open(memory, start + packet, end - start); // the same bytes as after 6.xor
-    }
+    this.keys?.open(memory, start, end - start, header); // WALK 8.open R6.open
+    if (this.keys) steps?.open(memory, start + packet, end - start); // the same bytes as after 6.xor
+    this.pulse.heard();
     xor(memory, start, memory, start, end - start); // WALK 8.xor R6.xor
     trace.received.frames++;
     if (this.framesReceived++ === 0) this.events.onProven();
@@ -164,7 +160,7 @@ export class Peer implements Receiver, Sender {
       const count = record > 0 ? memory.bytes.readUInt32BE(at) : end - at; // with the TUN's header
       const from = at + record;
       if (count <= header || count > header + MAX_PACKET || from + count > end)
-        throw new BrokenStream(`a record of ${count} bytes in a frame of ${end - start}`);
+        throw new BrokenStream("a record that does not fit its frame");
       const shown = frameSteps && (place === 0 || trace.mayShow());
       this.inject(memory, from, count, shown ? frameSteps.packet(place) : undefined);
       at = from + pad(count, align);
@@ -180,8 +176,9 @@ export class Peer implements Receiver, Sender {
     trace.received.bytes += size;
     steps?.unxor(memory, packet, size, tun.header ? describeOffload(memory.bytes, from) : "");
     const writtenAt = trace.clock();
+    const write = this.link.join ?? writePacket;
     // WALK 8.write R6.write
-    const refusal = this.events.refuse(memory.bytes, packet, size) ?? writePacket(tun, memory, from, count);
+    const refusal = this.events.refuse(memory.bytes, packet, size) ?? write(tun, memory, from, count);
     if (refusal !== undefined) trace.drop(refusal, this.link.remote, memory, packet, size);
     else steps?.inject(memory, packet, size, tun.name, writtenAt);
   }
@@ -191,7 +188,7 @@ export class Peer implements Receiver, Sender {
     if (word === Control.goodbye) this.close("it said goodbye", true);
     else if (word === Control.rekey || word === Control.switch)
       this.events.onRekey(word, Buffer.from(memory.bytes.subarray(start + 4, end)));
-    else if (word !== Control.keepalive)
+    else if (word !== Control.keepalive && !this.link.control?.(word, end - start))
       trace.drop("an unknown control word", this.link.remote, memory, start, end - start);
   }
 

@@ -6,15 +6,15 @@
  * Each wake-up is drained: packets are read until there is none left (or 64 KB). Those to one peer share a
  * frame, a seal and a write(); with --cipher xor, each has a frame. The way back, to the TUN, is in peer.ts.
  */
-import { EAGAIN, EBADFD, errnoName } from "../base/errno.ts";
-import { Failure } from "../base/failure.ts";
+import { EAGAIN } from "../base/errno.ts";
 import { BATCH, FrameType, pad } from "./frame.ts";
 import { Memory, read } from "../base/libc.ts";
 import { describeOffload, OFFLOAD_HEADER } from "./offload.ts";
 import { MAX_PACKET } from "../base/packet.ts";
 import type { Peer } from "./peer.ts";
 import { trace } from "../base/trace.ts";
-import { type Tun } from "./tun.ts";
+import type { Tun } from "./tun.ts";
+import { notRead } from "../base/tun-failure.ts";
 
 const RECORD_SPACE = 4; // in front of the packet in `scratch`, for a record's length
 const scratch = new Memory(RECORD_SPACE + pad(OFFLOAD_HEADER + MAX_PACKET, 4)); // the packet just read
@@ -37,7 +37,7 @@ export function outbound(tun: Tun, peerFor: PeerFor): void {
       count = read(tun.fd, scratch, RECORD_SPACE, tun.header + MAX_PACKET); // WALK 6.read R3.read
       if (count < 0) break;
       const peer = peerFor(scratch.bytes, packet, count - tun.header);
-      const reason = typeof peer === "string" ? peer : enqueue(peer, tun, count, wokenAt);
+      const reason = typeof peer === "string" ? peer : pass(peer, tun, count, wokenAt);
       const remote = typeof peer === "string" ? "" : peer.link.remote;
       if (reason !== undefined) trace.drop(reason, remote, scratch, packet, count - tun.header);
     }
@@ -45,38 +45,37 @@ export function outbound(tun: Tun, peerFor: PeerFor): void {
     // Whatever ended the drain: no frame is left open. If sealing one throws, the program ends.
     for (let peer = touched.pop(); peer; peer = touched.pop()) peer.send(FrameType.data);
   }
-  if (count < 0 && count !== -EAGAIN) throw tunError(tun, count);
+  if (count < 0 && count !== -EAGAIN) throw notRead(tun.name, count);
 }
 
-/** Puts the packet in `scratch` into the peer's open frame. A sentence says why it is dropped. */
-function enqueue(peer: Peer, tun: Tun, count: number, wokenAt: bigint): string | undefined {
+/** Puts the packet in `scratch` into the peer's frames. A sentence says why it, or a part of it, is dropped. */
+function pass(peer: Peer, tun: Tun, count: number, wokenAt: bigint): string | undefined {
+  const { cutter } = peer.link;
+  if (!cutter) return enqueue(peer, tun, RECORD_SPACE, count, wokenAt);
+  let reason = cutter.begin(tun, scratch, RECORD_SPACE, count);
+  while (cutter.next()) reason = enqueue(peer, tun, cutter.at, cutter.size, wokenAt) ?? reason;
+  return reason;
+}
+
+/** The same for a packet that fits into one frame: scratch[at …]. */
+function enqueue(peer: Peer, tun: Tun, at: number, count: number, wokenAt: bigint): string | undefined {
   const { outbox } = peer;
   const { framing } = peer.link;
   const size = framing.record + pad(count, framing.align); // of the record
   if (!outbox.openFor(size, CONTROL_ROOM)) return "the socket is full";
   if (touched.at(-1) !== peer) touched.push(peer);
 
-  const packet = RECORD_SPACE + tun.header;
   const length = count - tun.header; // the packet's
   const steps = outbox.show();
   if (outbox.packets === 0) steps?.wake(wokenAt);
-  steps?.read(scratch, packet, length, tun.header ? describeOffload(scratch.bytes, RECORD_SPACE) : "");
+  steps?.read(scratch, at + tun.header, length, tun.header ? describeOffload(scratch.bytes, at) : "");
 
-  const from = RECORD_SPACE - framing.record;
+  const from = at - framing.record;
   if (framing.record > 0) scratch.bytes.writeUInt32BE(count, from);
-  scratch.bytes.fill(0, RECORD_SPACE + count, from + size); // the padding
+  scratch.bytes.fill(0, at + count, from + size); // the padding
   outbox.add(scratch, from, size, length, steps);
   trace.sent.packets++;
   trace.sent.bytes += length;
   if (!framing.batches) outbox.seal(FrameType.data);
   return undefined;
-}
-
-/** read() on the TUN failed with this errno. It says EBADFD once the interface has been deleted. */
-export function tunError(tun: Tun, errno = -EBADFD): Failure {
-  const isDeleted = errno === -EBADFD;
-  const hint = isDeleted
-    ? "someone deleted the interface: start the program again"
-    : "see read(2) for this error";
-  return new Failure(`Cannot read from ${tun.name}: ${errnoName(errno)}`, hint);
 }

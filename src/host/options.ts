@@ -36,7 +36,13 @@ export const option = <T>(
 export const flag = (help: string) => option("", undefined, help, () => true);
 
 const COMMON = {
-  port: option("N", "5555", "TCP port", whole(1, 65535)),
+  port: option("N", "5555", "the server's port", whole(1, 65535)),
+  transport: option(
+    "NAME",
+    "tcp",
+    "tcp; or udp: what is lost holds up nothing behind it; the same on both ends; not with --cipher xor",
+    choice("tcp", "udp"),
+  ),
   tun: option("NAME", "tun0", "interface name, at most 15 bytes", interfaceName),
   cipher: option(
     "NAME",
@@ -50,7 +56,12 @@ const COMMON = {
     "64 hex digits, mode 0600 (secret.key); or the environment's SIMPLE_VPN_SECRET; repeatable",
     String,
   ),
-  mtu: option("N", "1400", "of the TUN interface, bytes, 68 to 65535", whole(68, 65535)),
+  mtu: option(
+    "N",
+    undefined,
+    "of the TUN interface, bytes, 68 to 65535 (1400; udp: what the path takes, at most 1424)",
+    whole(68, 65535),
+  ),
   offload: option(
     "on|off",
     "on",
@@ -110,6 +121,9 @@ export const SERVER = {
   nat: option("DEV", undefined, "forward the clients' packets, and masquerade what leaves by DEV", linkName),
 };
 
+/** Bytes. With udp, a packet in its datagram is as long as Ethernet takes: 74 bytes are around it. */
+const MTU = { tcp: 1400, udp: 1424 };
+
 type Values<Table> = { [Name in keyof Table]?: Table[Name] extends Option<infer T> ? T[] : never };
 const last = <T>(values: T[] | undefined) => values?.at(-1);
 
@@ -160,12 +174,19 @@ export function serverOptions(args: string[]) {
 }
 
 function common(values: Values<typeof COMMON>, environment: string | undefined) {
+  const transport = last(values.transport)!;
+  if (transport !== "tcp" && last(values.cipher) === "xor")
+    throw usage(
+      "--cipher xor is the original programs' format, for TCP",
+      "leave out --transport, or --cipher",
+    );
   return {
+    transport,
     port: last(values.port)!,
     tun: last(values.tun)!,
     // 32 bytes each; undefined: --cipher xor
     secrets: last(values.cipher) === "xor" ? undefined : readSecrets(values.secret, environment),
-    mtu: last(values.mtu)!, // bytes
+    mtu: last(values.mtu) ?? MTU[transport], // bytes
     // the C wire format has no place for it
     offload: last(values.cipher) === "xor" ? ("none" as const) : last(values.offload)!,
     trace: last(values.trace)!,

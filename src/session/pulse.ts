@@ -3,6 +3,9 @@
  * So, as in WireGuard: within 3 s of receiving data, an end that has sent nothing since sends a keepalive. An
  * end that sent data and receives no byte for 12 to 15 s closes the session. A keepalive is no data: a tunnel
  * that nobody uses is quiet. With --cipher xor this does nothing, because that protocol has no such word.
+ *
+ * Over UDP no kernel answers, and a router in between (NAT) forgets who is quiet. So there both ends send
+ * something every 3 s, and close when nothing comes for 12 to 15 s.
  */
 import { Control } from "../core/frame.ts";
 import type { Pulse } from "../core/link.ts";
@@ -14,6 +17,7 @@ const SILENT_CHECKS = 5; // so 9 s are left for the way there and back, for lost
 export class Heartbeat implements Pulse {
   private readonly peer: Peer;
   private owesAnswer = false; // data came, and no frame of ours has followed it
+  private quiet = false; // no frame of ours since the last check
   private awaitsAnswer = false; // data has gone, and not a byte has come since
   private silentChecks = 0; // how many checks have found it so
 
@@ -22,7 +26,7 @@ export class Heartbeat implements Pulse {
   }
 
   sealed(): void {
-    this.owesAnswer = false;
+    this.owesAnswer = this.quiet = false;
   }
   awaitAnswer(): void {
     this.awaitsAnswer = true;
@@ -38,8 +42,10 @@ export class Heartbeat implements Pulse {
   /** Called every CHECK ms, be the peer closed or not. */
   check(): void {
     const { peer } = this;
-    if (this.owesAnswer) peer.sendControl(Control.keepalive);
-    if (!peer.keys || !this.awaitsAnswer || ++this.silentChecks !== SILENT_CHECKS) return;
+    const always = !peer.link.framing.ordered;
+    if (this.owesAnswer || (always && this.quiet)) peer.sendControl(Control.keepalive);
+    this.quiet = true;
+    if (!peer.keys || !(this.awaitsAnswer || always) || ++this.silentChecks !== SILENT_CHECKS) return;
     const silence = ((SILENT_CHECKS - 1) * CHECK) / 1000; // s
     peer.close(`it has not answered for ${silence} s: its program hangs, or its machine is gone`);
   }

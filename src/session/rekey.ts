@@ -7,6 +7,10 @@
  *   rekey, message 1  ──────────────────────────────────▶
  *                     ◀──────────────────────────────────  rekey, message 2: its last frame under the old key
  *   switch: our last frame under the old key  ──────────▶
+ *
+ * Over UDP, a frame says itself which key it has (transport/datagram-keys.ts). There is no switch: the server
+ * seals with its fresh key as soon as it has heard the client's. Either message may be lost, so the client
+ * repeats message 1 each second, and the server its answer.
  */
 import { BrokenStream } from "../base/failure.ts";
 import { Control } from "../core/frame.ts";
@@ -30,6 +34,8 @@ export function keepFresh(peer: Peer, secret: Buffer, seconds: number): void {
   let age = 0; // of the keys, s
   let overdue = 0; // s
   let handshake: Handshake | undefined; // its message 1 is on its way
+  let message1: Buffer = NOTHING;
+  const { ordered } = peer.link.framing;
   whenClosed(peer, () => handshake?.end());
   const clock = setInterval(() => {
     if (peer.closed) return clearInterval(clock);
@@ -39,9 +45,11 @@ export function keepFresh(peer: Peer, secret: Buffer, seconds: number): void {
       return peer.close(
         `no fresh keys within ${MAX_OVERDUE} s: it does not answer, or takes no bytes from us`,
       );
-    if (handshake) return;
+    if (handshake && !ordered) peer.sendControl(Control.rekey, message1);
+    if (handshake || !keys.settled) return;
     const next = new Handshake("client", secret, REKEY_PROLOGUE);
-    if (!peer.sendControl(Control.rekey, next.write(NOTHING))) return next.end();
+    message1 = next.write(NOTHING);
+    if (!peer.sendControl(Control.rekey, message1)) return next.end();
     handshake = next;
     peer.pulse.awaitAnswer(); // a server from which nothing comes is left sooner
   }, 1000).unref();
@@ -52,8 +60,9 @@ export function keepFresh(peer: Peer, secret: Buffer, seconds: number): void {
     const { send, receive } = handshake.split();
     try {
       keys.receiveWith(receive);
-      must(peer.sendControl(Control.switch));
+      if (ordered) must(peer.sendControl(Control.switch));
       keys.sendWith(send);
+      if (!ordered) peer.sendControl(Control.keepalive); // the first frame under it: the server waits for one
     } finally {
       wipe(send);
     }
@@ -69,6 +78,9 @@ export function answerRekeys(peer: Peer, secret: Buffer): void {
   const keys = peer.keys!;
   let next: Buffer | undefined; // the client's key from its `switch` on
   let earliest = 0; // performance.now()
+  let message1: Buffer = NOTHING;
+  let message2: Buffer = NOTHING; // of the latest rekey
+  const { ordered } = peer.link.framing;
   whenClosed(peer, () => wipe(next));
 
   peer.events.onRekey = (word, message) => {
@@ -78,16 +90,20 @@ export function answerRekeys(peer: Peer, secret: Buffer): void {
       return trace.note(`fresh keys with ${peer.link.remote}: nonces count from 0 again`);
     }
     if (word === Control.switch || next) throw new BrokenStream("a rekey out of turn");
+    if (!ordered && message.equals(message1)) return void peer.sendControl(Control.rekey, message2);
+    if (!keys.settled) throw new BrokenStream("a rekey before the last one was used");
     if (performance.now() < earliest)
       throw new BrokenStream("it asks for fresh keys more than once a second");
     earliest = performance.now() + PAUSE;
     const handshake = new Handshake("server", secret, REKEY_PROLOGUE);
     try {
       handshake.read(message);
-      must(peer.sendControl(Control.rekey, handshake.write(NOTHING)));
+      [message1, message2] = [message, handshake.write(NOTHING)];
+      must(peer.sendControl(Control.rekey, message2));
       const { send, receive } = handshake.split();
-      keys.sendWith(send);
-      next = receive;
+      if (ordered) next = receive;
+      else keys.receiveWith(receive);
+      keys.sendWith(send, true);
     } finally {
       handshake.end();
     }

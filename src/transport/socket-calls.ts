@@ -1,7 +1,8 @@
 /**
  * The calls and constants of sockets: like those in libc.ts, each returns a result >= 0, or a negative errno.
  */
-import { libc, O_CLOEXEC, O_NONBLOCK } from "../base/libc.ts";
+import koffi from "koffi";
+import { libc, O_CLOEXEC, O_NONBLOCK, thisProcess } from "../base/libc.ts";
 
 export const socket = libc("int socket(int domain, int type, int protocol)"); // socket(2)
 export const bind = libc("int bind(int fd, void *address, uint32_t length)"); // bind(2)
@@ -18,10 +19,24 @@ export const getsockopt = libc(
 // if_nametoindex(3): 0 if there is none such
 export const if_nametoindex = libc("uint32_t if_nametoindex(const char *name)");
 
+// sendmsg(2), recvmsg(2): written out as read() and write() are, for they are of the data path
+const cSendmsg = thisProcess.func("int64_t sendmsg(int fd, size_t message, int flags)");
+const cRecvmsg = thisProcess.func("int64_t recvmsg(int fd, size_t message, int flags)");
+/** @param message the address of a struct msghdr */
+export function sendmsg(fd: number, message: number): number {
+  const result: number = cSendmsg(fd, message, 0);
+  return result < 0 ? -koffi.errno() : result;
+}
+export function recvmsg(fd: number, message: number): number {
+  const result: number = cRecvmsg(fd, message, 0);
+  return result < 0 ? -koffi.errno() : result;
+}
+
 // sys/socket.h, netinet/tcp.h
 export const AF_INET = 2;
 export const AF_INET6 = 10;
 export const SOCK_STREAM = 1;
+export const SOCK_DGRAM = 2;
 export const SOCK_NONBLOCK = O_NONBLOCK;
 export const SOCK_CLOEXEC = O_CLOEXEC;
 export const SHUT_RDWR = 2;
@@ -29,8 +44,13 @@ export const SOL_SOCKET = 1;
 export const SO_REUSEADDR = 2;
 export const SO_ERROR = 4;
 export const SO_SNDBUF = 7; // bytes
+export const SO_RCVBUF = 8; // bytes
 export const SO_KEEPALIVE = 9;
+export const SO_SNDBUFFORCE = 32; // bytes; over net.core.wmem_max, with CAP_NET_ADMIN (socket(7))
+export const SO_RCVBUFFORCE = 33;
+export const IPPROTO_IP = 0;
 export const IPPROTO_TCP = 6;
+export const IPPROTO_UDP = 17;
 export const IPPROTO_IPV6 = 41;
 export const IPV6_V6ONLY = 26; // linux/in6.h
 export const TCP_NODELAY = 1;
@@ -41,3 +61,17 @@ export const TCP_INFO = 11;
 export const TCPI_RTT = 68; // struct tcp_info (linux/tcp.h): tcpi_rtt, u32, µs
 export const TCP_USER_TIMEOUT = 18; // ms
 export const TCP_NOTSENT_LOWAT = 25; // bytes
+// linux/in.h (ip(7)), linux/in6.h (ipv6(7))
+export const IP_PKTINFO = 8; // with each datagram, the address that it was sent to
+export const IP_MTU_DISCOVER = 10;
+export const IP_RECVERR = 11;
+export const IP_MTU = 14; // bytes, of the way to where the socket is connected
+export const IPV6_MTU_DISCOVER = 23;
+export const IPV6_MTU = 24;
+export const IPV6_RECVERR = 25;
+export const IPV6_RECVPKTINFO = 49;
+export const IPV6_PKTINFO = 50;
+export const PMTUDISC_DO = 2; // never a fragment: EMSGSIZE instead
+// linux/udp.h (udp(7))
+export const UDP_SEGMENT = 103; // one sendmsg(), many datagrams
+export const UDP_GRO = 104; // one recvmsg(), many datagrams

@@ -95,16 +95,22 @@ export function listenTcp(address: string, port: number): number {
   if (result >= 0) result = calls.listen(fd, 128);
   if (result >= 0) return fd;
   libc.close(fd);
+  throw bindFailure(address, port, result, "tcp");
+}
+
+/** Why a server cannot listen there. `errno`: negative. */
+export function bindFailure(address: string, port: number, errno: number, protocol: "tcp" | "udp"): Failure {
+  const list = `ss -l${protocol[0]}np sport = :${port}`;
   const hints: Record<number, string> = {
-    [EADDRINUSE]: `a program listens there ('ss -ltnp sport = :${port}'): stop it, or choose another --port`,
+    [EADDRINUSE]: `a program listens there ('${list}'): stop it, or choose another --port`,
     [EADDRNOTAVAIL]: "this machine has no such address ('ip address' lists them): choose another --listen",
     [EAFNOSUPPORT]: "this machine's kernel has no IPv6: choose an IPv4 address",
     [EINVAL]: LINK_LOCAL,
     [EACCES]: "ports below 1024 need root: choose a higher --port",
   };
-  throw new Failure(
-    `Cannot listen on ${endpoint(address, port)}: ${errnoName(result)}`,
-    hints[-result] ?? "see bind(2)",
+  return new Failure(
+    `Cannot listen on ${endpoint(address, port)}: ${errnoName(errno)}`,
+    hints[-errno] ?? "see bind(2)",
   );
 }
 

@@ -162,6 +162,7 @@ test("a connection that breaks: what came before is received first, then lost() 
         return to;
       },
       writable() {},
+      sendControl: () => false,
       lost: (reason) => void events.push(reason),
     };
   }, 5990);
@@ -173,13 +174,23 @@ test("a connection that breaks: what came before is received first, then lost() 
 });
 
 test("a receiver that closes its link at once, and one whose first words find no room", async () => {
-  const closed: Receiver = { received: () => assert.fail(), writable: assert.fail, lost: assert.fail };
+  const closed: Receiver = {
+    received: () => assert.fail(),
+    writable: assert.fail,
+    lost: assert.fail,
+    sendControl: assert.fail,
+  };
   const client = await linkTo((link) => (link.close(), closed), 5991);
   await once(client, "close");
 
   let link: Link | undefined;
   let room = false;
-  const waiting: Receiver = { received: () => assert.fail(), writable: () => (room = true), lost() {} };
+  const waiting: Receiver = {
+    received: () => assert.fail(),
+    writable: () => (room = true),
+    lost() {},
+    sendControl: () => false,
+  };
   const reader = await linkTo((made) => {
     const bytes = new libc.Memory(1 << 20);
     while (made.send(bytes, 0, 1 << 20) !== -EAGAIN);

@@ -14,11 +14,14 @@ import {
   xorFraming,
 } from "../core/frame.ts";
 import { close, Memory, read, write } from "../base/libc.ts";
+import type { Keys, SessionKeys } from "../core/aes.ts";
 import type { Link, Receiver } from "../core/link.ts";
+import { OrderedKeys } from "./ordered-keys.ts";
 import { ready, type Watch, watch } from "../core/loop.ts";
 import { endpoint } from "./addresses.ts";
 import { SHUT_RDWR, shutdown } from "./socket-calls.ts";
 import { acceptTcp, connectTcp, listenTcp, socketError, type TcpSocket } from "./sockets.ts";
+import { MAX_PACKET } from "../base/packet.ts";
 import { trace } from "../base/trace.ts";
 import { type Answer, type Port, type PortEvents, type Transport, Unreachable } from "./transport.ts";
 
@@ -56,7 +59,13 @@ export class TcpPort implements Port {
     try {
       if (this.handshake) sendMessage(fd, message1);
       const message2 = this.handshake ? await receiveMessage(fd) : NO_MESSAGE;
-      return { remote, message2, attach: (make) => this.attach(socket, make), hangUp: () => void close(fd) };
+      return {
+        remote,
+        message2,
+        largest: MAX_PACKET,
+        attach: (make) => this.attach(socket, make),
+        hangUp: () => void close(fd),
+      };
     } catch (error) {
       close(fd);
       throw error;
@@ -168,6 +177,10 @@ export class TcpLink implements Link {
     this.full = true;
     this.watched?.want(true, true);
     return count;
+  }
+
+  keys(keys: SessionKeys): Keys {
+    return new OrderedKeys(keys);
   }
 
   close(): void {

@@ -40,6 +40,7 @@ export class Unreachable extends Error {
 export interface Answer {
   readonly remote: string;
   readonly message2: Buffer;
+  readonly largest: number; // bytes of a packet that the path takes in one piece
   /** Makes it a session's link. Else: hangUp(). */
   attach<R extends Receiver>(make: (link: Link) => R): R;
   hangUp(): void;

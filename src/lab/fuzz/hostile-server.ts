@@ -62,7 +62,12 @@ function mute(caller: Caller, message1: Buffer): void {
     () => true,
     () => config,
   );
-  const deaf = { received: (_memory: unknown, _from: number, to: number) => to, writable() {}, lost() {} };
+  const deaf = {
+    received: (_memory: unknown, _from: number, to: number) => to,
+    writable() {},
+    lost() {},
+    sendControl: () => false,
+  };
   caller.attach(message2, () => deaf);
 }
 

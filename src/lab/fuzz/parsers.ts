@@ -110,6 +110,7 @@ function checkFrames(input: Buffer, any: Random): void {
       return from;
     },
     writable() {},
+    sendControl: () => false,
     lost: (reason) => assert.fail(reason),
   };
   const take = () => {

@@ -140,6 +140,7 @@ export function deframe(
       return from;
     },
     writable() {},
+    sendControl: () => false,
     lost: (reason) => assert.fail(reason),
   };
   try {

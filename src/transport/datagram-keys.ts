@@ -1,0 +1,113 @@
+/**
+ * The keys of a link that carries datagrams. These get lost, come twice, and change places, so nobody can
+ * count them: each has its number in its header, and the number of its key.
+ *
+ *   offset size   (both big-endian; the whole header is authenticated)
+ *   1      1      key: 0 for that of the handshake, then one more with each fresh one; 255 is followed by 0
+ *   8      8      number: 0, 1, 2 … of all frames that this end sends in this session, whatever their key
+ *
+ * A number is a nonce: 4 zero bytes go in front of it. Fresh keys go on counting, so no nonce comes twice, and
+ * one window finds all replays. The key before a fresh one opens for 10 s more: what was on its way is not
+ * lost.
+ */
+import { Cipher, type Keys, type SessionKeys } from "../core/aes.ts";
+import { BrokenStream } from "../base/failure.ts";
+import type { Memory } from "../base/libc.ts";
+import { ReplayWindow } from "./replay.ts";
+import { wipe } from "../base/wipe.ts";
+
+export const KEY_AT = 1;
+export const NUMBER_AT = 8;
+const OVERLAP = 10_000; // ms
+
+/** The number in a frame's header. Its first two bytes must be 0: no session lives for 2^48 frames. */
+export const numberOf = (bytes: Buffer, header: number) => bytes.readUIntBE(header + NUMBER_AT + 2, 6);
+
+export class DatagramKeys implements Keys {
+  readonly window = new ReplayWindow();
+  sealer: Cipher;
+  opener: Cipher;
+  settled = true; // has the other end used the newest key that opens?
+  private sends = 0; // the key that seals
+  private receives = 0; // the newest key that opens
+  private former: Cipher | undefined; // opens what was sealed with the key before that
+  private waiting: Buffer | undefined; // a key to seal with, once it has
+  private overlap: NodeJS.Timeout | undefined;
+  private freed = false;
+
+  constructor({ send, receive }: SessionKeys) {
+    this.sealer = new Cipher(send, "seal");
+    this.opener = new Cipher(receive, "open");
+    wipe(send, receive);
+  }
+
+  /** Writes the key and the number into the header, the `ad` bytes in front. Then it seals. */
+  seal(memory: Memory, at: number, length: number, ad: number): void {
+    const header = at - ad;
+    memory.bytes[header + KEY_AT] = this.sends;
+    memory.bytes.writeUInt16BE(0, header + NUMBER_AT);
+    memory.bytes.writeUIntBE(this.sealer.counter, header + NUMBER_AT + 2, 6);
+    this.sealer.seal(memory, at, length, ad);
+  }
+
+  open(memory: Memory, at: number, length: number, ad: number): void {
+    const header = at - ad;
+    const key = memory.bytes[header + KEY_AT]!;
+    const isNewest = key === this.receives;
+    const opener = isNewest ? this.opener : key === ((this.receives - 1) & 255) ? this.former : undefined;
+    if (!opener) throw new BrokenStream("a datagram under a key that we do not have");
+    const number = numberOf(memory.bytes, header);
+    if (memory.bytes.readUInt16BE(header + NUMBER_AT) !== 0 || number === 2 ** 48 - 1)
+      throw new BrokenStream("a datagram whose number is too large");
+    if (!this.window.isNew(number))
+      throw new BrokenStream("a datagram that has come before (or much too late)");
+    opener.counter = number;
+    if (!opener.open(memory, at, length, ad)) throw new BrokenStream("a datagram that is damaged or forged");
+    this.window.take(number);
+    if (isNewest && !this.settled) this.settle();
+  }
+
+  sendWith(key: Buffer, whenHeard = false): void {
+    if (this.freed) return wipe(key);
+    if (whenHeard && !this.settled) {
+      this.waiting = key;
+      return;
+    }
+    const { counter } = this.sealer;
+    this.sealer.free();
+    this.sealer = new Cipher(key, "seal");
+    this.sealer.counter = counter;
+    this.sends = (this.sends + 1) & 255;
+    wipe(key);
+  }
+
+  receiveWith(key: Buffer): void {
+    if (this.freed) return wipe(key);
+    clearTimeout(this.overlap);
+    this.former?.free();
+    this.former = this.opener;
+    this.opener = new Cipher(key, "open");
+    this.receives = (this.receives + 1) & 255;
+    this.settled = false;
+    wipe(key);
+  }
+
+  free(): void {
+    this.freed = true;
+    clearTimeout(this.overlap);
+    wipe(this.waiting);
+    for (const cipher of [this.sealer, this.opener, this.former]) cipher?.free();
+    this.former = undefined;
+  }
+
+  /** The other end has used its fresh key: now it has ours, too. */
+  private settle(): void {
+    this.settled = true;
+    if (this.waiting) this.sendWith(this.waiting);
+    this.waiting = undefined;
+    this.overlap = setTimeout(() => {
+      this.former?.free();
+      this.former = undefined;
+    }, OVERLAP).unref();
+  }
+}

@@ -1,0 +1,6 @@
+/** The transports by their names, as --transport says them. */
+import { tcp } from "./tcp.ts";
+import type { Transport } from "./transport.ts";
+import { udp } from "./udp.ts";
+
+export const transports: Record<"tcp" | "udp", Transport> = { tcp, udp };
