@@ -85,7 +85,7 @@ async function openWith(
   let answer: Awaited<ReturnType<typeof reach>> | undefined;
   let keys: SessionKeys | undefined;
   try {
-    answer = await reach(port, servers, handshake?.message1, prepare);
+    answer = await reach(port, servers, handshake, prepare);
     const { remote, address, attach } = answer;
     const given: { keys?: SessionKeys; config: ClientConfig } = handshake?.finish(
       answer.message2,
@@ -116,14 +116,15 @@ async function openWith(
 export async function reach(
   port: Port,
   addresses: string[],
-  message1?: Buffer,
+  handshake?: Pick<ClientHandshake, "message1" | "isGood">,
   prepare = async (_address: string): Promise<unknown> => undefined,
 ): Promise<Answer & { address: string }> {
   const failed: Unreachable[] = [];
   for (const address of addresses) {
     await prepare(address);
     try {
-      return { address, ...(await port.dial(address, DIAL_DEADLINE / addresses.length, message1)) };
+      const ms = DIAL_DEADLINE / addresses.length;
+      return { address, ...(await port.dial(address, ms, handshake?.message1, handshake?.isGood)) };
     } catch (error) {
       if (!(error instanceof Unreachable)) throw noSession(port.endpoint(address), error);
       failed.push(error);

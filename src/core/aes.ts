@@ -7,7 +7,7 @@ import { Memory, thisProcess } from "../base/libc.ts";
 
 export const KEY_LENGTH = 32;
 export const TAG_LENGTH = 16;
-const LIMIT = 2 ** 48; // what the counter's 6 bytes hold; rekey.ts brings a fresh key long before
+const LIMIT = 2 ** 32; // messages under one key; rekey.ts brings a fresh one long before
 
 // openssl/evp.h, EVP_EncryptInit(3ssl). EVP_CTRL_AEAD_GET_TAG = 0x10, EVP_CTRL_AEAD_SET_TAG = 0x11
 const EVP_CIPHER_CTX_new = thisProcess.func("void *EVP_CIPHER_CTX_new()");
@@ -31,17 +31,20 @@ const [GET_TAG, SET_TAG] = [0x10, 0x11];
  * meets the same nonce twice.
  */
 export class Cipher {
-  /** Messages sealed or opened so far = the next nonce's counter. */
-  counter = 0;
+  /** Of the next nonce: messages sealed or opened so far, over TCP. */
+  counter: number;
   /** Their bytes. */
   bytes = 0;
   private context: unknown;
+  private readonly end: number; // the counter's
   private readonly encrypt: boolean;
   private readonly nonce = new Memory(12);
   private readonly outLength = new Memory(4); // OpenSSL writes a length here; we know it
 
   /** @param key 32 bytes */
-  constructor(key: Buffer, direction: "seal" | "open") {
+  constructor(key: Buffer, direction: "seal" | "open", counter = 0) {
+    this.counter = counter;
+    this.end = counter + LIMIT;
     this.encrypt = direction === "seal";
     this.nonce.bytes.fill(0);
     const context: unknown = EVP_CIPHER_CTX_new();
@@ -73,7 +76,7 @@ export class Cipher {
 
   /** This key has done its work: it seals and opens nothing more, rather than meet a nonce again. */
   get usedUp(): boolean {
-    return this.counter >= LIMIT;
+    return this.counter >= this.end;
   }
 
   /** Lets go of the key. */

@@ -23,8 +23,8 @@ export interface Link {
   // Only what carries datagrams has the rest, for they are small, and packets are not.
   readonly cutter?: Cutter;
   readonly join?: typeof writePacket;
-  /** A control frame's word that is the link's own, and the bytes of its body. False: it is not. */
-  control?(word: number, size: number): boolean;
+  /** A control frame that may be the link's own. False: it is not. */
+  control?(word: number, message: Buffer): boolean;
 }
 
 /** Cuts packets that are too large for a frame: see transport/segments.ts. */
@@ -42,22 +42,15 @@ export interface Receiver {
    * rest begins, the start of a frame that has not come whole. `readAt`: ns, when the read() began.
    */
   received(memory: Memory, from: number, to: number, readAt: bigint): number;
-  /** There is room again. */
-  writable(): void;
-  /** The link is over. */
-  lost(reason: string): void;
-  /** Sends a control frame, if there is room. */
-  sendControl(word: number, message?: Buffer): boolean;
+  writable(): void; // there is room again
+  lost(reason: string): void; // the link is over
+  sendControl(word: number, message?: Buffer): boolean; // false: there was no room
 }
 
 /** Does the program at the other end still live? What pulse.ts is told, to know it. */
 export interface Pulse {
-  /** We have sealed a frame. */
-  sealed(): void;
-  /** The other end must send something now. */
-  awaitAnswer(): void;
-  /** A frame came from the other end, or a part of a large one. */
-  heard(): void;
-  /** We must send something soon. */
-  oweAnswer(): void;
+  sealed(): void; // we have sealed a frame
+  awaitAnswer(): void; // the other end must send something now
+  heard(): void; // a frame came from it, or a part of a large one
+  oweAnswer(): void; // we must send something soon
 }

@@ -185,10 +185,10 @@ export class Peer implements Receiver, Sender {
 
   private receiveControl(memory: Memory, start: number, end: number): void {
     const word = end - start >= 4 ? memory.bytes.readUInt32BE(start) : 0;
+    const message = Buffer.from(memory.bytes.subarray(start + 4, end));
     if (word === Control.goodbye) this.close("it said goodbye", true);
-    else if (word === Control.rekey || word === Control.switch)
-      this.events.onRekey(word, Buffer.from(memory.bytes.subarray(start + 4, end)));
-    else if (word !== Control.keepalive && !this.link.control?.(word, end - start))
+    else if (word === Control.rekey || word === Control.switch) this.events.onRekey(word, message);
+    else if (word !== Control.keepalive && !this.link.control?.(word, message))
       trace.drop("an unknown control word", this.link.remote, memory, start, end - start);
   }
 

@@ -127,7 +127,7 @@ test("a record that does not fit its frame ends the connection of even an authen
       ),
     );
     it.server.receive();
-    assert.match(it.reasons()[0]!, /record of/);
+    assert.match(it.reasons()[0]!, /a record/);
     assert.equal(it.server.take(), undefined);
     it.end();
   }

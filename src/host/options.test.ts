@@ -42,6 +42,7 @@ test("the defaults are those of the README", () => {
     routes: [],
     dns: [],
     address: { address: 0x0a080002, prefix: 24, network: 0x0a080000, size: 256 },
+    transport: "tcp",
     port: 5555,
     tun: "tun0",
     mtu: 1400,

@@ -63,17 +63,33 @@ export class Handshake {
     return Buffer.concat([e, this.encryptAndHash(payload)]);
   }
 
-  /** Reads the other end's message; its payload. Throws HandshakeError if it was not made with our secret. */
+  /**
+   * Reads the other end's message; its payload. Throws HandshakeError if it was not made with our secret:
+   * then all is as before, and another message can be read.
+   */
   read(message: Buffer): Buffer {
     if (message.length < DH_LENGTH + TAG_LENGTH)
       throw new HandshakeError(
         `handshake message of ${message.length} bytes, expected at least ${DH_LENGTH + TAG_LENGTH}`,
       );
-    this.theirs = Buffer.from(message.subarray(0, DH_LENGTH));
-    this.mixHash(this.theirs);
-    this.mixKey(this.theirs);
-    if (this.initiator) this.mixSharedKey();
-    return this.decryptAndHash(message.subarray(DH_LENGTH));
+    const { h } = this;
+    const before = room(2 * KEY_LENGTH);
+    this.ck.copy(before);
+    this.k.copy(before, KEY_LENGTH);
+    try {
+      this.theirs = Buffer.from(message.subarray(0, DH_LENGTH));
+      this.mixHash(this.theirs);
+      this.mixKey(this.theirs);
+      if (this.initiator) this.mixSharedKey();
+      return this.decryptAndHash(message.subarray(DH_LENGTH));
+    } catch (error) {
+      this.h = h;
+      before.copy(this.ck, 0, 0, KEY_LENGTH);
+      before.copy(this.k, 0, KEY_LENGTH);
+      throw error;
+    } finally {
+      wipe(before);
+    }
   }
 
   /** After both messages: the keys of the session, one per direction (section 5.2, Split). */

@@ -31,6 +31,7 @@ export interface Before {
 export class ClientHandshake {
   readonly message1: Buffer;
   private readonly handshake: Handshake;
+  private payload: Buffer | undefined; // of the message 2 that was good
 
   constructor(secret: Buffer, before: Before = {}) {
     this.handshake = new Handshake("client", secret);
@@ -39,6 +40,17 @@ export class ClientHandshake {
     this.message1 = this.handshake.write(encodeWish({ ...(address !== undefined && { address }), ...proof }));
   }
 
+  /** Was message 2 made by a server that has our secret? Another one changes nothing. */
+  readonly isGood = (message2: Buffer): boolean => {
+    try {
+      this.payload = this.handshake.read(message2);
+      return true;
+    } catch (error) {
+      if (!(error instanceof HandshakeError)) throw error;
+      return false;
+    }
+  };
+
   /** The session that `message2` of the server `remote` gives us. Errors: a Failure that says what to try. */
   finish(message2: Buffer, remote: string): { keys: SessionKeys; config: ClientConfig } {
     if (message2.length === 0) {
@@ -46,7 +58,7 @@ export class ClientHandshake {
       throw new WrongSecret(`Cannot start a session with ${remote}: it refused our secret`, hint);
     }
     try {
-      const config = decodeReply(this.handshake.read(message2));
+      const config = decodeReply(this.payload ?? this.handshake.read(message2));
       return { keys: this.handshake.split(), config };
     } catch (error) {
       throw noSession(remote, error);

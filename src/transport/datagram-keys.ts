@@ -57,11 +57,11 @@ export class DatagramKeys implements Keys {
     const opener = isNewest ? this.opener : key === ((this.receives - 1) & 255) ? this.former : undefined;
     if (!opener) throw new BrokenStream("a datagram under a key that we do not have");
     const number = numberOf(memory.bytes, header);
-    if (memory.bytes.readUInt16BE(header + NUMBER_AT) !== 0 || number === 2 ** 48 - 1)
+    opener.counter = number;
+    if (memory.bytes.readUInt16BE(header + NUMBER_AT) !== 0 || opener.usedUp)
       throw new BrokenStream("a datagram whose number is too large");
     if (!this.window.isNew(number))
       throw new BrokenStream("a datagram that has come before (or much too late)");
-    opener.counter = number;
     if (!opener.open(memory, at, length, ad)) throw new BrokenStream("a datagram that is damaged or forged");
     this.window.take(number);
     if (isNewest && !this.settled) this.settle();
@@ -73,10 +73,9 @@ export class DatagramKeys implements Keys {
       this.waiting = key;
       return;
     }
-    const { counter } = this.sealer;
+    const next = new Cipher(key, "seal", this.sealer.counter);
     this.sealer.free();
-    this.sealer = new Cipher(key, "seal");
-    this.sealer.counter = counter;
+    this.sealer = next;
     this.sends = (this.sends + 1) & 255;
     wipe(key);
   }
@@ -86,7 +85,7 @@ export class DatagramKeys implements Keys {
     clearTimeout(this.overlap);
     this.former?.free();
     this.former = this.opener;
-    this.opener = new Cipher(key, "open");
+    this.opener = new Cipher(key, "open", this.window.newest + 1);
     this.receives = (this.receives + 1) & 255;
     this.settled = false;
     wipe(key);

@@ -81,6 +81,7 @@ export class DatagramSocket {
   readonly fd: number;
   readonly isIPv6: boolean;
   segment = 0; // bytes of each datagram that the last receive() gave, but for the last one
+  received = 0; // how often has receive() given something?
   private readonly out = new Message();
   private readonly in = new Message();
   private latest: Remote | undefined; // where the last one sent came from
@@ -173,6 +174,7 @@ export class DatagramSocket {
     const count = calls.recvmsg(this.fd, header.address);
     this.segment = count;
     if (count < 0) return count;
+    this.received++;
     const used = header.bytes.readUInt32LE(40);
     for (let i = 0; i + 16 <= used; i += (control.bytes.readUInt32LE(i) + 7) & ~7) {
       const isSize = control.bytes[i + 8] === calls.IPPROTO_UDP && control.bytes[i + 12] === calls.UDP_GRO;

@@ -242,23 +242,17 @@ export class SegmentJoiner {
 
   /** Are all the headers' bytes the same, but for length, id, checksums, sequence number and flags? */
   private isSameStream(bytes: Buffer, at: number): boolean {
-    const [first, second] = [this.at, at];
-    const same = (from: number, to: number) => {
-      for (let i = from; i < to; i += 2)
-        if (bytes.readUInt16LE(first + i) !== bytes.readUInt16LE(second + i)) return false;
-      return true;
-    };
+    const { at: first, tcp, headers } = this;
     const ip = OFFLOAD_HEADER;
-    const { tcp, headers } = this;
     return (
-      same(ip, ip + (this.isIPv6 ? 4 : 2)) &&
-      same(ip + 6, ip + (this.isIPv6 ? 40 : 10)) &&
-      (this.isIPv6 || same(ip + 12, ip + 20)) &&
-      same(tcp, tcp + 4) &&
-      same(tcp + 8, tcp + 12) &&
-      bytes[first + tcp + 12] === bytes[second + tcp + 12] &&
-      same(tcp + 14, tcp + 16) &&
-      same(tcp + 18, headers)
+      same(bytes, first, at, ip, ip + (this.isIPv6 ? 4 : 2)) &&
+      same(bytes, first, at, ip + 6, ip + (this.isIPv6 ? 40 : 10)) &&
+      (this.isIPv6 || same(bytes, first, at, ip + 12, ip + 20)) &&
+      same(bytes, first, at, tcp, tcp + 4) &&
+      same(bytes, first, at, tcp + 8, tcp + 12) &&
+      bytes[first + tcp + 12] === bytes[at + tcp + 12] &&
+      same(bytes, first, at, tcp + 14, tcp + 16) &&
+      same(bytes, first, at, tcp + 18, headers)
     );
   }
 
@@ -274,6 +268,12 @@ export class SegmentJoiner {
     bytes.writeUInt16LE(TCP_CHECKSUM, at + 8);
     setLength(bytes, ip, at + tcp, this.size - OFFLOAD_HEADER, this.isIPv6);
   }
+}
+
+/** Are the bytes from `from` to `to` the same, counted from `first` and from `second`? */
+function same(bytes: Buffer, first: number, second: number, from: number, to: number): boolean {
+  for (let i = from; i < to; i++) if (bytes[first + i] !== bytes[second + i]) return false;
+  return true;
 }
 
 /** The length of the packet at `ip`, as its header says it, bytes. */

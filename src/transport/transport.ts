@@ -14,15 +14,19 @@ export interface Transport {
 export interface Port {
   /**
    * Client: sends message 1 to a server, and waits for message 2. Without a handshake there is neither.
-   * Errors: Unreachable; BrokenStream if the server's answer makes no sense.
+   * Datagrams that are not good are left aside: anybody can send them. Errors: Unreachable; BrokenStream if
+   * the server's answer makes no sense.
    */
-  dial(address: string, ms: number, message1?: Buffer): Promise<Answer>;
+  dial(address: string, ms: number, message1?: Buffer, isGood?: IsGood): Promise<Answer>;
   /** Server: from now on, callers are heard. */
   serve(server: PortEvents): void;
   end(): void;
   /** An address with the port behind it: "192.168.1.1:5555". */
   endpoint(address: string): string;
 }
+
+/** Was this message 2 made by a server that has our secret? */
+export type IsGood = (message2: Buffer) => boolean;
 
 /** There is no way to that address, or nobody listens there. */
 export class Unreachable extends Error {

@@ -24,7 +24,7 @@
  */
 import { randomBytes } from "node:crypto";
 import { isIPv6 } from "node:net";
-import { aesFraming, type Framing, handshakeFraming, pad } from "../core/frame.ts";
+import { aesFraming, Control, type Framing, handshakeFraming, pad } from "../core/frame.ts";
 import { EAGAIN, EINVAL, EIO, EMSGSIZE, ENOBUFS, ETIMEDOUT, errnoName } from "../base/errno.ts";
 import type { Keys, SessionKeys } from "../core/aes.ts";
 import type { Link, Receiver } from "../core/link.ts";
@@ -34,10 +34,18 @@ import { endpoint, sockaddr } from "./addresses.ts";
 import { COOKIE, Cookies } from "./cookie.ts";
 import { DatagramKeys, numberOf } from "./datagram-keys.ts";
 import { DatagramSocket, MAX_RECEIVED, MAX_RUN, MAX_SEGMENTS, pathMtu, Remote } from "./datagrams.ts";
+import { CHECK, Path } from "./path.ts";
 import { SegmentCutter, SegmentJoiner } from "./segments.ts";
 import { socketError } from "./sockets.ts";
 import { trace } from "../base/trace.ts";
-import { type Answer, type Port, type PortEvents, type Transport, Unreachable } from "./transport.ts";
+import {
+  type Answer,
+  type IsGood,
+  type Port,
+  type PortEvents,
+  type Transport,
+  Unreachable,
+} from "./transport.ts";
 
 const [HELLO, DATA, CONTROL, ANSWER, COOKIE_ANSWER] = [1, 2, 3, 4, 5];
 const HEADER = 16; // bytes, of data and control
@@ -45,9 +53,16 @@ const HELLO_HEADER = 8 + COOKIE;
 const ANSWER_HEADER = 12;
 const UDP_HEADER = 8;
 const RETRY = 1_000; // ms between two first messages
+const LARGE = 500; // bytes of a frame that every path takes
 const ROUND = 4 * MAX_RECEIVED; // bytes received in one turn of the loop, at most
 
 export const udp: Transport = { open: ({ listen, port }) => new UdpPort(port, listen) };
+
+/** The largest body of a frame in an IP packet of `size` bytes; a multiple of 4. */
+const bodyFor = (size: number, to: Remote) => (size - around(to.address) - HEADER) & ~3;
+
+/** A frame's bytes. */
+const sizeOf = (bytes: Buffer, at: number) => HEADER + bytes.readUInt16BE(at + 2);
 
 /** The header of the IP packet around a datagram to that address, and of UDP; bytes. */
 const around = (address: string) => (isIPv6(address) ? 40 : 20) + UDP_HEADER;
@@ -61,10 +76,10 @@ export class UdpPort implements Port {
     this.hub = listen === undefined ? undefined : new Hub(DatagramSocket.listen(listen, port));
   }
 
-  async dial(address: string, ms: number, message1: Buffer): Promise<Answer> {
+  async dial(address: string, ms: number, message1: Buffer, isGood: IsGood = () => true): Promise<Answer> {
     const socket = DatagramSocket.open(isIPv6(address.replace(/%.*/, "")));
     if (typeof socket === "number") throw new Unreachable(this.endpoint(address), socket);
-    return new Call(socket, new Remote(sockaddr(address, this.port)), message1).answer(ms);
+    return new Call(socket, new Remote(sockaddr(address, this.port)), message1, isGood).answer(ms);
   }
 
   serve(server: PortEvents): void {
@@ -92,11 +107,13 @@ class Hub {
   segments = MAX_SEGMENTS; // datagrams that one sendmsg() takes
   private watched: Watch | undefined;
   private readonly waiting = new Set<UdpLink>(); // for room in the socket
+  private readonly clock: NodeJS.Timeout;
   private onOther: (type: number, at: number, size: number) => unknown = () => {};
   private onError: (errno: number) => void = () => {};
 
   constructor(socket: DatagramSocket) {
     this.socket = socket;
+    this.clock = setInterval(() => this.links.forEach((link) => link.probe()), CHECK).unref();
   }
 
   /** Puts the socket into the loop. `onOther`: a datagram that is no session's. */
@@ -134,6 +151,7 @@ class Hub {
   }
 
   close(): void {
+    clearInterval(this.clock);
     this.watched?.stop();
     this.watched = undefined;
     this.socket.close();
@@ -198,14 +216,16 @@ class Call {
   private readonly hub: Hub;
   private readonly to: Remote;
   private readonly message1: Buffer;
+  private readonly isGood: IsGood;
   private readonly index: number;
   private readonly cookie = Buffer.alloc(COOKIE);
   private size = 0; // bytes of the IP packet that message 1 was sent in
 
-  constructor(socket: DatagramSocket, to: Remote, message1: Buffer) {
+  constructor(socket: DatagramSocket, to: Remote, message1: Buffer, isGood: IsGood) {
     this.hub = new Hub(socket);
     this.to = to;
     this.message1 = message1;
+    this.isGood = isGood;
     this.index = this.hub.newIndex();
   }
 
@@ -231,11 +251,15 @@ class Call {
     }
   }
 
-  /** Sends message 1 once, and waits. Undefined: try again. */
+  /**
+   * Sends message 1 once, and waits. Undefined: try again. Anybody on the way can forge an answer. A sealed one
+   * is left aside unless it is good. A refusal is not sealed: it counts only if nothing better comes.
+   */
   private ask(ms: number): Promise<Answer | undefined> {
     const { hub, to } = this;
     return new Promise((resolve, reject) => {
-      const again = setTimeout(() => resolve(undefined), ms);
+      let refusal: Answer | undefined;
+      const again = setTimeout(() => resolve(refusal), ms);
       const failed = (errno: number) => {
         clearTimeout(again);
         if (errno === EMSGSIZE) resolve(undefined);
@@ -249,12 +273,18 @@ class Call {
         if (type === COOKIE_ANSWER && length === COOKIE) {
           bytes.copy(this.cookie, 0, start, start + COOKIE);
           this.send();
-        } else if (type === ANSWER) {
-          clearTimeout(again);
-          const theirs = bytes.readUInt32BE(at + 8);
-          resolve(this.answered(Buffer.from(bytes.subarray(start, start + length)), theirs));
+          return true;
         }
-        return type === COOKIE_ANSWER || type === ANSWER;
+        const message2 = Buffer.from(bytes.subarray(start, start + length));
+        if (type !== ANSWER || (length > 0 && !this.isGood(message2))) return false;
+        const answer = this.answered(message2, bytes.readUInt32BE(at + 8));
+        if (length === 0) refusal = answer;
+        else {
+          clearTimeout(again);
+          hub.deafen();
+          resolve(answer);
+        }
+        return true;
       }, failed);
       const result = this.send();
       if (result < 0 && result !== -EAGAIN) failed(-result);
@@ -277,14 +307,12 @@ class Call {
 
   private answered(message2: Buffer, theirs: number): Answer {
     const { hub, to, index, size } = this;
-    hub.deafen();
+    const link = new UdpLink(hub, index, theirs, to, size, () => hub.close());
     const attach = <R extends Receiver>(make: (link: Link) => R) => {
       hub.socket.tellErrors(false);
-      const link = new UdpLink(hub, index, theirs, to, size, () => hub.close());
       return link.start(make(link));
     };
-    const { largest } = new UdpLink(hub, index, theirs, to, size, () => {});
-    return { remote: to.text, message2, largest, attach, hangUp: () => hub.close() };
+    return { remote: to.text, message2, largest: link.largest, attach, hangUp: () => hub.close() };
   }
 }
 
@@ -319,7 +347,7 @@ class Reception {
     const name = message1.toString("latin1", 0, 32);
     const before = answered.get(name);
     if (before) {
-      before.link.size = size + around(from.address); // perhaps it is shorter, and so the answer
+      before.link.narrow(size + around(from.address)); // perhaps it is shorter by now, and so the answer
       this.send(ANSWER, theirs, before.link.index, before.message2, from, size);
       return true;
     }
@@ -368,8 +396,11 @@ export class UdpLink implements Link {
   readonly join: SegmentJoiner["add"];
   closed = false;
   private readonly hub: Hub;
+  private readonly path: Path;
+  private sentLarge = false; // since the last probe()
   private readonly onEnd: () => void;
   private to: Remote;
+  private checked = 0; // the latest receive() whose sender was compared with that
   private keysHere: DatagramKeys | undefined;
   private receiver: Receiver | undefined;
   private onProven: (() => void) | undefined;
@@ -392,6 +423,7 @@ export class UdpLink implements Link {
       bodyLength: (bytes, at) => bytes.readUInt16BE(at + 2),
       number: numberOf,
     };
+    this.path = new Path(size, () => Math.min(pathMtu(this.to) || SIZES[0]!, SIZES[0]!));
     this.size = size;
     this.cutter = new SegmentCutter(() => this.largest);
     this.join = hub.joiner.add;
@@ -403,11 +435,17 @@ export class UdpLink implements Link {
 
   /** Bytes of the largest IP packet that the path takes. */
   set size(size: number) {
-    this.framing.maxBody = (size - around(this.to.address) - HEADER) & ~3;
+    this.framing.maxBody = bodyFor(size, this.to);
   }
 
   get size(): number {
     return this.framing.maxBody + HEADER + around(this.to.address);
+  }
+
+  /** The path takes no more than that. */
+  narrow(size: number): void {
+    this.path.limit(size);
+    this.size = this.path.size;
   }
 
   /** Bytes of the largest packet that fits into a datagram. A multiple of 4: see segments.ts. */
@@ -434,11 +472,11 @@ export class UdpLink implements Link {
    */
   send(memory: Memory, from: number, to: number): number {
     const { hub } = this;
-    const sizeOf = (at: number) => HEADER + memory.bytes.readUInt16BE(at + 2);
-    const size = sizeOf(from);
+    const size = sizeOf(memory.bytes, from);
     let end = from + size;
+    this.sentLarge ||= size > LARGE;
     for (let count = 1; end < to && count < hub.segments; count++) {
-      const next = sizeOf(end);
+      const next = sizeOf(memory.bytes, end);
       if (next > size || end + next - from > MAX_RUN) break;
       end += next;
       if (next < size) break;
@@ -461,8 +499,8 @@ export class UdpLink implements Link {
     if (errno === ENOBUFS) reason = "the socket is full";
     if (errno === EMSGSIZE || errno === EINVAL) {
       const known = pathMtu(to);
-      if (known > 0 && known < this.size) {
-        this.size = known;
+      if (known > 0 && known < size + around(to.address)) {
+        this.narrow(known);
         reason = "it is larger than the path takes";
       } else if (to.local) this.to = to.fromAny(); // our address there may be gone
     }
@@ -480,7 +518,33 @@ export class UdpLink implements Link {
     // It was authentic, and the newest: so this is where the other end is now.
     this.onProven?.();
     this.onProven = undefined;
+    if (this.checked === hub.socket.received) return;
+    this.checked = hub.socket.received;
     if (!hub.socket.isFrom(this.to)) this.moved(hub.socket.from());
+  }
+
+  /** Once a CHECK: asks the other end how much of the path's packets it gets. */
+  probe(): void {
+    const { path, receiver, keysHere } = this;
+    const size = path.check(this.sentLarge, keysHere?.window.newest ?? -1);
+    this.sentLarge = false;
+    if (path.size < this.size) trace.note(`${this.remote}: packets of ${this.size} bytes do not arrive`);
+    this.size = path.size;
+    if (size === 0) return;
+    const word = 4;
+    const message = Buffer.alloc(bodyFor(size, this.to) - this.framing.tag - word);
+    message.writeUInt32BE(size);
+    receiver!.sendControl(Control.probe, message);
+  }
+
+  control(word: number, message: Buffer): boolean {
+    if (message.length < 4) return false;
+    const size = message.readUInt32BE();
+    if (word === Control.probe) this.receiver!.sendControl(Control.probed, message.subarray(0, 4));
+    else if (word === Control.probed) this.path.arrived(Math.min(size, SIZES[0]!));
+    else return false;
+    this.size = this.path.size;
+    return true;
   }
 
   private moved(to: Remote): void {

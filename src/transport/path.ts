@@ -1,0 +1,88 @@
+/**
+ * How large a packet does the path take? A router that cannot pass one on should say so (ICMP "too big"), and
+ * the kernel then knows. Some routers say nothing, or their word is swallowed on its way. Large packets then
+ * vanish while small ones go through: a black hole. So each end asks the other: "did these 1,500 bytes reach
+ * you?" (RFC 8899, simplified.)
+ *
+ *      low                             high
+ *   ────┼────────────┼──────────────────┼────────▶ bytes
+ *     goes through   the next probe     does not
+ */
+export const CHECK = 1_000; // ms between two probes
+const TRIES = 3; // probes of one size that must be lost until we believe it
+const BASE = 1280; // bytes: what every path for IPv6 takes; after a black hole, the search begins here
+const LEAST = 576; // bytes: what every host takes (RFC 791)
+const EXACT = 16; // bytes: no search for less
+const RAISE = 60; // checks after which we look whether the path takes more by now
+
+export class Path {
+  private low: number; // bytes of IP packets
+  private high: number;
+  private probing = 0; // the size that is being asked for; 0: none
+  private tries = 0;
+  private checks = 0;
+  private heardBefore = -1;
+  private readonly top: () => number;
+
+  /**
+   * @param size that has gone through already, bytes
+   * @param top the most that can be, as far as the kernel knows
+   */
+  constructor(size: number, top: () => number) {
+    this.low = size;
+    this.top = top;
+    this.high = this.above();
+  }
+
+  /** The size of IP packets to use. */
+  get size(): number {
+    return this.low;
+  }
+
+  /**
+   * Once a CHECK: the size to ask for now, or 0. `isUsed`: large packets were sent; `heard`: the number of the
+   * newest frame that came.
+   */
+  check(isUsed: boolean, heard: number): number {
+    if (++this.checks % RAISE === 0) this.high = this.above();
+    const isAlive = heard > this.heardBefore; // if nothing comes at all, size is not what is wrong
+    this.heardBefore = heard;
+    if (this.probing > 0 && isAlive && ++this.tries >= TRIES) this.lost(this.probing);
+    if (this.probing === 0) this.probing = this.next(isUsed);
+    return this.probing;
+  }
+
+  /** The other end has received a probe of that size. */
+  arrived(size: number): void {
+    if (size !== this.probing) return; // a late one, or an answer to nothing
+    this.low = Math.max(this.low, size);
+    this.probing = this.tries = 0;
+  }
+
+  /** The kernel, or a router through it, says that the path takes no more than that. */
+  limit(size: number): void {
+    this.low = Math.min(this.low, size);
+    this.high = size + 1;
+    this.probing = this.tries = 0;
+  }
+
+  private next(isUsed: boolean): number {
+    const top = this.high - 1;
+    if (top - this.low >= EXACT) {
+      const isFirst = this.high === this.above(); // the whole, before its halves
+      return isFirst ? top : (this.low + this.high) >> 1;
+    }
+    return isUsed ? this.low : 0;
+  }
+
+  private lost(size: number): void {
+    this.probing = this.tries = 0;
+    this.high = Math.min(this.high, size);
+    if (size > this.low) return;
+    this.low = size > BASE ? BASE : LEAST;
+  }
+
+  private above(): number {
+    return Math.max(this.top(), this.low) + 1;
+  }
+}
