@@ -107,6 +107,11 @@ class Trace {
     this.record({ step: "drop", bytes, text, first: copy(memory, from, bytes), packet: true });
   }
 
+  /** Counts `count` packets that nobody of us has seen. */
+  lost(reason: string, count: number): void {
+    if (count > 0) this.drops.set(reason, (this.drops.get(reason) ?? 0) + count);
+  }
+
   /** Something the user should know, whatever the trace mode. */
   note(text: string): void {
     this.record({ step: "note", text });

@@ -25,6 +25,8 @@ export const MAX_RECEIVED = 65_536; // bytes that one recvmsg() may give
 const SEND_BUFFER = 1024 * 1024; // bytes; the kernel doubles both
 const RECEIVE_BUFFER = 4 * 1024 * 1024;
 const CONTROL = 128; // bytes
+const GRO = calls.IPPROTO_UDP * 256 + calls.UDP_GRO;
+const OVERFLOW = calls.SOL_SOCKET * 256 + calls.SO_RXQ_OVFL;
 
 /** Where datagrams go to, or come from. */
 export class Remote {
@@ -81,6 +83,7 @@ export class DatagramSocket {
   readonly fd: number;
   readonly isIPv6: boolean;
   segment = 0; // bytes of each datagram that the last receive() gave, but for the last one
+  overflowed = 0; // datagrams that came while the socket had no room
   received = 0; // how often has receive() given something?
   private readonly out = new Message();
   private readonly in = new Message();
@@ -119,6 +122,7 @@ export class DatagramSocket {
       socket.set(calls.SOL_SOCKET, calls.SO_RCVBUF, RECEIVE_BUFFER);
     socket.set(calls.IPPROTO_IP, calls.IP_MTU_DISCOVER, calls.PMTUDISC_DO);
     if (isIPv6) socket.set(calls.IPPROTO_IPV6, calls.IPV6_MTU_DISCOVER, calls.PMTUDISC_DO);
+    socket.set(calls.SOL_SOCKET, calls.SO_RXQ_OVFL, 1);
     socket.set(calls.IPPROTO_UDP, calls.UDP_GRO, 1); // Linux 5.0; without it, one datagram a recvmsg()
     return socket;
   }
@@ -177,8 +181,9 @@ export class DatagramSocket {
     this.received++;
     const used = header.bytes.readUInt32LE(40);
     for (let i = 0; i + 16 <= used; i += (control.bytes.readUInt32LE(i) + 7) & ~7) {
-      const isSize = control.bytes[i + 8] === calls.IPPROTO_UDP && control.bytes[i + 12] === calls.UDP_GRO;
-      if (isSize) this.segment = control.bytes.readUInt32LE(i + 16);
+      const kind = control.bytes[i + 8]! * 256 + control.bytes[i + 12]!; // level, type: both are small
+      if (kind === GRO) this.segment = control.bytes.readUInt32LE(i + 16);
+      if (kind === OVERFLOW) this.overflowed = control.bytes.readUInt32LE(i + 16);
     }
     return count;
   }

@@ -41,6 +41,7 @@ export class SegmentCutter implements Cutter {
   private isIPv6 = false;
   private fragments = false; // of IP, not of TCP
   private flags = 0; // of TCP, for the last piece; or of the next fragment, with its offset
+  private readonly sums = new Sums();
   private behind = 0; // what was behind the last piece: its padding may have taken the place
 
   /** @param largest bytes of the largest IP packet that the link takes now */
@@ -76,6 +77,7 @@ export class SegmentCutter implements Cutter {
     this.flags = bytes[at + this.tcp + 13]!;
     this.at = at - this.step;
     bytes.fill(0, at, at + OFFLOAD_HEADER);
+    this.sums.take(bytes, ip, at + this.tcp, this.isIPv6);
     return undefined;
   }
 
@@ -134,7 +136,7 @@ export class SegmentCutter implements Cutter {
     const isLast = payload === this.left;
     const notHere = (isFirst ? 0 : CWR) | (isLast ? 0 : FIN | PSH);
     bytes[tcp + 13] = this.flags & ~notHere;
-    setLength(bytes, ip, tcp, length, this.isIPv6);
+    setLength(bytes, ip, tcp, length, this.isIPv6, this.sums);
   }
 
   private finishFragment(bytes: Buffer, at: number, payload: number): void {
@@ -159,6 +161,7 @@ export class SegmentJoiner {
   private sequence = 0; // of the next one
   private isIPv6 = false;
   private count = 0; // packets
+  private readonly sums = new Sums();
 
   /** As writePacket(), perhaps later: with the next ones, or at flush(). */
   readonly add = (tun: Tun, memory: Memory, at: number, size: number): string | undefined => {
@@ -266,7 +269,8 @@ export class SegmentJoiner {
     bytes.writeUInt16LE(this.step, at + 4);
     bytes.writeUInt16LE(tcp - OFFLOAD_HEADER, at + 6);
     bytes.writeUInt16LE(TCP_CHECKSUM, at + 8);
-    setLength(bytes, ip, at + tcp, this.size - OFFLOAD_HEADER, this.isIPv6);
+    this.sums.take(bytes, ip, at + tcp, this.isIPv6);
+    setLength(bytes, ip, at + tcp, this.size - OFFLOAD_HEADER, this.isIPv6, this.sums);
   }
 }
 
@@ -280,16 +284,33 @@ function same(bytes: Buffer, first: number, second: number, from: number, to: nu
 const lengthOf = (bytes: Buffer, ip: number, isIPv6: boolean) =>
   isIPv6 ? 40 + bytes.readUInt16BE(ip + 4) : bytes.readUInt16BE(ip + 2);
 
+/** What stays the same in the checksums of all pieces of a packet. */
+class Sums {
+  header = 0; // of the IPv4 header without its length, id and checksum
+  pseudo = 0; // of the addresses and the protocol (RFC 9293, section 3.1)
+
+  take(bytes: Buffer, ip: number, tcp: number, isIPv6: boolean): void {
+    this.header = sumOf(bytes, ip, ip + 2) + sumOf(bytes, ip + 6, ip + 10) + sumOf(bytes, ip + 12, tcp);
+    this.pseudo = TCP + (isIPv6 ? sumOf(bytes, ip + 8, ip + 40) : sumOf(bytes, ip + 12, ip + 20));
+  }
+}
+
 /** Sets a packet's length, and the two sums that it is part of: the IPv4 header's, and the pseudo header's. */
-function setLength(bytes: Buffer, ip: number, tcp: number, length: number, isIPv6: boolean): void {
+function setLength(
+  bytes: Buffer,
+  ip: number,
+  tcp: number,
+  length: number,
+  isIPv6: boolean,
+  sums: Sums,
+): void {
   if (isIPv6) bytes.writeUInt16BE(length - 40, ip + 4);
   else {
+    const sum = complement(sums.header + length + bytes.readUInt16BE(ip + 4));
     bytes.writeUInt16BE(length, ip + 2);
-    setHeaderSum(bytes, ip, tcp);
+    bytes.writeUInt16BE(sum, ip + 10);
   }
-  // RFC 9293, section 3.1: addresses, protocol, and the length of what is TCP's
-  const addresses = isIPv6 ? sumOf(bytes, ip + 8, ip + 40) : sumOf(bytes, ip + 12, ip + 20);
-  bytes.writeUInt16BE(fold(addresses + TCP + ip + length - tcp), tcp + TCP_CHECKSUM);
+  bytes.writeUInt16BE(fold(sums.pseudo + ip + length - tcp), tcp + TCP_CHECKSUM);
 }
 
 function setHeaderSum(bytes: Buffer, ip: number, end: number): void {

@@ -46,6 +46,7 @@ export const SO_ERROR = 4;
 export const SO_SNDBUF = 7; // bytes
 export const SO_RCVBUF = 8; // bytes
 export const SO_KEEPALIVE = 9;
+export const SO_RXQ_OVFL = 40; // with each datagram, how many the socket had no room for so far
 export const SO_SNDBUFFORCE = 32; // bytes; over net.core.wmem_max, with CAP_NET_ADMIN (socket(7))
 export const SO_RCVBUFFORCE = 33;
 export const IPPROTO_IP = 0;

@@ -104,11 +104,12 @@ class Hub {
   readonly memory = new Memory(ROUND + MAX_RECEIVED); // what was received in this turn of the loop
   readonly joiner = new SegmentJoiner();
   readonly links = new Map<number, UdpLink>(); // by our index
+  private overflowed = 0; // of the socket, as it was counted already
   segments = MAX_SEGMENTS; // datagrams that one sendmsg() takes
   private watched: Watch | undefined;
   private readonly waiting = new Set<UdpLink>(); // for room in the socket
   private readonly clock: NodeJS.Timeout;
-  private onOther: (type: number, at: number, size: number) => unknown = () => {};
+  private onOther: (type: number, at: number, size: number) => boolean = () => false;
   private onError: (errno: number) => void = () => {};
 
   constructor(socket: DatagramSocket) {
@@ -129,7 +130,7 @@ class Hub {
   }
 
   deafen(): void {
-    this.onOther = () => {};
+    this.onOther = () => false;
   }
 
   newIndex(): number {
@@ -171,6 +172,8 @@ class Hub {
       at = pad(end, 4);
     }
     this.joiner.flush();
+    trace.lost("the socket was full when they came", socket.overflowed - this.overflowed);
+    this.overflowed = socket.overflowed;
     if (count < 0 && count !== -EAGAIN) this.onError(-count);
   }
 
@@ -180,7 +183,7 @@ class Hub {
     const type = size >= HEADER ? bytes[at]! : 0;
     if (type !== DATA && type !== CONTROL) {
       if (type === 0 || this.onOther(type, at, size) === false)
-        this.drop("a datagram that makes no sense", at, size);
+        this.drop("a datagram that makes no sense here", at, size);
       return;
     }
     const link = this.links.get(bytes.readUInt32BE(at + 4));
