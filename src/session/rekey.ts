@@ -98,9 +98,10 @@ export function answerRekeys(peer: Peer, secret: Buffer): void {
     const handshake = new Handshake("server", secret, REKEY_PROLOGUE);
     try {
       handshake.read(message);
-      [message1, message2] = [message, handshake.write(NOTHING)];
-      must(peer.sendControl(Control.rekey, message2));
+      const answer = handshake.write(NOTHING);
+      must(peer.sendControl(Control.rekey, answer));
       const { send, receive } = handshake.split();
+      [message1, message2] = [message, answer];
       if (ordered) next = receive;
       else keys.receiveWith(receive);
       keys.sendWith(send, true);
