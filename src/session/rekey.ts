@@ -69,7 +69,7 @@ export function keepFresh(peer: Peer, secret: Buffer, seconds: number): void {
     handshake = undefined;
     age = overdue = 0;
     clock.refresh();
-    trace.note(`fresh keys with ${peer.link.remote}: nonces count from 0 again`);
+    tell(peer);
   };
 }
 
@@ -87,7 +87,7 @@ export function answerRekeys(peer: Peer, secret: Buffer): void {
     if (word === Control.switch && next) {
       keys.receiveWith(next);
       next = undefined;
-      return trace.note(`fresh keys with ${peer.link.remote}: nonces count from 0 again`);
+      return tell(peer);
     }
     if (word === Control.switch || next) throw new BrokenStream("a rekey out of turn");
     if (!ordered && message.equals(message1)) return void peer.sendControl(Control.rekey, message2);
@@ -105,6 +105,7 @@ export function answerRekeys(peer: Peer, secret: Buffer): void {
       if (ordered) next = receive;
       else keys.receiveWith(receive);
       keys.sendWith(send, true);
+      if (!ordered) tell(peer);
     } finally {
       handshake.end();
     }
@@ -115,6 +116,11 @@ export function answerRekeys(peer: Peer, secret: Buffer): void {
 function whenClosed(peer: Peer, wipeRest: () => void): void {
   const { onClose } = peer.events;
   peer.events.onClose = (reason, ended) => (wipeRest(), onClose(reason, ended));
+}
+
+function tell({ link }: Peer): void {
+  const count = link.framing.ordered ? "nonces count from 0 again" : "nonces go on, each frame names its key";
+  trace.note(`fresh keys with ${link.remote}: ${count}`);
 }
 
 function must(sent: boolean): void {
