@@ -4,7 +4,7 @@
  */
 import { spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
-import { delimiter, join } from "node:path";
+import { delimiter, resolve } from "node:path";
 import { Failure } from "../base/failure.ts";
 import { program } from "../host/program.ts";
 
@@ -17,19 +17,22 @@ const PACKAGES: Record<string, string> = {
   nsenter: "util-linux",
   setpriv: "util-linux",
 };
+/** Where OpenSSL's headers are, if they are installed. */
+export const OPENSSL_HEADER = "/usr/include/openssl/evp.h";
 const FOR_TESTS: Record<string, string> = {
   tshark: "tshark",
   chromium: "chromium",
   tmux: "tmux",
   nft: "nftables",
   cc: "gcc libc6-dev",
+  [OPENSSL_HEADER]: "libssl-dev",
   iperf3: "iperf3",
   python3: "python3",
 };
 const PLACES = process.env.PATH!.split(delimiter);
 
-/** Is `tool` installed? */
-export const has = (tool: string) => PLACES.some((place) => existsSync(join(place, tool)));
+/** Is `tool` installed? A path is looked for where it says. */
+export const has = (tool: string) => PLACES.some((place) => existsSync(resolve(place, tool)));
 
 /** Those of busybox have the names, but not all that we need: network namespaces, --pdeathsig, -M. */
 const isBusybox = (tool: string) => {
