@@ -4,7 +4,7 @@
  */
 import { spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
-import { delimiter, join } from "node:path";
+import { delimiter, resolve } from "node:path";
 import { Failure } from "../base/failure.ts";
 import { program } from "../host/program.ts";
 
@@ -17,6 +17,8 @@ const PACKAGES: Record<string, string> = {
   nsenter: "util-linux",
   setpriv: "util-linux",
 };
+/** Where OpenSSL's headers are, if they are installed. */
+export const OPENSSL_HEADER = "/usr/include/openssl/evp.h";
 const FOR_TESTS: Record<string, string> = {
   tshark: "tshark",
   chromium: "chromium",
@@ -24,13 +26,14 @@ const FOR_TESTS: Record<string, string> = {
   nft: "nftables",
   cc: "gcc libc6-dev",
   ethtool: "ethtool",
+  [OPENSSL_HEADER]: "libssl-dev",
   iperf3: "iperf3",
   python3: "python3",
 };
 
-/** Is `tool` installed? */
+/** Is `tool` installed? A path is looked for where it says. */
 export const has = (tool: string) =>
-  process.env.PATH!.split(delimiter).some((place) => existsSync(join(place, tool)));
+  process.env.PATH!.split(delimiter).some((place) => existsSync(resolve(place, tool)));
 
 /** Those of busybox have the names, but not all that we need: network namespaces, --pdeathsig, -M. */
 const isBusybox = (tool: string) => {

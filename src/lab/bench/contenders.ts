@@ -9,7 +9,7 @@ import { join } from "node:path";
 import { Failure } from "../../base/failure.ts";
 import { type Lab, LAB_SECRET, SERVER } from "../lab.ts";
 import { retry, Running, startProgram } from "../running.ts";
-import { compile, startSimple } from "./simplevpn.ts";
+import { compile, PROGRAMS, startSimple } from "./simplevpn.ts";
 import { has } from "../tools.ts";
 import { wireGuardVersion } from "./wireguard.ts";
 
@@ -58,7 +58,20 @@ export const CONTENDERS: Contender[] = [
     address: INNER,
     start: startWireGuard,
   },
-  { name: "c", title: "C, select() + XOR", needs: { cc: "gcc libc6-dev" }, address: INNER, start: startC },
+  {
+    name: "c",
+    title: "C, select() + XOR",
+    needs: PROGRAMS.simplevpn.needs,
+    address: INNER,
+    start: (lab, folder) => startC(lab, folder, "simplevpn"),
+  },
+  {
+    name: "c-aes",
+    title: "C, the same design",
+    needs: PROGRAMS["simplevpn-aes"].needs,
+    address: INNER,
+    start: (lab, folder) => startC(lab, folder, "simplevpn-aes"),
+  },
 ];
 
 /** What keeps a contender from running here; undefined if nothing does. */
@@ -103,8 +116,8 @@ async function startOurs(lab: Lab, ...options: string[]): Promise<Running[]> {
   return [await startOurServer(lab, ...options), await startOurClient(lab, "client", SERVER, ...options)];
 }
 
-async function startC(lab: Lab, folder: string): Promise<Running[]> {
-  const path = compile(folder);
+async function startC(lab: Lab, folder: string, name: keyof typeof PROGRAMS): Promise<Running[]> {
+  const path = compile(folder, name);
   return [await startSimple(lab, "server", path), await startSimple(lab, "client", path)];
 }
 

@@ -1,27 +1,32 @@
-/** refs/simplevpn.c compiles without a warning, and both its roles talk to our programs. */
+/** The C programs of refs/ compile without a warning. Those that speak our protocol talk to our programs. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { type Lab, SERVER } from "../lab.ts";
 import { startProgram } from "../running.ts";
-import { compile, startSimple } from "../bench/simplevpn.ts";
-import { labTest } from "./testing.ts";
+import { compile, PROGRAMS, startSimple } from "../bench/simplevpn.ts";
+import { labTest, transfer } from "./testing.ts";
 import { has } from "../tools.ts";
 import { newFolder } from "./folder.ts";
 
-if (!has("cc"))
-  test("refs/simplevpn.c", (t) => (process.env.CI ? assert.fail("no cc") : t.skip("cc is not installed")));
-else {
-  const folder = newFolder();
-  const path = compile(folder); // -Werror: a warning fails here
+/** The compiled program; undefined where something is missing for it, and then a skipped test says so. */
+function compiled(name: keyof typeof PROGRAMS): string | undefined {
+  const missing = Object.keys(PROGRAMS[name].needs).find((tool) => !has(tool));
+  if (missing === undefined) return compile(newFolder(), name); // -Werror: a warning fails here
+  const because = `${missing} is not installed`;
+  test(`refs/${name}.c`, (t) => (process.env.CI ? assert.fail(because) : t.skip(because)));
+  return undefined;
+}
 
-  /** A flood of large pings: reads from the socket then end in the middle of frames. */
-  function flood(lab: Lab): void {
-    assert.match(
-      lab.try("client", "ping -q -f -l 20 -s 1300 -c 2000 10.8.0.1").stdout,
-      /2000 received, 0% packet loss/,
-    );
-  }
+/** A flood of large pings: reads from the socket then end in the middle of frames. */
+function flood(lab: Lab): void {
+  assert.match(
+    lab.try("client", "ping -q -f -l 20 -s 1300 -c 2000 10.8.0.1").stdout,
+    /2000 received, 0% packet loss/,
+  );
+}
 
+const path = compiled("simplevpn");
+if (path) {
   labTest("our client talks to refs/simplevpn.c as server, one client after the other", async (lab) => {
     await startSimple(lab, "server", path);
     for (const round of [1, 2]) {
@@ -47,3 +52,19 @@ else {
     assert.match(client.output, /the connection is over/);
   });
 }
+
+const sealing = compiled("simplevpn-aes");
+if (sealing)
+  labTest(
+    "refs/simplevpn-aes.c carries small packets and large ones, for two clients in a row",
+    async (lab) => {
+      await startSimple(lab, "server", sealing);
+      for (const round of [1, 2]) {
+        const client = await startSimple(lab, "client", sealing);
+        flood(lab);
+        await transfer(lab, "client", "server", 64, () => {}, "10.8.0.1");
+        await transfer(lab, "server", "client", 64, () => {}, "10.8.0.1");
+        assert.equal(await client.stop(), "SIGTERM", `round ${round}`);
+      }
+    },
+  );
