@@ -104,7 +104,12 @@ function options() {
   const table = {
     seconds: option("N", "4", "of each measurement", whole),
     repeats: option("N", "3", "of everything", whole),
-    only: option("NAME,NAME", NAMES.join(","), "which contenders; clients: 16 of ours; loss", names),
+    only: option(
+      "NAME,NAME",
+      NAMES.join(","),
+      "which contenders; clients: 16 of ours; loss: far wires",
+      names,
+    ),
     wire: option("NAME", BOTH, "plain, honest (with the loss rows), or both", wire),
     out: option("DIR", ".", "where bench.json and bench.svg go", String),
     help: option("", undefined, "print this", () => true),
@@ -192,6 +197,7 @@ async function repeat(runs: Run[], repeats: number): Promise<{ tables: Tables; f
       const lab = await Lab.up();
       try {
         const emulator = await WIRES[wire].lay(lab, round + 1);
+        if (emulator) console.log(chalk.dim(`the emulator's seed: ${emulator.seed}`));
         await run(lab, (row, measure, value) => {
           (((tables[wire] ??= {})[row] ??= {})[measure] ??= [])[round] = value;
           const { title, unit } = MEASURES[measure];

@@ -4,8 +4,8 @@ import { Emulator } from "../wire/emulator.ts";
 import { addRouter } from "../wire/router.ts";
 
 const FAR = 25; // ms, one way
-// Nearly every Linux has Cubic, which does at such rates as Reno does. Reno can be had wherever there is a lab.
-// BBR pays no heed to loss: where it is the default, the far wires would tell of that, and of nothing else.
+// Nearly every Linux has Cubic, which at such rates does as Reno does. Every lab can have Reno. BBR pays no
+// heed to loss: where it is the default, the far wires would tell of that, and of nothing else.
 const CONGESTION = "reno";
 
 interface Wire {
@@ -17,7 +17,9 @@ interface Wire {
 
 const lossy = (percent: number): Wire => ({
   title: `far, ${percent} % lost`,
-  explained: `the honest wire, ${2 * FAR} ms there and back; each way loses ${percent} %; TCP by ${CONGESTION}`,
+  explained:
+    `the honest wire, ${2 * FAR} ms there and back, ${percent} % of the packets lost each way; ` +
+    `TCP by ${CONGESTION}`,
   lay: async (lab, seed) => {
     addRouter(lab);
     for (const host of ["client", "server"])

@@ -8,17 +8,20 @@ import { SEED } from "../tests/peers.ts";
 import type { Counts, Way } from "./delay-line.ts";
 
 const WAYS = ["up", "down"] as const;
+const DEVICES = WAYS.map((way) => `${way}0`);
 const QUEUE = 10_000; // packets that may wait for our program in a TUN
 
 export class Emulator {
   readonly seed: number;
   private readonly lab: Lab;
   private readonly running: Running;
+  private readonly before: number[]; // packets that no one read, by device
 
-  private constructor(lab: Lab, seed: number, running: Running) {
+  private constructor(lab: Lab, seed: number, running: Running, before: number[]) {
     this.lab = lab;
     this.seed = seed;
     this.running = running;
+    this.before = before;
   }
 
   /**
@@ -32,20 +35,25 @@ export class Emulator {
     await running.until(/ready/);
     const versions = lab.hasIPv6("router") ? (["-4", "-6"] as const) : (["-4"] as const);
     lab.runAll(
-      WAYS.flatMap((name, i): OnHost[] => [
-        // no address of its own: else it would send a packet or two
-        ...(versions.length > 1 ? [on(`sysctl -qw net.ipv6.conf.${name}0.addr_gen_mode=1`)] : []),
-        on(`sysctl -qw net.ipv4.conf.${name}0.rp_filter=0`),
-        on(`ip link set dev ${name}0 txqueuelen ${QUEUE} up`),
-        ...versions.map((version) => on(`ip ${version} route add default dev ${name}0 table ${100 + i}`)),
+      DEVICES.flatMap((device): OnHost[] => [
+        // no address of its own: it would send more by itself
+        ...(versions.length > 1 ? [on(`sysctl -qw net.ipv6.conf.${device}.addr_gen_mode=1`)] : []),
+        on(`sysctl -qw net.ipv4.conf.${device}.rp_filter=0`),
+        on(`ip link set dev ${device} txqueuelen ${QUEUE} up`),
       ]),
     );
-    return new Emulator(lab, seed, running);
+    const before = DEVICES.map((device) => unread(lab, device)); // what the kernel says on a new link
+    lab.runAll(
+      DEVICES.flatMap((device, i) =>
+        versions.map((version) => on(`ip ${version} route add default dev ${device} table ${100 + i}`)),
+      ),
+    );
+    return new Emulator(lab, seed, running, before);
   }
 
   /** Ends it: from now on packets go straight again. What became of those that came. */
   async stop(): Promise<Record<(typeof WAYS)[number], Counts>> {
-    const missed = WAYS.map((name) => unread(this.lab, `${name}0`));
+    const missed = DEVICES.map((device, i) => unread(this.lab, device) - this.before[i]!);
     await this.running.stop();
     const [up, down] = WAYS.map((name, i) => {
       const counts = JSON.parse(new RegExp(`^${name} (.*)$`, "m").exec(this.running.output)![1]!) as Counts;

@@ -85,7 +85,7 @@ const detours = (version: "-4" | "-6") =>
 
 /**
  * A veth says that it can cut TCP (TSO) and UDP (GSO) like a network card, and does not. Without that, the
- * kernel cuts before it sends. The two ends put together what arrives, as they would behind a real card (GRO).
+ * kernel cuts before it sends. The two ends put together what arrives, as behind a real card (GRO).
  */
 const cutsItself = ([host, device]: (typeof ENDS)[number]): OnHost[] => {
   const joins = host === "router" ? "off" : "on";
@@ -123,7 +123,7 @@ export function arrived(lab: Lab, device: (typeof SIDES)[number]): { packets: nu
   return { packets, bytes: bytes - packets * ETHERNET };
 }
 
-/** Throws unless the packets from the client had at most 1,500 bytes so far, on average. Call it after bulk. */
+/** Throws unless the client's packets had at most 1,500 bytes so far, on average. Call it after bulk. */
 export function assertHonest(lab: Lab): void {
   const { packets, bytes } = arrived(lab, "eth0");
   if (bytes > packets * 1500)
