@@ -5,15 +5,21 @@ import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { Failure } from "../../base/failure.ts";
 import { Lab, LAB_SECRET, ours, ROOT, SERVER, TARGET } from "../lab.ts";
-import { Running, startProgram } from "../running.ts";
+import { Running, startProgram, TRANSPORT } from "../running.ts";
 import { newFolder } from "./folder.ts";
 
 /**
  * A test with a lab of its own. Where this machine allows no lab it is skipped, and says why; in CI that is a
- * failure.
+ * failure. `onlyTcp`: why it has no meaning over UDP; with TRANSPORT=udp it is skipped.
  */
-export function labTest(name: string, run: (lab: Lab, t: TestContext) => Promise<void>): void {
-  test(name, { timeout: 120_000 }, async (t) => {
+export function labTest(
+  name: string,
+  run: (lab: Lab, t: TestContext) => Promise<void>,
+  onlyTcp?: string,
+): void {
+  const isUdp = TRANSPORT === "udp";
+  const options = { timeout: 120_000, ...(isUdp && onlyTcp && { skip: onlyTcp }) };
+  test(isUdp ? `${name} (udp)` : name, options, async (t) => {
     let lab: Lab;
     try {
       lab = await Lab.up();
