@@ -21,11 +21,15 @@
  *   4      4    receiver's index     4      4    client's index       4      4    client's index
  *   8      8    number               8      16   cookie, or zeros     8      4    server's index; cookie: 0
  *   16     …    body, sealed; tag    24     …    message 1; zeros     12     …    message 2, cookie; zeros
+ *
+ * A frame of no session is answered with its own header, type 6: a server that was started anew says so. Nobody
+ * can prove that, so it ends nothing, and neither does an ICMP error. The client then asks, in a sealed frame,
+ * and the session is over if no answer comes.
  */
 import { randomBytes } from "node:crypto";
 import { isIPv6 } from "node:net";
 import { aesFraming, Control, type Framing, handshakeFraming, pad } from "../core/frame.ts";
-import { EAGAIN, EINVAL, EIO, EMSGSIZE, ENOBUFS, ETIMEDOUT, errnoName } from "../base/errno.ts";
+import { EAGAIN, ECONNREFUSED, EINVAL, EIO, EMSGSIZE, ENOBUFS, ETIMEDOUT, errnoName } from "../base/errno.ts";
 import type { Keys, SessionKeys } from "../core/aes.ts";
 import type { Link, Receiver } from "../core/link.ts";
 import { type Watch, watch } from "../core/loop.ts";
@@ -47,12 +51,13 @@ import {
   Unreachable,
 } from "./transport.ts";
 
-const [HELLO, DATA, CONTROL, ANSWER, COOKIE_ANSWER] = [1, 2, 3, 4, 5];
+const [HELLO, DATA, CONTROL, ANSWER, COOKIE_ANSWER, NO_SESSION] = [1, 2, 3, 4, 5, 6];
 const HEADER = 16; // bytes, of data and control
 const HELLO_HEADER = 8 + COOKIE;
 const ANSWER_HEADER = 12;
 const UDP_HEADER = 8;
 const RETRY = 1_000; // ms between two first messages
+const QUESTIONS = 3; // a CHECK between two of them, and none answered: the session is over
 const LARGE = 500; // bytes of a frame that every path takes
 const ROUND = 4 * MAX_RECEIVED; // bytes received in one turn of the loop, at most
 
@@ -85,7 +90,7 @@ export class UdpPort implements Port {
   serve(server: PortEvents): void {
     const hub = this.hub!;
     const reception = new Reception(hub, server);
-    hub.start((type, at, size) => type === HELLO && reception.hello(at, size));
+    hub.start((type, at, size) => (type === HELLO ? reception.hello(at, size) : reception.other(type, at)));
   }
 
   /** Nobody new is answered. The sessions go on, for they have to say goodbye. */
@@ -178,17 +183,14 @@ class Hub {
   private take(at: number, size: number, readAt: bigint): void {
     const { bytes } = this.memory;
     const type = size >= HEADER ? bytes[at]! : 0;
-    if (type !== DATA && type !== CONTROL) {
-      if (type === 0 || this.onOther(type, at, size) === false)
-        this.drop("a datagram that makes no sense", at, size);
-      return;
-    }
-    const link = this.links.get(bytes.readUInt32BE(at + 4));
-    const length = bytes.readUInt16BE(at + 2);
-    if (!link) this.drop("a datagram of no session here", at, size);
-    else if (length !== size - HEADER || length % 4 !== 0)
-      this.drop("a datagram that is cut short", at, size);
-    else link.take(at, size, readAt);
+    const isFrame = type === DATA || type === CONTROL;
+    const link = isFrame ? this.links.get(bytes.readUInt32BE(at + 4)) : undefined;
+    if (link) {
+      const length = bytes.readUInt16BE(at + 2);
+      if (length === size - HEADER && length % 4 === 0) link.take(at, size, readAt);
+      else this.drop("a datagram that is cut short", at, size);
+    } else if (type === 0 || this.onOther(type, at, size) === false)
+      this.drop(isFrame ? "a datagram of no session here" : "a datagram that makes no sense", at, size);
   }
 
   drop(reason: string, at: number, size: number): void {
@@ -309,7 +311,14 @@ class Call {
     const { hub, to, index, size } = this;
     const link = new UdpLink(hub, index, theirs, to, size, () => hub.close());
     const attach = <R extends Receiver>(make: (link: Link) => R) => {
-      hub.socket.tellErrors(false);
+      const failed = (errno: number) => {
+        hub.socket.tellErrors(true);
+        link.failed(errno);
+      };
+      hub.start((type, at) => {
+        if (type !== NO_SESSION || hub.memory.bytes.readUInt32BE(at + 4) !== theirs) return false;
+        return link.doubt("it was started anew, and does not know this session");
+      }, failed);
       return link.start(make(link));
     };
     return { remote: to.text, message2, largest: link.largest, attach, hangUp: () => hub.close() };
@@ -321,6 +330,7 @@ class Reception {
   private readonly hub: Hub;
   private readonly server: PortEvents;
   private readonly cookies = new Cookies();
+  private toldAt = 0; // the latest receive() whose sender was told that there is no session
   /** Who has been answered, and has not proven itself yet: by its public key. Its message 1 may come again. */
   private readonly answered = new Map<string, { link: UdpLink; message2: Buffer; theirs: number }>();
 
@@ -373,6 +383,17 @@ class Reception {
     return true;
   }
 
+  /** A datagram of no session here: false. If it is a frame, its sender is told, once a receive(). */
+  other(type: number, at: number): boolean {
+    const { socket, memory } = this.hub;
+    if ((type !== DATA && type !== CONTROL) || this.toldAt === socket.received) return false;
+    this.toldAt = socket.received;
+    memory.bytes[at] = NO_SESSION;
+    socket.send(socket.from(), memory, at, HEADER, HEADER);
+    memory.bytes[at] = type;
+    return false;
+  }
+
   /** An answer of `size` bytes: never longer than the question, so nobody can be flooded by it. */
   private send(type: number, theirs: number, ours: number, message: Buffer, to: Remote, size: number): void {
     if (ANSWER_HEADER + message.length > size) return;
@@ -398,6 +419,8 @@ export class UdpLink implements Link {
   private readonly hub: Hub;
   private readonly path: Path;
   private sentLarge = false; // since the last probe()
+  private questions = 0; // 0: the other end is not in doubt; else one more than were asked since
+  private reason = ""; // for that
   private readonly onEnd: () => void;
   private to: Remote;
   private checked = 0; // the latest receive() whose sender was compared with that
@@ -490,6 +513,7 @@ export class UdpLink implements Link {
   /** What to do about an errno. */
   private notSent(errno: number, memory: Memory, from: number, end: number, size: number): number {
     const { hub, to } = this;
+    this.failed(errno);
     // A card that cannot compute UDP's checksum: older kernels refuse runs (net/ipv4/udp.c, udp_send_skb()).
     if (errno === EIO && hub.segments > 1) {
       hub.segments = 1;
@@ -523,8 +547,30 @@ export class UdpLink implements Link {
     if (!hub.socket.isFrom(this.to)) this.moved(hub.socket.from());
   }
 
-  /** Once a CHECK: asks the other end how much of the path's packets it gets. */
+  /** An ICMP error may say that nobody listens there. */
+  failed(errno: number): void {
+    if (errno === ECONNREFUSED) this.doubt("nobody listens there any more");
+  }
+
+  /** Is the other end still there? Something says no that nobody has proven. Asked in the next probe(). */
+  doubt(reason: string): true {
+    if (this.questions === 0) this.questions = 1;
+    this.reason = reason;
+    return true;
+  }
+
+  /** Once a CHECK: asks what is to be asked of the other end. */
   probe(): void {
+    if (this.questions > QUESTIONS) return this.receiver!.lost(this.reason);
+    if (this.questions > 0) {
+      this.questions++;
+      this.receiver!.sendControl(Control.probe, Buffer.alloc(4));
+    }
+    this.probePath();
+  }
+
+  /** How much of the path's packets does it get? */
+  private probePath(): void {
     const { path, receiver, keysHere } = this;
     const size = path.check(this.sentLarge, keysHere?.window.newest ?? -1);
     this.sentLarge = false;
@@ -541,6 +587,7 @@ export class UdpLink implements Link {
     if (message.length < 4) return false;
     const size = message.readUInt32BE();
     if (word === Control.probe) this.receiver!.sendControl(Control.probed, message.subarray(0, 4));
+    else if (word === Control.probed && size === 0) this.questions = 0;
     else if (word === Control.probed) this.path.arrived(Math.min(size, SIZES[0]!));
     else return false;
     this.size = this.path.size;

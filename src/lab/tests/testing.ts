@@ -17,9 +17,8 @@ export function labTest(
   run: (lab: Lab, t: TestContext) => Promise<void>,
   onlyTcp?: string,
 ): void {
-  const isUdp = TRANSPORT === "udp";
-  const options = { timeout: 120_000, ...(isUdp && onlyTcp && { skip: onlyTcp }) };
-  test(isUdp ? `${name} (udp)` : name, options, async (t) => {
+  const options = { timeout: 120_000, ...(IS_UDP && onlyTcp && { skip: onlyTcp }) };
+  test(IS_UDP ? `${name} (udp)` : name, options, async (t) => {
     let lab: Lab;
     try {
       lab = await Lab.up();
@@ -40,6 +39,10 @@ export const SECRET: { env: NodeJS.ProcessEnv } = {
   // old versions of Node.js need the latter for --user: privileges.ts
   env: { ...process.env, SIMPLE_VPN_SECRET: LAB_SECRET, UV_USE_IO_URING: "0" },
 };
+
+export const IS_UDP = TRANSPORT === "udp";
+/** Of tun0, where the path takes 1,500 bytes. */
+export const MTU = IS_UDP ? 1424 : 1400;
 
 /** Runs one of our programs on this machine, "lab/demo", to its end. */
 export function runProgram(name: string, args: string[] = [], env: NodeJS.ProcessEnv = process.env) {
