@@ -57,6 +57,7 @@ const HELLO_HEADER = 8 + COOKIE;
 const ANSWER_HEADER = 12;
 const UDP_HEADER = 8;
 const RETRY = 1_000; // ms between two first messages
+const COOKIES = 3; // in one try: nobody makes us send more by forging them
 const QUESTIONS = 3; // a CHECK between two of them, and none answered: the session is over
 const LARGE = 500; // bytes of a frame that every path takes
 const ROUND = 4 * MAX_RECEIVED; // bytes received in one turn of the loop, at most
@@ -222,6 +223,7 @@ class Call {
   private readonly index: number;
   private readonly cookie = Buffer.alloc(COOKIE);
   private size = 0; // bytes of the IP packet that message 1 was sent in
+  private largest = 0; // of the largest one
 
   constructor(socket: DatagramSocket, to: Remote, message1: Buffer, isGood: IsGood) {
     this.hub = new Hub(socket);
@@ -244,6 +246,7 @@ class Call {
         const left = deadline - performance.now();
         if (left <= 0) throw new Unreachable(to.text, -ETIMEDOUT);
         this.size = Math.min(pathMtu(to) || SIZES[0]!, SIZES[Math.min(attempt >> 1, SIZES.length - 1)]!);
+        this.largest = Math.max(this.largest, this.size);
         const answer = await this.ask(Math.min(left, RETRY));
         if (answer) return answer;
       }
@@ -261,6 +264,7 @@ class Call {
     const { hub, to } = this;
     return new Promise((resolve, reject) => {
       let refusal: Answer | undefined;
+      let cookies = 0;
       const again = setTimeout(() => resolve(refusal), ms);
       const failed = (errno: number) => {
         clearTimeout(again);
@@ -274,12 +278,14 @@ class Call {
         if (bytes.readUInt32BE(at + 4) !== this.index || length > size - ANSWER_HEADER) return false;
         if (type === COOKIE_ANSWER && length === COOKIE) {
           bytes.copy(this.cookie, 0, start, start + COOKIE);
-          this.send();
+          if (++cookies <= COOKIES) this.send();
           return true;
         }
         const message2 = Buffer.from(bytes.subarray(start, start + length));
         if (type !== ANSWER || (length > 0 && !this.isGood(message2))) return false;
-        const answer = this.answered(message2, bytes.readUInt32BE(at + 8));
+        // What has come tells what the path takes: perhaps it is the late answer to a longer question.
+        const came = Math.min(size + around(to.address), this.largest);
+        const answer = this.answered(message2, bytes.readUInt32BE(at + 8), came);
         if (length === 0) refusal = answer;
         else {
           clearTimeout(again);
@@ -307,8 +313,8 @@ class Call {
     return this.hub.socket.send(to, datagram, 0, length, length);
   }
 
-  private answered(message2: Buffer, theirs: number): Answer {
-    const { hub, to, index, size } = this;
+  private answered(message2: Buffer, theirs: number, size: number): Answer {
+    const { hub, to, index } = this;
     const link = new UdpLink(hub, index, theirs, to, size, () => hub.close());
     const attach = <R extends Receiver>(make: (link: Link) => R) => {
       const failed = (errno: number) => {
@@ -316,7 +322,9 @@ class Call {
         link.failed(errno);
       };
       hub.start((type, at) => {
-        if (type !== NO_SESSION || hub.memory.bytes.readUInt32BE(at + 4) !== theirs) return false;
+        const name = hub.memory.bytes.readUInt32BE(at + 4);
+        if (type === ANSWER && name === index) return true; // to another of our questions
+        if (type !== NO_SESSION || name !== theirs) return false;
         return link.doubt("it was started anew, and does not know this session");
       }, failed);
       return link.start(make(link));
@@ -357,7 +365,7 @@ class Reception {
     const name = message1.toString("latin1", 0, 32);
     const before = answered.get(name);
     if (before) {
-      before.link.narrow(size + around(from.address)); // perhaps it is shorter by now, and so the answer
+      before.link.lower(size + around(from.address)); // perhaps it is shorter by now, and so the answer
       this.send(ANSWER, theirs, before.link.index, before.message2, from, size);
       return true;
     }
@@ -463,6 +471,12 @@ export class UdpLink implements Link {
 
   get size(): number {
     return this.framing.maxBody + HEADER + around(this.to.address);
+  }
+
+  /** Perhaps the path takes no more than that: the search begins there. */
+  lower(size: number): void {
+    this.path.lower(size);
+    this.size = this.path.size;
   }
 
   /** The path takes no more than that. */
