@@ -61,7 +61,10 @@ export class Running {
   }
 }
 
-/** Starts src/client.ts or src/server.ts on a host. */
+/** What the two programs are to speak: TRANSPORT=udp in the environment, or tcp. */
+export const TRANSPORT = process.env.TRANSPORT === "udp" ? "udp" : "tcp";
+
+/** Starts src/client.ts or src/server.ts on a host. --cipher xor is for TCP alone. */
 export function startProgram(
   lab: Lab,
   host: string,
@@ -69,7 +72,9 @@ export function startProgram(
   args: string[],
   options: SpawnOptions = {},
 ): Running {
-  return new Running(lab.spawn(host, [...ours(program), ...args], options));
+  const says = args.includes("--transport") || args.includes("xor") || args.includes("--help");
+  const transport = TRANSPORT === "tcp" || says ? [] : ["--transport", TRANSPORT];
+  return new Running(lab.spawn(host, [...ours(program), ...transport, ...args], options));
 }
 
 /** Tries until it does not throw, for 10 s. */

@@ -119,7 +119,7 @@ function whenClosed(peer: Peer, wipeRest: () => void): void {
 }
 
 function tell({ link }: Peer): void {
-  const count = link.framing.ordered ? "nonces count from 0 again" : "nonces go on, each frame names its key";
+  const count = link.framing.ordered ? "nonces count from 0 again" : "the numbers go on";
   trace.note(`fresh keys with ${link.remote}: ${count}`);
 }
 
