@@ -60,6 +60,7 @@ const RETRY = 1_000; // ms between two first messages
 const COOKIES = 3; // in one try: nobody makes us send more by forging them
 const QUESTIONS = 3; // a CHECK between two of them, and none answered: the session is over
 const LARGE = 500; // bytes of a frame that every path takes
+const NO_SIZE = Buffer.alloc(4); // of a probe that only asks whether the other end is there
 const ROUND = 4 * MAX_RECEIVED; // bytes received in one turn of the loop, at most
 
 export const udp: Transport = { open: ({ listen, port }) => new UdpPort(port, listen) };
@@ -581,7 +582,7 @@ export class UdpLink implements Link {
     if (this.questions > QUESTIONS) return this.receiver!.lost(this.reason);
     if (this.questions > 0) {
       this.questions++;
-      this.receiver!.sendControl(Control.probe, Buffer.alloc(4));
+      this.receiver!.sendControl(Control.probe, NO_SIZE);
     }
     this.probePath();
   }
@@ -598,6 +599,7 @@ export class UdpLink implements Link {
     const message = Buffer.alloc(bodyFor(size, this.to) - this.framing.tag - word);
     message.writeUInt32BE(size);
     receiver!.sendControl(Control.probe, message);
+    receiver!.sendControl(Control.probe, NO_SIZE); // a small one: if it is answered, size is what is wrong
   }
 
   control(word: number, message: Buffer): boolean {

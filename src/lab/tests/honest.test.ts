@@ -2,26 +2,13 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { type Lab, SERVER, SERVER6 } from "../lab.ts";
-import { labTest, ping, startClient, startServer, transfer } from "./testing.ts";
-import { has } from "../tools.ts";
+import { ping, routerTest, startClient, startServer, transfer } from "./testing.ts";
 import { DelayLine } from "../wire/delay-line.ts";
 import { Emulator } from "../wire/emulator.ts";
-import { addRouter, arrived, assertHonest, narrow, ROUTER, ROUTER6, swallowTooBig } from "../wire/router.ts";
+import { arrived, assertHonest, narrow, ROUTER, ROUTER6, swallowTooBig } from "../wire/router.ts";
 
 const CLIENT = "192.168.1.100";
 const CLIENT6 = "2001:db8:1::100";
-
-/** A test with a lab that has IPv6 and a router. */
-function routerTest(name: string, run: (lab: Lab) => Promise<void>): void {
-  if (has("ethtool"))
-    return labTest(name, async (lab) => {
-      lab.addIPv6();
-      addRouter(lab);
-      await run(lab);
-    });
-  const missing = "ethtool is not installed";
-  test(name, (t) => (process.env.CI ? assert.fail(missing) : t.skip(missing)));
-}
 
 /** What ping says of one packet of `size` bytes that must not be cut, and of the headers that ICMP has. */
 function tryPing(lab: Lab, host: string, address: string, size: number): string {

@@ -1,5 +1,6 @@
 /** What the lab's tests share: a fresh lab for each test, and the two programs in it. */
 import { spawnSync } from "node:child_process";
+import assert from "node:assert/strict";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
@@ -7,6 +8,8 @@ import { Failure } from "../../base/failure.ts";
 import { Lab, LAB_SECRET, ours, ROOT, SERVER, TARGET } from "../lab.ts";
 import { Running, startProgram, TRANSPORT } from "../running.ts";
 import { newFolder } from "./folder.ts";
+import { has } from "../tools.ts";
+import { addRouter } from "../wire/router.ts";
 
 /**
  * A test with a lab of its own. Where this machine allows no lab it is skipped, and says why; in CI that is a
@@ -33,6 +36,18 @@ export function labTest(
       await lab.down();
     }
   });
+}
+
+/** A test with a lab that has IPv6 and a router. */
+export function routerTest(name: string, run: (lab: Lab) => Promise<void>): void {
+  if (has("ethtool"))
+    return labTest(name, async (lab) => {
+      lab.addIPv6();
+      addRouter(lab);
+      await run(lab);
+    });
+  const missing = "ethtool is not installed";
+  test(name, (t) => (process.env.CI ? assert.fail(missing) : t.skip(missing)));
 }
 
 export const SECRET: { env: NodeJS.ProcessEnv } = {
