@@ -10,19 +10,22 @@ export const TAG_LENGTH = 16;
 const LIMIT = 2 ** 32; // messages under one key; rekey.ts brings a fresh one long before
 
 // openssl/evp.h, EVP_EncryptInit(3ssl). EVP_CTRL_AEAD_GET_TAG = 0x10, EVP_CTRL_AEAD_SET_TAG = 0x11
-const EVP_CIPHER_CTX_new = thisProcess.func("void *EVP_CIPHER_CTX_new()");
-const EVP_CIPHER_CTX_free = thisProcess.func("void EVP_CIPHER_CTX_free(void *ctx)");
+// Pointers are numbers here: for a void *, koffi looks at each call what it got.
+const EVP_CIPHER_CTX_new = thisProcess.func("uintptr_t EVP_CIPHER_CTX_new()");
+const EVP_CIPHER_CTX_free = thisProcess.func("void EVP_CIPHER_CTX_free(uintptr_t ctx)");
 const EVP_CIPHER_CTX_ctrl = thisProcess.func(
-  "int EVP_CIPHER_CTX_ctrl(void *ctx, int command, int number, void *pointer)",
+  "int EVP_CIPHER_CTX_ctrl(uintptr_t ctx, int command, int number, uintptr_t pointer)",
 );
-const EVP_aes_256_gcm = thisProcess.func("void *EVP_aes_256_gcm()");
+const EVP_aes_256_gcm = thisProcess.func("uintptr_t EVP_aes_256_gcm()");
 const EVP_CipherInit_ex = thisProcess.func(
-  "int EVP_CipherInit_ex(void *ctx, void *type, void *engine, void *key, void *iv, int encrypt)",
+  "int EVP_CipherInit_ex(uintptr_t ctx, uintptr_t type, void *engine, void *key, uintptr_t iv, int encrypt)",
 );
 const EVP_CipherUpdate = thisProcess.func(
-  "int EVP_CipherUpdate(void *ctx, void *out, void *outLength, void *in, int length)",
+  "int EVP_CipherUpdate(uintptr_t ctx, uintptr_t out, uintptr_t outLength, uintptr_t in, int length)",
 );
-const EVP_CipherFinal_ex = thisProcess.func("int EVP_CipherFinal_ex(void *ctx, void *out, void *outLength)");
+const EVP_CipherFinal_ex = thisProcess.func(
+  "int EVP_CipherFinal_ex(uintptr_t ctx, uintptr_t out, uintptr_t outLength)",
+);
 const [GET_TAG, SET_TAG] = [0x10, 0x11];
 
 /**
@@ -35,7 +38,7 @@ export class Cipher {
   counter: number;
   /** Their bytes. */
   bytes = 0;
-  private context: unknown;
+  private context: number; // its address
   private readonly end: number; // the counter's
   private readonly encrypt: boolean;
   private readonly nonce = new Memory(12);
@@ -47,10 +50,9 @@ export class Cipher {
     this.end = counter + LIMIT;
     this.encrypt = direction === "seal";
     this.nonce.bytes.fill(0);
-    const context: unknown = EVP_CIPHER_CTX_new();
-    if (context === null) throw new Error("Cannot make a cipher: out of memory");
-    this.context = context;
-    const result = EVP_CipherInit_ex(context, EVP_aes_256_gcm(), null, key, null, Number(this.encrypt));
+    this.context = EVP_CIPHER_CTX_new();
+    if (this.context === 0) throw new Error("Cannot make a cipher: out of memory");
+    const result = EVP_CipherInit_ex(this.context, EVP_aes_256_gcm(), null, key, 0, Number(this.encrypt));
     must(result, "set the key");
   }
 
@@ -82,22 +84,22 @@ export class Cipher {
   /** Lets go of the key. */
   free(): void {
     EVP_CIPHER_CTX_free(this.context); // wipes the key schedule, too
-    this.context = null;
+    this.context = 0;
   }
 
   private transform(memory: Memory, at: number, length: number, ad: number): number {
     memory.check(at - ad, ad + length + TAG_LENGTH);
     memory.check(at, length); // separately: a negative length could pass the combined check above
     const address = memory.address + at;
-    if (this.context === null) throw new Error("Cannot use a cipher: it was freed");
+    if (this.context === 0) throw new Error("Cannot use a cipher: it was freed");
     if (this.usedUp) throw new Error("Cannot use a cipher: its nonce counter is used up");
     this.bytes += length;
     this.nonce.bytes.writeUIntBE(this.counter++, 6, 6);
     must(
-      EVP_CipherInit_ex(this.context, null, null, null, this.nonce.address, Number(this.encrypt)),
+      EVP_CipherInit_ex(this.context, 0, null, null, this.nonce.address, Number(this.encrypt)),
       "set the nonce",
     );
-    must(EVP_CipherUpdate(this.context, null, this.outLength.address, address - ad, ad), "add the header");
+    must(EVP_CipherUpdate(this.context, 0, this.outLength.address, address - ad, ad), "add the header");
     must(EVP_CipherUpdate(this.context, address, this.outLength.address, address, length), "transform");
     return address;
   }
