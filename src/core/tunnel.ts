@@ -38,8 +38,9 @@ export function outbound(tun: Tun, peerFor: PeerFor): void {
       if (count < 0) break;
       const peer = peerFor(scratch.bytes, packet, count - tun.header);
       const reason = typeof peer === "string" ? peer : pass(peer, tun, count, wokenAt);
+      if (reason === undefined) continue;
       const remote = typeof peer === "string" ? "" : peer.link.remote;
-      if (reason !== undefined) trace.drop(reason, remote, scratch, packet, count - tun.header);
+      trace.drop(reason, remote, scratch, packet, count - tun.header);
     }
   } finally {
     // Whatever ended the drain: no frame is left open. If sealing one throws, the program ends.
@@ -72,7 +73,7 @@ function enqueue(peer: Peer, tun: Tun, at: number, count: number, wokenAt: bigin
 
   const from = at - framing.record;
   if (framing.record > 0) scratch.bytes.writeUInt32BE(count, from);
-  scratch.bytes.fill(0, at + count, from + size); // the padding
+  for (let i = at + count; i < from + size; i++) scratch.bytes[i] = 0; // the padding
   outbox.add(scratch, from, size, length, steps);
   trace.sent.packets++;
   trace.sent.bytes += length;

@@ -111,7 +111,7 @@ export class SegmentCutter implements Cutter {
     this.at = at + step;
     if (size > 0) {
       // The headers move to the front of the next piece, over what has been sent.
-      bytes.writeUInt32LE(this.behind, at + size);
+      bytes.writeInt32LE(this.behind, at + size);
       bytes.copyWithin(this.at, at, at + headers);
     }
     const payload = Math.min(step, this.left);
@@ -119,7 +119,7 @@ export class SegmentCutter implements Cutter {
     else this.finish(bytes, this.at, payload, size === 0);
     this.size = headers + payload;
     this.left -= payload;
-    if (this.left > 0) this.behind = bytes.readUInt32LE(this.at + this.size);
+    if (this.left > 0) this.behind = bytes.readInt32LE(this.at + this.size);
     return true;
   }
 
@@ -132,7 +132,7 @@ export class SegmentCutter implements Cutter {
     bytes.writeUInt16LE(tcp - ip, at + 6);
     bytes.writeUInt16LE(TCP_CHECKSUM, at + 8);
     if (!isFirst) {
-      bytes.writeUInt32BE((bytes.readUInt32BE(tcp + 4) + this.step) >>> 0, tcp + 4); // sequence number
+      bytes.writeInt32BE((bytes.readInt32BE(tcp + 4) + this.step) | 0, tcp + 4); // sequence number
       if (!this.isIPv6) bytes.writeUInt16BE((bytes.readUInt16BE(ip + 4) + 1) & 0xffff, ip + 4); // id
     }
     const isLast = payload === this.left;
@@ -160,7 +160,7 @@ export class SegmentJoiner {
   private tcp = 0; // where the TCP header is in it
   private headers = 0;
   private step = 0; // bytes of payload of the first
-  private sequence = 0; // of the next one
+  private sequence = 0; // of the next one; signed, since V8 allocates for numbers of 2^31 and more
   private isIPv6 = false;
   private count = 0; // packets
   private readonly sums = new Sums();
@@ -211,7 +211,7 @@ export class SegmentJoiner {
       lengthOf(bytes, ip, this.isIPv6) !== size - OFFLOAD_HEADER
     )
       return false;
-    this.sequence = (bytes.readUInt32BE(at + this.tcp + 4) + this.step) >>> 0;
+    this.sequence = (bytes.readInt32BE(at + this.tcp + 4) + this.step) | 0;
     return bytes[at + this.tcp + 13] === ACK; // PSH: nothing may follow
   }
 
@@ -229,14 +229,14 @@ export class SegmentJoiner {
       bytes[at] === 0 ||
       bytes[at + 1] !== 0 ||
       (flags & ~PSH) !== ACK ||
-      bytes.readUInt32BE(at + tcp + 4) !== this.sequence ||
+      bytes.readInt32BE(at + tcp + 4) !== this.sequence ||
       lengthOf(bytes, at + OFFLOAD_HEADER, this.isIPv6) !== size - OFFLOAD_HEADER ||
       !this.isSameStream(bytes, at)
     )
       return false;
     bytes.copyWithin(this.at + this.size, at + headers, at + size);
     this.size += payload;
-    this.sequence = (this.sequence + payload) >>> 0;
+    this.sequence = (this.sequence + payload) | 0;
     this.count++;
     if (payload < step || flags & PSH) {
       bytes[this.at + tcp + 13] = flags;
