@@ -62,6 +62,7 @@ const QUESTIONS = 3; // a CHECK between two of them, and none answered: the sess
 const LARGE = 500; // bytes of a frame that every path takes
 const NO_SIZE = Buffer.alloc(4); // of a probe that only asks whether the other end is there
 const ROUND = 4 * MAX_RECEIVED; // bytes received in one turn of the loop, at most
+const LEAST = 64; // bytes that each recvmsg() counts as: a flood of empty datagrams must not go on for ever
 
 export const udp: Transport = { open: ({ listen, port }) => new UdpPort(port, listen) };
 
@@ -175,8 +176,9 @@ class Hub {
       count = socket.receive(memory, at); // WALK 8.read R5.read
       if (count < 0) break;
       const end = at + count;
+      if (count === 0) this.drop("a datagram that makes no sense", at, 0);
       for (; at < end; at += socket.segment) this.take(at, Math.min(socket.segment, end - at), readAt);
-      at = pad(end, 4);
+      at = pad(Math.max(end, at + LEAST), 4);
     }
     this.joiner.flush();
     trace.lost("the socket was full when they came", socket.overflowed - this.overflowed);
