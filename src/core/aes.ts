@@ -113,8 +113,8 @@ export interface SessionKeys {
 
 /** A session's two ciphers. rekey.ts gives them fresh keys, which are wiped. */
 export interface Keys {
-  readonly sealer: Cipher;
-  readonly opener: Cipher;
+  readonly sealer: Pick<Cipher, "counter" | "bytes" | "usedUp" | "free">;
+  readonly opener: Keys["sealer"];
   readonly settled: boolean; // is there no key that the other end has yet to use?
   /** As Cipher.seal(). */
   seal(memory: Memory, at: number, length: number, ad: number): void;

@@ -10,9 +10,10 @@
  * one window finds all replays. The key before a fresh one opens for 10 s more: what was on its way is not
  * lost.
  */
-import { Cipher, type Keys, type SessionKeys } from "../core/aes.ts";
+import type { Keys, SessionKeys } from "../core/aes.ts";
 import { BrokenStream } from "../base/failure.ts";
 import type { Memory } from "../base/libc.ts";
+import { RecordCipher } from "./record-cipher.ts";
 import { ReplayWindow } from "./replay.ts";
 import { wipe } from "../base/wipe.ts";
 
@@ -25,29 +26,26 @@ export const numberOf = (bytes: Buffer, header: number) => bytes.readUIntBE(head
 
 export class DatagramKeys implements Keys {
   readonly window = new ReplayWindow();
-  sealer: Cipher;
-  opener: Cipher;
+  sealer: RecordCipher;
+  opener: RecordCipher;
   settled = true; // has the other end used the newest key that opens?
   private sends = 0; // the key that seals
   private receives = 0; // the newest key that opens
-  private former: Cipher | undefined; // opens what was sealed with the key before that
+  private former: RecordCipher | undefined; // opens what was sealed with the key before that
   private waiting: Buffer | undefined; // a key to seal with, once it has
   private overlap: NodeJS.Timeout | undefined;
   private freed = false;
 
   constructor({ send, receive }: SessionKeys) {
-    this.sealer = new Cipher(send, "seal");
-    this.opener = new Cipher(receive, "open");
+    this.sealer = new RecordCipher(send, "seal");
+    this.opener = new RecordCipher(receive, "open");
     wipe(send, receive);
   }
 
-  /** Writes the key and the number into the header, the `ad` bytes in front. Then it seals. */
+  /** Writes the key into the header, the `ad` bytes in front. The cipher writes the number, and seals. */
   seal(memory: Memory, at: number, length: number, ad: number): void {
-    const header = at - ad;
-    memory.bytes[header + KEY_AT] = this.sends;
-    memory.bytes.writeUInt16BE(0, header + NUMBER_AT);
-    memory.bytes.writeUIntBE(this.sealer.counter, header + NUMBER_AT + 2, 6);
-    this.sealer.seal(memory, at, length, ad);
+    memory.bytes[at - ad + KEY_AT] = this.sends;
+    this.sealer.seal(memory, at, length);
   }
 
   open(memory: Memory, at: number, length: number, ad: number): void {
@@ -62,7 +60,7 @@ export class DatagramKeys implements Keys {
       throw new BrokenStream("a datagram whose number is too large");
     if (!this.window.isNew(number))
       throw new BrokenStream("a datagram that has come before (or much too late)");
-    if (!opener.open(memory, at, length, ad)) throw new BrokenStream("a datagram that is damaged or forged");
+    if (!opener.open(memory, at, length)) throw new BrokenStream("a datagram that is damaged or forged");
     this.window.take(number);
     if (isNewest && !this.settled) this.settle();
   }
@@ -73,7 +71,7 @@ export class DatagramKeys implements Keys {
       this.waiting = key;
       return;
     }
-    const next = new Cipher(key, "seal", this.sealer.counter);
+    const next = new RecordCipher(key, "seal", this.sealer.counter);
     this.sealer.free();
     this.sealer = next;
     this.sends = (this.sends + 1) & 255;
@@ -85,7 +83,7 @@ export class DatagramKeys implements Keys {
     clearTimeout(this.overlap);
     this.former?.free();
     this.former = this.opener;
-    this.opener = new Cipher(key, "open", this.window.newest + 1);
+    this.opener = new RecordCipher(key, "open", this.window.newest + 1);
     this.receives = (this.receives + 1) & 255;
     this.settled = false;
     wipe(key);

@@ -111,7 +111,7 @@ class Hub {
   readonly socket: DatagramSocket;
   readonly memory = new Memory(ROUND + MAX_RECEIVED); // what was received in this turn of the loop
   readonly joiner = new SegmentJoiner();
-  readonly links = new Map<number, UdpLink>(); // by our index
+  readonly links = new Map<number, UdpLink>(); // by our index: signed, as V8 has small numbers
   private overflowed = 0; // of the socket, as it was counted already
   segments = MAX_SEGMENTS; // datagrams that one sendmsg() takes
   private watched: Watch | undefined;
@@ -143,7 +143,7 @@ class Hub {
 
   newIndex(): number {
     for (;;) {
-      const index = randomBytes(4).readUInt32BE();
+      const index = randomBytes(4).readInt32BE();
       if (!this.links.has(index)) return index;
     }
   }
@@ -191,7 +191,7 @@ class Hub {
     const { bytes } = this.memory;
     const type = size >= HEADER ? bytes[at]! : 0;
     const isFrame = type === DATA || type === CONTROL;
-    const link = isFrame ? this.links.get(bytes.readUInt32BE(at + 4)) : undefined;
+    const link = isFrame ? this.links.get(bytes.readInt32BE(at + 4)) : undefined;
     if (link) {
       const length = bytes.readUInt16BE(at + 2);
       if (length === size - HEADER && length % 4 === 0) link.take(at, size, readAt);
@@ -281,7 +281,7 @@ class Call {
         const { bytes } = hub.memory;
         const start = at + ANSWER_HEADER;
         const length = bytes.readUInt16BE(at + 2);
-        if (bytes.readUInt32BE(at + 4) !== this.index || length > size - ANSWER_HEADER) return false;
+        if (bytes.readInt32BE(at + 4) !== this.index || length > size - ANSWER_HEADER) return false;
         if (type === COOKIE_ANSWER && length === COOKIE) {
           bytes.copy(this.cookie, 0, start, start + COOKIE);
           if (++cookies <= COOKIES) this.send();
@@ -291,7 +291,7 @@ class Call {
         if (type !== ANSWER || (length > 0 && !this.isGood(message2))) return false;
         // What has come tells what the path takes: perhaps it is the late answer to a longer question.
         const came = Math.min(size + around(to.address), this.largest);
-        const answer = this.answered(message2, bytes.readUInt32BE(at + 8), came);
+        const answer = this.answered(message2, bytes.readInt32BE(at + 8), came);
         if (length === 0) refusal = answer;
         else {
           clearTimeout(again);
@@ -312,7 +312,7 @@ class Call {
     bytes.fill(0);
     bytes[0] = HELLO;
     bytes.writeUInt16BE(message1.length, 2);
-    bytes.writeUInt32BE(index, 4);
+    bytes.writeInt32BE(index, 4);
     cookie.copy(bytes, 8);
     message1.copy(bytes, HELLO_HEADER);
     const length = size - around(to.address);
@@ -328,7 +328,7 @@ class Call {
         link.failed(errno);
       };
       hub.start((type, at) => {
-        const name = hub.memory.bytes.readUInt32BE(at + 4);
+        const name = hub.memory.bytes.readInt32BE(at + 4);
         if (type === ANSWER && name === index) return true; // to another of our questions
         if (type !== NO_SESSION || name !== theirs) return false;
         return link.doubt("it was started anew, and does not know this session");
@@ -365,7 +365,7 @@ class Reception {
       HELLO_HEADER + length > size
     )
       return false;
-    const theirs = bytes.readUInt32BE(at + 4);
+    const theirs = bytes.readInt32BE(at + 4);
     const start = at + HELLO_HEADER;
     const message1 = Buffer.from(bytes.subarray(start, start + length));
     const name = message1.toString("latin1", 0, 32);
@@ -416,8 +416,8 @@ class Reception {
     bytes.fill(0);
     bytes[0] = type;
     bytes.writeUInt16BE(message.length, 2);
-    bytes.writeUInt32BE(theirs, 4);
-    bytes.writeUInt32BE(ours, 8);
+    bytes.writeInt32BE(theirs, 4);
+    bytes.writeInt32BE(ours, 8);
     message.copy(bytes, ANSWER_HEADER);
     this.hub.socket.send(to, datagram, 0, size, size); // if it is lost, the question comes again
   }
@@ -455,7 +455,7 @@ export class UdpLink implements Link {
       putHeader(bytes, at, type, bodyLength) {
         bytes[at] = type;
         bytes.writeUInt16BE(bodyLength, at + 2);
-        bytes.writeUInt32BE(theirs, at + 4); // keys.seal() writes the rest
+        bytes.writeInt32BE(theirs, at + 4); // keys.seal() writes the rest
       },
       bodyLength: (bytes, at) => bytes.readUInt16BE(at + 2),
       number: numberOf,

@@ -184,7 +184,7 @@ export function seal(peer: Peer, type: number, body: Buffer): Buffer {
   body.copy(frame.bytes, framing.header);
   xor(frame, framing.header, frame, framing.header, body.length);
   framing.putHeader(frame.bytes, 0, type as FrameType, body.length + framing.tag);
-  peer.keys?.sealer.seal(frame, framing.header, body.length, framing.header);
+  peer.keys?.seal(frame, framing.header, body.length, framing.header);
   return frame.bytes.subarray(0, size);
 }
 
