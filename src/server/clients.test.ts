@@ -46,7 +46,7 @@ const receive = (peer: Peer) => (peer.link as TcpLink).receive(peer);
 
 /** A session whose client has not sent a sealed frame yet. */
 async function shakeHands(before?: Before, number = PORT) {
-  const { config, ...idle } = await dialIdle("127.0.0.1", number, SECRET, before);
+  const { config, ...idle } = await dialIdle("127.0.0.1", number, SECRET, "tcp", before);
   return {
     ...config,
     ...idle,

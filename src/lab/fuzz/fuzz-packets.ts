@@ -54,7 +54,7 @@ function largest(any: Random): Buffer {
 }
 
 /** The plaintext of a data frame: records with any lengths, offload headers and packets. */
-function records(any: Random): Buffer {
+export function records(any: Random): Buffer {
   const many = any.below(1000) === 0 ? 2000 : any.below(5);
   const parts = Array.from({ length: many }, () => {
     const ip = any.below(300) || many !== 1 ? packet(any).subarray(0, many > 5 ? 20 : 30_000) : largest(any);
@@ -71,7 +71,7 @@ function records(any: Random): Buffer {
  * What of a data frame's plaintext must reach the TUN, as frame.ts describes it; the rest of a frame that
  * lies is lost.
  */
-function accepted(plaintext: Buffer): Buffer[] {
+export function accepted(plaintext: Buffer): Buffer[] {
   const all: Buffer[] = [];
   for (let at = 0; at < plaintext.length;) {
     if (plaintext.length - at < 4) break;

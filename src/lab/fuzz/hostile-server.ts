@@ -1,7 +1,7 @@
 /**
  * Hostile servers, for the tests and for class, in the lab: node --import tsx src/lab/fuzz/hostile-server.ts
  * ATTACK, the secret in SIMPLE_VPN_SECRET. `refuse` and `storm` need no secret: whoever is on the way can be
- * one. `liar`, `mute` and `router` have it.
+ * one. `liar`, `mute` and `router` have it. With TRANSPORT=udp they answer datagrams.
  */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
@@ -16,9 +16,10 @@ import { program } from "../../host/program.ts";
 import { readSecrets } from "../../host/secret.ts";
 import { Handshake } from "../../session/handshake.ts";
 import { answer } from "../../session/session.ts";
-import { TcpPort } from "../../transport/tcp.ts";
+import { transports } from "../../transport/transports.ts";
 import type { Caller } from "../../transport/transport.ts";
 import { NETNS } from "../lab.ts";
+import { TRANSPORT } from "../running.ts";
 
 const PORT = 5555;
 const [SECRET = Buffer.alloc(0)] = readSecrets();
@@ -56,7 +57,7 @@ function liar(caller: Caller, message1: Buffer): void {
 /** Begins a session like an honest server, and never says anything in it. */
 function mute(caller: Caller, message1: Buffer): void {
   const config = { address: 0x0a080002, prefix: 24, mtu: 1400 };
-  const { message2 } = answer(
+  const { message2, keys } = answer(
     [SECRET],
     message1,
     () => true,
@@ -68,7 +69,10 @@ function mute(caller: Caller, message1: Buffer): void {
     lost() {},
     sendControl: () => false,
   };
-  caller.attach(message2, () => deaf);
+  caller.attach(message2, (link) => {
+    link.keys(keys!);
+    return deaf;
+  });
 }
 
 /** A router advertisement (RFC 4861, section 4.2): I am your router, 2001:db8:dead::/64 is on your link. */
@@ -135,7 +139,8 @@ program(() => {
       "Cannot attack: this is no host of the lab",
       'make on HOST=server CMD="node --import tsx src/lab/fuzz/hostile-server.ts refuse"',
     );
-  new TcpPort(PORT, true, "*").serve({
+  const port = transports[TRANSPORT].open({ listen: "*", port: PORT, handshake: true });
+  port.serve({
     onArrival: () => ({ lost() {} }),
     onHello: attack,
     onMissed() {},

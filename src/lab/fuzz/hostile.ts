@@ -1,8 +1,10 @@
 /**
  * Attackers, for the tests and for class, in the lab: node --import tsx src/lab/fuzz/hostile.ts ATTACK SERVER
  * [COUNT], the secret in SIMPLE_VPN_SECRET. Strangers need no secret: flood, idle, occupy, drip; replay
- * has it only to have something to replay. Insiders have it, and misbehave.
+ * has it only to have something to replay. Insiders have it, and misbehave. With TRANSPORT=udp all of it is
+ * sent in datagrams.
  */
+import { createSocket } from "node:dgram";
 import { existsSync } from "node:fs";
 import { connect, type Socket } from "node:net";
 import { networkInterfaces } from "node:os";
@@ -14,7 +16,7 @@ import { Failure } from "../../base/failure.ts";
 import { aesFraming, Control, FrameType, pad } from "../../core/frame.ts";
 import { Handshake, REKEY_PROLOGUE } from "../../session/handshake.ts";
 import { ClientHandshake } from "../../session/session.ts";
-import { TcpPort } from "../../transport/tcp.ts";
+import { transports } from "../../transport/transports.ts";
 import { Memory, write } from "../../base/libc.ts";
 import { ready } from "../../core/loop.ts";
 import { OFFLOAD_HEADER } from "../../core/offload.ts";
@@ -23,9 +25,11 @@ import { program } from "../../host/program.ts";
 import type { Peer } from "../../core/peer.ts";
 import { dialIdle, random, seal } from "../tests/peers.ts";
 import { NETNS } from "../lab.ts";
+import { TRANSPORT } from "../running.ts";
 
 const PORT = 5555;
 const [SECRET = Buffer.alloc(0)] = readSecrets();
+const IS_UDP = TRANSPORT === "udp";
 const AT_ONCE = 100; // connections of a flood that are open at the same time
 
 // ---- strangers ----
@@ -35,6 +39,7 @@ const AT_ONCE = 100; // connections of a flood that are open at the same time
  * or the other.
  */
 async function flood(server: string, count: number): Promise<void> {
+  if (IS_UDP) return floodDatagrams(server, count);
   const garbage = [
     Buffer.alloc(0),
     Buffer.from("GET / HTTP/1.1\r\n\r\n"),
@@ -54,8 +59,23 @@ async function flood(server: string, count: number): Promise<void> {
   await Promise.all(Array.from({ length: AT_ONCE }, one));
 }
 
-/** `count` connections that say nothing, until they are told to go. */
+/** The same in datagrams: garbage, first messages that prove nothing, frames of no session. */
+async function floodDatagrams(server: string, count: number): Promise<void> {
+  const socket = createSocket("udp4");
+  const below = random(3);
+  for (let i = 0; i < count; i++) {
+    const bytes = Buffer.from(Array.from({ length: [0, 1, 20, 600, 1400][i % 5]! }, () => below(256)));
+    if (bytes.length > 0) bytes[0] = 1 + below(6);
+    if (bytes.length > 500) bytes.writeUInt16BE(100, 2); // of message 1
+    await new Promise((resolve) => socket.send(bytes, PORT, server, resolve));
+  }
+  socket.close();
+}
+
+/** `count` connections that say nothing, until they are told to go; over UDP, first messages and no more. */
 async function idle(server: string, count: number): Promise<void> {
+  if (IS_UDP) await Promise.all(Array.from({ length: count }, () => asked(server).catch(() => {})));
+  if (IS_UDP) return told();
   for (let i = 0; i < count; i++) await opened(server);
   await told();
 }
@@ -84,7 +104,23 @@ const replay = (server: string, count: number) => firstMessages(server, Array(co
 
 /** As many new ones. What the server answers gets no sealed frame. */
 const unproven = (server: string, count: number) =>
-  firstMessages(server, Array.from({ length: count }, firstMessage));
+  IS_UDP
+    ? unansweredDatagrams(server, count)
+    : firstMessages(server, Array.from({ length: count }, firstMessage));
+
+async function unansweredDatagrams(server: string, count: number): Promise<void> {
+  let answers = 0;
+  const one = async () => (await asked(server), console.log(`answers: ${++answers}`));
+  await Promise.all(Array.from({ length: count }, one));
+  await told();
+}
+
+/** A first message, and the server's answer, if it gives one. */
+async function asked(server: string): Promise<void> {
+  const { message1, isGood } = new ClientHandshake(SECRET);
+  await PORTS().dial(server, 5_000, message1, isGood);
+}
+const PORTS = () => transports[TRANSPORT].open({ port: PORT, handshake: true });
 
 function firstMessage(): Buffer {
   const message = new Handshake("client", SECRET).write(Buffer.alloc(0));
@@ -135,7 +171,7 @@ interface Insider {
 
 /** A session like an honest client's. */
 async function insider(server: string): Promise<Insider> {
-  const { config, ...idle } = await dialIdle(server, PORT, SECRET);
+  const { config, ...idle } = await dialIdle(server, PORT, SECRET, TRANSPORT);
   idle.peer.sendControl(Control.keepalive);
   return { ...idle, own: config.address, subnet6: config.subnet6 };
 }
@@ -145,8 +181,10 @@ async function send({ peer, fd }: Insider, type: number, body: Buffer): Promise<
   const frame = seal(peer, type, body);
   const memory = new Memory(pad(frame.length, 4));
   frame.copy(memory.bytes);
-  for (let at = 0; at < frame.length;) {
-    const count = write(fd, memory, at, frame.length - at);
+  for (let at = 0; at < frame.length && !peer.closed;) {
+    const count = IS_UDP
+      ? peer.link.send(memory, at, frame.length)
+      : write(fd, memory, at, frame.length - at);
     if (count === -EAGAIN) await ready(fd, "writable", 30_000);
     else if (count < 0) return false;
     else at += count;
@@ -243,17 +281,18 @@ async function garbage(server: string, count: number): Promise<void> {
 async function offload(server: string): Promise<void> {
   const me = await insider(server);
   const { own } = me;
-  const tcp = Buffer.alloc(3000);
+  const size = IS_UDP ? 1200 : 3000; // a datagram takes no more
+  const tcp = Buffer.alloc(size);
   tcp.writeUInt32BE((1234 << 16) | 9, 0); // ports
   tcp[12] = 0x50; // its header: 20 bytes
   const packet = ipv4(own, TARGET, 6, tcp);
   const fields: [at: number, size: 1 | 2, right: number, wrong: number[]][] = [
     [0, 1, 1, [0, 2, 3, 4, 0x80, 0xff]], // flags
     [1, 1, 1, [0, 2, 3, 4, 5, 0x80, 0x81, 0x83, 0xff]], // gso_type: UDP, TCPv6, UDP_L4, ECN
-    [2, 2, 40, [0, 1, 39, 3021, 65535]], // hdr_len
-    [4, 2, 1348, [0, 1, 47, 48, 2999, 65535]], // gso_size
-    [6, 2, 20, [0, 19, 21, 2990, 3019, 3020, 65535]], // csum_start
-    [8, 2, 16, [0, 2998, 65535]], // csum_offset
+    [2, 2, 40, [0, 1, 39, size + 21, 65535]], // hdr_len
+    [4, 2, 1348, [0, 1, 47, 48, size - 1, 65535]], // gso_size
+    [6, 2, 20, [0, 19, 21, size - 10, size + 19, size + 20, 65535]], // csum_start
+    [8, 2, 16, [0, size - 2, 65535]], // csum_offset
   ];
   const cases = fields.flatMap(([at, size, , wrong]) => wrong.map((value) => ({ at, size, value })));
   for (const first of cases) {
@@ -281,7 +320,7 @@ async function counts(server: string, count: number): Promise<void> {
       [0, OFFLOAD_HEADER, 39, 65546, 0x7fffffff, 0xffffffff][below(6)],
     );
     await send(me, FrameType.data, Buffer.concat([good, lie]));
-    await ready(me.fd, "readable", 10_000); // it is closed
+    if (!IS_UDP) await ready(me.fd, "readable", 10_000); // it is closed; over UDP it lives
   }
   await told();
 }
@@ -291,7 +330,7 @@ async function frames(server: string, count: number): Promise<void> {
   const me = await insider(server);
   const { own } = me;
   const packet = record(PLAIN, ipv4(own, parseIPv4("10.8.0.250")!, 17, Buffer.alloc(8)));
-  const many = Buffer.concat(Array.from({ length: 100 }, () => packet));
+  const many = Buffer.concat(Array.from({ length: IS_UDP ? 20 : 100 }, () => packet));
   for (let i = 0; i < count; i++) {
     if (i % 3 === 0) await send(me, FrameType.data, many);
     else if (i % 3 === 1) await send(me, FrameType.data, Buffer.alloc(0));
@@ -318,7 +357,9 @@ async function rekeys(server: string, count: number): Promise<void> {
       ask();
     };
     ask();
-    for (; !peer.closed; receive()) await ready(fd, "readable", 10_000);
+    if (IS_UDP)
+      for (let again = 0; again < 3; again++) ask(); // it costs no session there
+    else for (; !peer.closed; receive()) await ready(fd, "readable", 10_000);
   }
   await told();
 }
@@ -365,7 +406,7 @@ async function oddities(server: string): Promise<void> {
 
 /** Uses the wish of another client's message 1 in one of its own: any holder of the secret can read it. */
 async function thief(server: string): Promise<void> {
-  const { config } = await dialIdle(server, PORT, SECRET).then((victim) => {
+  const { config } = await dialIdle(server, PORT, SECRET, TRANSPORT).then((victim) => {
     victim.peer.sendControl(Control.keepalive);
     return victim;
   });
@@ -373,7 +414,7 @@ async function thief(server: string): Promise<void> {
   const { message1 } = new ClientHandshake(SECRET, config);
   const wish = new Handshake("server", SECRET).read(message1);
   const own = new Handshake("client", SECRET);
-  const { message2, hangUp } = await new TcpPort(PORT, true).dial(server, 10_000, own.write(wish));
+  const { message2, hangUp } = await PORTS().dial(server, 10_000, own.write(wish), (m) => m.length > 0);
   hangUp();
   const { address } = JSON.parse(own.read(message2).toString()) as { address: string };
   console.log(`wished for ${formatIPv4(config.address)}, got ${address}`);

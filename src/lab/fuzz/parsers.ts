@@ -18,6 +18,15 @@ import {
   makeReply,
   makeWish,
 } from "./fuzz-handshake.ts";
+import {
+  checkDatagrams,
+  checkJoined,
+  checkPieces,
+  endDatagrams,
+  makeDatagrams,
+  makeJoined,
+  makePieces,
+} from "./fuzz-datagrams.ts";
 import { drain, feed, show } from "./fuzz-inputs.ts";
 import {
   checkAddresses,
@@ -129,6 +138,9 @@ function checkFrames(input: Buffer, any: Random): void {
 export const PARSERS: readonly Parser[] = [
   { name: "frames", share: 230, make: makeFrames, check: checkFrames },
   { name: "sealed", share: 180, make: makeSealed, check: checkSealed, end: endSession },
+  { name: "datagrams", share: 90, make: makeDatagrams, check: checkDatagrams, end: endDatagrams },
+  { name: "cut", share: 30, make: makePieces, check: checkPieces },
+  { name: "join", share: 60, make: makeJoined, check: checkJoined },
   { name: "offload", share: 130, make: makeOffload, check: checkOffload },
   { name: "describe", share: 120, make: makeDescribe, check: checkDescribe },
   { name: "reply", share: 90, make: makeReply, check: checkReply },

@@ -8,7 +8,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { until } from "./peers.ts";
 import { type Lab, ours, SERVER, TARGET } from "../lab.ts";
 import { Running, startProgram } from "../running.ts";
-import { labTest, ping, retry, SECRET, startClient, startServer } from "./testing.ts";
+import { IS_UDP, labTest, ping, retry, SECRET, startClient, startServer } from "./testing.ts";
 
 /** Starts an attack of hostile.ts; after "ready", go() ends it. */
 function attack(lab: Lab, host: string, name: string, count = 1): Running {
@@ -109,6 +109,7 @@ labTest(
     assert.ok(descriptors() <= before + 128 + 2 * 16, `${descriptors()} descriptors, ${before} before`);
     await go(occupy);
   },
+  "over UDP, who says nothing has no place",
 );
 
 labTest(
@@ -118,7 +119,7 @@ labTest(
     await startClient(lab);
     // the compiler's and the allocator's share
     assert.equal(await attack(lab, "internet", "flood", 500).ended, 0);
-    await server.until(/more in this second/);
+    if (!IS_UDP) await server.until(/more in this second/);
     const before = rss(server);
     const from = server.output.length;
     const since = Date.now();
@@ -131,7 +132,7 @@ labTest(
     clearInterval(sampling);
     await pings.stop("SIGINT");
     await startClient(lab, lab.addClient(2));
-    await until(() => /more in this second/.test(server.output.slice(from)), 20_000);
+    if (!IS_UDP) await until(() => /more in this second/.test(server.output.slice(from)), 20_000);
     const lines = server.output.slice(from).split("refused").length - 1;
     console.log(`# flood: 3000 connections in ${seconds.toFixed(1)} s; ${lines} lines of refusals`);
     const [first, peak, last] = [before, most, rss(server)].map((megabytes) => megabytes.toFixed(1));
@@ -158,6 +159,7 @@ labTest(
     const lines = server.output.match(/refused|more in this second|a probe/g)!.length;
     assert.ok(lines <= 12 * (seconds + 2), `${lines} lines in ${seconds} s: ${server.output}`);
   },
+  "over UDP, a repeated first message is answered alike: udp.test.ts",
 );
 
 labTest("30 first messages and no sealed frame cost no address and next to no memory", async (lab) => {
@@ -199,6 +201,7 @@ labTest(
     await startClient(lab, host);
     ping(lab, host, TARGET);
   },
+  "over UDP, all clients share one",
 );
 
 labTest(
@@ -255,26 +258,32 @@ labTest(
     assert.ok(server.output.split("\n").length < 2000, "the terminal was not flooded");
     await server.stop();
     console.log(`# ${/in all:.*/.exec(server.output)![0]}`);
-    assert.match(server.output, /left: it asks for fresh keys more than once a second/);
+    const asksTooOften = "it asks for fresh keys more than once a second";
+    if (!IS_UDP) assert.match(server.output, new RegExp(`left: ${asksTooOften}`));
     for (const reason of [
       "its source is not the client's own address",
       "its offload header .*",
       "the kernel says it is no IP packet",
-      "the socket is full",
+      IS_UDP ? "a rekey before the last one was used" : "the socket is full", // what it does not read, its own kernel drops
+      ...(IS_UDP ? ["a record that does not fit its frame"] : []),
     ])
       assert.match(server.output, new RegExp(`dropped \\d+ \\(${reason}\\)`));
   },
 );
 
-labTest("first messages that come byte by byte: an honest client gets in meanwhile", async (lab) => {
-  const server = await startServer(lab);
-  const drip = attack(lab, "internet", "drip", 40);
-  await drip.until(/ready/);
-  await startClient(lab);
-  ping(lab, "client", TARGET);
-  await server.until(/refused 203\.0\.113\.8:\d+: no handshake within 10 s/);
-  await go(drip);
-});
+labTest(
+  "first messages that come byte by byte: an honest client gets in meanwhile",
+  async (lab) => {
+    const server = await startServer(lab);
+    const drip = attack(lab, "internet", "drip", 40);
+    await drip.until(/ready/);
+    await startClient(lab);
+    ping(lab, "client", TARGET);
+    await server.until(/refused 203\.0\.113\.8:\d+: no handshake within 10 s/);
+    await go(drip);
+  },
+  "a datagram comes whole",
+);
 
 labTest("what the document says is ignored costs no session; a stolen proof gets no address", async (lab) => {
   await startServer(lab);
@@ -295,7 +304,10 @@ labTest("hostile servers in the place of ours: the client keeps its routes, and 
   const client = await startClient(lab);
   lab.spawn("client", ["ping", "-i", "0.5", TARGET]); // or nobody would notice a silent server
   for (const [name, words] of [
-    ["storm", /it closed the connection during the handshake; trying again/],
+    [
+      "storm",
+      IS_UDP ? /ETIMEDOUT; trying again/ : /it closed the connection during the handshake; trying again/,
+    ],
     ["refuse", /it refused our secret; trying again/],
     ["liar", /the server's configuration makes no sense; trying again/],
     ["mute", /it has not answered for 12 s/],

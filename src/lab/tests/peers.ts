@@ -11,7 +11,9 @@ import { OFFLOAD_HEADER } from "../../core/offload.ts";
 import { Peer } from "../../core/peer.ts";
 import { type Before, ClientHandshake } from "../../session/session.ts";
 import { SOCK_NONBLOCK, SOCK_STREAM } from "../../transport/socket-calls.ts";
-import { tcp, TcpLink } from "../../transport/tcp.ts";
+import { TcpLink } from "../../transport/tcp.ts";
+import { transports } from "../../transport/transports.ts";
+import type { UdpLink } from "../../transport/udp.ts";
 import type { Tun } from "../../core/tun.ts";
 import { outbound } from "../../core/tunnel.ts";
 import { type Direction, DOWN, UP } from "../../base/walk.ts";
@@ -96,14 +98,26 @@ export function session(
 }
 
 /** A session with a server on this machine or in the lab, whose client's end no loop runs. */
-export async function dialIdle(address: string, number: number, secret: Buffer, before?: Before) {
+export async function dialIdle(
+  address: string,
+  number: number,
+  secret: Buffer,
+  transport: keyof typeof transports = "tcp",
+  before?: Before,
+) {
   const handshake = new ClientHandshake(secret, before);
-  const port = tcp.open({ port: number, handshake: true });
-  const { message2, remote, attach } = await port.dial(address, 10_000, handshake.message1);
+  const port = transports[transport].open({ port: number, handshake: true });
+  const { message1, isGood } = handshake;
+  const { message2, remote, attach } = await port.dial(address, 10_000, message1, isGood);
   const { keys, config } = handshake.finish(message2, remote);
   const peer = attach(
     (link) => new Peer(link, { fd: -1, name: "none", header: OFFLOAD_HEADER }, [UP, DOWN], keys),
   );
+  if (transport === "udp") {
+    const hub = (peer.link as UdpLink)["hub"];
+    hub["watched"]!.stop();
+    return { config, peer, fd: hub.socket.fd, receive: () => hub["receive"]() };
+  }
   const link = peer.link as TcpLink;
   link["watched"]!.stop();
   return { config, peer, fd: link["fd"], receive: () => link.receive(peer) };

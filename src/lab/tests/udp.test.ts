@@ -1,0 +1,128 @@
+/**
+ * --transport udp in the lab: what only datagrams do. The other tests of the lab run with TRANSPORT=udp, too:
+ * see run.ts.
+ */
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { type Lab, SERVER, TARGET, TARGET6 } from "../lab.ts";
+import { Running, startProgram } from "../running.ts";
+import { labTest, SECRET, startClient, startServer, startTransfer, transfer } from "./testing.ts";
+
+const NO_PYTHON = "python3 is not installed";
+const UDP = ["--transport", "udp"];
+
+/** The two programs, as they are. */
+async function startBoth(lab: Lab, ...args: string[]): Promise<[server: Running, client: Running]> {
+  const server = await startServer(lab, ...UDP);
+  return [server, await startClient(lab, "client", ...UDP, ...args)];
+}
+
+/**
+ * Looks at each packet that comes out of tun0 into the host's kernel, as an AF_PACKET socket shows it: at the
+ * sums of its headers. A packet whose checksum is left over has its pseudo header's.
+ */
+const CAPTURE = (count: number) => `
+import socket, struct, sys
+def total(data):
+    if len(data) % 2: data += b"\\0"
+    value = sum(struct.unpack("!%dH" % (len(data) // 2), data))
+    while value > 0xffff: value = (value & 0xffff) + (value >> 16)
+    return value
+SOL_PACKET, PACKET_AUXDATA = 263, 8
+tap = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3))
+tap.bind(("tun0", 0))
+tap.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
+tap.setsockopt(socket.SOL_SOCKET, 33, 1 << 25)
+print("ready", flush=True)
+seen = {4: 0, 6: 0}
+wrong, large, left = [], 0, 0
+while sum(seen.values()) < ${count}:
+    data, extra, _, sender = tap.recvmsg(70000, 100)
+    if sender[2] == 4: continue  # PACKET_OUTGOING: the kernel's own, to us
+    status = struct.unpack("I", extra[0][2][:4])[0]
+    version = data[0] >> 4
+    start = (data[0] & 15) * 4 if version == 4 else 40
+    protocol = data[9] if version == 4 else data[6]
+    if protocol != 6: continue
+    seen[version] += 1
+    large += len(data) > 1500
+    size = struct.unpack("!H", data[2:4])[0] if version == 4 else 40 + struct.unpack("!H", data[4:6])[0]
+    if size != len(data): wrong.append("length")
+    if version == 4 and total(data[:start]) != 0xffff: wrong.append("IP header")
+    addresses = data[12:20] if version == 4 else data[8:40]
+    pseudo = addresses + struct.pack("!II", size - start, protocol)
+    if status & 8:  # TP_STATUS_CSUMNOTREADY
+        left += 1
+        if struct.unpack("!H", data[start + 16 : start + 18])[0] != total(pseudo): wrong.append("pseudo header")
+    elif total(pseudo + data[start:]) != 0xffff: wrong.append("TCP")
+print("seen %d %d, large %d, left %d, wrong %d %s." % (seen[4], seen[6], large, left, len(wrong), wrong[:3]))
+`;
+
+labTest(
+  "3,000 packets that the server writes into its TUN, IPv4 and IPv6: each sum is right",
+  async (lab, t) => {
+    if (spawnSync("python3", ["--version"]).status !== 0)
+      return process.env.CI ? assert.fail(NO_PYTHON) : t.skip(NO_PYTHON);
+    lab.addIPv6();
+    await startBoth(lab, "--route", `${TARGET6}/128`);
+    for (const [target, count] of [
+      [TARGET, 1500],
+      [TARGET6, 1500],
+    ] as const) {
+      const tap = new Running(lab.spawn("server", ["python3", "-c", CAPTURE(count)]));
+      await tap.until(/ready/);
+      while (!/seen/.test(tap.output)) {
+        await transfer(lab, "client", "internet", 48, undefined, target); // large ones
+        await transfer(lab, "internet", "client", 16, undefined, target); // small ones: ACKs
+      }
+      const [line, four, six, large, left, wrong] = await tap.until(
+        /seen (\d+) (\d+), large (\d+), left (\d+), wrong (\d+) .*/,
+      );
+      assert.equal(Number(wrong), 0, line);
+      assert.ok(Number(target === TARGET ? four : six) === count, line);
+      assert.ok(Number(large) > 100, `packets are joined: ${line}`);
+      assert.ok(Number(left) > 1000, line);
+    }
+  },
+);
+
+labTest("the client moves to another address: the session goes on, and a transfer in it", async (lab) => {
+  const [server, client] = await startBoth(lab);
+  const rest = await startTransfer(lab, "client", "internet", 16);
+  const way = (to: string) => {
+    lab.run("client", `ip addr del 192.168.1.${to === "101" ? "100" : "101"}/24 dev eth0`);
+    lab.run("client", `ip addr add 192.168.1.${to}/24 dev eth0`);
+    lab.run("client", "ip route replace default via 192.168.1.1");
+  };
+  way("101");
+  await rest();
+  await server.until(/192\.168\.1\.100:(\d+) is at 192\.168\.1\.101:\1 now/);
+  const back = await startTransfer(lab, "internet", "client", 16);
+  way("100");
+  await back();
+  await server.until(/192\.168\.1\.101:(\d+) is at 192\.168\.1\.100:\1 now/);
+  for (const program of [server, client]) assert.doesNotMatch(program.output, /left:|Lost the server/);
+});
+
+labTest(
+  "one datagram in fifty is lost on the way: what is inside arrives, and no session ends",
+  async (lab) => {
+    const [server, client] = await startBoth(lab, "--rekey", "1");
+    for (const host of ["server", "client"])
+      lab.run(host, "iptables -A INPUT -p udp -m statistic --mode random --probability 0.02 -j DROP");
+    await transfer(lab, "client", "internet", 4);
+    await transfer(lab, "internet", "client", 4);
+    await client.until(/(fresh keys with [^]*){3}/, 60_000);
+    for (const program of [server, client]) assert.doesNotMatch(program.output, /left:|Lost the server/);
+  },
+);
+
+labTest(
+  "two ends with different transports do not meet: the client says so, and what to check",
+  async (lab) => {
+    await startServer(lab, ...UDP);
+    const client = startProgram(lab, "client", "client", [SERVER, "--transport", "tcp"], SECRET);
+    assert.equal(await client.ended, 1);
+    assert.match(client.output, /^error Cannot connect to 192\.168\.1\.1:5555: ECONNREFUSED\. Try: /m);
+  },
+);
