@@ -61,6 +61,15 @@ export class Running {
   }
 }
 
+/** What carries frames: TRANSPORT=udp in the environment, as `make walk TRANSPORT=udp` sets it; else tcp. */
+export const TRANSPORT = process.env.TRANSPORT || "tcp";
+
+/** A program's arguments, with the transport, unless they name one. --cipher xor is for TCP alone. */
+export function withTransport(args: string[]): string[] {
+  const says = args.includes("--transport") || args.includes("xor") || args.includes("--help");
+  return TRANSPORT === "tcp" || says ? args : ["--transport", TRANSPORT, ...args];
+}
+
 /** Starts src/client.ts or src/server.ts on a host. */
 export function startProgram(
   lab: Lab,
@@ -69,5 +78,5 @@ export function startProgram(
   args: string[],
   options: SpawnOptions = {},
 ): Running {
-  return new Running(lab.spawn(host, [...ours(program), ...args], options));
+  return new Running(lab.spawn(host, [...ours(program), ...withTransport(args)], options));
 }
