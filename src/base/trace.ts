@@ -210,7 +210,8 @@ export class Steps {
   }
   /** `ordered`: as in Framing. Else each frame is a datagram of its own. */
   frame(memory: Memory, at: number, size: number, header: number, ordered: boolean): void {
-    const text = `header of ${header} bytes in front: ${ordered ? "" : "a datagram of "}${size} bytes`;
+    const datagram = `, with number ${this.id.replace(/\D/g, "")}: a datagram of ${size} bytes`;
+    const text = `header of ${header} bytes in front${ordered ? `: ${size} bytes` : datagram}`;
     trace.step(this.walk.frame, this.id, size, text, memory, at);
   }
   /** `first`: the number of the first frame written, if frames bear numbers: several may go at once. */

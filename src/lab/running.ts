@@ -67,7 +67,7 @@ export const TRANSPORT = process.env.TRANSPORT || "tcp";
 /** A program's arguments, with the transport, unless they name one. --cipher xor is for TCP alone. */
 export function withTransport(args: string[]): string[] {
   const says = args.includes("--transport") || args.includes("xor") || args.includes("--help");
-  return TRANSPORT === "tcp" || says ? args : ["--transport", TRANSPORT, ...args];
+  return TRANSPORT === "tcp" || says ? args : [...args, "--transport", TRANSPORT];
 }
 
 /** Starts src/client.ts or src/server.ts on a host. */

@@ -78,7 +78,7 @@ labTest("over UDP, all 19 steps; each frame is a datagram, and its number is its
   const { status, stdout, stderr } = runOver("udp", out);
   assert.equal(status, 0, stdout + stderr);
   assert.match(stdout, asRoot ? /19 of 19 steps seen/ : /16 of 19 steps seen/);
-  assert.match(stdout, /frame up1: header of 16 bytes in front: a datagram of 132 bytes/);
+  assert.match(stdout, /frame up1: header of 16 bytes in front, with number 1: a datagram of 132 bytes/);
   assert.match(stdout, /read up1: read 132 bytes from 192\.168\.1\.100:\d+/);
   const taps = [...stdout.matchAll(/tap +02 00 00 74 .* (eth0 [→←]) .* UDP (.*) 132 bytes, number (\d)$/gm)];
   assert.deepEqual(
