@@ -1,7 +1,7 @@
 /**
- * Does the server answer, and has it our secret? If it does not answer over its transport, it is asked over the
- * other one, too: the two ends may have different ones, or a firewall lets one of them through and not the
- * other.
+ * Does the server answer, and has it our secret? If it does not answer over its transport, it is asked over
+ * the other one, too: the two ends may have different ones, or a firewall lets one of them through and not
+ * the other.
  */
 import { randomBytes } from "node:crypto";
 import { ECONNREFUSED, EPERM, ETIMEDOUT, errnoName } from "../../base/errno.ts";
@@ -108,8 +108,8 @@ export async function shakeHands(
 }
 
 /**
- * Why no server answers. A machine on whose port nothing listens says so itself (ECONNREFUSED): so packets get
- * there and back. `start`: the command that starts a client with the other transport.
+ * Why no server answers. A machine on whose port nothing listens says so itself (ECONNREFUSED): so packets
+ * get there and back. `start`: the command that starts a client with the other transport.
  */
 export async function whyNot(
   errno: number,
@@ -140,7 +140,8 @@ export async function whyNot(
   }
   if (errno === -ETIMEDOUT && answer === -ECONNREFUSED)
     return problem(
-      `${server}: ${theirs} gets there and back, and ${ours} does not. A firewall on the way lets only ${theirs} through`,
+      `${server}: ${theirs} gets there and back, and ${ours} does not. ` +
+        `A firewall on the way lets only ${theirs} through`,
       DOCTOR_THERE,
     );
   return problem(what, DOCTOR_THERE);
