@@ -44,7 +44,7 @@ experiments: ready ## what to try next: eight experiments, a line each
 experiment: ready ## one of them, in a lab of its own: make experiment NAME=break-xor
 	@$(TSX) src/lab/experiments/run.ts $(NAME)
 
-bench: ready ## this VPN, OpenVPN, wireguard-go, C, and no tunnel: 11 minutes (ARGS="--only ours,openvpn")
+bench: ready ## this VPN, others, and none: half an hour, or (ARGS="--only ours,openvpn --wire plain")
 	@$(TSX) src/lab/bench/bench.ts $(ARGS)
 
 fuzz: ready ## a million hostile inputs for every parser: about two minutes (ARGS="--seed N --cases N")

@@ -79,6 +79,7 @@ const COLOUR: Record<string, (text: string) => string> = {
   client: chalk.cyan,
   server: chalk.magenta,
   internet: chalk.yellow,
+  router: chalk.green,
 };
 
 /** How a command on a host is shown: "client# ping 8.8.8.8", as a student would type it there. */
@@ -121,26 +122,28 @@ function whatForbids(): string {
 }
 
 /** A command, and where it runs. */
-type OnHost = [host: string, command: string];
+export type OnHost = [host: string, command: string];
 
 function failed([host, command]: OnHost, status: number | null, stderr: string): Failure {
   const why = stderr.trim() || `exit code ${status}`;
   return new Failure(`Cannot run '${command}' on ${host}: ${why}`, "run it by hand to see what it needs");
 }
 
-const newHost = (host: string): OnHost[] => [
+/** A host without a link. */
+export const newHost = (host: string): OnHost[] => [
   ["lab", `ip netns add ${host}`],
   [host, "sysctl -eqw net.ipv6.conf.default.disable_ipv6=1"], // until addIPv6(); -e: if any
   [host, "ip link set lo up"],
 ];
 
-const up = (host: string, device: string, cidr: string): OnHost[] => [
+/** A device of a host, with its address. */
+export const up = (host: string, device: string, cidr: string): OnHost[] => [
   [host, `ip addr add ${cidr} dev ${device}`],
   [host, `ip link set ${device} up`],
 ];
 
-/** No router to look for, no address in doubt. */
-const up6 = (host: string, device: string, cidr: string): OnHost[] => [
+/** The same with IPv6: no router to look for, no address in doubt. */
+export const up6 = (host: string, device: string, cidr: string): OnHost[] => [
   ...["accept_ra=0", "accept_dad=0", "disable_ipv6=0"].map((setting): OnHost => [
     host,
     `sysctl -qw net.ipv6.conf.${device}.${setting}`,
@@ -260,7 +263,7 @@ export class Lab {
   }
 
   /** Runs each command on its host, all in one shell: it takes a tenth of the time. Throws if one fails. */
-  private runAll(commands: OnHost[]): void {
+  runAll(commands: OnHost[]): void {
     for (const [host, command] of commands) this.say(prompt(host, command));
     const lines = commands.map(([host, command], i) => {
       const there = host === "lab" ? "" : `nsenter --net=${NETNS}/${host} `;

@@ -80,3 +80,18 @@ export function startProgram(
 ): Running {
   return new Running(lab.spawn(host, [...ours(program), ...withTransport(args)], options));
 }
+
+/** Tries until it does not throw, for 10 s. */
+export async function retry(attempt: () => void, explain: () => string = () => ""): Promise<void> {
+  for (const deadline = Date.now() + 10_000; ; await new Promise((resolve) => setTimeout(resolve, 50))) {
+    try {
+      return attempt();
+    } catch (error) {
+      if (Date.now() > deadline)
+        throw new Failure(
+          `${(error as Error).message} ${explain()}`.trim(),
+          "run it by hand to see what it needs",
+        );
+    }
+  }
+}

@@ -23,13 +23,14 @@ const FOR_TESTS: Record<string, string> = {
   tmux: "tmux",
   nft: "nftables",
   cc: "gcc libc6-dev",
+  ethtool: "ethtool",
   iperf3: "iperf3",
   python3: "python3",
 };
-const PLACES = process.env.PATH!.split(delimiter);
 
 /** Is `tool` installed? */
-export const has = (tool: string) => PLACES.some((place) => existsSync(join(place, tool)));
+export const has = (tool: string) =>
+  process.env.PATH!.split(delimiter).some((place) => existsSync(join(place, tool)));
 
 /** Those of busybox have the names, but not all that we need: network namespaces, --pdeathsig, -M. */
 const isBusybox = (tool: string) => {

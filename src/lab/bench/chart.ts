@@ -1,12 +1,19 @@
 /**
- * bench.svg: a panel for each measure, a bar for each contender, a line from the least to the greatest of its
- * repeats.
+ * bench.svg: a section for each wire, in it a panel for each measure, a bar for each contender, a line from
+ * the least to the greatest of its repeats.
  */
 import { MEASURES, type Measure, show, type Spread } from "./figures.ts";
 
 export interface Bar extends Spread {
   title: string;
   ours: boolean; // is it this project, in one way or another?
+}
+
+/** The bars of one wire; a panel without any is left out. */
+export interface Section {
+  title: string;
+  explained: string;
+  panels: { measure: Measure; bars: Bar[] }[];
 }
 
 const [WIDTH, MARGIN, ROW, LABEL, BAR] = [470, 20, 23, 170, 230]; // px; of a panel
@@ -38,24 +45,29 @@ function panel(measure: Measure, bars: Bar[]): string {
  * The chart, as a file that loads nothing and follows the reader's light or dark setting. `caption`: when,
  * where, how.
  */
-export function chart(panels: [Measure, Bar[]][], caption: string): string {
-  const drawn = panels.filter(([, bars]) => bars.length > 0);
+export function chart(sections: Section[], caption: string): string {
   const width = MARGIN + COLUMNS * (WIDTH + MARGIN);
   const placed: string[] = [];
   let y = MARGIN + 24;
-  for (let i = 0; i < drawn.length; i += COLUMNS) {
-    const line = drawn.slice(i, i + COLUMNS);
-    line.forEach(([measure, bars], k) =>
-      placed.push(
-        `<g transform="translate(${MARGIN + k * (WIDTH + MARGIN)} ${y})">\n${panel(measure, bars)}\n</g>`,
-      ),
-    );
-    y += 48 + ROW * Math.max(...line.map(([, bars]) => bars.length));
+  for (const { title, explained, panels } of sections) {
+    const name = `<tspan class="wire">${escape(title)}:</tspan> ${escape(explained)}`;
+    placed.push(`<text x="${MARGIN}" y="${y + 14}">${name}</text>`);
+    y += 36;
+    const drawn = panels.filter(({ bars }) => bars.length > 0);
+    for (let i = 0; i < drawn.length; i += COLUMNS) {
+      const line = drawn.slice(i, i + COLUMNS);
+      line.forEach(({ measure, bars }, k) => {
+        const x = MARGIN + k * (WIDTH + MARGIN);
+        placed.push(`<g transform="translate(${x} ${y})">\n${panel(measure, bars)}\n</g>`);
+      });
+      y += 48 + ROW * Math.max(...line.map(({ bars }) => bars.length));
+    }
   }
   const shape = `viewBox="0 0 ${width} ${y}" font-family="system-ui, sans-serif" font-size="13"`;
   return `<svg xmlns="http://www.w3.org/2000/svg" ${shape} role="img" aria-label="${escape(caption)}">
 <style>
   .page { fill: #fff } text { fill: #1a1c20 } .dim { fill: #5f6773 } .head { font-weight: 600 }
+  .wire { font-weight: 600; font-size: 16px }
   .ours { fill: #1d4ed8 } .other { fill: #a3acba } line { stroke: #1a1c20; stroke-width: 1.5 }
   @media (prefers-color-scheme: dark) {
     .page { fill: #14161a } text { fill: #e8eaee } .dim { fill: #9aa3b0 }

@@ -8,15 +8,16 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Failure } from "../../base/failure.ts";
 import { type Lab, LAB_SECRET, SERVER } from "../lab.ts";
-import { Running, startProgram } from "../running.ts";
+import { retry, Running, startProgram } from "../running.ts";
 import { compile, startSimple } from "./simplevpn.ts";
 import { has } from "../tools.ts";
+import { wireGuardVersion } from "./wireguard.ts";
 
 export interface Contender {
   name: string; // for --only
   title: string;
   needs: Record<string, string>; // system tools, and the Debian packages that have them
-  version?: string; // the command that tells it
+  version?: () => string;
   address: string; // the server's, as the client reaches it through this tunnel
   /** Starts it; the programs on both hosts, whose CPU time and memory count. `folder` is for its keys. */
   start: (lab: Lab, folder: string) => Promise<Running[]>;
@@ -28,6 +29,13 @@ export const CONTENDERS: Contender[] = [
   { name: "none", title: "no tunnel", needs: {}, address: SERVER, start: async () => [] },
   { name: "ours", title: "this project", needs: {}, address: INNER, start: (lab) => startOurs(lab) },
   {
+    name: "udp",
+    title: "this project, UDP",
+    needs: {},
+    address: INNER,
+    start: (lab) => startOurs(lab, "--transport", "udp"),
+  },
+  {
     name: "no-offload",
     title: "this project, no offload",
     needs: {},
@@ -38,7 +46,7 @@ export const CONTENDERS: Contender[] = [
     name: "openvpn",
     title: "OpenVPN UDP",
     needs: { openvpn: "openvpn", openssl: "openssl" },
-    version: "openvpn --version",
+    version: () => told("openvpn --version"),
     address: INNER,
     start: startOpenVpn,
   },
@@ -46,7 +54,7 @@ export const CONTENDERS: Contender[] = [
     name: "wireguard-go",
     title: "wireguard-go",
     needs: { "wireguard-go": "wireguard-go", wg: "wireguard-tools" },
-    version: "wireguard-go --version",
+    version: wireGuardVersion,
     address: INNER,
     start: startWireGuard,
   },
@@ -63,11 +71,11 @@ export function lacks({ needs }: Contender): string | undefined {
     : undefined;
 }
 
-/** Its title, and the version that it tells. */
-export function versionOf(contender: Contender): string {
-  const [name, ...args] = contender.version!.split(" ");
+/** The version that a program tells. */
+function told(command: string): string {
+  const [name, ...args] = command.split(" ");
   const said = spawnSync(name!, args, { encoding: "utf8" }).stdout;
-  return `${contender.title} ${/\d+\.\d[\w.]*/.exec(said)?.[0]}`;
+  return /\d+\.\d[\w.]*/.exec(said)?.[0] ?? "of an unknown version";
 }
 
 const ENV = { env: { ...process.env, SIMPLE_VPN_SECRET: LAB_SECRET } };
@@ -182,19 +190,4 @@ async function startWireGuard(lab: Lab, folder: string): Promise<Running[]> {
     lab.run(host, `ip link set ${device} up`);
   }
   return programs;
-}
-
-/** Tries until it does not throw, for 10 s. */
-export async function retry(attempt: () => void, explain: () => string = () => ""): Promise<void> {
-  for (const deadline = Date.now() + 10_000; ; await new Promise((resolve) => setTimeout(resolve, 50))) {
-    try {
-      return attempt();
-    } catch (error) {
-      if (Date.now() > deadline)
-        throw new Failure(
-          `${(error as Error).message} ${explain()}`.trim(),
-          "run it by hand to see what it needs",
-        );
-    }
-  }
 }

@@ -5,10 +5,10 @@
 import { readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Failure } from "../../base/failure.ts";
-import { retry, startOurClient, startOurServer } from "./contenders.ts";
+import { startOurClient, startOurServer } from "./contenders.ts";
 import type { Measure } from "./figures.ts";
 import { type Lab, SERVER } from "../lab.ts";
-import { Running } from "../running.ts";
+import { retry, Running } from "../running.ts";
 
 export type Report = (row: string, measure: Measure, value: number) => void;
 
@@ -16,6 +16,7 @@ const SMALL = 64; // bytes of a small UDP packet's payload
 const BUFFER = "200K"; // what an ordinary kernel allows; with less, iperf3's own socket is what loses packets
 const PORT = 5201; // iperf3's own
 export const CLIENTS = 16;
+const STREAMS = 4; // on a lossy wire: a tunnel carries more than one connection
 
 /**
  * Runs a command on a host to its end, at most `seconds`; its stdout and stderr. We go on reading what the
@@ -89,17 +90,29 @@ function peakMemory({ child }: Running): number {
 
 const sum = (values: number[]) => values.reduce((a, b) => a + b, 0);
 
-/** All measures of one contender, which runs already. Each lasts `seconds`. */
+/** Seconds that the measurements below take with starting and stopping. They are for the estimate alone. */
+export const TAKES = {
+  near: (seconds: number) => 5 * seconds + 12,
+  clients: (seconds: number) => 4 * seconds + 20,
+  lossy: (seconds: number) => 4 * seconds + 10,
+};
+
+/**
+ * All measures of one contender, which runs already. Each lasts `seconds`. `check` is called once bulk has
+ * gone up, and nothing else.
+ */
 export async function measure(
   lab: Lab,
   address: string,
   programs: Running[],
   seconds: number,
   report: (measure: Measure, value: number) => void,
+  check: () => void = () => {},
 ): Promise<void> {
   await startIperf(lab);
   await retry(() => lab.run("client", `ping -c 1 -W 1 ${address}`));
   await iperf(lab, address, 1); // a warm-up: the first packets find neighbours and routes …
+  check();
   // … thousands are needed until V8 has compiled all that a lone packet meets …
   await ping(lab, address, 2000, 0.001);
   // … and 8 s after its start it tidies up what the start has left, for 70 ms of CPU
@@ -123,6 +136,22 @@ export async function measure(
   await Promise.all([load, loaded]);
   report("loaded", await loaded);
   if (programs.length > 0) report("memory", Math.max(...programs.map(peakMemory)));
+}
+
+/**
+ * What loss and a long way leave of the throughput. TCP needs a while to find that out: twice `seconds`.
+ */
+export async function measureLossy(
+  lab: Lab,
+  address: string,
+  seconds: number,
+  report: (measure: Measure, value: number) => void,
+): Promise<void> {
+  await startIperf(lab);
+  await retry(() => lab.run("client", `ping -c 1 -W 1 ${address}`));
+  const streams = ` -P ${STREAMS}`;
+  report("upLossy", 1000 * gigabits(await iperf(lab, address, 2 * seconds, streams)));
+  report("downLossy", 1000 * gigabits(await iperf(lab, address, 2 * seconds, `${streams} -R`)));
 }
 
 /** Our server with 16 clients: the throughput of one while the others are idle, and of all together. */

@@ -4,9 +4,10 @@ import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { chart } from "../bench/chart.ts";
+import { type Bar, chart, type Section } from "../bench/chart.ts";
 import { CONTENDERS, lacks } from "../bench/contenders.ts";
 import { judge, ratio, show, spread, TARGETS } from "../bench/figures.ts";
+import type { WireName } from "../bench/wires.ts";
 import { ROOT, spawned } from "../lab.ts";
 import { labTest } from "./testing.ts";
 import { has } from "../tools.ts";
@@ -28,10 +29,13 @@ test("ratio() divides repeat by repeat, so a slow spell that hits both leaves it
 
 test("judge() knows where more is better and where less is, and what was not measured", () => {
   const verdicts = judge({
-    ours: { up: [4], down: [3.9], idle: [0.13], loaded: [0.7] },
-    openvpn: { up: [1], down: [1], idle: [0.1], loaded: [1] },
+    plain: {
+      ours: { up: [4], down: [3.9], idle: [0.12], loaded: [0.7] },
+      openvpn: { up: [1], down: [1], idle: [0.1], loaded: [1] },
+    },
   });
-  const of = (measure: string) => verdicts.find((one) => one.measure === measure && one.than === "openvpn")!;
+  const of = (measure: string) =>
+    verdicts.find((one) => one.measure === measure && one.row === "ours" && one.than === "openvpn")!;
   assert.deepEqual(
     [of("up"), of("down"), of("idle"), of("loaded")].map(({ reached }) => reached),
     [true, false, true, false],
@@ -39,6 +43,15 @@ test("judge() knows where more is better and where less is, and what was not mea
   assert.equal(of("udp").ratio, undefined);
   assert.equal(of("udp").reached, false);
   assert.equal(verdicts.length, TARGETS.length);
+});
+
+test("judge() holds each wire's targets against that wire's table", () => {
+  const rows = { udp: { up: [4] }, openvpn: { up: [1] } };
+  const reached = (wire: WireName) =>
+    judge({ plain: rows, honest: rows }).find(
+      (one) => one.wire === wire && one.measure === "up" && one.row === "udp" && one.than === "openvpn",
+    )!.reached;
+  assert.deepEqual([reached("plain"), reached("honest")], [false, true]);
 });
 
 test("show() keeps to about three digits", () => {
@@ -70,58 +83,84 @@ function assertWellFormed(xml: string): void {
 
 test("chart() is a well-formed SVG with a bar and a figure for each contender, whatever their titles", () => {
   const bar = { median: 5, min: 4, max: 6, ours: false };
+  const up: Bar[] = [
+    { ...bar, title: '<a> & "b"' },
+    { ...bar, title: "this project", ours: true },
+  ];
+  const idle: Bar[] = [{ ...bar, title: "c", max: 0.5, median: 0.068, min: 0.01 }];
+  const panels: Section["panels"] = [
+    { measure: "up", bars: up },
+    { measure: "udp", bars: [] },
+    { measure: "idle", bars: idle },
+  ];
+  const lossy: Section["panels"] = [{ measure: "upLossy", bars: idle }];
   const svg = chart(
     [
-      [
-        "up",
-        [
-          { ...bar, title: '<a> & "b"' },
-          { ...bar, title: "this project", ours: true },
-        ],
-      ],
-      ["udp", []],
-      ["idle", [{ ...bar, title: "c", max: 0.5, median: 0.068, min: 0.01 }]],
+      { title: "plain wire", explained: "<64 KB>", panels },
+      { title: "1 % lost", explained: "far", panels: lossy },
     ],
     "when & where",
   );
   assertWellFormed(svg);
-  assert.equal([...svg.matchAll(/<rect class="(ours|other)"/g)].length, 3);
-  for (const text of ["5.00", "0.068", "TCP up, Gbit/s", "less is better", "this project"])
+  assert.equal([...svg.matchAll(/<rect class="(ours|other)"/g)].length, 4);
+  for (const text of [
+    "5.00",
+    "0.068",
+    "TCP up, Gbit/s",
+    "less is better",
+    "this project",
+    "plain wire:",
+    "1 % lost:",
+  ])
     assert.ok(svg.includes(text), text);
   assert.doesNotMatch(svg, /small UDP/);
   assertWellFormed(chart([], ""));
 });
 
-const MISSING = has("iperf3") ? undefined : "iperf3 is not installed";
-if (MISSING) test("make bench", (t) => (process.env.CI ? assert.fail(MISSING) : t.skip(MISSING)));
-else {
-  labTest("make bench measures this project, prints it, and writes bench.json and bench.svg", async () => {
-    const folder = newFolder();
-    const { status, stdout, stderr } = spawnSync(
-      ...spawned("lab/bench/bench", "--only", "ours", "--seconds", "1", "--repeats", "1", "--out", folder),
-      { cwd: ROOT, encoding: "utf8", timeout: 90_000 },
-    );
-    assert.equal(status, 0, stdout + stderr);
-    const { contenders } = JSON.parse(readFileSync(join(folder, "bench.json"), "utf8"));
-    assert.deepEqual(Object.keys(contenders[0].measures), [
-      "up",
-      "down",
-      "udp",
-      "idle",
-      "loaded",
-      "cpu",
-      "memory",
-    ]);
-    for (const [measure, { median }] of Object.entries<{ median: number }>(contenders[0].measures))
-      assert.ok(median > 0, measure);
-    assertWellFormed(readFileSync(join(folder, "bench.svg"), "utf8"));
-  });
+const MISSING = ["iperf3", "ethtool"].filter((tool) => !has(tool)).join(", ");
+if (MISSING) {
+  const why = `${MISSING} not installed`;
+  test("make bench", (t) => (process.env.CI ? assert.fail(why) : t.skip(why)));
+} else {
+  labTest(
+    "make bench measures this project on each wire, prints it, and writes bench.json and bench.svg",
+    async () => {
+      const folder = newFolder();
+      const { status, stdout, stderr } = spawnSync(
+        ...spawned("lab/bench/bench", "--only", "ours", "--seconds", "1", "--repeats", "1", "--out", folder),
+        { cwd: ROOT, encoding: "utf8", timeout: 110_000 },
+      );
+      assert.equal(status, 0, stdout + stderr);
+      const { wires } = JSON.parse(readFileSync(join(folder, "bench.json"), "utf8"));
+      assert.deepEqual(
+        wires.map(({ name }: { name: string }) => name),
+        ["plain", "honest"],
+      );
+      for (const { title, contenders } of wires) {
+        assert.ok(stdout.includes(` ${title} `), title);
+        assert.deepEqual(Object.keys(contenders[0].measures), [
+          "up",
+          "down",
+          "udp",
+          "idle",
+          "loaded",
+          "cpu",
+          "memory",
+        ]);
+        for (const [measure, { median }] of Object.entries<{ median: number }>(contenders[0].measures))
+          assert.ok(median > 0, `${title}: ${measure}`);
+      }
+      assertWellFormed(readFileSync(join(folder, "bench.svg"), "utf8"));
+    },
+  );
 }
 
 test("make bench refuses wrong options in one line, with exit code 2", () => {
   for (const [args, words] of [
     [["--only", "ours,pptp"], /'pptp', which is not one of none, ours/],
     [["--seconds", "0"], /no whole number/],
+    [["--wire", "wet"], /is not one of plain, honest, both/],
+    [["--wire", "plain", "--only", "loss"], /Cannot measure loss on the plain wire/],
     [["now"], /unexpected argument now/],
   ] as const) {
     const { status, stderr } = spawnSync(...spawned("lab/bench/bench", ...args), {
