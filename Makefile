@@ -38,7 +38,7 @@ unit: ready ## the unit tests alone (NODE=26: on that version, and with one of t
 	@$(RUN_TESTS) $(if $(NODE),build/lab/tests/vpn.test.js) \
 	  $$(find build -name '*.test.js' -not -path 'build/lab/*')
 
-experiments: ready ## what to try next: eight experiments, a line each
+experiments: ready ## what to try next: nine experiments, a line each
 	@$(TSX) src/lab/experiments/run.ts
 
 experiment: ready ## one of them, in a lab of its own: make experiment NAME=break-xor
