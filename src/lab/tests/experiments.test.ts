@@ -42,7 +42,7 @@ labTest("flip-a-bit changes the message in xor mode, and is refused in xor+aes m
     "flip-a-bit",
     /measured sent "pay Bob 0001 euro", received "pay Bob 0100 euro"/,
     /measured nothing was received/,
-    /measured the server closed the connection: frame \d+ has a wrong tag/,
+    /measured the server closed the connection: frame \d+ of its key has a wrong tag/,
   ),
 );
 
@@ -50,7 +50,7 @@ labTest("replay doubles packets in xor mode, is refused in xor+aes mode, and cos
   shows(
     "replay",
     /measured the client sent 3 packets, 6 answers came back; ping counts [23] as DUP!/,
-    /measured the server closed the connection: frame \d+ has a wrong tag/,
+    /measured the server closed the connection: frame \d+ of its key has a wrong tag/,
     /measured with a replay open, a real client got the one address there is: 1 connected/,
   ),
 );
