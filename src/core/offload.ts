@@ -19,7 +19,7 @@ import { ipVersion } from "../base/packet.ts";
 export const OFFLOAD_HEADER = 10; // bytes
 const [NEEDS_CHECKSUM, CHECKSUM_GOOD] = [1, 2]; // VIRTIO_NET_HDR_F_NEEDS_CSUM, _F_DATA_VALID
 const GSO: Record<number, 4 | 6 | undefined> = { 1: 4, 4: 6 }; // …_GSO_TCPV4, _TCPV6 → IP version
-const MIN_PIECE = 48; // bytes (net/tcp.h, TCP_MIN_SND_MSS): of smaller pieces there would be thousands
+export const MIN_PIECE = 48; // bytes (net/tcp.h, TCP_MIN_SND_MSS): of smaller pieces there would be thousands
 const BY_FRAGMENTS = 0xffff; // linux/skbuff.h, GSO_BY_FRAGS: no size, but a sign among the kernel's own parts
 const TCP = 6;
 const TCP_CHECKSUM = 16; // where it stands in the TCP header (RFC 9293, section 3.1)

@@ -69,7 +69,7 @@ export function keepFresh(peer: Peer, secret: Buffer, seconds: number): void {
     handshake = undefined;
     age = overdue = 0;
     clock.refresh();
-    trace.note(`fresh keys with ${peer.link.remote}: nonces count from 0 again`);
+    trace.note(fresh(peer));
   };
 }
 
@@ -87,7 +87,7 @@ export function answerRekeys(peer: Peer, secret: Buffer): void {
     if (word === Control.switch && next) {
       keys.receiveWith(next);
       next = undefined;
-      return trace.note(`fresh keys with ${peer.link.remote}: nonces count from 0 again`);
+      return trace.note(fresh(peer));
     }
     if (word === Control.switch || next) throw new BrokenStream("a rekey out of turn");
     if (!ordered && message.equals(message1)) return void peer.sendControl(Control.rekey, message2);
@@ -104,11 +104,15 @@ export function answerRekeys(peer: Peer, secret: Buffer): void {
       if (ordered) next = receive;
       else keys.receiveWith(receive);
       keys.sendWith(send, true);
+      if (!ordered) trace.note(fresh(peer));
     } finally {
       handshake.end();
     }
   };
 }
+
+const fresh = ({ link }: Peer) =>
+  `fresh keys with ${link.remote}: ${link.framing.ordered ? "nonces count from 0 again" : "the numbers go on"}`;
 
 /** Wipes what is left of a rekey when the session is over. */
 function whenClosed(peer: Peer, wipeRest: () => void): void {

@@ -22,6 +22,7 @@ export class Path {
   private tries = 0;
   private checks = 0;
   private heardBefore = -1;
+  private isSure = true; // that `low` goes through
   private readonly top: () => number;
 
   /**
@@ -56,6 +57,13 @@ export class Path {
   arrived(size: number): void {
     if (size !== this.probing) return; // a late one, or an answer to nothing
     this.low = Math.max(this.low, size);
+    this.isSure = true;
+    this.probing = this.tries = 0;
+  }
+
+  /** A packet of that size may be all that goes through: this is where to begin. */
+  lower(size: number): void {
+    this.low = Math.min(this.low, size);
     this.probing = this.tries = 0;
   }
 
@@ -67,6 +75,7 @@ export class Path {
   }
 
   private next(isUsed: boolean): number {
+    if (!this.isSure) return this.low;
     const top = this.high - 1;
     if (top - this.low >= EXACT) {
       const isFirst = this.high === this.above(); // the whole, before its halves
@@ -79,6 +88,7 @@ export class Path {
     this.probing = this.tries = 0;
     this.high = Math.min(this.high, size);
     if (size > this.low) return;
+    this.isSure = false;
     this.low = size > BASE ? BASE : LEAST;
   }
 

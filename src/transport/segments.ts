@@ -15,7 +15,7 @@
 import { complement, fold, sumOf } from "./checksum.ts";
 import type { Cutter } from "../core/link.ts";
 import type { Memory } from "../base/libc.ts";
-import { OFFLOAD_HEADER } from "../core/offload.ts";
+import { MIN_PIECE, OFFLOAD_HEADER } from "../core/offload.ts";
 import { tooBig } from "./too-big.ts";
 import { trace } from "../base/trace.ts";
 import { type Tun, writePacket } from "../core/tun.ts";
@@ -71,7 +71,9 @@ export class SegmentCutter implements Cutter {
     this.tcp = OFFLOAD_HEADER + bytes.readUInt16LE(at + 6); // csum_start
     this.headers = this.tcp + (bytes[at + this.tcp + 12]! >> 4) * 4;
     const room = largest - this.headers + OFFLOAD_HEADER;
-    this.step = Math.min(bytes.readUInt16LE(at + 4), room) & ~3; // so that XOR can go by words
+    const wish = Math.max(bytes.readUInt16LE(at + 4), MIN_PIECE); // 1, if somebody sends a byte at a time
+    this.step = Math.min(wish, room) & ~3; // so that XOR can go by words
+    if (this.step <= 0) return "its headers are larger than the path takes";
     this.left = count - this.headers;
     this.flags = bytes[at + this.tcp + 13]!;
     this.at = at - this.step;
@@ -202,7 +204,7 @@ export class SegmentJoiner {
     this.step = size - this.headers;
     if (
       this.headers < this.tcp + 20 ||
-      this.step <= 0 ||
+      this.step < MIN_PIECE || // the kernel cuts none that are smaller
       lengthOf(bytes, ip, this.isIPv6) !== size - OFFLOAD_HEADER
     )
       return false;

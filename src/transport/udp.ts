@@ -21,11 +21,15 @@
  *   4      4    receiver's index     4      4    client's index       4      4    client's index
  *   8      8    number               8      16   cookie, or zeros     8      4    server's index; cookie: 0
  *   16     …    body, sealed; tag    24     …    message 1; zeros     12     …    message 2, cookie; zeros
+ *
+ * A frame of no session is answered with its own header, type 6: a server that was started anew says so. Nobody
+ * can prove that, so it ends nothing, and neither does an ICMP error. The client then asks, in a sealed frame,
+ * and the session is over if no answer comes.
  */
 import { randomBytes } from "node:crypto";
 import { isIPv6 } from "node:net";
 import { aesFraming, Control, type Framing, handshakeFraming, pad } from "../core/frame.ts";
-import { EAGAIN, EINVAL, EIO, EMSGSIZE, ENOBUFS, ETIMEDOUT, errnoName } from "../base/errno.ts";
+import { EAGAIN, ECONNREFUSED, EINVAL, EIO, EMSGSIZE, ENOBUFS, ETIMEDOUT, errnoName } from "../base/errno.ts";
 import type { Keys, SessionKeys } from "../core/aes.ts";
 import type { Link, Receiver } from "../core/link.ts";
 import { type Watch, watch } from "../core/loop.ts";
@@ -47,12 +51,14 @@ import {
   Unreachable,
 } from "./transport.ts";
 
-const [HELLO, DATA, CONTROL, ANSWER, COOKIE_ANSWER] = [1, 2, 3, 4, 5];
+const [HELLO, DATA, CONTROL, ANSWER, COOKIE_ANSWER, NO_SESSION] = [1, 2, 3, 4, 5, 6];
 const HEADER = 16; // bytes, of data and control
 const HELLO_HEADER = 8 + COOKIE;
 const ANSWER_HEADER = 12;
 const UDP_HEADER = 8;
 const RETRY = 1_000; // ms between two first messages
+const COOKIES = 3; // in one try: nobody makes us send more by forging them
+const QUESTIONS = 3; // a CHECK between two of them, and none answered: the session is over
 const LARGE = 500; // bytes of a frame that every path takes
 const ROUND = 4 * MAX_RECEIVED; // bytes received in one turn of the loop, at most
 
@@ -85,7 +91,7 @@ export class UdpPort implements Port {
   serve(server: PortEvents): void {
     const hub = this.hub!;
     const reception = new Reception(hub, server);
-    hub.start((type, at, size) => type === HELLO && reception.hello(at, size));
+    hub.start((type, at, size) => (type === HELLO ? reception.hello(at, size) : reception.other(type, at)));
   }
 
   /** Nobody new is answered. The sessions go on, for they have to say goodbye. */
@@ -178,17 +184,14 @@ class Hub {
   private take(at: number, size: number, readAt: bigint): void {
     const { bytes } = this.memory;
     const type = size >= HEADER ? bytes[at]! : 0;
-    if (type !== DATA && type !== CONTROL) {
-      if (type === 0 || this.onOther(type, at, size) === false)
-        this.drop("a datagram that makes no sense", at, size);
-      return;
-    }
-    const link = this.links.get(bytes.readUInt32BE(at + 4));
-    const length = bytes.readUInt16BE(at + 2);
-    if (!link) this.drop("a datagram of no session here", at, size);
-    else if (length !== size - HEADER || length % 4 !== 0)
-      this.drop("a datagram that is cut short", at, size);
-    else link.take(at, size, readAt);
+    const isFrame = type === DATA || type === CONTROL;
+    const link = isFrame ? this.links.get(bytes.readUInt32BE(at + 4)) : undefined;
+    if (link) {
+      const length = bytes.readUInt16BE(at + 2);
+      if (length === size - HEADER && length % 4 === 0) link.take(at, size, readAt);
+      else this.drop("a datagram that is cut short", at, size);
+    } else if (type === 0 || this.onOther(type, at, size) === false)
+      this.drop(isFrame ? "a datagram of no session here" : "a datagram that makes no sense", at, size);
   }
 
   drop(reason: string, at: number, size: number): void {
@@ -220,6 +223,7 @@ class Call {
   private readonly index: number;
   private readonly cookie = Buffer.alloc(COOKIE);
   private size = 0; // bytes of the IP packet that message 1 was sent in
+  private largest = 0; // of the largest one
 
   constructor(socket: DatagramSocket, to: Remote, message1: Buffer, isGood: IsGood) {
     this.hub = new Hub(socket);
@@ -242,6 +246,7 @@ class Call {
         const left = deadline - performance.now();
         if (left <= 0) throw new Unreachable(to.text, -ETIMEDOUT);
         this.size = Math.min(pathMtu(to) || SIZES[0]!, SIZES[Math.min(attempt >> 1, SIZES.length - 1)]!);
+        this.largest = Math.max(this.largest, this.size);
         const answer = await this.ask(Math.min(left, RETRY));
         if (answer) return answer;
       }
@@ -259,6 +264,7 @@ class Call {
     const { hub, to } = this;
     return new Promise((resolve, reject) => {
       let refusal: Answer | undefined;
+      let cookies = 0;
       const again = setTimeout(() => resolve(refusal), ms);
       const failed = (errno: number) => {
         clearTimeout(again);
@@ -272,12 +278,14 @@ class Call {
         if (bytes.readUInt32BE(at + 4) !== this.index || length > size - ANSWER_HEADER) return false;
         if (type === COOKIE_ANSWER && length === COOKIE) {
           bytes.copy(this.cookie, 0, start, start + COOKIE);
-          this.send();
+          if (++cookies <= COOKIES) this.send();
           return true;
         }
         const message2 = Buffer.from(bytes.subarray(start, start + length));
         if (type !== ANSWER || (length > 0 && !this.isGood(message2))) return false;
-        const answer = this.answered(message2, bytes.readUInt32BE(at + 8));
+        // What has come tells what the path takes: perhaps it is the late answer to a longer question.
+        const came = Math.min(size + around(to.address), this.largest);
+        const answer = this.answered(message2, bytes.readUInt32BE(at + 8), came);
         if (length === 0) refusal = answer;
         else {
           clearTimeout(again);
@@ -305,11 +313,20 @@ class Call {
     return this.hub.socket.send(to, datagram, 0, length, length);
   }
 
-  private answered(message2: Buffer, theirs: number): Answer {
-    const { hub, to, index, size } = this;
+  private answered(message2: Buffer, theirs: number, size: number): Answer {
+    const { hub, to, index } = this;
     const link = new UdpLink(hub, index, theirs, to, size, () => hub.close());
     const attach = <R extends Receiver>(make: (link: Link) => R) => {
-      hub.socket.tellErrors(false);
+      const failed = (errno: number) => {
+        hub.socket.tellErrors(true);
+        link.failed(errno);
+      };
+      hub.start((type, at) => {
+        const name = hub.memory.bytes.readUInt32BE(at + 4);
+        if (type === ANSWER && name === index) return true; // to another of our questions
+        if (type !== NO_SESSION || name !== theirs) return false;
+        return link.doubt("it was started anew, and does not know this session");
+      }, failed);
       return link.start(make(link));
     };
     return { remote: to.text, message2, largest: link.largest, attach, hangUp: () => hub.close() };
@@ -321,6 +338,7 @@ class Reception {
   private readonly hub: Hub;
   private readonly server: PortEvents;
   private readonly cookies = new Cookies();
+  private toldAt = 0; // the latest receive() whose sender was told that there is no session
   /** Who has been answered, and has not proven itself yet: by its public key. Its message 1 may come again. */
   private readonly answered = new Map<string, { link: UdpLink; message2: Buffer; theirs: number }>();
 
@@ -347,7 +365,7 @@ class Reception {
     const name = message1.toString("latin1", 0, 32);
     const before = answered.get(name);
     if (before) {
-      before.link.narrow(size + around(from.address)); // perhaps it is shorter by now, and so the answer
+      before.link.lower(size + around(from.address)); // perhaps it is shorter by now, and so the answer
       this.send(ANSWER, theirs, before.link.index, before.message2, from, size);
       return true;
     }
@@ -371,6 +389,17 @@ class Reception {
     };
     server.onHello({ address: from.address, remote: from.text, stranger, attach, refuse }, message1);
     return true;
+  }
+
+  /** A datagram of no session here: false. If it is a frame, its sender is told, once a receive(). */
+  other(type: number, at: number): boolean {
+    const { socket, memory } = this.hub;
+    if ((type !== DATA && type !== CONTROL) || this.toldAt === socket.received) return false;
+    this.toldAt = socket.received;
+    memory.bytes[at] = NO_SESSION;
+    socket.send(socket.from(), memory, at, HEADER, HEADER);
+    memory.bytes[at] = type;
+    return false;
   }
 
   /** An answer of `size` bytes: never longer than the question, so nobody can be flooded by it. */
@@ -398,6 +427,8 @@ export class UdpLink implements Link {
   private readonly hub: Hub;
   private readonly path: Path;
   private sentLarge = false; // since the last probe()
+  private questions = 0; // 0: the other end is not in doubt; else one more than were asked since
+  private reason = ""; // for that
   private readonly onEnd: () => void;
   private to: Remote;
   private checked = 0; // the latest receive() whose sender was compared with that
@@ -440,6 +471,12 @@ export class UdpLink implements Link {
 
   get size(): number {
     return this.framing.maxBody + HEADER + around(this.to.address);
+  }
+
+  /** Perhaps the path takes no more than that: the search begins there. */
+  lower(size: number): void {
+    this.path.lower(size);
+    this.size = this.path.size;
   }
 
   /** The path takes no more than that. */
@@ -490,6 +527,7 @@ export class UdpLink implements Link {
   /** What to do about an errno. */
   private notSent(errno: number, memory: Memory, from: number, end: number, size: number): number {
     const { hub, to } = this;
+    this.failed(errno);
     // A card that cannot compute UDP's checksum: older kernels refuse runs (net/ipv4/udp.c, udp_send_skb()).
     if (errno === EIO && hub.segments > 1) {
       hub.segments = 1;
@@ -523,8 +561,30 @@ export class UdpLink implements Link {
     if (!hub.socket.isFrom(this.to)) this.moved(hub.socket.from());
   }
 
-  /** Once a CHECK: asks the other end how much of the path's packets it gets. */
+  /** An ICMP error may say that nobody listens there. */
+  failed(errno: number): void {
+    if (errno === ECONNREFUSED) this.doubt("nobody listens there any more");
+  }
+
+  /** Is the other end still there? Something says no that nobody has proven. Asked in the next probe(). */
+  doubt(reason: string): true {
+    if (this.questions === 0) this.questions = 1;
+    this.reason = reason;
+    return true;
+  }
+
+  /** Once a CHECK: asks what is to be asked of the other end. */
   probe(): void {
+    if (this.questions > QUESTIONS) return this.receiver!.lost(this.reason);
+    if (this.questions > 0) {
+      this.questions++;
+      this.receiver!.sendControl(Control.probe, Buffer.alloc(4));
+    }
+    this.probePath();
+  }
+
+  /** How much of the path's packets does it get? */
+  private probePath(): void {
     const { path, receiver, keysHere } = this;
     const size = path.check(this.sentLarge, keysHere?.window.newest ?? -1);
     this.sentLarge = false;
@@ -541,6 +601,7 @@ export class UdpLink implements Link {
     if (message.length < 4) return false;
     const size = message.readUInt32BE();
     if (word === Control.probe) this.receiver!.sendControl(Control.probed, message.subarray(0, 4));
+    else if (word === Control.probed && size === 0) this.questions = 0;
     else if (word === Control.probed) this.path.arrived(Math.min(size, SIZES[0]!));
     else return false;
     this.size = this.path.size;

@@ -7,9 +7,9 @@ import { once } from "node:events";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type Lab, ours, SERVER, TARGET, TARGET6 } from "../lab.ts";
-import { Running, startProgram } from "../running.ts";
+import { Running, startProgram, TRANSPORT } from "../running.ts";
 import { newFolder } from "./folder.ts";
-import { labTest, ping, retry, SECRET, snapshot, startServer } from "./testing.ts";
+import { IS_UDP, labTest, ping, retry, SECRET, snapshot, startServer } from "./testing.ts";
 
 const FAR = "203.0.113.1"; // the server, by an address that the client reaches through its default route only
 const BEYOND = "203.0.113.8"; // the internet host
@@ -24,13 +24,22 @@ async function connect(lab: Lab, ...args: string[]): Promise<Running> {
 /** How the client's kernel would send a packet there; with ports "ipproto tcp dport 5555". */
 const way = (lab: Lab, to: string, more = "") =>
   lab.try("client", `ip route get ${to} ${more}`.trim()).stdout;
-const TUNNEL = "ipproto tcp dport 5555"; // what the tunnel's own packets are known by
+const TUNNEL = `ipproto ${TRANSPORT} dport 5555`; // what the tunnel's own packets are known by
 
 /** Whoever can end the connection can answer the next try, too: with a refusal that nothing proves. */
 async function startForger(lab: Lab): Promise<Running> {
-  const script = `require("node:net").createServer((socket) => {
+  const overTcp = `require("node:net").createServer((socket) => {
     socket.on("error", () => {}).once("data", () => socket.end(Buffer.of(1, 0, 0, 0)));
   }).listen(5555, () => console.log("ready"));`;
+  // type 4, the client's index, nothing behind them
+  const overUdp = `const socket = require("node:dgram").createSocket("udp4", (hello, { address, port }) => {
+    const answer = Buffer.alloc(16);
+    answer[0] = 4;
+    hello.copy(answer, 4, 4, 8);
+    socket.send(answer, port, address);
+  });
+  socket.bind(5555, () => console.log("ready"));`;
+  const script = IS_UDP ? overUdp : overTcp;
   const forger = new Running(lab.spawn("server", [process.execPath, "-e", script]));
   await forger.until(/ready/);
   return forger;
@@ -53,7 +62,8 @@ labTest("only the tunnel's own packets to the server go around the tunnel", asyn
   await startServer(lab);
   await connect(lab, FAR, ...ALL);
   assert.match(way(lab, FAR, TUNNEL), /via 192\.168\.1\.1 dev eth0/);
-  for (const other of ["", "ipproto udp dport 5555", "ipproto tcp dport 22"])
+  const wrong = IS_UDP ? "tcp" : "udp";
+  for (const other of ["", `ipproto ${wrong} dport 5555`, `ipproto ${TRANSPORT} dport 22`])
     assert.match(way(lab, FAR, other), /dev tun0/, other);
   ping(lab, "client", FAR);
 });
@@ -77,7 +87,7 @@ function nameServer(lab: Lab): (address: string) => void {
   return set;
 }
 
-labTest("a forged name at a reconnect lets nothing out but TCP to the tunnel's port", async (lab) => {
+labTest("a forged name at a reconnect lets nothing out but what goes to the tunnel's port", async (lab) => {
   const move = nameServer(lab);
   const server = await startServer(lab);
   const client = await connect(lab, "vpn.test", ...ALL);

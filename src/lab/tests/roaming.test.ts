@@ -6,7 +6,7 @@ import assert from "node:assert/strict";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type Lab, SERVER } from "../lab.ts";
-import { Running, startProgram } from "../running.ts";
+import { Running, startProgram, TRANSPORT } from "../running.ts";
 import { labTest, ping, retry, SECRET, snapshot, startClient, startServer } from "./testing.ts";
 import { newFolder } from "./folder.ts";
 
@@ -55,7 +55,7 @@ labTest(
       unplug(lab);
       lab.try("client", `ping -c 1 -W 1 ${BEYOND[0]}`);
       assert.notEqual(
-        lab.try("client", `ip route get ${far} ipproto tcp dport 5555`).status,
+        lab.try("client", `ip route get ${far} ipproto ${TRANSPORT} dport 5555`).status,
         0,
         "while there is no way to the server, the tunnel is none",
       );
@@ -182,7 +182,7 @@ labTest(
       assert.match(rival.output, /tunnel is 10\.8\.0\.2/);
       client.child.kill("SIGCONT");
       const [, printed] = await client.until(
-        /another address or MTU[^]*now 10\.8\.0\.3\/24, MTU 1400\n((?:Type in.*\n(?:  .*\n)+)?)/,
+        /another address or MTU[^]*now 10\.8\.0\.3\/24, MTU 14\d\d\n((?:Type in.*\n(?:  .*\n)+)?)/,
       );
       assert.equal(printed !== "", user.length > 0);
       for (const line of printed!.split("\n").filter((line) => line.startsWith("  ")))

@@ -1,15 +1,30 @@
 /**
  * Runs test files (its arguments), some at a time, and says how far it is. Those with labs come first, the
  * longest of them before the others: they take longest. node --test would take them by their names.
+ *
+ * Those about what a transport carries run a second time, over UDP. TRANSPORT=udp (or tcp) runs these alone.
  */
-import { statSync } from "node:fs";
+import { statSync, writeFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { basename } from "node:path";
 import { run } from "node:test";
 import { spec as Spec } from "node:test/reporters";
 
-const weight = (file: string) => statSync(file).size + (file.includes("lab/") ? 1e6 : 0);
-const files = process.argv.slice(2).sort((a, b) => weight(b) - weight(a));
+const UDP = " (udp)"; // in the name of a file that runs another one over UDP
+const weight = (file: string) => statSync(file.replace(UDP, "")).size + (file.includes("lab/") ? 1e6 : 0);
+const given = process.argv.slice(2);
+const { TRANSPORT } = process.env;
+const OVER_UDP = /\/(vpn|bulk|reconnect|roaming|hang|closed|hostile|ipv6|mtu|user|soak)\.test\.js$/;
+
+/** Makes the file that does, beside the other one. */
+function overUdp(file: string): string {
+  const other = file.replace(/\.test\.js$/, `${UDP}.test.js`);
+  writeFileSync(other, `process.env.TRANSPORT = "udp";\nawait import("./${basename(file)}");\n`);
+  return other;
+}
+
+const carried = TRANSPORT === "tcp" ? [] : given.filter((file) => OVER_UDP.test(file)).map(overUdp);
+const files = [...(TRANSPORT === "udp" ? [] : given), ...carried].sort((a, b) => weight(b) - weight(a));
 const AT_A_TIME = availableParallelism() + 1; // while one waits for its lab, another can go on
 
 const report = new Spec(); // Node's own

@@ -5,15 +5,20 @@ import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { Failure } from "../../base/failure.ts";
 import { Lab, LAB_SECRET, ours, ROOT, SERVER, TARGET } from "../lab.ts";
-import { Running, startProgram } from "../running.ts";
+import { Running, startProgram, TRANSPORT } from "../running.ts";
 import { newFolder } from "./folder.ts";
 
 /**
  * A test with a lab of its own. Where this machine allows no lab it is skipped, and says why; in CI that is a
- * failure.
+ * failure. `onlyTcp`: why it has no meaning over UDP; with TRANSPORT=udp it is skipped.
  */
-export function labTest(name: string, run: (lab: Lab, t: TestContext) => Promise<void>): void {
-  test(name, { timeout: 120_000 }, async (t) => {
+export function labTest(
+  name: string,
+  run: (lab: Lab, t: TestContext) => Promise<void>,
+  onlyTcp?: string,
+): void {
+  const options = { timeout: 120_000, ...(IS_UDP && onlyTcp && { skip: onlyTcp }) };
+  test(IS_UDP ? `${name} (udp)` : name, options, async (t) => {
     let lab: Lab;
     try {
       lab = await Lab.up();
@@ -34,6 +39,10 @@ export const SECRET: { env: NodeJS.ProcessEnv } = {
   // old versions of Node.js need the latter for --user: privileges.ts
   env: { ...process.env, SIMPLE_VPN_SECRET: LAB_SECRET, UV_USE_IO_URING: "0" },
 };
+
+export const IS_UDP = TRANSPORT === "udp";
+/** Of tun0, where the path takes 1,500 bytes. */
+export const MTU = IS_UDP ? 1424 : 1400;
 
 /** Runs one of our programs on this machine, "lab/demo", to its end. */
 export function runProgram(name: string, args: string[] = [], env: NodeJS.ProcessEnv = process.env) {

@@ -4,7 +4,7 @@ import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { TestContext } from "node:test";
 import { type Lab, ours, ROOT } from "../lab.ts";
-import { Running, startProgram } from "../running.ts";
+import { Running, startProgram, TRANSPORT } from "../running.ts";
 import { newFolder } from "./folder.ts";
 import { labTest, ping, retry, SECRET, snapshot, startClient } from "./testing.ts";
 
@@ -75,7 +75,7 @@ labTest("--user: what compiled us, a child that is still root, ends", async (lab
   if (!asRoot(t)) return;
   const env = { ...SECRET.env, TSX_DISABLE_CACHE: "1" };
   const program = [process.execPath, "--import", "tsx", `${ROOT}src/server.ts`];
-  const args = ["--configure", "--nat", "eth1", "--user", "nobody"];
+  const args = ["--transport", TRANSPORT, "--configure", "--nat", "eth1", "--user", "nobody"];
   const server = new Running(lab.spawn("server", [...program, ...args], { env }));
   await server.until(/listening on/);
   const children = () => lab.run("lab", `ps -o comm= --ppid ${server.child.pid}`).trim();
