@@ -1,7 +1,7 @@
 /**
- * Over UDP the network may mix datagrams, bring them twice, or bring one much too late. A relay on the wire does
- * all three. Each datagram has a number, and the server's replay window knows which numbers have come: what is
- * new goes on, in whatever order, and what has come before goes no further.
+ * Over UDP the network may mix datagrams, bring them twice, or bring one much too late. A relay on the wire
+ * does all three. Each datagram has a number, and the server's replay window knows which numbers have come:
+ * what is new goes on, in whatever order, and what has come before goes no further.
  */
 import { FrameType } from "../../core/frame.ts";
 import { NUMBER_AT } from "../../transport/datagram-keys.ts";
@@ -75,9 +75,9 @@ export async function run(): Promise<string> {
     `the server's window refused ${counted} datagrams: ${copies} copies, and the one that was too late`,
   );
   return `The network promises no order. A VPN over UDP must not ask for one: what is late is still good.
-But what was recorded and is sent again must not count twice. So each datagram bears a number under its tag, and
-the receiver keeps a bit for each of the last ${WINDOW}. What is older, nobody knows any more: it is refused.
-A recorded datagram that is sent again costs a line in a count. Over TCP it ended the session: see replay.`;
+But what was recorded and is sent again must not count twice. So each datagram bears a number, which its tag
+covers. The receiver keeps a bit for each of the last ${WINDOW}. What is older, nobody knows any more: it is
+refused. A recorded datagram that is sent again costs one more in a count. Over TCP it ends the session.`;
 }
 
 /** How many answers ping counted. */
@@ -101,7 +101,7 @@ async function overtaken(lab: Lab, relay: Relay, count: number): Promise<string>
   while (passed < count) await type(lab, "client", `ping -q -A -c ${count - passed} -W 2 ${TARGET}`);
   note(`number ${numberOf(held!)} has waited for ${passed} others, and goes on now`);
   relay.send(held!, "up");
-  await type(lab, "client", `ping -q -c 1 -W 5 ${TARGET}`); // answered: so the server has seen the late one, too
+  await type(lab, "client", `ping -q -c 1 -W 5 ${TARGET}`); // answered: the server has seen the late one, too
   if (count < WINDOW) await ping.ended;
   else await ping.stop("SIGINT");
   note(ping.output.trim());

@@ -92,7 +92,7 @@ export async function startClient(
   );
 }
 
-/** Starts one of the two programs. An experiment says itself over which transport: TCP, unless it names one. */
+/** Starts one of the two programs: over TCP, unless the experiment itself names a transport. */
 export async function start(
   lab: Lab,
   host: "server" | "client",

@@ -152,16 +152,14 @@ function conclude(before: Measured[], after: Measured[]): string {
   const change = (i: number) => after[i]!.rate / before[i]!.rate / (after[0]!.rate / before[0]!.rate);
   const verdict = (i: number) =>
     change(i) < 1 - NOISE ? "more" : change(i) > 1 + NOISE ? "less" : "about as much";
-  const [direct, overTcp, overUdp] = after.map(({ times }) => ({
-    lost: PINGS - times.length,
-    max: times.at(-1) ?? NaN,
-    late: times.filter((time) => time > 1.5 * median(times)).length,
-  }));
-  return `Compared with no tunnel, loss cost the stream over TCP ${verdict(1)}, and the one over UDP ${verdict(2)}.
+  const pings = after.map(({ times }, i) => {
+    const late = times.filter((time) => time > 1.5 * median(times)).length;
+    const slowest = `the slowest after ${(times.at(-1) ?? NaN).toFixed(0)} ms`;
+    return `  ${PATHS[i]![0].padEnd(16)} ${PINGS - times.length} lost, ${late} late, ${slowest}`;
+  });
+  return `Compared with no tunnel, loss cost the stream over TCP ${verdict(1)}, the one over UDP ${verdict(2)}.
 One run tells no more than that. Of ${PINGS} pings with loss, each on its own way:
-  no tunnel        ${direct!.lost} lost, ${direct!.late} late, the slowest after ${direct!.max.toFixed(0)} ms
-  tunnel over TCP  ${overTcp!.lost} lost, ${overTcp!.late} late, the slowest after ${overTcp!.max.toFixed(0)} ms
-  tunnel over UDP  ${overUdp!.lost} lost, ${overUdp!.late} late, the slowest after ${overUdp!.max.toFixed(0)} ms
+${pings.join("\n")}
 What TCP has lost, it sends again, and what is behind it waits: even a packet that would rather be lost than
 late. Over UDP each packet goes its own way. What has to come again, the TCP inside sends again.`;
 }

@@ -101,7 +101,7 @@ labTest(
 labTest("reorder: swapped and late datagrams are accepted; copies and what is too late are counted", () =>
   shows(
     "reorder",
-    /the numbers, as the server gets them: (\d+) (\d+) .*\nmeasured of 20 pings in the wrong order, 0 were lost\n/,
+    /the numbers, as the server gets them: .*\nmeasured of 20 pings in the wrong order, 0 were lost\n/,
     /measured of 20 pings sent twice, 0 were lost, and 0 answered twice\n/,
     /measured it was accepted: ping got its answer after \d+ ms\n/,
     /measured it was refused: ping got no answer\n/,
