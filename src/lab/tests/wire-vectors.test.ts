@@ -14,7 +14,7 @@ test("the vectors of draft/wire.md are those of this program", () => {
     assert.ok(document.includes(`\`\`\`\n${text}\n\`\`\`\n`), "node --import tsx src/lab/docs/vectors.ts");
 });
 
-test("over UDP, message 1 and its answer are laid out as in the vectors: a cookie, message 2, zeros", async () => {
+test("over UDP, message 1 and its answer are laid out as in the vectors: a cookie, message 2, zeros; a forged one changes nothing", async () => {
   const server = createSocket("udp4");
   await new Promise<void>((resolve) => server.bind(0, "127.0.0.1", resolve));
   const questions: Buffer[] = [];
@@ -25,10 +25,14 @@ test("over UDP, message 1 and its answer are laid out as in the vectors: a cooki
     const index = question.readUInt32BE(4);
     const answer = first(4, index, Buffer.from([1, 2, 3, 4]), message2);
     const padded = Buffer.concat([answer, Buffer.alloc(question.length - answer.length)]);
+    const forged = first(4, index, Buffer.from([9, 9, 9, 9]), Buffer.from("a forged one"));
+    server.send(forged, port);
     server.send(questions.length === 1 ? first(5, index, Buffer.alloc(4), cookie) : padded, port);
   });
   const message1 = Buffer.from("message 1, as it were");
-  const answer = await new UdpPort(server.address().port).dial("127.0.0.1", 5000, message1);
+  const answer = await new UdpPort(server.address().port).dial("127.0.0.1", 5000, message1, (one) =>
+    one.equals(message2),
+  );
   assert.deepEqual(answer.message2, message2);
   answer.hangUp();
   server.close();
