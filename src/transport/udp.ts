@@ -61,6 +61,7 @@ const COOKIES = 3; // in one try: nobody makes us send more by forging them
 const QUESTIONS = 3; // a CHECK between two of them, and none answered: the session is over
 const LARGE = 500; // bytes of a frame that every path takes
 const ROUND = 4 * MAX_RECEIVED; // bytes received in one turn of the loop, at most
+const LEAST = 64; // bytes that each recvmsg() counts as: a flood of empty datagrams must not go on for ever
 
 export const udp: Transport = { open: ({ listen, port }) => new UdpPort(port, listen) };
 
@@ -173,8 +174,9 @@ class Hub {
       count = socket.receive(memory, at); // WALK 8.read R5.read
       if (count < 0) break;
       const end = at + count;
+      if (count === 0) this.drop("a datagram that makes no sense", at, 0);
       for (; at < end; at += socket.segment) this.take(at, Math.min(socket.segment, end - at), readAt);
-      at = pad(end, 4);
+      at = pad(Math.max(end, at + LEAST), 4);
     }
     this.joiner.flush();
     if (count < 0 && count !== -EAGAIN) this.onError(-count);

@@ -1,0 +1,386 @@
+/**
+ * A session over UDP on loopback, and somebody between its ends who loses, repeats, changes and forges what he
+ * likes. What was sealed arrives, once; what was not does nothing.
+ */
+import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
+import { setTimeout as sleep } from "node:timers/promises";
+import { test } from "node:test";
+import { Control } from "../core/frame.ts";
+import {
+  dial,
+  dialEnd,
+  DatagramServer,
+  freePort,
+  MESSAGE2,
+  Relay,
+  session,
+} from "../lab/tests/datagram-pair.ts";
+import { packet, random, SEED, until } from "../lab/tests/peers.ts";
+import { tcpPacket } from "../lab/tests/tcp-packets.ts";
+import { trace } from "../base/trace.ts";
+
+const [HELLO, DATA, ANSWER, COOKIE, NO_SESSION] = [1, 2, 4, 5, 6];
+const dropped = () => [...trace.drops.values()].reduce((sum, count) => sum + count, 0);
+const turn = () => new Promise((resolve) => setImmediate(resolve));
+
+/** An answer to that first message. */
+function answerTo(hello: Buffer, type: number, message: Buffer, theirs = 7): Buffer {
+  const bytes = Buffer.alloc(hello.length);
+  bytes[0] = type;
+  bytes.writeUInt16BE(message.length, 2);
+  hello.copy(bytes, 4, 4, 8);
+  bytes.writeUInt32BE(theirs, 8);
+  message.copy(bytes, 12);
+  return bytes;
+}
+
+test("packets go both ways, and a goodbye ends both ends", async () => {
+  const it = await session();
+  for (const [from, to] of [
+    [it.client, it.far],
+    [it.far, it.client],
+  ] as const) {
+    const sent = [packet(84), packet(1400), packet(20)];
+    const came: Buffer[] = [];
+    for (const one of sent) from.send(one);
+    await until(() => came.push(...to.take()) >= sent.length);
+    assert.deepEqual(came, sent);
+  }
+  it.client.peer.sendControl(Control.goodbye);
+  await until(() => it.far.reasons.length > 0);
+  assert.deepEqual(it.far.reasons, ["it said goodbye"]);
+  it.end();
+});
+
+test("a large TCP packet is cut, crosses as datagrams, and comes out as one", async () => {
+  const it = await session();
+  it.client.link.size = it.far.link.size = 1500;
+  const large = tcpPacket({ payload: randomBytes(30_000), piece: 1372 });
+  let datagrams = 0;
+  it.relay.up = (datagram) => (datagrams++, [datagram]);
+  it.client.send(large.subarray(10), large);
+  const came: Buffer[] = [];
+  await until(() => came.push(...it.far.take()) > 0);
+  assert.ok(large.subarray(10).equals(Buffer.concat(came)));
+  assert.ok(datagrams >= 22, `${datagrams} datagrams`);
+  it.end();
+});
+
+test(
+  `100,000 forged, replayed, truncated, flipped datagrams while pings run: none of them lost (${SEED})`,
+  {
+    timeout: 120_000,
+  },
+  async () => {
+    const MANY = 100_000;
+    const below = random(SEED);
+    const it = await session();
+    const { relay, client, far } = it;
+    const recorded = { up: [] as Buffer[], down: [] as Buffer[] };
+    const held: Record<"up" | "down", Buffer[]> = { up: [], down: [] };
+    // true frames are recorded, and often come in another order
+    const pass = (way: "up" | "down") => (datagram: Buffer) => {
+      if (datagram[0] === NO_SESSION) return []; // to one whose index was changed
+      recorded[way].push(Buffer.from(datagram));
+      held[way].push(datagram);
+      return held[way].length < 1 + below(4) ? [] : held[way].splice(0).reverse();
+    };
+    relay.up = pass("up");
+    relay.down = pass("down");
+    const letGo = () => {
+      for (const one of held.up.splice(0)) relay.toServer(one);
+      for (const one of held.down.splice(0)) relay.toClient(one);
+    };
+    const bad = (way: "up" | "down"): Buffer => {
+      const old = recorded[way][below(recorded[way].length)]!;
+      const copy = Buffer.from(old);
+      const kind = below(7);
+      if (kind === 0) return copy; // a replay, unless it is held back
+      if (kind === 1) return copy.subarray(0, below(copy.length)); // truncated
+      if (kind === 2) copy[below(copy.length)]! ^= 1 << below(8);
+      if (kind === 3) copy.writeUIntBE(below(2 ** 31), 10, 6); // another number, perhaps far ahead
+      if (kind === 4) randomBytes(copy.length - 16).copy(copy, 16); // only the header is true
+      if (kind === 5) return randomBytes(below(200)); // nothing is
+      if (kind === 6) return Buffer.concat([copy, randomBytes(1 + below(20))]);
+      return kind === 3 || kind === 2 || kind === 4 ? copy : copy;
+    };
+    const pings: Record<"up" | "down", string[]> = { up: [], down: [] };
+    const came: Record<"up" | "down", string[]> = { up: [], down: [] };
+    const ping = () => {
+      for (const [way, end] of [
+        ["up", client],
+        ["down", far],
+      ] as const) {
+        const one = packet(40 + below(200));
+        pings[way].push(one.toString("hex"));
+        end.send(one);
+      }
+    };
+    const collect = () => {
+      for (const one of far.take()) came.up.push(one.toString("hex"));
+      for (const one of client.take()) came.down.push(one.toString("hex"));
+    };
+    const settle = async () => {
+      letGo();
+      await until(
+        () => (
+          letGo(),
+          collect(),
+          came.up.length >= pings.up.length && came.down.length >= pings.down.length
+        ),
+      );
+    };
+    for (let i = 0; i < 20; i++) ping();
+    await settle();
+
+    const before = dropped();
+    const memory = process.memoryUsage().rss;
+    let sent = 0;
+    for (let round = 0; sent < MANY; round++) {
+      for (const way of ["up", "down"] as const)
+        for (let i = 0; i < 100; i++, sent++) {
+          const datagram = bad(way);
+          if (way === "up") relay.toServer(datagram);
+          else relay.toClient(datagram);
+        }
+      await turn();
+      if (round % 5 === 0) {
+        ping();
+        await settle(); // so what is replayed has come before
+      }
+    }
+    await settle();
+    await until(() => dropped() - before >= sent, 10_000).catch(() => {});
+    for (const way of ["up", "down"] as const)
+      assert.deepEqual(came[way].sort(), pings[way].sort(), `${way}: each ping once, and nothing else`);
+    assert.deepEqual([client.reasons, far.reasons], [[], []], "no session ended");
+    assert.equal(dropped() - before, sent, "each is counted");
+    assert.ok(trace.drops.size <= 8, [...trace.drops.keys()].join("; "));
+    const more = (process.memoryUsage().rss - memory) / 1e6;
+    assert.ok(more < 60, `${more.toFixed()} MB more`);
+    assert.equal(it.server.hellos.length, 1);
+    it.end();
+  },
+);
+
+// ---- the handshake ----
+
+test("message 1 is lost, then message 2: both come again, and it is one session", async () => {
+  const server = new DatagramServer(await freePort());
+  const relay = new Relay(await freePort(), server.port);
+  const seen = { up: 0, down: 0 };
+  relay.up = (datagram) => (seen.up++ === 0 ? [] : [datagram]);
+  relay.down = (datagram) => (seen.down++ === 0 ? [] : [datagram]);
+  const client = await dialEnd(relay.port);
+  assert.deepEqual(seen, { up: 3, down: 2 });
+  assert.equal(server.ends.length, 1);
+  client.send(packet(84));
+  const came: Buffer[] = [];
+  await until(() => came.push(...server.ends[0]!.take()) > 0);
+  client.end();
+  server.end();
+  relay.end();
+});
+
+test("no answer to a first message is longer than it was; what is too short gets none", async () => {
+  const server = new DatagramServer(await freePort());
+  const relay = new Relay(await freePort(), server.port);
+  const questions: number[] = [];
+  const answers: number[] = [];
+  relay.up = (datagram) => {
+    const all = [527, 528, 1300, datagram.length].map((size) => {
+      const one = Buffer.from(datagram.subarray(0, size));
+      randomBytes(32).copy(one, 24); // each is another client's
+      return one;
+    });
+    questions.push(...all.map(({ length }) => length));
+    return all;
+  };
+  relay.down = (datagram) => (answers.push(datagram.length), []);
+  await assert.rejects(dial(relay.port, 900));
+  await until(() => answers.length >= 3);
+  assert.deepEqual(answers.slice(0, 3), questions.slice(1, 4), "all but the first, and as long as they");
+  server.end();
+  relay.end();
+});
+
+test("forged answers, refusals and cookies while dialling: the session begins all the same", async () => {
+  const server = new DatagramServer(await freePort());
+  const relay = new Relay(await freePort(), server.port);
+  let hellos = 0;
+  relay.up = (hello) => {
+    hellos++;
+    const short = hello.subarray(0, 200);
+    for (let i = 0; i < 50; i++) {
+      relay.toClient(answerTo(short, ANSWER, randomBytes(80)));
+      relay.toClient(answerTo(short, ANSWER, Buffer.alloc(0)));
+      relay.toClient(answerTo(short, COOKIE, randomBytes(16), 0));
+      relay.toClient(answerTo(randomBytes(200), ANSWER, MESSAGE2));
+      relay.toClient(answerTo(short, ANSWER, MESSAGE2).subarray(0, 40));
+    }
+    return [hello];
+  };
+  const client = await dialEnd(relay.port);
+  assert.ok(hellos <= 4, `${hellos} first messages: a forged cookie brings few more`);
+  client.send(packet(84));
+  const came: Buffer[] = [];
+  await until(() => came.push(...server.ends[0]!.take()) > 0);
+  client.end();
+  server.end();
+  relay.end();
+});
+
+test("a refusal that nothing better follows is one", async () => {
+  const server = new DatagramServer(await freePort());
+  server.onHello = (caller) => caller.refuse(Buffer.alloc(0));
+  const [answer] = await dial(server.port);
+  assert.equal(answer.message2.length, 0);
+  answer.hangUp();
+  server.end();
+});
+
+test("nobody listens there, or nobody answers: Unreachable, with the reason", async () => {
+  await assert.rejects(dial(await freePort()), /ECONNREFUSED/);
+  const silent = new DatagramServer(await freePort());
+  silent.onHello = () => {};
+  await assert.rejects(dial(silent.port, 1500), /ETIMEDOUT/);
+  assert.ok(silent.hellos.length >= 2);
+  silent.end();
+});
+
+test("a busy server asks for a cookie, and keeps nothing of who does not send it back", async () => {
+  const server = new DatagramServer(await freePort());
+  const relay = new Relay(await freePort(), server.port);
+  const answers: number[] = [];
+  relay.down = (datagram) => (answers.push(datagram[0]!), []);
+  let hello: Buffer | undefined;
+  relay.up = (datagram) => ((hello = Buffer.from(datagram)), []);
+  await assert.rejects(dial(relay.port, 300));
+  for (let i = 0; i < 60; i++) {
+    randomBytes(32).copy(hello!, 24);
+    relay.toServer(hello!);
+  }
+  await until(() => answers.length === 60);
+  assert.equal(answers.filter((type) => type === COOKIE).length, 40);
+  assert.equal(server.hellos.length, 20);
+  relay.up = (datagram) => [datagram];
+  relay.down = (datagram) => (answers.push(datagram[0]!), [datagram]);
+  const client = await dialEnd(relay.port); // while it is busy
+  assert.deepEqual(answers.slice(60), [COOKIE, ANSWER]);
+  assert.equal(server.hellos.length, 21);
+  client.end();
+  server.end();
+  relay.end();
+});
+
+test("a server that answers late to a long question: the path takes what has come", async () => {
+  const server = new DatagramServer(await freePort());
+  const relay = new Relay(await freePort(), server.port);
+  const questions: Buffer[] = [];
+  relay.up = (datagram) => {
+    if (questions.length === 3) return [datagram];
+    return questions.push(Buffer.from(datagram)) === 3 ? questions : [];
+  };
+  const client = await dialEnd(relay.port);
+  assert.ok(questions[2]!.length < questions[0]!.length, "the third is a short one");
+  assert.equal(client.link.size, questions[0]!.length + 28);
+  const far = server.ends[0]!.link;
+  assert.equal(far.size, 1280, "the server does not know yet which answer has come");
+  await until(() => far.size === client.link.size, 10_000); // its probe tells
+  client.end();
+  server.end();
+  relay.end();
+});
+
+// ---- roaming, and the other end's end ----
+
+test("answers go where the newest good frame came from; an old one, or a forged one, moves nobody", async () => {
+  const it = await session();
+  const other = new Relay(await freePort(), it.server.port);
+  const recorded: Buffer[] = [];
+  it.relay.up = (datagram) => (recorded.push(Buffer.from(datagram)), [datagram]);
+  const came: Buffer[] = [];
+  it.client.send(packet(84));
+  await until(() => came.push(...it.far.take()) > 0);
+  const home = it.far.link.remote;
+  const forged = Buffer.from(recorded[0]!);
+  forged.writeUIntBE(500, 10, 6);
+  const before = dropped();
+  for (const one of [recorded[0]!, forged]) other.toServer(one);
+  await until(() => dropped() === before + 2);
+  assert.equal(it.far.link.remote, home);
+  it.relay.up = (datagram) => (recorded.push(Buffer.from(datagram)), []);
+  it.client.send(packet(84));
+  await until(() => recorded.length >= 2);
+  other.toServer(recorded.at(-1)!); // the same frame over another way: the client is there now
+  await until(() => it.far.link.remote !== home);
+  await until(() => came.push(...it.far.take()) > 0);
+  other.end();
+  it.end();
+});
+
+test("a server that was started anew is noticed within seconds; one that lives, whatever is forged, stays", async () => {
+  const it = await session();
+  const { client, relay } = it;
+  let frame: Buffer | undefined;
+  relay.up = (datagram) => ((frame = Buffer.from(datagram)), [datagram]);
+  const came: Buffer[] = [];
+  client.send(packet(84));
+  await until(() => came.push(...it.far.take()) > 0);
+  const forged = Buffer.from(frame!.subarray(0, 16));
+  forged[0] = NO_SESSION;
+  for (let i = 0; i < 50; i++) {
+    relay.toClient(forged);
+    await sleep(100);
+  }
+  assert.deepEqual(client.reasons, [], "it was asked, and it has answered");
+  const { port } = it.server;
+  it.server.end();
+  const again = new DatagramServer(port);
+  client.send(packet(84));
+  await until(() => client.reasons.length > 0, 10_000);
+  assert.deepEqual(client.reasons, ["it was started anew, and does not know this session"]);
+  assert.equal(again.ends.length, 0);
+  again.end();
+  client.end();
+  relay.end();
+});
+
+test("a frame of no session is answered with its own 16 bytes, once a turn; that answer with nothing", async () => {
+  const server = new DatagramServer(await freePort());
+  const relay = new Relay(await freePort(), server.port);
+  const answers: Buffer[] = [];
+  relay.up = () => [];
+  relay.down = (datagram) => (answers.push(datagram), []);
+  await assert.rejects(dial(relay.port, 300)); // now the relay knows a client
+  const frame = Buffer.alloc(100, 9);
+  frame[0] = DATA;
+  const before = dropped();
+  relay.toServer(frame);
+  await until(() => answers.length === 1);
+  const expected = Buffer.alloc(16, 9);
+  expected[0] = NO_SESSION;
+  assert.deepEqual(answers[0], expected);
+  for (const type of [NO_SESSION, ANSWER, COOKIE, HELLO, 0, 7, 255]) {
+    frame[0] = type;
+    relay.toServer(frame);
+  }
+  await until(() => dropped() === before + 8);
+  assert.equal(answers.length, 1);
+  server.end();
+  relay.end();
+});
+
+test("nobody listens there any more: noticed within seconds, where ICMP says so", async () => {
+  const server = new DatagramServer(await freePort());
+  const client = await dialEnd(server.port);
+  client.send(packet(84));
+  const came: Buffer[] = [];
+  await until(() => came.push(...server.ends[0]!.take()) > 0);
+  server.end();
+  client.send(packet(84));
+  await until(() => client.reasons.length > 0, 10_000);
+  assert.deepEqual(client.reasons, ["nobody listens there any more"]);
+  client.end();
+});
