@@ -172,11 +172,11 @@ const mask = (line: string) =>
 
 /**
  * The first eight bytes: of a packet, plain or XORed, bytes 4 and 5 are its identification; a data frame has
- * four bytes before the ciphertext.
+ * four bytes before the ciphertext, or before a datagram's index.
  */
 function maskBytes(hex: string): string {
   if (/^(45 00 00|07 42 42)/.test(hex)) return `${hex.slice(0, 11)} ID ${hex.slice(18)}`;
-  return hex.startsWith("02 00 00") ? `${hex.slice(0, 11)} CIPHERTEXT` : "CIPHERTEXT"; // or a datagram's index
+  return hex.startsWith("02 00 00") ? `${hex.slice(0, 11)} CIPHERTEXT` : "CIPHERTEXT";
 }
 
 /** What is wrong with a block of expected output, as [line of the block, sentence]. */
@@ -203,8 +203,8 @@ function wrongOutput(block: string[], run: string, printed: string[]): [number, 
 }
 
 /**
- * What each program prints, line by line, from one fresh run of each: the demo and the walk, over TCP and over
- * UDP, and the five terminals.
+ * What each program prints, line by line, from one fresh run of each: the demo and the walk, over TCP and
+ * over UDP, and the five terminals.
  */
 async function freshRuns(): Promise<Map<string, string[]>> {
   const folder = mkdtempSync(join(tmpdir(), "simple-vpn-check-"));

@@ -157,8 +157,9 @@ function conclude(before: Measured[], after: Measured[]): string {
     const slowest = `the slowest after ${(times.at(-1) ?? NaN).toFixed(0)} ms`;
     return `  ${PATHS[i]![0].padEnd(16)} ${PINGS - times.length} lost, ${late} late, ${slowest}`;
   });
-  return `Compared with no tunnel, loss cost the stream over TCP ${verdict(1)}, the one over UDP ${verdict(2)}.
-One run tells no more than that. Of ${PINGS} pings with loss, each on its own way:
+  return `Compared with no tunnel, loss cost the stream over TCP ${verdict(1)}.
+The one over UDP it cost ${verdict(2)}. One run tells no more than that.
+Of ${PINGS} pings with loss, each on its own way:
 ${pings.join("\n")}
 What TCP has lost, it sends again, and what is behind it waits: even a packet that would rather be lost than
 late. Over UDP each packet goes its own way. What has to come again, the TCP inside sends again.`;
