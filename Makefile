@@ -1,5 +1,5 @@
 # make demo and make test do everything. The other targets are the same things one by one, in the order you
-# need them.
+# need them. TRANSPORT=udp is for demo, walk, the five terminals and the tests: make hands it on.
 .PHONY: help demo walk test unit experiments experiment bench soak fuzz secret server configure-server client
 .PHONY: configure-client ping terminals doctor check on down ready node
 .DEFAULT_GOAL := help
@@ -13,7 +13,7 @@ TERMINAL := $(TSX) src/lab/terminals/terminal.ts
 help: ## these lines
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
 
-demo: ready ## one ping through the tunnel, every step shown: about 10 seconds
+demo: ready ## one ping through the tunnel, every step shown: about 10 seconds (TRANSPORT=udp)
 	@$(TSX) src/lab/walk/demo.ts
 
 walk: ready ## one ping, all 19 steps: walk.html, .svg, .pcapng (OUT=FOLDER FOLLOW="curl -s http://8.8.8.8/")
@@ -38,7 +38,7 @@ unit: ready ## the unit tests alone (NODE=26: on that version, and with one of t
 	@$(RUN_TESTS) $(if $(NODE),build/lab/tests/vpn.test.js) \
 	  $$(find build -name '*.test.js' -not -path 'build/lab/*')
 
-experiments: ready ## what to try next: eight experiments, a line each
+experiments: ready ## what to try next: nine experiments, a line each
 	@$(TSX) src/lab/experiments/run.ts
 
 experiment: ready ## one of them, in a lab of its own: make experiment NAME=break-xor
@@ -61,9 +61,9 @@ secret.key: | node
 	@umask 077 && set -C && node -p "crypto.randomBytes(32).toString('hex')" > $@ && \
 	  echo "wrote $@: copy it to the other end"
 
-server: ## terminal 1: brings up the lab, starts the server in it (ARGS="--cipher xor"; IPV6=1)
+server: ## terminal 1: the lab, and the server in it (TRANSPORT=udp; ARGS="--cipher xor"; IPV6=1)
 configure-server: ## terminal 2: addresses, forwarding, NAT on the server
-client: ## terminal 3: starts the client (ARGS="--cipher xor")
+client: ## terminal 3: starts the client (TRANSPORT=udp; ARGS="--cipher xor")
 configure-client: ## terminal 4: address and route on the client
 ping: ## terminal 5: ping 8.8.8.8 on the client (ARGS="-c 3 8.8.8.8")
 doctor: ## no answer? goes along the walk on both hosts, names the broken hop and the command that mends it

@@ -213,24 +213,22 @@ export class Steps {
     const text = `AES-256-GCM, nonce ${nonce}, tag of 16 bytes appended`;
     trace.step(this.walk.seal, this.id, size, text, memory, at);
   }
-  frame(memory: Memory, at: number, size: number, header: number): void {
-    trace.step(
-      this.walk.frame,
-      this.id,
-      size,
-      `header of ${header} bytes in front: ${size} bytes`,
-      memory,
-      at,
-    );
+  /** `ordered`: as in Framing. Else each frame is a datagram of its own. */
+  frame(memory: Memory, at: number, size: number, header: number, ordered: boolean): void {
+    const datagram = `, with number ${this.id.replace(/\D/g, "")}: a datagram of ${size} bytes`;
+    const text = `header of ${header} bytes in front${ordered ? `: ${size} bytes` : datagram}`;
+    trace.step(this.walk.frame, this.id, size, text, memory, at);
   }
-  write(memory: Memory, at: number, size: number, remote: string, time: bigint): void {
-    trace.step(this.walk.write, this.id, size, `wrote ${size} bytes to ${remote}`, memory, at, time);
+  /** `first`: the number of the first frame written, if frames bear numbers: several may go at once. */
+  write(memory: Memory, at: number, size: number, remote: string, time: bigint, first?: number): void {
+    const id = first === undefined ? this.id : `${this.walk.name}${first}`;
+    trace.step(this.walk.write, id, size, `wrote ${size} bytes to ${remote}`, memory, at, time);
   }
   receive(memory: Memory, at: number, size: number, remote: string, time: bigint): void {
     trace.step(this.walk.receive, this.id, size, `read ${size} bytes from ${remote}`, memory, at, time);
   }
-  deframe(memory: Memory, at: number, size: number, header: number): void {
-    const text = `a whole frame: body of ${size - header} bytes`;
+  deframe(memory: Memory, at: number, size: number, header: number, ordered: boolean): void {
+    const text = `${ordered ? "a whole frame" : "a datagram is a frame"}: body of ${size - header} bytes`;
     trace.step(this.walk.deframe, this.id, size, text, memory, at + header);
   }
   open(memory: Memory, at: number, size: number): void {

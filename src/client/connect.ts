@@ -131,7 +131,8 @@ export async function reach(
     }
   }
   const hints: Record<number, string> = {
-    [-ECONNREFUSED]: "the machine answers, but nothing listens there: start the server, or check --port",
+    [-ECONNREFUSED]:
+      "the machine answers, but nothing listens there: start the server, or check --port and --transport",
     [-EINVAL]: LINK_LOCAL,
   };
   const hint = failed.map(({ errno }) => hints[errno]).find(Boolean);

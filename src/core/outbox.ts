@@ -86,7 +86,7 @@ export class Outbox {
     this.tail += tag;
     // The bytes shown are the packet's own, as for 6.xor: so one sees what the seal has made of them.
     if (keys) steps?.seal(memory, body + packet, length + tag, keys.sealer.counter - 1);
-    steps?.frame(memory, frameAt, header + length + tag, header);
+    steps?.frame(memory, frameAt, header + length + tag, header, link.framing.ordered);
     this.frameAt = -1;
     this.packets = 0;
     this.framesSent++;
@@ -104,14 +104,14 @@ export class Outbox {
       const count = link.send(this.memory, this.head, end); // WALK 6.write R4.write
       if (count === -EAGAIN) break;
       if (count < 0) return this.sender.close(`write: ${errnoName(count)}`);
-      this.steps?.write(this.memory, this.head, count, link.remote, writtenAt);
+      const first = this.steps && link.framing.number?.(this.memory.bytes, this.head);
+      this.steps?.write(this.memory, this.head, count, link.remote, writtenAt, first);
       this.head += count;
     }
     this.steps = undefined;
     if (this.head === this.tail) this.head = this.tail = 0;
   }
 
-  /** Does anything wait for the link? */
   get waits(): boolean {
     return this.tail > 0;
   }

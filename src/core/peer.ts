@@ -135,10 +135,10 @@ export class Peer implements Receiver, Sender {
 
   /** Opens the frame at memory[at …], and takes its packets out. Throws BrokenStream. */
   private receiveFrame(memory: Memory, at: number, size: number, type: FrameType, steps?: Steps): void {
-    const { header, tag, packet } = this.link.framing;
+    const { header, tag, packet, ordered } = this.link.framing;
     const start = at + header;
     const end = at + size - tag;
-    steps?.deframe(memory, at, size, header);
+    steps?.deframe(memory, at, size, header, ordered);
     if (type === FrameType.handshake) throw new BrokenStream("a handshake frame inside a session");
     if (end < start) throw new BrokenStream("a frame without room for its tag");
     this.keys?.open(memory, start, end - start, header); // WALK 8.open R6.open

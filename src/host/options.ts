@@ -122,7 +122,7 @@ export const SERVER = {
 };
 
 /** Bytes. With udp, a packet in its datagram is as long as Ethernet takes: 74 bytes are around it. */
-const MTU = { tcp: 1400, udp: 1424 };
+export const MTU = { tcp: 1400, udp: 1424 };
 
 type Values<Table> = { [Name in keyof Table]?: Table[Name] extends Option<infer T> ? T[] : never };
 const last = <T>(values: T[] | undefined) => values?.at(-1);

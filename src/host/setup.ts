@@ -234,8 +234,10 @@ function toType(changes: Change[], leaving: boolean): string {
   ].join("\n");
 }
 
+/** What to type in the lab's next terminal. `make server TRANSPORT=udp` is for all of them. */
 export const nextTerminal = (command: string) =>
-  `${chalk.bold.inverse(" next terminal ")} ${chalk.bold(command)}`;
+  `${chalk.bold.inverse(" next terminal ")} ${chalk.bold(command + OVER)}`;
+const OVER = process.env.TRANSPORT === "udp" ? " TRANSPORT=udp" : "";
 
 const PACKAGES: Record<string, string> = {
   ip: "iproute2",

@@ -61,10 +61,16 @@ export class Running {
   }
 }
 
-/** What the two programs are to speak: TRANSPORT=udp in the environment, or tcp. */
-export const TRANSPORT = process.env.TRANSPORT === "udp" ? "udp" : "tcp";
+/** What carries frames: TRANSPORT=udp in the environment, as `make walk TRANSPORT=udp` sets it; else tcp. */
+export const TRANSPORT = (process.env.TRANSPORT || "tcp") as "tcp" | "udp"; // the programs refuse others
 
-/** Starts src/client.ts or src/server.ts on a host. --cipher xor is for TCP alone. */
+/** A program's arguments, with the transport, unless they name one. --cipher xor is for TCP alone. */
+export function withTransport(args: string[]): string[] {
+  const says = args.includes("--transport") || args.includes("xor") || args.includes("--help");
+  return TRANSPORT === "tcp" || says ? args : [...args, "--transport", TRANSPORT];
+}
+
+/** Starts src/client.ts or src/server.ts on a host. */
 export function startProgram(
   lab: Lab,
   host: string,
@@ -72,9 +78,7 @@ export function startProgram(
   args: string[],
   options: SpawnOptions = {},
 ): Running {
-  const says = args.includes("--transport") || args.includes("xor") || args.includes("--help");
-  const transport = TRANSPORT === "tcp" || says ? [] : ["--transport", TRANSPORT];
-  return new Running(lab.spawn(host, [...ours(program), ...transport, ...args], options));
+  return new Running(lab.spawn(host, [...ours(program), ...withTransport(args)], options));
 }
 
 /** Tries until it does not throw, for 10 s. */

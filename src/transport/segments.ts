@@ -1,8 +1,8 @@
 /**
  * Large TCP packets are cut before they go into datagrams, and joined when they come out. With offload, the
  * TUN gives us up to 64 KB of a TCP stream behind the headers of one packet. TCP on the wire would carry that
- * whole. A datagram cannot, because the network takes 1,500 bytes. So we do what a network card does (TSO, GSO
- * in the kernel), and at the other end what GRO does:
+ * whole. A datagram cannot, because the network takes 1,500 bytes. So we do what a network card does (TSO,
+ * GSO in the kernel), and at the other end what GRO does:
  *
  *   IP | TCP seq 1000 | 4,000 bytes     ◀─ join ─ ─ cut ─▶     IP | TCP seq 1000 | 1,372 bytes
  *                                                              IP | TCP seq 2372 | 1,372 bytes
@@ -189,9 +189,9 @@ export class SegmentJoiner {
   }
 
   /**
-   * Can others be joined to it? A TCP packet with payload, no options of IP, none of TCP's rarer flags, not to
-   * be fragmented, and a checksum that needs no check any more. While packets are shown, each is written by
-   * itself.
+   * Can others be joined to it? A TCP packet with payload, no options of IP, none of TCP's rarer flags, not
+   * to be fragmented, and a checksum that needs no check any more. While packets are shown, each is written
+   * by itself.
    */
   private canBegin(bytes: Buffer, at: number, size: number): boolean {
     const ip = at + OFFLOAD_HEADER;

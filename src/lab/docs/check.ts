@@ -165,14 +165,14 @@ const mask = (line: string) =>
     .replace(/\x1b\[[\d;]*m/g, "")
     .replace(/\+\d+ µs|time=[\d.]+ ms/g, "TIME")
     .replace(/\bid \d+/g, "id N")
-    .replace(/(:|TCP |→ )(?!5555\b)\d{4,5}\b/g, "$1PORT")
+    .replace(/(:|TCP |UDP |→ )(?!5555\b)\d{4,5}\b/g, "$1PORT")
     .replace(/\b[0-9a-f]{2}( [0-9a-f]{2}){7}\b/g, maskBytes)
     .replace(/\s+/g, " ")
     .trim();
 
 /**
  * The first eight bytes: of a packet, plain or XORed, bytes 4 and 5 are its identification; a data frame has
- * four bytes before the ciphertext.
+ * four bytes before the ciphertext, or before a datagram's index.
  */
 function maskBytes(hex: string): string {
   if (/^(45 00 00|07 42 42)/.test(hex)) return `${hex.slice(0, 11)} ID ${hex.slice(18)}`;
@@ -188,33 +188,37 @@ function wrongOutput(block: string[], run: string, printed: string[]): [number, 
     if (masked === "" || masked === "…") return;
     const before = micros;
     // of a step's evidence; a step's title begins anew
-    if (run === "walk") micros = Number(/\+(\d+) µs/.exec(line)?.[1] ?? 0);
+    const isWalk = run.startsWith("walk");
+    if (isWalk) micros = Number(/\+(\d+) µs/.exec(line)?.[1] ?? 0);
     if (micros > 0 && micros < before) wrong.push([i, `+${micros} µs is earlier than the line above`]);
     const at = printed.indexOf(masked, after);
     if (at < 0) {
       const does = printed.includes(masked) ? "prints this, but not after the line above" : "does not print";
-      wrong.push([i, `make ${run} ${does}: ${line.trim()}`]);
+      wrong.push([i, `make ${run.replace("-udp", " TRANSPORT=udp")} ${does}: ${line.trim()}`]);
     }
     // a step's evidence comes from several clocks
-    else if (run !== "walk" || !line.includes("µs")) after = at + 1;
+    else if (!isWalk || !line.includes("µs")) after = at + 1;
   });
   return wrong;
 }
 
 /**
- * What each program prints, line by line, from one fresh run of each: the demo, the walk, and the five
- * terminals.
+ * What each program prints, line by line, from one fresh run of each: the demo and the walk, over TCP and
+ * over UDP, and the five terminals.
  */
 async function freshRuns(): Promise<Map<string, string[]>> {
   const folder = mkdtempSync(join(tmpdir(), "simple-vpn-check-"));
-  const env = { ...process.env, SIMPLE_VPN_LAB: folder, SIMPLE_VPN_SECRET: LAB_SECRET, NO_COLOR: "1" };
-  const start = (...args: [name: string, ...args: string[]]) =>
-    new Running(spawn(...spawned(...args), { cwd: ROOT, env }));
+  const lab = { SIMPLE_VPN_LAB: folder, SIMPLE_VPN_SECRET: LAB_SECRET, NO_COLOR: "1" };
+  const over = (TRANSPORT: string, ...args: [name: string, ...args: string[]]) =>
+    new Running(spawn(...spawned(...args), { cwd: ROOT, env: { ...process.env, ...lab, TRANSPORT } }));
+  const start = (...args: [name: string, ...args: string[]]) => over("tcp", ...args);
   const terminal = (...args: string[]) => start("lab/terminals/terminal", ...args);
   const runs: Record<string, Running> = { demo: start("lab/walk/demo") };
   try {
     await runs.demo!.ended;
     await (runs.walk = start("lab/walk/walk", "--out", folder)).ended;
+    await (runs["demo-udp"] = over("udp", "lab/walk/demo")).ended;
+    await (runs["walk-udp"] = over("udp", "lab/walk/walk", "--out", folder)).ended;
     await (runs.server = terminal("server")).until(/listening on/);
     await (runs["configure-server"] = terminal("configure-server")).ended;
     await (runs.client = terminal("client")).until(/connected to/);

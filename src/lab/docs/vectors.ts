@@ -1,6 +1,6 @@
 /**
- * The test vectors of draft/wire.md: a whole session, byte by byte. node --import tsx src/lab/docs/vectors.ts
- * prints them; wire-vectors.test.ts holds that the document has the same.
+ * The test vectors of draft/wire.md: a whole session, byte by byte, over TCP and over UDP. node --import tsx
+ * src/lab/docs/vectors.ts prints them; wire-vectors.test.ts holds that the document has the same.
  */
 import { createHash } from "node:crypto";
 import { parseIPv4, parsePrefix96 } from "../../base/address.ts";
@@ -8,6 +8,9 @@ import { aesFraming, Control, FrameType } from "../../core/frame.ts";
 import { Handshake, REKEY_PROLOGUE } from "../../session/handshake.ts";
 import { encodeReply, encodeWish, proofOf } from "../../session/payloads.ts";
 import { KeyPair } from "../../session/primitives.ts";
+import { Memory } from "../../base/libc.ts";
+import { xor } from "../../core/xor.ts";
+import { DatagramKeys } from "../../transport/datagram-keys.ts";
 import { type End, seal, session } from "../tests/peers.ts";
 
 const SECRET = createHash("sha256").update("Simple VPN's test vectors").digest();
@@ -114,4 +117,90 @@ export function vectors(): string {
   return lines.join("\n");
 }
 
-if (process.argv[1]?.endsWith("vectors.ts")) console.log(vectors());
+/** The two ends' names for the session, as an answer and a first message bear them. */
+const [CLIENT_INDEX, SERVER_INDEX] = [0x0a0b0c0d, 0x01020304];
+
+/** A datagram of `type` before there are keys; the zeros behind it are left out. */
+export function first(type: number, index: number, rest: Buffer, message: Buffer): Buffer {
+  const header = Buffer.alloc(8);
+  header[0] = type;
+  header.writeUInt16BE(message.length, 2);
+  header.writeUInt32BE(index, 4);
+  return Buffer.concat([header, rest, message]);
+}
+
+export function udpVectors(): string {
+  const lines: string[] = [];
+  const add = (name: string, bytes: Buffer | string) =>
+    lines.push(typeof bytes === "string" ? `${name.padEnd(25)} ${bytes}` : vector(name, bytes));
+  const handshake = (prologue: Buffer | undefined, from: number): Handshake[] => [
+    new Handshake("client", SECRET, prologue, new KeyPair(privateKey(from))),
+    new Handshake("server", SECRET, prologue, new KeyPair(privateKey(from + 1))),
+  ];
+  const [client, server] = handshake(undefined, 1) as [Handshake, Handshake];
+  const index = Buffer.alloc(4);
+  index.writeUInt32BE(SERVER_INDEX);
+  const cookie = Buffer.alloc(16, 0xc0);
+  const message1 = client.write(NOTHING);
+  add("message 1", first(1, CLIENT_INDEX, Buffer.alloc(16), message1));
+  add("cookie", first(5, CLIENT_INDEX, Buffer.alloc(4), cookie));
+  add("message 1 again", first(1, CLIENT_INDEX, cookie, message1));
+  server.read(message1);
+  const reply = encodeReply({ address: parseIPv4("10.8.0.2")!, prefix: 24, mtu: 1424 });
+  add("payload 2", reply.toString());
+  const message2 = server.write(reply);
+  add("message 2", first(4, CLIENT_INDEX, index, message2));
+  client.read(message2);
+
+  const [up, down] = [client.split(), server.split()];
+  add("client to server, key", up.send);
+  add("server to client, key", up.receive);
+  const ends = {
+    up: { keys: new DatagramKeys(up), to: SERVER_INDEX, count: 0 },
+    down: { keys: new DatagramKeys(down), to: CLIENT_INDEX, count: 0 },
+  };
+  let sealed = NOTHING;
+  const frame = (way: "up" | "down", name: string, type: number, body: Buffer) => {
+    const end = ends[way];
+    const memory = new Memory(16 + body.length + 16);
+    memory.bytes.fill(0);
+    memory.bytes[0] = type;
+    memory.bytes.writeUInt16BE(body.length + 16, 2);
+    memory.bytes.writeUInt32BE(end.to, 4);
+    body.copy(memory.bytes, 16);
+    xor(memory, 16, memory, 16, body.length);
+    end.keys.seal(memory, 16, body.length, 16);
+    add(`${way} ${end.count}, ${name}`, body);
+    sealed = Buffer.from(memory.bytes);
+    add(`${way} ${end.count++}, sealed`, sealed);
+    ends[way === "up" ? "down" : "up"].keys.open(memory, 16, body.length, 16); // throws if it does not
+  };
+  frame("up", "keepalive", FrameType.control, word(Control.keepalive));
+  frame("up", "one packet", FrameType.data, record(PING));
+  frame("down", "one packet", FrameType.data, record(ANSWER));
+  frame("up", "probe", FrameType.control, word(Control.probe, Buffer.alloc(4)));
+  frame("down", "probed", FrameType.control, word(Control.probed, Buffer.alloc(4)));
+
+  const [again, answer] = handshake(REKEY_PROLOGUE, 3) as [Handshake, Handshake];
+  const rekey1 = again.write(NOTHING);
+  frame("up", "rekey", FrameType.control, word(Control.rekey, rekey1));
+  answer.read(rekey1);
+  const rekey2 = answer.write(NOTHING);
+  frame("down", "rekey", FrameType.control, word(Control.rekey, rekey2));
+  again.read(rekey2);
+  const [fresh, same] = [again.split(), answer.split()];
+  add("client to server, key 1", fresh.send);
+  add("server to client, key 1", fresh.receive);
+  ends.down.keys.receiveWith(same.receive);
+  ends.down.keys.sendWith(same.send, true); // once the client has been heard under its own
+  ends.up.keys.receiveWith(fresh.receive);
+  ends.up.keys.sendWith(fresh.send);
+  frame("up", "keepalive", FrameType.control, word(Control.keepalive));
+  frame("down", "keepalive", FrameType.control, word(Control.keepalive));
+  frame("up", "goodbye", FrameType.control, word(Control.goodbye));
+  for (const { keys } of Object.values(ends)) keys.free();
+  add("no such session", Buffer.concat([Buffer.from([6]), sealed.subarray(1, 16)]));
+  return lines.join("\n");
+}
+
+if (process.argv[1]?.endsWith("vectors.ts")) console.log(`${vectors()}\n\n${udpVectors()}`);

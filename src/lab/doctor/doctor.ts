@@ -1,7 +1,7 @@
 /**
  * `make doctor`, and on a real machine `npx tsx src/lab/doctor/doctor.ts client` or `server`: for "connected,
  * but cannot ping". Goes along the packet's walk, hop by hop, and prints for each whether it is well, and for
- * what is not the commands that mend it. Changes nothing itself: it pings, makes a TCP connection with a
+ * what is not the commands that mend it. Changes nothing itself: it pings, connects with a
  * handshake, and watches the kernel meanwhile.
  */
 import { readlinkSync } from "node:fs";
@@ -9,15 +9,17 @@ import { resolve } from "node:path";
 import chalk from "chalk";
 import { parseIPv4 } from "../../base/address.ts";
 import { Failure } from "../../base/failure.ts";
-import { CLIENT, option, parse, SERVER } from "../../host/options.ts";
+import { CLIENT, MTU, option, parse, SERVER } from "../../host/options.ts";
 import { takeFromEnvironment } from "../../host/secret.ts";
 import { exit, program } from "../../host/program.ts";
 import { LAB_HOST } from "../../host/setup.ts";
-import { type Check, clientChecks, type Finding, type Options, serverChecks, unknown } from "./hops.ts";
+import { type Finding, unknown } from "./finding.ts";
+import { type Check, clientChecks, type Options, serverChecks } from "./hops.ts";
 import { findHolder } from "./inspect.ts";
 import { prompt } from "../lab.ts";
+import { withTransport } from "../running.ts";
 
-const { tun, mtu, port, cipher, secret, help } = CLIENT;
+const { tun, mtu, port, transport, cipher, secret, help } = CLIENT;
 const OPTIONS = {
   target: option("ADDR", "8.8.8.8", "what cannot be pinged, an IPv4 address", ipv4),
   server: option(
@@ -35,6 +37,7 @@ const OPTIONS = {
   tun,
   mtu,
   port,
+  transport,
   cipher,
   secret,
   help,
@@ -76,7 +79,7 @@ function readOptions(): Options {
       : [`--${name}`, name === "secret" ? resolve(readlinkSync(`/proc/${holder!.pid}/cwd`), value) : value];
   });
   const { values, positionals } = parse(
-    [...started, ...args],
+    holder ? [...started, ...args] : withTransport(args),
     OPTIONS,
     "src/lab/doctor/doctor.ts [client|server]",
   );
@@ -89,6 +92,7 @@ function readOptions(): Options {
     );
   const last = <T>(given: T[] | undefined) => given?.at(-1);
   const subnet = last(values.subnet)!;
+  const transport = last(values.transport)!;
   return {
     role,
     subnet,
@@ -96,8 +100,9 @@ function readOptions(): Options {
     address: last(values.address)!,
     target: last(values.target)!,
     tun: last(values.tun)!,
-    mtu: last(values.mtu)!,
+    mtu: last(values.mtu) ?? MTU[transport],
     port: last(values.port)!,
+    transport,
     cipher: last(values.cipher)!,
     secrets: values.secret?.slice(-1), // what we are told counts more than what runs
     environment,
@@ -140,7 +145,8 @@ function show(role: string, hop: string, { state, text, fixes }: Finding): void 
 function typed(host: string, fix: string): string {
   if (!LAB_HOST) return prompt(host, fix);
   if (fix.includes("doctor.ts server")) return "the server's part of this, below";
+  const over = fix.includes("--transport udp") ? " TRANSPORT=udp" : "";
   return fix.includes(`src/${host}.ts`)
-    ? `make ${host}, then make configure-${host}`
+    ? `make ${host}${over}, then make configure-${host}${over}`
     : `make on HOST=${host} CMD="${fix}"`;
 }

@@ -5,24 +5,17 @@
 import { spawnSync } from "node:child_process";
 import { readFileSync, statSync } from "node:fs";
 import { type Cidr, formatIPv4 } from "../../base/address.ts";
-import { errnoName } from "../../base/errno.ts";
 import { hostRoute } from "../../base/block.ts";
 import { serverChanges } from "../../host/changes.ts";
-import { bracketed, endpoint } from "../../transport/addresses.ts";
-import { Failure } from "../../base/failure.ts";
 import { FRESH } from "../../host/machine.ts";
 import { resolve } from "../../client/names.ts";
-import { readSecrets } from "../../host/secret.ts";
 import { UNBLOCK } from "../../client/guard.ts";
 import { clientChanges, tunnelTo } from "../../client/routes.ts";
-import { ClientHandshake, noSession } from "../../session/session.ts";
-import { connectTcp, type TcpSocket } from "../../transport/sockets.ts";
-import { TcpPort } from "../../transport/tcp.ts";
 import { CLONE_DEVICE } from "../../core/tun.ts";
 import { type PingWalk, pingWatched } from "./drops.ts";
+import { type Finding, ok, problem, unknown } from "./finding.ts";
 import {
   ask,
-  connectionsOf,
   filter,
   findHolder,
   findLink,
@@ -31,8 +24,10 @@ import {
   nftTables,
   routeTo,
   routeWithout,
+  serverOf,
   sysctl,
 } from "./inspect.ts";
+import { type Contact, contact, DOCTOR_THERE, shakeHands, type TransportName, whyNot } from "./reach.ts";
 
 /** What the doctor was told; addresses that are numbers are in host order. */
 export interface Options {
@@ -40,6 +35,7 @@ export interface Options {
   target: string;
   tun: string;
   port: number;
+  transport: TransportName;
   cipher: string;
   secrets: string[] | undefined; // files
   environment: string | undefined; // or its secret
@@ -51,16 +47,6 @@ export interface Options {
   gateway: number; // the server's inner address
 }
 
-/** What a check found; `fixes`: the commands to type, in this order; "server# …" on the other host. */
-export interface Finding {
-  state: "ok" | "✗" | "?";
-  text: string;
-  fixes: string[];
-}
-const ok = (text: string): Finding => ({ state: "ok", text, fixes: [] });
-const problem = (text: string, ...fixes: string[]): Finding => ({ state: "✗", text, fixes });
-export const unknown = (text: string, ...fixes: string[]): Finding => ({ state: "?", text, fixes });
-
 /** One hop of the walk. It cannot be checked where a hop that it `needs` is not ok. */
 export interface Check {
   hop: string;
@@ -70,27 +56,25 @@ export interface Check {
 
 /** The client's hops, in the order of the walk. */
 export function clientChecks(options: Options): Check[] {
-  const { tun, target, gateway, server, address, port, cipher } = options;
+  const { tun, target, gateway, server, address, port, transport, cipher } = options;
   const others = server ?? "SERVER";
   const [addAddress, bringUp] = clientChanges(
-    { tun, port, routes: [] },
+    { tun, port, transport, routes: [] },
     { ...address, mtu: options.mtu },
     [],
     FRESH,
   );
-  const doctorThere = "server# npx tsx src/lab/doctor/doctor.ts server";
   let remote = server; // whom to connect to
   let tunnelMtu = options.mtu; // until the server has told its own
-  let socket: TcpSocket | undefined; // one connection for both hops: the server's trace notes one probe
+  let reached: Contact | undefined; // one for both hops: the server's trace notes one probe
+  const start = (over = transport) => {
+    const words = `npx tsx src/client.ts ${others} --configure --route ${target}/32`;
+    return over === "tcp" ? words : `${words} --transport ${over}`;
+  };
   let walk: PingWalk | undefined;
 
   return [
-    ...tunChecks(
-      options,
-      `npx tsx src/client.ts ${others} --configure --route ${target}/32`,
-      addAddress!.run,
-      bringUp!.run,
-    ),
+    ...tunChecks(options, start(), addAddress!.run, bringUp!.run),
     {
       hop: "route",
       check: () => {
@@ -109,20 +93,19 @@ export function clientChecks(options: Options): Check[] {
       hop: "server",
       check: async () => {
         const holder = remote === undefined ? findHolder(tun) : undefined;
-        if (holder) remote = connectionsOf(holder.pid)[0]?.replace(/^\[?(.*?)\]?:\d+$/, "$1");
+        if (holder) remote = serverOf(holder);
         if (remote === undefined) return unknown("no client is connected: name the server with --server");
-        if (routeTo(remote, tunnelTo({ port }))?.dev === tun) {
+        if (routeTo(remote, tunnelTo({ port, transport }))?.dev === tun) {
           const outside = routeWithout(tun, remote);
           const via = outside?.gateway ? `via ${outside.gateway} ` : "";
           const fix = `ip route replace ${hostRoute(remote)} ${via}dev ${outside?.dev ?? "eth0"}`;
           return problem(`${remote} is routed into ${tun} itself: a routing loop`, fix);
         }
-        try {
-          socket = await connectAny(await resolve(remote), port);
-          return ok(`${socket.remote} answers`);
-        } catch (error) {
-          return problem((error as Failure).message, doctorThere);
-        }
+        const addresses = await resolve(remote);
+        const found = await contact(addresses, options);
+        if (typeof found === "number") return whyNot(found, addresses, options, start);
+        reached = found;
+        return ok(`${found.remote} answers over ${transport.toUpperCase()}`);
       },
     },
     {
@@ -131,9 +114,12 @@ export function clientChecks(options: Options): Check[] {
       check: () =>
         cipher === "xor"
           ? ok("none with --cipher xor")
-          : shakeHands(options, socket!, (mtu) => (tunnelMtu = mtu)),
+          : shakeHands(reached!, options.secrets?.[0], (mtu) => (tunnelMtu = mtu)),
     },
-    { hop: "firewall", check: () => firewall(["OUTPUT", `-o ${tun}`], ["INPUT", `-i ${tun}`]) },
+    {
+      hop: "firewall",
+      check: () => firewall(["OUTPUT", `-o ${tun}`], ["INPUT", `-i ${tun}`]),
+    },
     {
       hop: "ping",
       needs: ["route"],
@@ -151,20 +137,21 @@ export function clientChecks(options: Options): Check[] {
           ping(inside, "-W", "1") === ""
             ? `${inside}, the server's end of the tunnel, does: look beyond it`
             : `neither does ${inside}, the server's end of the tunnel: look there first`;
-        return problem(`${target} does not answer; ${where}`, doctorThere);
+        return problem(`${target} does not answer; ${where}`, DOCTOR_THERE);
       },
     },
-    { hop: "kernel", needs: ["route"], check: () => judge(walk!, doctorThere) },
+    { hop: "kernel", needs: ["route"], check: () => judge(walk!, DOCTOR_THERE) },
     { hop: "mtu", needs: ["ping"], check: () => tryMtu(tun, target, tunnelMtu) },
   ];
 }
 
 /** The server's hops, likewise. */
 export function serverChecks(options: Options): Check[] {
-  const { tun, target, subnet, gateway, port, mtu } = options;
+  const { tun, target, subnet, gateway, port, transport, mtu } = options;
   const client = formatIPv4(options.address.address);
   const dev = options.nat ?? routeTo(target)?.dev ?? "eth0";
-  const start = `npx tsx src/server.ts --configure --nat ${dev}`;
+  const over = transport === "tcp" ? "" : ` --transport ${transport}`;
+  const start = `npx tsx src/server.ts --configure --nat ${dev}${over}`;
   const [addAddress, bringUp, forward, masquerade] = serverChanges(
     { tun, mtu, subnet, nat: dev },
     gateway,
@@ -176,8 +163,9 @@ export function serverChecks(options: Options): Check[] {
     {
       hop: "listening",
       check: () => {
-        if (ask(`ss -tlnH sport = :${port}`)) return ok(`TCP port ${port}`);
-        return problem(`no program listens on TCP port ${port}`, start);
+        const what = `${transport.toUpperCase()} port ${port}`;
+        if (ask(`ss -${transport[0]}lnH sport = :${port}`)) return ok(what);
+        return problem(`no program listens on ${what}`, start);
       },
     },
     {
@@ -229,7 +217,7 @@ export function serverChecks(options: Options): Check[] {
         firewall(
           ["FORWARD", `-i ${tun}`, `-o ${dev}`],
           ["FORWARD", `-o ${tun}`, `-i ${dev} --ctstate RELATED,ESTABLISHED`],
-          ["INPUT", `-p tcp --dport ${port}`],
+          ["INPUT", `-p ${transport} --dport ${port}`],
         ),
     },
     {
@@ -364,52 +352,6 @@ function ping(target: string, ...args: string[]): string {
   });
   const said = `${stderr}${stdout}`.split("\n").find((line) => /error|From|unreachable/i.test(line));
   return status === 0 ? "" : (said ?? "no answer");
-}
-
-/**
- * A handshake that claims no address: without a first sealed frame, the server forgets it. `tell`: gets the
- * tunnel's MTU.
- */
-async function shakeHands(
-  { secrets, environment }: Options,
-  socket: TcpSocket,
-  tell: (mtu: number) => void,
-): Promise<Finding> {
-  let key;
-  try {
-    [key] = readSecrets(secrets, environment) as [Buffer];
-  } catch (error) {
-    return unknown(`${(error as Failure).message}: ${(error as Failure).hint}`);
-  }
-  try {
-    const handshake = new ClientHandshake(key);
-    const { message2, hangUp } = await new TcpPort(0, true).ask(socket, handshake.message1);
-    hangUp();
-    tell(handshake.finish(message2, socket.remote).config.mtu);
-    return ok("the server has the same secret");
-  } catch (error) {
-    const { message } = noSession(socket.remote, error) as Error;
-    if (!/refused our secret|another secret/.test(message))
-      return problem(message, "server# npx tsx src/lab/doctor/doctor.ts server");
-    return problem(
-      "wrong secret: the server has another one",
-      `scp ${bracketed(socket.address)}:simple-vpn/secret.key ${secrets?.[0] ?? "secret.key"}`,
-    );
-  }
-}
-
-/** Errors: a Failure, for the last of them. */
-async function connectAny(addresses: string[], port: number): Promise<TcpSocket> {
-  let failure;
-  for (const address of addresses) {
-    const socket = await connectTcp(address, port, 10_000 / addresses.length);
-    if (typeof socket !== "number") return socket;
-    failure = new Failure(
-      `Cannot connect to ${endpoint(address, port)}: ${errnoName(socket)}`,
-      "start the server",
-    );
-  }
-  throw failure;
 }
 
 /** The kernel's own words on the pinged packet. */

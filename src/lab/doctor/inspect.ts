@@ -8,6 +8,7 @@ import { type Cidr, parseCidr } from "../../base/address.ts";
 import { contains, hostRoute } from "../../base/block.ts";
 import { Failure } from "../../base/failure.ts";
 import { KILL_SWITCH } from "../../host/machine.ts";
+import { CLIENT, parse } from "../../host/options.ts";
 
 /** What a command says. Errors: a Failure with the command's own words. */
 export function ask(line: string): string {
@@ -124,12 +125,25 @@ export function findHolder(name: string | undefined, command?: string): Holder |
   return undefined;
 }
 
-/** The other ends of a process's TCP connections, "192.168.1.1:5555". */
-export function connectionsOf(pid: number): string[] {
-  return ask("ss -tnpH state established")
+/**
+ * The server of a running client: the other end of its TCP connection. A UDP socket has none,
+ * so it is the one that the client was started with.
+ */
+export function serverOf({ pid, words }: Holder): string | undefined {
+  const connection = ask("ss -tnpH state established")
     .split("\n")
-    .filter((line) => line.includes(`pid=${pid},`))
-    .map((line) => line.trim().split(/\s+/)[3]!);
+    .find((line) => line.includes(`pid=${pid},`));
+  if (connection)
+    return connection
+      .trim()
+      .split(/\s+/)[3]!
+      .replace(/^\[?(.*?)\]?:\d+$/, "$1");
+  const script = words.findIndex((word) => /\bclient\.[jt]s$/.test(word));
+  try {
+    return parse(words.slice(script + 1).filter(Boolean), CLIENT, "").positionals[0];
+  } catch {
+    return undefined;
+  }
 }
 
 /**
@@ -149,7 +163,10 @@ export function filter(chain: string, packet: string): { drops?: string; maybe: 
     const verdict = /-j (\S+)/.exec(rule)?.[1] ?? "";
     const certain =
       conditions
-        .replace(/-A \S+|-j \S+|--reject-with \S+|-m (tcp|comment|conntrack)|--comment ("[^"]*"|\S+)/g, "")
+        .replace(
+          /-A \S+|-j \S+|--reject-with \S+|-m (tcp|udp|comment|conntrack)|--comment ("[^"]*"|\S+)/g,
+          "",
+        )
         .trim() === "";
     if (certain && verdict === "ACCEPT") return { maybe };
     if (certain && /^(DROP|REJECT)$/.test(verdict)) return { drops: rule, maybe };

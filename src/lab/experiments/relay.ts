@@ -1,7 +1,7 @@
 /**
  * The man in the middle: a relay on the server's host, between client and server, one connection at a time.
  * It captures each read and each frame, and `tamper` decides what goes on instead of a frame. It knows no
- * key; frames it can find because their lengths are readable.
+ * key; frames it can find because their lengths are readable. Over UDP each datagram is one.
  */
 import chalk from "chalk";
 import { type Framing, aesFraming, xorFraming } from "../../core/frame.ts";
@@ -25,21 +25,24 @@ export class Relay {
   tamper: (frame: Buffer, way: Chunk["way"]) => Buffer[] = (frame) => [frame];
   private rest = { up: Buffer.alloc(0), down: Buffer.alloc(0) };
   private readonly running: Running;
+  private readonly datagrams: boolean;
 
-  private constructor(running: Running, cipher: CipherName) {
+  private constructor(running: Running, cipher: CipherName, datagrams: boolean) {
     this.running = running;
+    this.datagrams = datagrams;
     this.framing = cipher === "xor" ? xorFraming : aesFraming;
   }
 
   /** A relay that listens on the server's host. */
-  static async start(lab: Lab, cipher: CipherName): Promise<Relay> {
-    console.log(prompt("server", `npx tsx src/lab/experiments/relay-program.ts ${RELAY_PORT} ${SERVER}`));
-    const command = [...ours("lab/experiments/relay-program"), `${RELAY_PORT}`, SERVER];
+  static async start(lab: Lab, cipher: CipherName, transport: "tcp" | "udp" = "tcp"): Promise<Relay> {
+    const words = [`${RELAY_PORT}`, SERVER, ...(transport === "udp" ? ["udp"] : [])];
+    console.log(prompt("server", `npx tsx src/lab/experiments/relay-program.ts ${words.join(" ")}`));
+    const command = [...ours("lab/experiments/relay-program"), ...words];
     const child = lab.spawn("server", command, {
       stdio: ["ignore", "pipe", "pipe", "ipc"],
       serialization: "advanced",
     });
-    const relay = new Relay(new Running(child), cipher);
+    const relay = new Relay(new Running(child), cipher, transport === "udp");
     await new Promise<void>((resolve, reject) => {
       child.on("message", (message: Chunk | "open" | "listening") => {
         if (message === "listening") resolve();
@@ -64,6 +67,7 @@ export class Relay {
   private receive(chunk: Chunk): void {
     const { way, bytes } = chunk;
     this.reads.push(chunk);
+    if (this.datagrams) return this.pass(chunk);
     const { header } = this.framing;
     let rest = Buffer.concat([this.rest[way], bytes]);
     while (rest.length >= header) {
@@ -72,10 +76,18 @@ export class Relay {
       if (rest.length < header + length) break;
       const frame = rest.subarray(0, header + length);
       rest = rest.subarray(header + length);
-      this.frames.push({ way, bytes: Buffer.from(frame) });
-      for (const instead of this.tamper(frame, way))
-        this.running.child.send({ way, bytes: instead }, () => {}); // after its end, to nobody
+      this.pass({ way, bytes: Buffer.from(frame) });
     }
     this.rest[way] = rest;
+  }
+
+  private pass({ way, bytes }: Chunk): void {
+    this.frames.push({ way, bytes });
+    for (const instead of this.tamper(bytes, way)) this.send(instead, way);
+  }
+
+  /** Sends a frame, whoever has made it. */
+  send(frame: Buffer, way: Chunk["way"]): void {
+    this.running.child.send({ way, bytes: frame }, () => {}); // after its end, to nobody
   }
 }

@@ -10,6 +10,7 @@ import * as breakXor from "./break-xor.ts";
 import * as flipABit from "./flip-a-bit.ts";
 import * as longestPrefix from "./longest-prefix.ts";
 import * as mtu from "./mtu.ts";
+import * as reorder from "./reorder.ts";
 import * as replay from "./replay.ts";
 import * as reuseNonce from "./reuse-nonce.ts";
 import { heading } from "./stage.ts";
@@ -30,6 +31,7 @@ const EXPERIMENTS: Record<string, Experiment> = {
   "flip-a-bit": flipABit,
   replay,
   "reuse-nonce": reuseNonce,
+  reorder,
   "longest-prefix": longestPrefix,
   mtu,
   "tcp-in-tcp": tcpInTcp,

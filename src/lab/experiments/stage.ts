@@ -7,7 +7,7 @@ import { randomBytes } from "node:crypto";
 import chalk from "chalk";
 import { Failure } from "../../base/failure.ts";
 import { Lab, prompt, SERVER, TARGET, TOPOLOGY } from "../lab.ts";
-import { Running, startProgram } from "../running.ts";
+import { Running, startProgram, TRANSPORT } from "../running.ts";
 
 export type CipherName = "xor" | "xor+aes";
 const ENV = { ...process.env, SIMPLE_VPN_SECRET: randomBytes(32).toString("hex") }; // a secret for this run
@@ -77,17 +77,30 @@ export async function startServer(lab: Lab, cipher: CipherName, ...more: string[
 }
 
 /** Starts the client, with a route for 8.8.8.8 into the tunnel. `port`: the server's, or a relay's. */
-export async function startClient(lab: Lab, cipher: CipherName, port = 5555): Promise<Running> {
+export async function startClient(
+  lab: Lab,
+  cipher: CipherName,
+  port = 5555,
+  ...more: string[]
+): Promise<Running> {
   const through = port === 5555 ? [] : ["--port", `${port}`];
   return start(
     lab,
     "client",
-    [SERVER, ...through, "--configure", "--route", `${TARGET}/32`, "--cipher", cipher],
+    [SERVER, ...through, "--configure", "--route", `${TARGET}/32`, "--cipher", cipher, ...more],
     /connected to.*/,
   );
 }
 
-async function start(lab: Lab, host: "server" | "client", args: string[], done: RegExp): Promise<Running> {
+/** Starts one of the two programs: over TCP, unless the experiment itself names a transport. */
+export async function start(
+  lab: Lab,
+  host: "server" | "client",
+  words: string[],
+  done: RegExp,
+): Promise<Running> {
+  const args =
+    words.includes("--transport") || TRANSPORT === "tcp" ? words : [...words, "--transport", "tcp"];
   console.log(prompt(host, `npx tsx src/${host}.ts ${args.join(" ")}`));
   const running = startProgram(lab, host, host, args, { env: ENV });
   const [said] = await running.until(done);

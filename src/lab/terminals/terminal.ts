@@ -14,11 +14,12 @@ import { type Change, serverChanges } from "../../host/changes.ts";
 import { Failure } from "../../base/failure.ts";
 import { writeNew } from "../../base/new-file.ts";
 import { FRESH } from "../../host/machine.ts";
-import { SERVER as DEFAULTS } from "../../host/options.ts";
+import { MTU, SERVER as DEFAULTS } from "../../host/options.ts";
 import { exit, program } from "../../host/program.ts";
 import { clientChanges } from "../../client/routes.ts";
 import { nextTerminal } from "../../host/setup.ts";
 import { Lab, ours, prompt, ROOT, SERVER, TARGET, TARGET6 } from "../lab.ts";
+import { TRANSPORT, withTransport } from "../running.ts";
 
 // Tests have a lab of their own; and so has each user of a checkout that they may not write.
 const PLACE = isWritable(ROOT, ".lab") ? join(ROOT, ".lab") : join(homedir(), ".simple-vpn");
@@ -26,7 +27,11 @@ const FOLDER = process.env.SIMPLE_VPN_LAB ?? PLACE;
 const HOLDER = join(FOLDER, "holder"); // a file with the lab's name
 const SUBNET = parseCidr("10.8.0.0/24")!;
 // the first client gets the second address
-const CLIENT = { address: SUBNET.network + 2, prefix: SUBNET.prefix, mtu: 1400 };
+const CLIENT = {
+  address: SUBNET.network + 2,
+  prefix: SUBNET.prefix,
+  mtu: MTU[TRANSPORT === "udp" ? "udp" : "tcp"],
+};
 const SUBNET6 = parsePrefix96(DEFAULTS.subnet6.initial);
 const NAT = "eth1";
 
@@ -92,7 +97,7 @@ function start(lab: Lab, host: "server" | "client", args: string[]): void {
       `the ${host} has a tun0 already, so it runs in another terminal`,
       "Ctrl-C there, or make down, which ends everything",
     );
-  foreground(lab, host, ["npx", "tsx", `src/${host}.ts`, ...ownSecret(), ...args]);
+  foreground(lab, host, ["npx", "tsx", `src/${host}.ts`, ...ownSecret(), ...withTransport(args)]);
 }
 
 /**

@@ -8,14 +8,12 @@ import chalk from "chalk";
 import { Failure } from "../../base/failure.ts";
 import { exit, program } from "../../host/program.ts";
 import { ROOT } from "../lab.ts";
+import { TRANSPORT } from "../running.ts";
 
-const COMMANDS = [
-  "make server",
-  "make configure-server",
-  "make client",
-  "make configure-client",
-  "make ping",
-];
+const OVER = TRANSPORT === "tcp" ? "" : ` TRANSPORT=${TRANSPORT}`;
+const COMMANDS = ["server", "configure-server", "client", "configure-client", "ping"].map(
+  (what) => `make ${what}${what === "ping" ? "" : OVER}`,
+);
 // a tmux server of our own (-L): no other session is touched
 const SESSION = process.env.SIMPLE_VPN_TMUX ?? "simple-vpn";
 const PROMPT_DEADLINE = 5000; // ms, for the panes' shells to start

@@ -13,6 +13,7 @@ import { labTest, ping, SECRET, startClient, startServer } from "./testing.ts";
 import { has } from "../tools.ts";
 
 type Host = "client" | "server";
+const [TCP, UDP] = ["tcp", "udp"].map((name) => ["--transport", name]) as [string[], string[]];
 const INSTANCES = "/sys/kernel/tracing/instances";
 const hasTracefs = (lab: Lab) =>
   lab.try("lab", `test -d ${INSTANCES}`).status === 0 ||
@@ -191,6 +192,73 @@ labTest("firewalls: on the client INPUT and OUTPUT, on the server the VPN's port
     assert.deepEqual(sick.fixes, [["client", `iptables -S ${chain}`]], sick.output);
     lab.run("client", `iptables -D ${chain} ${rule} -j DROP`);
   }
+});
+
+labTest("over UDP, every hop is ok; a firewall that drops UDP alone is named from both ends", async (lab) => {
+  const [server, client] = [await startServer(lab, ...UDP), await startClient(lab, "client", ...UDP)];
+  const well = await doctor(lab, "client");
+  allWell(well);
+  assert.equal(well.hops.get("server")!.text, "192.168.1.1:5555 answers over UDP");
+  assert.match(well.hops.get("mtu")!.text, /^1424 bytes, not to be cut, get there/);
+  const other = await doctor(lab, "server");
+  allWell(other);
+  assert.equal(other.hops.get("listening")!.text, "UDP port 5555");
+
+  lab.run("server", "iptables -A INPUT -p udp --dport 5555 -j DROP");
+  const cut = await doctor(lab, "client");
+  assert.equal(cut.broken[0], "server", cut.output);
+  assert.match(
+    cut.hops.get("server")!.text,
+    /^192\.168\.1\.1:5555: TCP gets there and back, and UDP does not\./,
+  );
+  await breakAndMend(
+    lab,
+    "server",
+    [],
+    "firewall",
+    /^server# iptables -I INPUT -p udp --dport 5555 -j ACCEPT$/,
+  );
+  await recovers(lab, "server");
+
+  const drop = "OUTPUT -p udp --dport 5555 -j DROP";
+  const own = /^client# iptables -I OUTPUT -p udp --dport 5555 -j ACCEPT$/m;
+  await breakAndMend(lab, "client", [`iptables -A ${drop}`], "server", own);
+  await recovers(lab, "client");
+  await client.stop();
+  await server.stop();
+});
+
+labTest("a firewall that drops TCP alone, and two ends with different transports, are named", async (lab) => {
+  const server = await startServer(lab, ...TCP);
+  await startClient(lab, "client", ...TCP);
+  lab.run("server", "iptables -A INPUT -p tcp --dport 5555 -j DROP");
+  const cut = await doctor(lab, "client");
+  assert.equal(cut.broken[0], "server", cut.output);
+  assert.match(cut.hops.get("server")!.text, /: UDP gets there and back, and TCP does not\./);
+  await breakAndMend(
+    lab,
+    "server",
+    [],
+    "firewall",
+    /^server# iptables -I INPUT -p tcp --dport 5555 -j ACCEPT$/,
+  );
+  await recovers(lab, "client");
+
+  const udp = await doctor(lab, "client", ...UDP);
+  assert.deepEqual(udp.broken, ["server"], udp.output);
+  assert.match(
+    udp.hops.get("server")!.text,
+    /answers over TCP, and not over UDP: both ends need the same --transport/,
+  );
+  await server.stop();
+  await startServer(lab, ...UDP);
+  const tcp = await doctor(lab, "client");
+  assert.equal(tcp.broken[0], "server", tcp.output);
+  assert.match(
+    tcp.hops.get("server")!.text,
+    /answers over UDP, and not over TCP: both ends need the same --transport/,
+  );
+  assert.match(tcp.output, /fix +client# npx tsx src\/client\.ts .*--transport udp/);
 });
 
 labTest("on the client: interface, address, program, route, routing loop, MTU", async (lab) => {
@@ -495,6 +563,10 @@ test("filter() walks the chain: the first certain rule decides, what may decide 
   );
   const input = (...rules: string[]) =>
     filter(["-P INPUT ACCEPT", ...rules.map((rule) => `-A INPUT ${rule}`)].join("\n"), "-p tcp --dport 5555");
+  assert.equal(
+    filter("-P INPUT ACCEPT\n-A INPUT -p udp -m udp --dport 5555 -j DROP", "-p udp --dport 5555").drops,
+    "-A INPUT -p udp -m udp --dport 5555 -j DROP",
+  );
   assert.equal(
     input("-p tcp -m tcp --dport 5555 -j DROP").drops,
     "-A INPUT -p tcp -m tcp --dport 5555 -j DROP",

@@ -7,6 +7,7 @@ The protocol of draft/wire.md a second time. It was written from that page alone
 
 It needs Python 3 and OpenSSL's libcrypto, and the other end needs --offload off. Left out: connecting again,
 tokens, IPv6, the rules for the addresses of payload 2. A client that is stuck makes its server wait.
+peer_udp.py puts the same sessions into datagrams.
 """
 import ctypes, ctypes.util, fcntl, functools, hashlib, hmac, ipaddress, json, os, re, select, socket, struct
 import subprocess, sys, time
@@ -339,15 +340,19 @@ def vectors(page):
         if ours != shown: differ.append(name)
     return differ
 
-if sys.argv[1] == "vectors":
-    sys.exit(f"These differ: {', '.join(different)}" if (different := vectors(sys.argv[2])) else 0)
-SECRET = bytes.fromhex(sys.argv[3 if sys.argv[1] == "client" else 2])
-tun = open_tun()
-if sys.argv[1] == "client":
-    every = float((sys.argv + [120])[4])
-    relay(tun, [Client(socket.create_connection((sys.argv[2], 5555), 10), SECRET, every)])
-    sys.exit(1)
-configure(ipaddress.ip_interface("10.8.0.1/24"), MTU)
-listener = socket.create_server(("", 5555))
-say("listening")
-relay(tun, [], listener)
+def main():
+    global SECRET
+    if sys.argv[1] == "vectors":
+        sys.exit(f"These differ: {', '.join(different)}" if (different := vectors(sys.argv[2])) else 0)
+    SECRET = bytes.fromhex(sys.argv[3 if sys.argv[1] == "client" else 2])
+    tun = open_tun()
+    if sys.argv[1] == "client":
+        every = float((sys.argv + [120])[4])
+        relay(tun, [Client(socket.create_connection((sys.argv[2], 5555), 10), SECRET, every)])
+        sys.exit(1)
+    configure(ipaddress.ip_interface("10.8.0.1/24"), MTU)
+    listener = socket.create_server(("", 5555))
+    say("listening")
+    relay(tun, [], listener)
+
+if __name__ == "__main__": main()

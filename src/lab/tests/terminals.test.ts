@@ -1,10 +1,12 @@
 import assert from "node:assert/strict";
-import { spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { until } from "./peers.ts";
-import { ROOT, spawned } from "../lab.ts";
+import { LAB_SECRET, ROOT, spawned } from "../lab.ts";
+import { Running } from "../running.ts";
+import { labTest } from "./testing.ts";
 import { has } from "../tools.ts";
 import { newFolder } from "./folder.ts";
 
@@ -67,6 +69,56 @@ test("make terminals types each command into a pane of its own, and presses no E
     tmux("kill-server");
   }
 });
+
+test("make terminals TRANSPORT=udp says so in each command that starts or configures a program", () => {
+  const place = newFolder();
+  writeFileSync(join(place, "tmux"), "#!/bin/sh\nexit 127\n", { mode: 0o755 });
+  const { stdout } = run({ PATH: `${place}:${process.env.PATH}`, TRANSPORT: "udp" });
+  const commands = [...stdout.matchAll(/^ +\d +make (.*)$/gm)].map(([, command]) => command);
+  assert.deepEqual(commands, [
+    "server TRANSPORT=udp",
+    "configure-server TRANSPORT=udp",
+    "client TRANSPORT=udp",
+    "configure-client TRANSPORT=udp",
+    "ping",
+  ]);
+});
+
+labTest(
+  "the five terminals over UDP, with make's own variable: both programs get it, and a ping is answered",
+  async () => {
+    const env = {
+      ...process.env,
+      SIMPLE_VPN_LAB: newFolder(),
+      SIMPLE_VPN_SECRET: LAB_SECRET,
+      NO_COLOR: "1",
+      TRANSPORT: "udp",
+    };
+    const terminal = (...args: string[]) =>
+      new Running(spawn(...spawned("lab/terminals/terminal", ...args), { cwd: ROOT, env }));
+    const done = async (...args: string[]) => {
+      const running = terminal(...args);
+      assert.equal(await running.ended, 0, running.output);
+      return running.output;
+    };
+    try {
+      const server = terminal("server");
+      await server.until(/src\/server\.ts --nat eth1 --transport udp\n[^]*listening on/);
+      assert.match(await done("configure-server"), /tun0 mtu 1424 up[^]*make client TRANSPORT=udp/);
+      const client = terminal("client");
+      await client.until(/connected to/);
+      await done("configure-client");
+      assert.match(await done("ping", "-c", "1", "8.8.8.8"), / 0% packet loss/);
+      await client.until(/6\.frame .*, with number \d+: a datagram of 132 bytes/);
+      assert.match(
+        await done("doctor"),
+        /ok server +192\.168\.1\.1:5555 answers over UDP[^]*ok listening +UDP port 5555/,
+      );
+    } finally {
+      await done("down");
+    }
+  },
+);
 
 test("without tmux, or with one that is too old, make terminals says so and shows the five commands", () => {
   const place = newFolder();

@@ -104,6 +104,31 @@ test("fromTracepoints() takes no other VPN's packets for evidence, on whatever d
   assert.equal(stepsOf(PING + foreign), STEPS);
 });
 
+/** The same over UDP: nothing says which datagram a program has read, but in whose sendmsg(2) it left. */
+const UDP_PING = PING.replace(
+  "\n1423 ",
+  "\n1421 7330 sys_sendmsg(fd: 0x19, msg: 0x25185440, flags: 0)\n1423 ",
+)
+  .replace("\n2512 ", "\n2511 7252 sys_sendmsg(fd: 0x19, msg: 0x3b664730, flags: 0)\n2512 ")
+  .replace(/^(1474|1476) .*\n/gm, "") // TCP's acknowledgement
+  .replace(
+    /^(1614 7252|3721 7330) .*$/gm,
+    "$1 sock_recv_length: sk address = 00000000d0f8974e, family = AF_INET6 protocol = 0x11, " +
+      "length = 132, error = 0, flags = 0x40",
+  );
+const KEEPALIVE = `
+9000 7330 sys_sendmsg(fd: 0x19, msg: 0x25185440, flags: 0)
+9001 7330 net_dev_start_xmit: dev=eth0 skbaddr=0000000068d8da9a protocol=0x0800 len=78
+9002 7330 netif_receive_skb: dev=eth0 skbaddr=0000000068d8da9a len=64
+9003 7252 sock_recv_length: sk address = 00000000d0f8974e, family = AF_INET6
+  protocol = 0x11, length = 36, error = 0`.replace(/\n +/g, " ");
+
+test("fromTracepoints() knows a datagram by the sendmsg(2) that it left in, and a read by its length", () => {
+  assert.equal(stepsOf(UDP_PING), STEPS);
+  assert.equal(stepsOf(UDP_PING + KEEPALIVE), STEPS, "a keepalive carries no packet");
+  assert.equal(stepsOf(UDP_PING + foreign), STEPS, "another VPN's");
+});
+
 test("fromTracepoints() shows a packet as far as it came; drop() says where the kernel dropped it", () => {
   const refused =
     PING.slice(0, PING.indexOf("\n1985")) +

@@ -18,11 +18,13 @@ import { newFolder } from "./folder.ts";
 const folder = newFolder();
 const asRoot = process.getuid?.() === 0;
 
-/** Runs walk.ts; its files land in the folder `out`. */
-function runWalk(out: string, ...args: string[]) {
+/** Runs walk.ts over a transport; its files land in the folder `out`. */
+function runOver(TRANSPORT: "tcp" | "udp", out: string, ...args: string[]) {
   const [program, words] = spawned("lab/walk/walk", "--out", out, ...args);
-  return spawnSync(program, words, { cwd: ROOT, encoding: "utf8", timeout: 60_000 });
+  const env = { ...process.env, TRANSPORT };
+  return spawnSync(program, words, { cwd: ROOT, encoding: "utf8", timeout: 60_000, env });
 }
+const runWalk = (out: string, ...args: string[]) => runOver("tcp", out, ...args);
 const walk = (...args: string[]) => runWalk(folder, ...args);
 
 let plain: { out: string; stdout: string } | undefined;
@@ -68,6 +70,63 @@ labTest(
       /tap +45 00 00 54 .*eth1 → 203\.0\.113\.1 → 8\.8\.8\.8 ICMP echo request/,
       "the NATed source at 9",
     );
+  },
+);
+
+labTest("over UDP, all 19 steps; each frame is a datagram, and its number is its name", async () => {
+  const out = newFolder();
+  const { status, stdout, stderr } = runOver("udp", out);
+  assert.equal(status, 0, stdout + stderr);
+  assert.match(stdout, asRoot ? /19 of 19 steps seen/ : /16 of 19 steps seen/);
+  assert.match(stdout, /frame up1: header of 16 bytes in front, with number 1: a datagram of 132 bytes/);
+  assert.match(stdout, /read up1: read 132 bytes from 192\.168\.1\.100:\d+/);
+  const taps = [...stdout.matchAll(/tap +02 00 00 74 .* (eth0 [→←]) .* UDP (.*) 132 bytes, number (\d)$/gm)];
+  assert.deepEqual(
+    taps.map(([, device, ports, number]) => [device, /^5555/.test(ports!) ? "down" : "up", number]),
+    [
+      ["eth0 →", "up", "1"],
+      ["eth0 ←", "up", "1"],
+      ["eth0 →", "down", "0"],
+      ["eth0 ←", "down", "0"],
+    ],
+    "7 on both hosts, R4, R5",
+  );
+  if (asRoot)
+    for (const [step, host, event] of [
+      [7, "client", "net_dev_start_xmit dev=eth0 len=174"],
+      [7, "server", "netif_receive_skb dev=eth0"],
+      [8, "server", "sock_recv_length .*length = 132"],
+      ["R5", "client", "sock_recv_length .*length = 132"],
+    ])
+      assert.match(stdout, new RegExp(` ${step}  .*\\n(.+\\n)*.* ${host} +tracepoint ${event}`));
+  const page = readFileSync(join(out, "walk.html"), "utf8");
+  assert.ok(page.includes('"kind":"datagram"') && !page.includes('"kind":"frame"'));
+});
+
+labTest(
+  "over UDP, an upload of 8,000 bytes is shown as it is on the wire: no datagram over 1,500",
+  async (_, t) => {
+    const out = newFolder();
+    const upload = `
+    const upload = { host: "8.8.8.8", method: "PUT" };
+    const request = require("node:http").request(upload, (answer) => answer.resume());
+    request.end(Buffer.alloc(8_000)).on("close", () => console.log("done"));`;
+    const { status, stdout, stderr } = runOver("udp", out, "--follow", process.execPath, "-e", upload);
+    assert.equal(status, 0, stdout + stderr);
+    const sizes = [...stdout.matchAll(/ eth0 → .* UDP \d+ → 5555 (\d+) bytes, number/g)].map(([, size]) =>
+      Number(size),
+    );
+    assert.ok(sizes.length >= 7 && Math.max(...sizes) <= 1472, `${sizes}`);
+    if (!needs(t, "tshark")) return;
+    const fields = ["-T", "fields", "-e", "frame.interface_name", "-e", "udp.length", "-e", "frame.comment"];
+    const shown = spawnSync("tshark", ["-r", join(out, "walk.pcapng"), ...fields], {
+      encoding: "utf8",
+    }).stdout;
+    const datagrams = shown
+      .split("\n")
+      .filter((row) => row.startsWith("client eth0\t") && / step 7/.test(row.replace(/\t/g, " ")));
+    assert.equal(datagrams.length, sizes.length);
+    for (const row of datagrams) assert.match(row, /inside: 10\.8\.0\.2 → 8\.8\.8\.8 TCP/);
   },
 );
 

@@ -12,7 +12,7 @@ import { atExit, exit, program } from "../../host/program.ts";
 import { decode, Screen, type TraceEvent } from "../../base/render.ts";
 import { DOWN, STAGES, type Step, UP } from "../../base/walk.ts";
 import { Lab, prompt, SERVER, TARGET } from "../lab.ts";
-import { startProgram } from "../running.ts";
+import { startProgram, withTransport } from "../running.ts";
 
 const heading = (text: string) => console.log(`\n${chalk.bold.inverse(` ${text} `)}`);
 
@@ -27,7 +27,7 @@ program(async () => {
 
   heading("2. Server and client");
   const start = async (host: "server" | "client", args: string[], done: RegExp) => {
-    console.log(prompt(host, `npx tsx src/${host}.ts ${args.join(" ")}`));
+    console.log(prompt(host, `npx tsx src/${host}.ts ${withTransport(args).join(" ")}`));
     const running = startProgram(lab, host, host, [
       ...args,
       "--secret",

@@ -98,6 +98,9 @@ export const WALK: WalkStep[] = [
   { id: "R9", lane: "application", title: "the application prints it", where: "write(2)" },
 ];
 
+/** What is on the wire: frames in a stream, or each of them a datagram. */
+export type Outer = "frame" | "datagram";
+
 export interface Evidence {
   time: bigint; // ns, CLOCK_MONOTONIC
   step: string; // of WALK
@@ -105,8 +108,8 @@ export interface Evidence {
   source: "program" | "tap" | "tracepoint" | "output";
   text: string;
   hex: string; // the first bytes, where there are some
-  // what they are: an IP packet, one XORed, noise, or noise behind our header
-  kind?: "plain" | "xor" | "sealed" | "frame";
+  // what they are: an IP packet, one XORed, noise, or noise behind our header, TCP's or UDP's
+  kind?: "plain" | "xor" | "sealed" | Outer;
   packet?: TapPacket; // of a tap
   atMost?: true; // it happened before `time`
 }
@@ -115,7 +118,7 @@ export interface Evidence {
  * A program's steps are finer: "6.seal" belongs to step 6, "R4.write" to R4. A drop is shown where it
  * happens.
  */
-export function fromPrograms(events: TraceEvent[]): Evidence[] {
+export function fromPrograms(events: TraceEvent[], outer: Outer = "frame"): Evidence[] {
   const steps = events.filter(({ step }) => step !== "note" && step !== "summary");
   return steps.map((event) => {
     const { time, step, host, id, text, hex } = event;
@@ -127,20 +130,21 @@ export function fromPrograms(events: TraceEvent[]): Evidence[] {
       source: "program",
       text: `${part}${id && ` ${id}`}: ${text}`,
       hex,
-      kind: kindOf(step),
+      kind: kindOf(step, outer),
     };
   });
 }
 
-/** What came "(from …)" a peer, received() drops; the rest, outbound(). */
+/** What bears a peer's name, "(192.168.1.1:5555)", received() drops; the rest, outbound(), but for some. */
 function dropStep({ host, text }: TraceEvent): string {
-  if (/ \(from \S+\)(: |$)/.test(text)) return host === "server" ? "8" : "R6";
+  const isOut = /^(the socket is full|it is larger than|the network does not)/.test(text);
+  if (/ \(\S+:\d+\)(: |$)/.test(text) && !isOut) return host === "server" ? "8" : "R6";
   return host === "server" ? "R3" : "6";
 }
 
-function kindOf(step: string): Evidence["kind"] {
+function kindOf(step: string, outer: Outer): Evidence["kind"] {
   if (/\.(seal|deframe)$/.test(step)) return "sealed";
-  if (/^(6|R4)\.(frame|write)$|^(8|R5)\.read$/.test(step)) return "frame";
+  if (/^(6|R4)\.(frame|write)$|^(8|R5)\.read$/.test(step)) return outer;
   return /^(6|R4)\.xor$|\.open$/.test(step) ? "xor" : "plain";
 }
 
@@ -148,7 +152,7 @@ function kindOf(step: string): Evidence["kind"] {
  * The packets inside a frame that a tap saw, in words: the programs know, and know the frame by its bytes.
  */
 export function inside(frame: Evidence, programs: TraceEvent[]): string[] {
-  const id = programs.find(({ step, hex }) => /^(6|R4)\.write$/.test(step) && hex === frame.hex)?.id;
+  const id = programs.find(({ step, hex }) => /^(6|R4)\.frame$/.test(step) && hex === frame.hex)?.id;
   return programs
     .filter((event) => /^(6|R3)\.read$/.test(event.step) && event.id.startsWith(`${id}.`))
     .map(({ text }) => text.replace(/^.*?: /, ""));
@@ -171,13 +175,15 @@ const TAP_STEPS: Record<string, string> = {
 };
 
 /**
- * The taps' packets but what is not the walk's: TCP acknowledgements without data, ARP, our control frames.
+ * The taps' packets but what is not the walk's: TCP acknowledgements without data, ARP, our control frames,
+ * UDP's handshake.
  */
 export function fromTaps(packets: TapPacket[]): Evidence[] {
   const evidence = packets.filter(isOfTheWalk).map((packet): Evidence => {
     const { time, host, device, out, link, bytes } = packet;
     const step = TAP_STEPS[`${host} ${device} ${out ? "out" : "in"}`]!;
-    const text = `${device} ${out ? "→" : "←"} ${describe(bytes, link, bytes.length - link)}`;
+    const number = outerOf(packet) === "datagram" ? `, number ${numberOf(packet)}` : "";
+    const text = `${device} ${out ? "→" : "←"} ${describe(bytes, link, bytes.length - link)}${number}`;
     return {
       time,
       step,
@@ -185,7 +191,7 @@ export function fromTaps(packets: TapPacket[]): Evidence[] {
       source: "tap",
       text,
       hex: bytes.toString("hex", payloadAt(packet), payloadAt(packet) + 32),
-      kind: isOuter(packet) ? "frame" : "plain",
+      kind: outerOf(packet) ?? "plain",
       packet,
     };
   });
@@ -212,7 +218,7 @@ export function outside(packets: TapPacket[]): string | undefined {
   if (packets.some(({ host, device, out }) => host === "client" && device === "tun0" && out))
     return undefined;
   const isTunnel = ({ bytes, link }: TapPacket) =>
-    bytes[link + 9] === 6 && bytes.readUInt16BE(link + (bytes[link]! & 15) * 4 + 2) === PORT;
+    OUTER[bytes[link + 9]!] && bytes.readUInt16BE(link + (bytes[link]! & 15) * 4 + 2) === PORT;
   const packet = packets.find(
     (one) => one.host === "client" && one.out && one.bytes[one.link]! >> 4 === 4 && !isTunnel(one),
   );
@@ -223,16 +229,24 @@ export function outside(packets: TapPacket[]): string | undefined {
 }
 const PORT = 5555; // the server's
 
+const OUTER: Record<number, Outer> = { 6: "frame", 17: "datagram" }; // by IP's protocol: TCP, UDP
+const UDP_HEADER = 8; // bytes
+
 /** Between client and server, where the tunnel's frames go. */
 const isOuter = ({ device, host }: TapPacket) => device === "eth0" && host !== "internet";
+const outerOf = (packet: TapPacket) => (isOuter(packet) ? OUTER[packet.bytes[packet.link + 9]!] : undefined);
 
-/** On the outer link: the TCP payload, the frame. Elsewhere: the packet itself. */
+/** On the outer link: the payload of TCP or UDP, a frame. Elsewhere: the packet itself. */
 function payloadAt(packet: TapPacket): number {
   const { bytes, link } = packet;
-  if (!isOuter(packet)) return link;
-  const tcp = link + (bytes[link]! & 15) * 4;
-  return tcp + (bytes[tcp + 12]! >> 4) * 4;
+  const outer = outerOf(packet);
+  if (outer === undefined) return link;
+  const transport = link + (bytes[link]! & 15) * 4;
+  return transport + (outer === "datagram" ? UDP_HEADER : (bytes[transport + 12]! >> 4) * 4);
 }
+
+/** The number of the datagram, which is its frame's name: number 7 is up7, or down7. */
+const numberOf = (packet: TapPacket) => packet.bytes.readUIntBE(payloadAt(packet) + 10, 6);
 
 function isOfTheWalk(packet: TapPacket): boolean {
   const { bytes, link } = packet;
@@ -240,7 +254,7 @@ function isOfTheWalk(packet: TapPacket): boolean {
   if (!isOuter(packet)) return true;
   const payload = payloadAt(packet);
   return (
-    bytes[link + 9] === 6 &&
+    outerOf(packet) !== undefined &&
     payload < link + bytes.readUInt16BE(link + 2) &&
     bytes[payload] === FrameType.data
   );
@@ -277,6 +291,9 @@ const WAYS = [
   ["out eth0 | 10 internet", "in eth1 | R1 server", "out tun0 | R2 server", "read by server | R3 server"],
   ["out eth0 | R4 server", "in eth0 | R5 client", "read by client | R5 client"],
   ["in tun0 by client | R7 client"],
+  // Over UDP. Nothing says which datagram a program reads, but it is clear which one it sends.
+  ["sent eth0 by client | 7 client", "in eth0 | 7 server"],
+  ["sent eth0 by server | R4 server", "in eth0 | R5 client"],
 ].map((way) => way.map((stage) => stage.split(" | ") as [string, string]));
 
 /** What an event says of a packet, in the words of WAYS; undefined if it is about something else. */
@@ -288,6 +305,20 @@ function stageOf(event: KernelEvent, by: string): string | undefined {
   return event.name === "skb_copy_datagram_iovec" ? `read by ${by}` : undefined;
 }
 
+const SMALLEST = 60; // bytes: a datagram with a packet in it has more, and a keepalive fewer
+
+/** The packets that left by eth0 while one of our programs was in sendmsg(2). */
+function sentBy(events: KernelEvent[], by: Who): Set<KernelEvent> {
+  const sending = new Set<number>(); // pids
+  return new Set(
+    events.filter((event) => {
+      if (event.name === "sys_sendmsg" && /^(client|server)$/.test(by(event))) sending.add(event.pid);
+      const isOut = stageOf(event, "") === "out eth0" && Number(field(event, "len")) > SMALLEST + 42;
+      return isOut && sending.delete(event.pid); // 42: the headers of UDP, IPv4, Ethernet
+    }),
+  );
+}
+
 /** The events on a way of our packets, each with its step and host. */
 function packetSteps(events: KernelEvent[], by: Who): Map<KernelEvent, string> {
   // skbaddr → what happened to it. An address is given out again and again.
@@ -296,8 +327,11 @@ function packetSteps(events: KernelEvent[], by: Who): Map<KernelEvent, string> {
     if (stageOf(event, ""))
       packets.set(field(event, "skbaddr"), [...(packets.get(field(event, "skbaddr")) ?? []), event]);
   const steps = new Map<KernelEvent, string>();
+  const sent = sentBy(events, by);
   for (const packet of packets.values()) {
-    const stages = packet.map((event) => stageOf(event, by(event))!);
+    const stages = packet.map((event) =>
+      sent.has(event) ? `sent eth0 by ${by(event)}` : stageOf(event, by(event))!,
+    );
     for (let i = 0; i < packet.length; i++) {
       for (const way of WAYS) {
         const differs = way.findIndex(([stage], k) => stages[i + k] !== stage);
@@ -324,6 +358,7 @@ export function fromTracepoints(events: KernelEvent[], pids: Pids): Evidence[] {
     if (stageOf(event, "")) latest.set(event.pid, packets.get(event) ?? "");
     const step =
       packets.get(event) ??
+      receivedStep(event, by(event)) ??
       (by(event) === "application" ? applicationStep(event) : kernelStep(event, latest.get(event.pid)));
     return step
       ? [
@@ -360,6 +395,13 @@ function applicationStep({ name, text }: KernelEvent): string | undefined {
   if (name === "sys_write" && text.startsWith("fd: 1,")) return "R9 client";
   if (name === "fib_table_lookup" && / iif 1 .*==> dev tun0 /.test(text)) return "3 client";
   return name === "sock_recv_length" && /AF_INET.* length = [1-9]/.test(text) ? "R8 client" : undefined;
+}
+
+/** A datagram that one of our programs has read: "… protocol = 0x11, length = 132, …". */
+function receivedStep({ name, text }: KernelEvent, by: string): string | undefined {
+  const length = /protocol = 0x11, length = (\d+)/.exec(text)?.[1];
+  if (name !== "sock_recv_length" || Number(length ?? 0) <= SMALLEST) return undefined;
+  return by === "server" ? "8 server" : by === "client" ? "R5 client" : undefined;
 }
 
 /**

@@ -14,7 +14,7 @@ import { trace } from "../../base/trace.ts";
 import { Lab, ours, prompt, SERVER, TARGET } from "../lab.ts";
 import { writeNew } from "../../base/new-file.ts";
 import { checkOutput } from "../output.ts";
-import { Running, startProgram } from "../running.ts";
+import { Running, startProgram, TRANSPORT } from "../running.ts";
 import { html, svg } from "./page.ts";
 import { pcapng } from "./pcapng.ts";
 import { decodeTap, type TapPacket } from "./taps.ts";
@@ -61,6 +61,9 @@ program(async () => {
   atExit(() => rmSync(folder, { recursive: true }));
   writeFileSync(join(folder, "secret.key"), randomBytes(32).toString("hex"), { mode: 0o600 });
   const lab = await Lab.up();
+  // A veth would carry many datagrams as one. Now each goes alone, as on a cable, and the taps show it so.
+  if (TRANSPORT === "udp")
+    for (const host of ["client", "server"]) lab.run(host, "ip link set eth0 gso_max_segs 1");
   const start = async (host: "client" | "server", ...options: string[]) => {
     const running = startProgram(lab, host, host, [
       ...options,
@@ -123,7 +126,7 @@ program(async () => {
       .map(decodeTap),
   );
   const evidence = [
-    ...fromPrograms(programs),
+    ...fromPrograms(programs, TRANSPORT === "udp" ? "datagram" : "frame"),
     ...fromTaps(packets),
     ...fromTracepoints(kernel, pids),
     ...(answer ? [answer] : []),

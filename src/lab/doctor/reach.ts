@@ -1,0 +1,148 @@
+/**
+ * Does the server answer, and has it our secret? If it does not answer over its transport, it is asked over
+ * the other one, too: the two ends may have different ones, or a firewall lets one of them through and not
+ * the other.
+ */
+import { randomBytes } from "node:crypto";
+import { ECONNREFUSED, EPERM, ETIMEDOUT, errnoName } from "../../base/errno.ts";
+import { Failure } from "../../base/failure.ts";
+import { readSecrets } from "../../host/secret.ts";
+import { ClientHandshake, noSession } from "../../session/session.ts";
+import { bracketed, endpoint } from "../../transport/addresses.ts";
+import { connectTcp } from "../../transport/sockets.ts";
+import { TcpPort } from "../../transport/tcp.ts";
+import { type Answer, Unreachable } from "../../transport/transport.ts";
+import { UdpPort } from "../../transport/udp.ts";
+import { type Finding, ok, problem, unknown } from "./finding.ts";
+
+export type TransportName = "tcp" | "udp";
+const DEADLINE = 10_000; // ms, for all addresses of a name
+export const DOCTOR_THERE = "server# npx tsx src/lab/doctor/doctor.ts server";
+const SHORT = 3_000; // ms, for the other transport
+
+/** What the doctor knows of the server. */
+export interface Reachable {
+  transport: TransportName;
+  port: number;
+  secrets: string[] | undefined; // files
+  environment: string | undefined; // or its secret
+}
+
+/** A server that answers. */
+export interface Contact {
+  readonly remote: string;
+  readonly address: string;
+  /** What our message 1 was made with; a Failure: we have no secret. */
+  readonly handshake: ClientHandshake | Failure;
+  /** Its message 2. */
+  answer(): Promise<Answer>;
+}
+
+/** Tries one address after the other. A negative errno: none answers. */
+export async function contact(
+  addresses: string[],
+  options: Reachable,
+  ms = DEADLINE,
+): Promise<Contact | number> {
+  let found: Contact | number = 0;
+  for (const address of addresses) {
+    found = await tryOne(address, options, ms / addresses.length);
+    if (typeof found !== "number") break;
+  }
+  return found;
+}
+
+/** TCP connects. Over UDP there is nothing to see before message 2, so message 1 is sent at once. */
+async function tryOne(address: string, options: Reachable, ms: number): Promise<Contact | number> {
+  const { transport, port } = options;
+  const handshake = handshakeOf(options);
+  // Whoever asks with another secret is refused, and has been answered.
+  const { message1, isGood } =
+    handshake instanceof Failure ? new ClientHandshake(randomBytes(32)) : handshake;
+  if (transport === "tcp") {
+    const socket = await connectTcp(address, port, ms);
+    if (typeof socket === "number") return socket;
+    const answer = () => new TcpPort(port, true).ask(socket, message1);
+    return { address, remote: socket.remote, handshake, answer };
+  }
+  try {
+    const answer = await new UdpPort(port).dial(address, ms, message1, isGood);
+    return { address, remote: answer.remote, handshake, answer: async () => answer };
+  } catch (error) {
+    if (error instanceof Unreachable) return error.errno;
+    throw error;
+  }
+}
+
+function handshakeOf({ secrets, environment }: Reachable): ClientHandshake | Failure {
+  try {
+    return new ClientHandshake(readSecrets(secrets, environment)[0]!);
+  } catch (error) {
+    return error as Failure;
+  }
+}
+
+/**
+ * A handshake that claims no address: without a first sealed frame, the server forgets it. `tell`: gets the
+ * tunnel's MTU.
+ */
+export async function shakeHands(
+  { handshake, remote, address, answer }: Contact,
+  secretFile = "secret.key",
+  tell: (mtu: number) => void,
+): Promise<Finding> {
+  if (handshake instanceof Failure) return unknown(`${handshake.message}: ${handshake.hint}`);
+  try {
+    const { message2, largest, hangUp } = await answer();
+    hangUp();
+    tell(Math.min(handshake.finish(message2, remote).config.mtu, largest));
+    return ok("the server has the same secret");
+  } catch (error) {
+    const { message } = noSession(remote, error) as Error;
+    if (!/refused our secret|another secret/.test(message)) return problem(message, DOCTOR_THERE);
+    return problem(
+      "wrong secret: the server has another one",
+      `scp ${bracketed(address)}:simple-vpn/secret.key ${secretFile}`,
+    );
+  }
+}
+
+/**
+ * Why no server answers. A machine on whose port nothing listens says so itself (ECONNREFUSED): so packets
+ * get there and back. `start`: the command that starts a client with the other transport.
+ */
+export async function whyNot(
+  errno: number,
+  addresses: string[],
+  options: Reachable,
+  start: (transport: TransportName) => string,
+): Promise<Finding> {
+  const { transport, port } = options;
+  const other = transport === "tcp" ? "udp" : "tcp";
+  const [ours, theirs] = [transport.toUpperCase(), other.toUpperCase()];
+  const server = endpoint(addresses[0]!, port);
+  const what = `Cannot connect to ${server} over ${ours}: ${errnoName(errno)}`;
+  if (errno === -EPERM)
+    return problem(
+      `${what}: this host's own firewall drops it`,
+      `iptables -I OUTPUT -p ${transport} --dport ${port} -j ACCEPT`,
+    );
+  const answer = await contact(addresses, { ...options, transport: other }, SHORT);
+  if (typeof answer !== "number") {
+    await answer.answer().then(
+      ({ hangUp }) => hangUp(),
+      () => {},
+    );
+    return problem(
+      `${server} answers over ${theirs}, and not over ${ours}: both ends need the same --transport`,
+      start(other),
+    );
+  }
+  if (errno === -ETIMEDOUT && answer === -ECONNREFUSED)
+    return problem(
+      `${server}: ${theirs} gets there and back, and ${ours} does not. ` +
+        `A firewall on the way lets only ${theirs} through`,
+      DOCTOR_THERE,
+    );
+  return problem(what, DOCTOR_THERE);
+}
