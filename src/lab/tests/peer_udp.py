@@ -20,6 +20,10 @@ def first(kind, index, rest, message, size=0):
     start = bytes([kind, 0]) + len(message).to_bytes(2, "big") + index + rest + message
     return start + bytes(max(0, size - len(start)))
 
+def additional(header, plain):
+    """What is authenticated beside the plaintext, as for a record of TLS 1.2."""
+    return header[:8] + bytes(3) + len(plain).to_bytes(2, "big")
+
 class Session:
     """One end of a session. Each direction has a key for each number that a frame may name."""
     def __init__(self, send, own, theirs, sealing, opening):
@@ -32,7 +36,7 @@ class Session:
         number, (key_number, key) = self.number.to_bytes(8, "big"), self.sealing
         self.number += 1
         header = bytes([kind, key_number]) + (len(plain) + 16).to_bytes(2, "big") + self.theirs + number
-        return header + gcm(key, bytes(4) + number, header, xor(plain))
+        return header + gcm(key, bytes(4) + number, additional(header, plain), xor(plain))
 
     def send(self, kind, plain):
         self.send_bytes(self.seal(kind, plain), self.to)
@@ -45,7 +49,7 @@ class Session:
         if key is None or int.from_bytes(header[2:4], "big") != len(body) or len(body) < 16: return None
         if number in self.seen or number <= self.newest - WINDOW: return None
         try:
-            plain = xor(gcm(key, bytes(4) + header[8:], header, body[:-16], body[-16:]))
+            plain = xor(gcm(key, bytes(4) + header[8:], additional(header, body[16:]), body[:-16], body[-16:]))
         except End:
             return None
         self.seen.add(number)
