@@ -12,7 +12,8 @@ import { type Direction, DOWN, UP } from "../../base/walk.ts";
 import { sockaddr } from "../../transport/addresses.ts";
 import { DatagramSocket, Remote } from "../../transport/datagrams.ts";
 import type { Answer, Caller } from "../../transport/transport.ts";
-import { type UdpLink, UdpPort } from "../../transport/udp.ts";
+import { UdpPort } from "../../transport/udp.ts";
+import type { UdpLink } from "../../transport/udp-link.ts";
 import { SOCK_SEQPACKET, socketPair } from "./peers.ts";
 
 const HERE = "127.0.0.1";

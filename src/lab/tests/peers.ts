@@ -13,7 +13,7 @@ import { type Before, ClientHandshake } from "../../session/session.ts";
 import { SOCK_NONBLOCK, SOCK_STREAM } from "../../transport/socket-calls.ts";
 import { TcpLink } from "../../transport/tcp.ts";
 import { transports } from "../../transport/transports.ts";
-import type { UdpLink } from "../../transport/udp.ts";
+import type { UdpLink } from "../../transport/udp-link.ts";
 import type { Tun } from "../../core/tun.ts";
 import { outbound } from "../../core/tunnel.ts";
 import { type Direction, DOWN, UP } from "../../base/walk.ts";

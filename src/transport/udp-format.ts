@@ -1,0 +1,23 @@
+/** What a datagram of the tunnel looks like: see udp.ts, where the headers are drawn. */
+import { isIPv6 } from "node:net";
+import { COOKIE } from "./cookie.ts";
+
+export const [HELLO, DATA, CONTROL, ANSWER, COOKIE_ANSWER, NO_SESSION] = [1, 2, 3, 4, 5, 6]; // types
+export const HEADER = 16; // bytes, of data and control
+export const HELLO_HEADER = 8 + COOKIE;
+export const ANSWER_HEADER = 12;
+const UDP_HEADER = 8;
+
+/**
+ * Bytes of IP packets: the most that Ethernet takes, the least that IPv6 does, and what all must (RFC 791).
+ */
+export const SIZES = [9000, 1280, 576];
+
+/** The header of the IP packet around a datagram to that address, and of UDP; bytes. */
+export const around = (address: string) => (isIPv6(address) ? 40 : 20) + UDP_HEADER;
+
+/** The largest body of a frame in an IP packet of `size` bytes to that address; a multiple of 4. */
+export const bodyFor = (size: number, address: string) => (size - around(address) - HEADER) & ~3;
+
+/** A frame's bytes. */
+export const sizeOf = (bytes: Buffer, at: number) => HEADER + bytes.readUInt16BE(at + 2);

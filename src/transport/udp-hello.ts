@@ -1,0 +1,231 @@
+/** The first words over UDP, before there are keys: a client's call, and a server's reception. */
+import { handshakeFraming, pad } from "../core/frame.ts";
+import { EAGAIN, EMSGSIZE, ETIMEDOUT } from "../base/errno.ts";
+import type { Link, Receiver } from "../core/link.ts";
+import { Memory } from "../base/libc.ts";
+import { COOKIE, Cookies } from "./cookie.ts";
+import { type DatagramSocket, pathMtu, type Remote } from "./datagrams.ts";
+import { type Answer, type IsGood, type PortEvents, Unreachable } from "./transport.ts";
+import {
+  ANSWER,
+  ANSWER_HEADER,
+  around,
+  CONTROL,
+  COOKIE_ANSWER,
+  DATA,
+  HEADER,
+  HELLO,
+  HELLO_HEADER,
+  NO_SESSION,
+  SIZES,
+} from "./udp-format.ts";
+import { Hub } from "./udp-hub.ts";
+import { UdpLink } from "./udp-link.ts";
+
+const RETRY = 1_000; // ms between two first messages
+const COOKIES = 3; // in one try: nobody makes us send more by forging them
+
+/** A client that asks for a session. */
+export class Call {
+  private readonly hub: Hub;
+  private readonly to: Remote;
+  private readonly message1: Buffer;
+  private readonly isGood: IsGood;
+  private readonly index: number;
+  private readonly cookie = Buffer.alloc(COOKIE);
+  private size = 0; // bytes of the IP packet that message 1 was sent in
+  private largest = 0; // of the largest one
+
+  constructor(socket: DatagramSocket, to: Remote, message1: Buffer, isGood: IsGood) {
+    this.hub = new Hub(socket);
+    this.to = to;
+    this.message1 = message1;
+    this.isGood = isGood;
+    this.index = this.hub.newIndex();
+  }
+
+  /**
+   * Sends message 1 each second, until there is an answer. It is as long as the path's largest packet, so
+   * what gets through tells how much does; after two tries in vain it is shorter. The answer is as long.
+   */
+  async answer(ms: number): Promise<Answer> {
+    const { hub, to } = this;
+    const deadline = performance.now() + ms;
+    hub.socket.tellErrors(true);
+    try {
+      for (let attempt = 0; ; attempt++) {
+        const left = deadline - performance.now();
+        if (left <= 0) throw new Unreachable(to.text, -ETIMEDOUT);
+        this.size = Math.min(pathMtu(to) || SIZES[0]!, SIZES[Math.min(attempt >> 1, SIZES.length - 1)]!);
+        this.largest = Math.max(this.largest, this.size);
+        const answer = await this.ask(Math.min(left, RETRY));
+        if (answer) return answer;
+      }
+    } catch (error) {
+      hub.close();
+      throw error;
+    }
+  }
+
+  /**
+   * Sends message 1 once, and waits. Undefined: try again. Anybody on the way can forge an answer. A sealed
+   * one is left aside unless it is good. A refusal is not sealed: it counts only if nothing better comes.
+   */
+  private ask(ms: number): Promise<Answer | undefined> {
+    const { hub, to } = this;
+    return new Promise((resolve, reject) => {
+      let refusal: Answer | undefined;
+      let cookies = 0;
+      const again = setTimeout(() => resolve(refusal), ms);
+      const failed = (errno: number) => {
+        clearTimeout(again);
+        if (errno === EMSGSIZE) resolve(undefined);
+        else reject(new Unreachable(to.text, -errno));
+      };
+      hub.start((type, at, size) => {
+        const { bytes } = hub.memory;
+        const start = at + ANSWER_HEADER;
+        const length = bytes.readUInt16BE(at + 2);
+        if (bytes.readInt32BE(at + 4) !== this.index || length > size - ANSWER_HEADER) return false;
+        if (type === COOKIE_ANSWER && length === COOKIE) {
+          bytes.copy(this.cookie, 0, start, start + COOKIE);
+          if (++cookies <= COOKIES) this.send();
+          return true;
+        }
+        const message2 = Buffer.from(bytes.subarray(start, start + length));
+        if (type !== ANSWER || (length > 0 && !this.isGood(message2))) return false;
+        // What has come tells what the path takes: perhaps it is the late answer to a longer question.
+        const came = Math.min(size + around(to.address), this.largest);
+        const answer = this.answered(message2, bytes.readInt32BE(at + 8), came);
+        if (length === 0) refusal = answer;
+        else {
+          clearTimeout(again);
+          hub.deafen();
+          resolve(answer);
+        }
+        return true;
+      }, failed);
+      const result = this.send();
+      if (result < 0 && result !== -EAGAIN) failed(-result);
+    });
+  }
+
+  private send(): number {
+    const { message1, size, to, index, cookie } = this;
+    const datagram = new Memory(pad(size - around(to.address), 4));
+    const { bytes } = datagram;
+    bytes.fill(0);
+    bytes[0] = HELLO;
+    bytes.writeUInt16BE(message1.length, 2);
+    bytes.writeInt32BE(index, 4);
+    cookie.copy(bytes, 8);
+    message1.copy(bytes, HELLO_HEADER);
+    const length = size - around(to.address);
+    return this.hub.socket.send(to, datagram, 0, length, length);
+  }
+
+  private answered(message2: Buffer, theirs: number, size: number): Answer {
+    const { hub, to, index } = this;
+    const link = new UdpLink(hub, index, theirs, to, size, () => hub.close());
+    const attach = <R extends Receiver>(make: (link: Link) => R) => {
+      const failed = (errno: number) => {
+        hub.socket.tellErrors(true);
+        link.failed(errno);
+      };
+      hub.start((type, at) => {
+        const name = hub.memory.bytes.readInt32BE(at + 4);
+        if (type === ANSWER && name === index) return true; // to another of our questions
+        if (type !== NO_SESSION || name !== theirs) return false;
+        return link.doubt("it was started anew, and does not know this session");
+      }, failed);
+      return link.start(make(link));
+    };
+    return { remote: to.text, message2, largest: link.largest, attach, hangUp: () => hub.close() };
+  }
+}
+
+/** A server's first words with its clients. */
+export class Reception {
+  private readonly hub: Hub;
+  private readonly server: PortEvents;
+  private readonly cookies = new Cookies();
+  private toldAt = 0; // the latest receive() whose sender was told that there is no session
+  /**
+   * Who has been answered, and has not proven itself yet: by its public key. Its message 1 may come again.
+   */
+  private readonly answered = new Map<string, { link: UdpLink; message2: Buffer; theirs: number }>();
+
+  constructor(hub: Hub, server: PortEvents) {
+    this.hub = hub;
+    this.server = server;
+  }
+
+  /** Message 1. False: it makes no sense. */
+  hello(at: number, size: number): boolean {
+    const { hub, server, cookies, answered } = this;
+    const { bytes } = hub.memory;
+    const length = bytes.readUInt16BE(at + 2);
+    const from = hub.socket.from();
+    if (
+      size < SIZES.at(-1)! - around("::") ||
+      length > handshakeFraming.maxBody ||
+      HELLO_HEADER + length > size
+    )
+      return false;
+    const theirs = bytes.readInt32BE(at + 4);
+    const start = at + HELLO_HEADER;
+    const message1 = Buffer.from(bytes.subarray(start, start + length));
+    const name = message1.toString("latin1", 0, 32);
+    const before = answered.get(name);
+    if (before) {
+      before.link.lower(size + around(from.address)); // perhaps it is shorter by now, and so the answer
+      this.send(ANSWER, theirs, before.link.index, before.message2, from, size);
+      return true;
+    }
+    const cookie = bytes.subarray(at + 8, start);
+    if (cookies.needed() && !cookies.isGood(cookie, from.name)) {
+      this.send(COOKIE_ANSWER, theirs, 0, cookies.make(from.name), from, ANSWER_HEADER + COOKIE);
+      return true;
+    }
+    const stranger = server.onArrival(from.address, from.text, () => {});
+    if (!stranger) return true;
+    const refuse = (message2: Buffer) => this.send(ANSWER, theirs, 0, message2, from, size);
+    const attach = <R extends Receiver>(message2: Buffer | undefined, make: (link: Link) => R) => {
+      const link: UdpLink = new UdpLink(hub, hub.newIndex(), theirs, from, size + around(from.address), () =>
+        answered.delete(name),
+      );
+      const receiver = link.start(make(link), () => answered.delete(name));
+      if (link.closed) return receiver;
+      answered.set(name, { link, message2: message2!, theirs });
+      this.send(ANSWER, theirs, link.index, message2!, from, size);
+      return receiver;
+    };
+    server.onHello({ address: from.address, remote: from.text, stranger, attach, refuse }, message1);
+    return true;
+  }
+
+  /** A datagram of no session here: false. If it is a frame, its sender is told, once a receive(). */
+  other(type: number, at: number): boolean {
+    const { socket, memory } = this.hub;
+    if ((type !== DATA && type !== CONTROL) || this.toldAt === socket.received) return false;
+    this.toldAt = socket.received;
+    memory.bytes[at] = NO_SESSION;
+    socket.send(socket.from(), memory, at, HEADER, HEADER);
+    memory.bytes[at] = type;
+    return false;
+  }
+
+  /** An answer of `size` bytes: never longer than the question, so nobody can be flooded by it. */
+  private send(type: number, theirs: number, ours: number, message: Buffer, to: Remote, size: number): void {
+    if (ANSWER_HEADER + message.length > size) return;
+    const datagram = new Memory(pad(size, 4));
+    const { bytes } = datagram;
+    bytes.fill(0);
+    bytes[0] = type;
+    bytes.writeUInt16BE(message.length, 2);
+    bytes.writeInt32BE(theirs, 4);
+    bytes.writeInt32BE(ours, 8);
+    message.copy(bytes, ANSWER_HEADER);
+    this.hub.socket.send(to, datagram, 0, size, size); // if it is lost, the question comes again
+  }
+}
