@@ -117,3 +117,11 @@ test(`on any path it ends within 16 bytes, and never uses more than the path tak
     assert.ok(nearby >= 0 && nearby <= 16, `${path.size} of ${takes}, top ${top}`);
   }
 });
+
+test("a way on which nothing gets through for a while is as wide as before, soon after", () => {
+  const path = new Path(1500, () => 1500);
+  pass(path, 30, () => 0); // what comes from the other end still comes
+  assert.equal(path.size, 576);
+  pass(path, 5, () => 1500);
+  assert.equal(path.size, 1500);
+});

@@ -90,6 +90,8 @@ export class Path {
     if (size > this.low) return;
     this.isSure = false;
     this.low = size > BASE ? BASE : LEAST;
+    // Not even that gets through: size is not what is wrong. When something does again, all is tried anew.
+    if (size <= LEAST) this.high = this.above();
   }
 
   private above(): number {

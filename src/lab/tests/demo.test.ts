@@ -17,6 +17,15 @@ labTest("the demo answers its pings, shows every step on both ends, and exits wi
   assert.doesNotMatch(demo.output, /not seen/);
 });
 
+labTest("make demo TRANSPORT=udp: the same steps, and each frame is a datagram", async () => {
+  const env = { ...process.env, TRANSPORT: "udp" };
+  const demo = new Running(spawn(...spawned("lab/walk/demo"), { cwd: ROOT, env }));
+  assert.equal(await demo.ended, 0, demo.output);
+  assert.match(demo.output, /# npx tsx src\/server\.ts .*--transport udp\n/);
+  assert.match(demo.output, /6\.frame .*with number 1: a datagram of 132 bytes\n/);
+  assert.match(demo.output, /All pings answered, every step seen on both ends/);
+});
+
 labTest("the five terminals, in their order, each naming the next; make down ends everything", async () => {
   const folder = newFolder();
   const env = { ...process.env, SIMPLE_VPN_LAB: folder, SIMPLE_VPN_SECRET: LAB_SECRET };
