@@ -1,7 +1,8 @@
 /**
- * The cipher of datagrams. It seals each as a record of TLS 1.2 (RFC 5288, section 3): AES-256-GCM, whose nonce
- * is 4 zero bytes and the 8 in front of the body, the frame's number. For such records OpenSSL has a short way:
- * two calls do what Cipher needs five for. With 1,400 bytes a frame, the calls are most of the work.
+ * The cipher of datagrams. It seals each as a record of TLS 1.2 (RFC 5288, section 3): AES-256-GCM, whose
+ * nonce is 4 zero bytes and the 8 in front of the body, the frame's number. For such records OpenSSL has a
+ * short way: two calls do what Cipher needs five for. With 1,400 bytes a frame, the calls are most of the
+ * work.
  *
  *   authenticated: the header's first 8 bytes, 3 zero bytes, and the length of the plaintext, u16 big-endian
  */
@@ -16,7 +17,7 @@ const EVP_CIPHER_CTX_ctrl = thisProcess.func(
 );
 const EVP_aes_256_gcm = thisProcess.func("uintptr_t EVP_aes_256_gcm()");
 const EVP_CipherInit_ex = thisProcess.func(
-  "int EVP_CipherInit_ex(uintptr_t ctx, uintptr_t type, uintptr_t engine, void *key, uintptr_t iv, int encrypt)",
+  "int EVP_CipherInit_ex(uintptr_t ctx, uintptr_t type, void *engine, void *key, void *iv, int encrypt)",
 );
 const EVP_Cipher = thisProcess.func(
   "int EVP_Cipher(uintptr_t ctx, uintptr_t out, uintptr_t in, uint32_t length)",
@@ -46,7 +47,7 @@ export class RecordCipher {
     iv.bytes.fill(0).writeUIntBE(counter, 6, 6);
     const isMade =
       this.context !== 0 &&
-      EVP_CipherInit_ex(this.context, EVP_aes_256_gcm(), 0, key, 0, encrypt) === 1 &&
+      EVP_CipherInit_ex(this.context, EVP_aes_256_gcm(), null, key, null, encrypt) === 1 &&
       EVP_CIPHER_CTX_ctrl(this.context, GCM_SET_IV_FIXED, -1, iv.address) === 1;
     if (!isMade) throw new Error("Cannot make a cipher: OpenSSL refused");
   }

@@ -297,7 +297,9 @@ class Sums {
   }
 }
 
-/** Sets a packet's length, and the two sums that it is part of: the IPv4 header's, and the pseudo header's. */
+/**
+ * Sets a packet's length, and the two sums that it is part of: the IPv4 header's, and the pseudo header's.
+ */
 function setLength(
   bytes: Buffer,
   ip: number,
