@@ -269,6 +269,7 @@ class Call {
       let cookies = 0;
       const again = setTimeout(() => resolve(refusal), ms);
       const failed = (errno: number) => {
+        if (errno === ENOBUFS) return; // it was lost on this machine: it goes out again
         clearTimeout(again);
         if (errno === EMSGSIZE) resolve(undefined);
         else reject(new Unreachable(to.text, -errno));
@@ -597,6 +598,7 @@ export class UdpLink implements Link {
     const message = Buffer.alloc(bodyFor(size, this.to) - this.framing.tag - word);
     message.writeUInt32BE(size);
     receiver!.sendControl(Control.probe, message);
+    receiver!.sendControl(Control.keepalive); // if that is too large, the other end still hears of us
   }
 
   control(word: number, message: Buffer): boolean {
