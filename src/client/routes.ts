@@ -182,8 +182,8 @@ function adder(ip: "ip" | "ip -6", options: Routed, machine: Machine) {
 }
 
 /**
- * Lets the tunnel's own packets pass by our rules: TCP (or UDP) to its port, and nothing else that goes to the server,
- * or to an address that a name server has made up. An ip command before 4.17 does not know ports.
+ * Lets the tunnel's own packets pass by our rules: TCP (or UDP) to its port, and nothing else that goes to
+ * the server, or to an address that a name server has made up. An ip command before 4.17 does not know ports.
  */
 export function spare(outer: string, options: Routed, machine: Machine): Change[] {
   const to = `to ${outer.includes(":") ? formatIPv6(parseIPv6(outer)!) : outer}`; // as `ip rule` shows it

@@ -27,8 +27,8 @@ const [GET_TAG, SET_TAG] = [0x10, 0x11];
 
 /**
  * One direction's cipher: a key and a counter. The nonce of message n is 4 zero bytes and n as u64
- * big-endian, as in Noise (rev 34, section 12.4). Over TCP both ends count, so it is never sent. One key never
- * meets the same nonce twice.
+ * big-endian, as in Noise (rev 34, section 12.4). Over TCP both ends count, so it is never sent. One key
+ * never meets the same nonce twice.
  */
 export class Cipher {
   /** Of the next nonce: messages sealed or opened so far, over TCP. */
@@ -118,7 +118,7 @@ export interface Keys {
   seal(memory: Memory, at: number, length: number, ad: number): void;
   /** As Cipher.open(). Throws BrokenStream. */
   open(memory: Memory, at: number, length: number, ad: number): void;
-  /** From now on, this key seals what we send. `whenHeard`: once the other end has used its own, if need be. */
+  /** From now on, this key seals what we send. `whenHeard`: once the other end has used its own. */
   sendWith(key: Buffer, whenHeard?: boolean): void;
   /** This key opens what we receive. */
   receiveWith(key: Buffer): void;

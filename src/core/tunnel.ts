@@ -48,7 +48,7 @@ export function outbound(tun: Tun, peerFor: PeerFor): void {
   if (count < 0 && count !== -EAGAIN) throw notRead(tun.name, count);
 }
 
-/** Puts the packet in `scratch` into the peer's frames. A sentence says why it, or a part of it, is dropped. */
+/** Puts the packet in `scratch` into the peer's frames. A sentence says why a part of it is dropped. */
 function pass(peer: Peer, tun: Tun, count: number, wokenAt: bigint): string | undefined {
   const { cutter } = peer.link;
   if (!cutter) return enqueue(peer, tun, RECORD_SPACE, count, wokenAt);

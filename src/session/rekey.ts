@@ -111,8 +111,10 @@ export function answerRekeys(peer: Peer, secret: Buffer): void {
   };
 }
 
-const fresh = ({ link }: Peer) =>
-  `fresh keys with ${link.remote}: ${link.framing.ordered ? "nonces count from 0 again" : "the numbers go on"}`;
+function fresh({ link }: Peer): string {
+  const numbers = link.framing.ordered ? "nonces count from 0 again" : "the numbers go on";
+  return `fresh keys with ${link.remote}: ${numbers}`;
+}
 
 /** Wipes what is left of a rekey when the session is over. */
 function whenClosed(peer: Peer, wipeRest: () => void): void {

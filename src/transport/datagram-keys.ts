@@ -6,9 +6,9 @@
  *   1      1      key: 0 for that of the handshake, then one more with each fresh one; 255 is followed by 0
  *   8      8      number: 0, 1, 2 … of all frames that this end sends in this session, whatever their key
  *
- * A number is a nonce: 4 zero bytes go in front of it. Fresh keys go on counting, so no nonce comes twice, and
- * one window finds all replays. The key before a fresh one opens for 10 s more: what was on its way is not
- * lost.
+ * A number is a nonce: 4 zero bytes go in front of it. Fresh keys go on counting, so no nonce comes twice,
+ * and one window finds all replays. The key before a fresh one opens for 10 s more: what was on its way is
+ * not lost.
  */
 import { Cipher, type Keys, type SessionKeys } from "../core/aes.ts";
 import { BrokenStream } from "../base/failure.ts";

@@ -207,8 +207,8 @@ export class DatagramSocket {
 }
 
 /**
- * From a cmsghdr that tells where a datagram was sent to, one that sends from there: struct in_pktinfo (ip(7))
- * is an interface, our address, and the one in the header; in6_pktinfo (ipv6(7)) our address, and an
+ * From a cmsghdr that tells where a datagram was sent to, one that sends from there: struct in_pktinfo
+ * (ip(7)) is an interface, our address, and the one in the header; in6_pktinfo (ipv6(7)) our address, and an
  * interface. The interface is left to the routes.
  */
 function localOf(cmsg: Buffer): Buffer | undefined {
@@ -225,7 +225,9 @@ function localOf(cmsg: Buffer): Buffer | undefined {
   return copy;
 }
 
-/** Bytes of an IP packet that the way there takes, as far as the kernel knows it: IP_MTU (ip(7)). 0: no idea. */
+/**
+ * Bytes of an IP packet that the way there takes, as far as the kernel knows it: IP_MTU (ip(7)). 0: no idea.
+ */
 export function pathMtu({ name }: Remote): number {
   const isIPv6 = name.length === SIZEOF_SOCKADDR_IN6;
   const fd = calls.socket(isIPv6 ? calls.AF_INET6 : calls.AF_INET, calls.SOCK_DGRAM | calls.SOCK_CLOEXEC, 0);

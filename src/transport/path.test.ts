@@ -4,7 +4,9 @@ import { test } from "node:test";
 import { random, SEED } from "../lab/tests/peers.ts";
 import { Path } from "./path.ts";
 
-/** Seconds of a session over a path that takes `takes()` bytes, where one in `losses` probes is lost anyway. */
+/**
+ * Seconds of a session over a path that takes `takes()` bytes, where one in `losses` probes is lost anyway.
+ */
 function pass(path: Path, seconds: number, takes: () => number, isUsed = true, lost = () => false): number {
   let probes = 0;
   for (let i = 0; i < seconds; i++) {

@@ -41,8 +41,8 @@ export class Path {
   }
 
   /**
-   * Once a CHECK: the size to ask for now, or 0. `isUsed`: large packets were sent; `heard`: the number of the
-   * newest frame that came.
+   * Once a CHECK: the size to ask for now, or 0. `isUsed`: large packets were sent; `heard`: the number of
+   * the newest frame that came.
    */
   check(isUsed: boolean, heard: number): number {
     if (++this.checks % RAISE === 0) this.high = this.above();

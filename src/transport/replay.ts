@@ -1,8 +1,8 @@
 /**
  * Which datagrams have come already? The network may bring one twice, or an attacker may send a recorded one
- * again. Each has a number of its own, and this window knows the last 2,048 of them, a bit each. What is older
- * than the window is refused, too, because nobody knows any more. (RFC 6479: a ring of words, so that nothing
- * is shifted.)
+ * again. Each has a number of its own, and this window knows the last 2,048 of them, a bit each. What is
+ * older than the window is refused, too, because nobody knows any more. (RFC 6479: a ring of words, so that
+ * nothing is shifted.)
  *
  *        refused                    known, bit by bit                   new
  *   ───────────────────┤ newest − 2,047 ………………………………… newest ├────────────────▶ numbers

@@ -293,7 +293,7 @@ function udpPacket(size: number, left: boolean, flags = 0): Buffer {
 }
 
 for (const left of [true, false])
-  test(`an IPv4 packet that may be fragmented is; its checksum is ${left ? "computed first" : "kept"}`, () => {
+  test(`an IPv4 packet that may be fragmented is: its checksum ${left ? "computed first" : "kept"}`, () => {
     for (const [size, largest] of [
       [1500, 1200],
       [9000, 576],

@@ -1,8 +1,8 @@
 /**
  * Large TCP packets are cut before they go into datagrams, and joined when they come out. With offload, the
  * TUN gives us up to 64 KB of a TCP stream behind the headers of one packet. TCP on the wire would carry that
- * whole. A datagram cannot, because the network takes 1,500 bytes. So we do what a network card does (TSO, GSO
- * in the kernel), and at the other end what GRO does:
+ * whole. A datagram cannot, because the network takes 1,500 bytes. So we do what a network card does (TSO,
+ * GSO in the kernel), and at the other end what GRO does:
  *
  *   IP | TCP seq 1000 | 4,000 bytes     ◀─ join ─ ─ cut ─▶     IP | TCP seq 1000 | 1,372 bytes
  *                                                              IP | TCP seq 2372 | 1,372 bytes
@@ -186,9 +186,9 @@ export class SegmentJoiner {
   }
 
   /**
-   * Can others be joined to it? A TCP packet with payload, no options of IP, none of TCP's rarer flags, not to
-   * be fragmented, and a checksum that needs no check any more. While packets are shown, each is written by
-   * itself.
+   * Can others be joined to it? A TCP packet with payload, no options of IP, none of TCP's rarer flags, not
+   * to be fragmented, and a checksum that needs no check any more. While packets are shown, each is written
+   * by itself.
    */
   private canBegin(bytes: Buffer, at: number, size: number): boolean {
     const ip = at + OFFLOAD_HEADER;
@@ -282,7 +282,9 @@ function same(bytes: Buffer, first: number, second: number, from: number, to: nu
 const lengthOf = (bytes: Buffer, ip: number, isIPv6: boolean) =>
   isIPv6 ? 40 + bytes.readUInt16BE(ip + 4) : bytes.readUInt16BE(ip + 2);
 
-/** Sets a packet's length, and the two sums that it is part of: the IPv4 header's, and the pseudo header's. */
+/**
+ * Sets a packet's length, and the two sums that it is part of: the IPv4 header's, and the pseudo header's.
+ */
 function setLength(bytes: Buffer, ip: number, tcp: number, length: number, isIPv6: boolean): void {
   if (isIPv6) bytes.writeUInt16BE(length - 40, ip + 4);
   else {

@@ -19,7 +19,7 @@ function answerTo(packet: Buffer, largest: number): Buffer | undefined {
   return answer?.subarray(OFFLOAD);
 }
 
-test("IPv4: unreachable, because it must not be fragmented; it quotes the header and 8 bytes and more", () => {
+test("IPv4: unreachable, because it must not be fragmented; it quotes the header and more", () => {
   for (const size of [1300, 40]) {
     const packet = tcpPacket({ payload: Buffer.alloc(size, 7) });
     const ip = packet.subarray(OFFLOAD);

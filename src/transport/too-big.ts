@@ -1,8 +1,8 @@
 /**
  * "Too big": what a router answers to a packet that the next link does not take, so that its sender makes
- * smaller ones. We are that router where the tunnel's path is narrower than tun0. The answer goes into the TUN
- * that the packet came from, and seems to come from where it was sent to (RFC 792 and 1191; IPv6: RFC 4443,
- * section 3.2).
+ * smaller ones. We are that router where the tunnel's path is narrower than tun0. The answer goes into the
+ * TUN that the packet came from, and seems to come from where it was sent to (RFC 792 and 1191; IPv6: RFC
+ * 4443, section 3.2).
  */
 import { complement, sumOf } from "./checksum.ts";
 import { Memory } from "../base/libc.ts";

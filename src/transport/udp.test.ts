@@ -1,6 +1,6 @@
 /**
- * A session over UDP on loopback, and somebody between its ends who loses, repeats, changes and forges what he
- * likes. What was sealed arrives, once; what was not does nothing.
+ * A session over UDP on loopback, and somebody between its ends who loses, repeats, changes and forges what
+ * he likes. What was sealed arrives, once; what was not does nothing.
  */
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
@@ -295,7 +295,7 @@ test("a server that answers late to a long question: the path takes what has com
 
 // ---- roaming, and the other end's end ----
 
-test("answers go where the newest good frame came from; an old one, or a forged one, moves nobody", async () => {
+test("answers go where the newest good frame came from; an old or forged one moves nobody", async () => {
   const it = await session();
   const other = new Relay(await freePort(), it.server.port);
   const recorded: Buffer[] = [];
@@ -320,7 +320,7 @@ test("answers go where the newest good frame came from; an old one, or a forged 
   it.end();
 });
 
-test("a server that was started anew is noticed within seconds; one that lives, whatever is forged, stays", async () => {
+test("a server that was started anew is noticed within seconds; one that lives stays", async () => {
   const it = await session();
   const { client, relay } = it;
   let frame: Buffer | undefined;
@@ -347,7 +347,7 @@ test("a server that was started anew is noticed within seconds; one that lives, 
   relay.end();
 });
 
-test("a frame of no session is answered with its own 16 bytes, once a turn; that answer with nothing", async () => {
+test("a frame of no session is answered with its own 16 bytes, that answer with nothing", async () => {
   const server = new DatagramServer(await freePort());
   const relay = new Relay(await freePort(), server.port);
   const answers: Buffer[] = [];

@@ -1,12 +1,12 @@
 /**
- * Frames over UDP. Unlike tcp.ts: each frame is a datagram of its own. The network may lose it, bring it twice,
- * or bring a later one first, and nobody sends it again: that is left to whatever runs inside the tunnel. So a
- * lost packet holds up nothing behind it. What TCP did for us is done here, or not at all:
+ * Frames over UDP. Unlike tcp.ts: each frame is a datagram of its own. The network may lose it, bring it
+ * twice, or bring a later one first, and nobody sends it again: that is left to whatever runs inside the
+ * tunnel. So a lost packet holds up nothing behind it. What TCP did for us is done here, or not at all:
  *
  *   TCP                                            here
  *   connect(), accept(): an fd a session           one socket for all; each session has an index
  *   bytes in order, each once                      a number a frame (datagram-keys.ts, replay.ts)
- *   segments that fit the path                     cut and joined (segments.ts), a path that is probed (path.ts)
+ *   segments that fit the path                     cut and joined (segments.ts), a probed path (path.ts)
  *   a connection is bound to two addresses         answers go where the newest good frame came from
  *   a handshake before any state                   cookies, when it gets busy (cookie.ts)
  *   the message is sent again until it comes       message 1 is, each second
@@ -22,9 +22,9 @@
  *   8      8    number               8      16   cookie, or zeros     8      4    server's index; cookie: 0
  *   16     …    body, sealed; tag    24     …    message 1; zeros     12     …    message 2, cookie; zeros
  *
- * A frame of no session is answered with its own header, type 6: a server that was started anew says so. Nobody
- * can prove that, so it ends nothing, and neither does an ICMP error. The client then asks, in a sealed frame,
- * and the session is over if no answer comes.
+ * A frame of no session is answered with its own header, type 6: a server that was started anew says so.
+ * Nobody can prove that, so it ends nothing, and neither does an ICMP error. The client then asks, in a
+ * sealed frame, and the session is over if no answer comes.
  */
 import { randomBytes } from "node:crypto";
 import { isIPv6 } from "node:net";
@@ -236,8 +236,8 @@ class Call {
   }
 
   /**
-   * Sends message 1 each second, until there is an answer. It is as long as the path's largest packet, so what
-   * gets through tells how much does; after two tries in vain it is shorter. The answer is as long.
+   * Sends message 1 each second, until there is an answer. It is as long as the path's largest packet, so
+   * what gets through tells how much does; after two tries in vain it is shorter. The answer is as long.
    */
   async answer(ms: number): Promise<Answer> {
     const { hub, to } = this;
@@ -259,8 +259,8 @@ class Call {
   }
 
   /**
-   * Sends message 1 once, and waits. Undefined: try again. Anybody on the way can forge an answer. A sealed one
-   * is left aside unless it is good. A refusal is not sealed: it counts only if nothing better comes.
+   * Sends message 1 once, and waits. Undefined: try again. Anybody on the way can forge an answer. A sealed
+   * one is left aside unless it is good. A refusal is not sealed: it counts only if nothing better comes.
    */
   private ask(ms: number): Promise<Answer | undefined> {
     const { hub, to } = this;
@@ -342,7 +342,9 @@ class Reception {
   private readonly server: PortEvents;
   private readonly cookies = new Cookies();
   private toldAt = 0; // the latest receive() whose sender was told that there is no session
-  /** Who has been answered, and has not proven itself yet: by its public key. Its message 1 may come again. */
+  /**
+   * Who has been answered, and has not proven itself yet: by its public key. Its message 1 may come again.
+   */
   private readonly answered = new Map<string, { link: UdpLink; message2: Buffer; theirs: number }>();
 
   constructor(hub: Hub, server: PortEvents) {
@@ -632,5 +634,7 @@ export class UdpLink implements Link {
   }
 }
 
-/** Bytes of IP packets: the most that Ethernet takes, the least that IPv6 does, and what all must (RFC 791). */
+/**
+ * Bytes of IP packets: the most that Ethernet takes, the least that IPv6 does, and what all must (RFC 791).
+ */
 const SIZES = [9000, 1280, 576];

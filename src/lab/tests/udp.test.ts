@@ -53,7 +53,8 @@ while sum(seen.values()) < ${count}:
     pseudo = addresses + struct.pack("!II", size - start, protocol)
     if status & 8:  # TP_STATUS_CSUMNOTREADY
         left += 1
-        if struct.unpack("!H", data[start + 16 : start + 18])[0] != total(pseudo): wrong.append("pseudo header")
+        field = struct.unpack("!H", data[start + 16 : start + 18])[0]
+        if field != total(pseudo): wrong.append("pseudo header")
     elif total(pseudo + data[start:]) != 0xffff: wrong.append("TCP")
 print("seen %d %d, large %d, left %d, wrong %d %s." % (seen[4], seen[6], large, left, len(wrong), wrong[:3]))
 `;
@@ -118,8 +119,8 @@ labTest(
 );
 
 /**
- * A client host "far" behind a router, whose links take `mtu` bytes, and whose ICMP errors get lost. What counts
- * the fragments that the router has seen.
+ * A client host "far" behind a router, whose links take `mtu` bytes, and whose ICMP errors get lost. What
+ * counts the fragments that the router has seen.
  */
 function addFar(lab: Lab): { narrow: (mtu: number) => void; fragments: () => number } {
   for (const host of ["router", "far"]) lab.run("lab", `ip netns add ${host}`);
