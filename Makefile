@@ -26,7 +26,7 @@ RUN_TESTS = $(ON_NODE) node --enable-source-maps build/lab/tests/run.js
 PRETTIER = npx -y prettier@3.10.1 # --write . mends the layout
 COMPILE = node_modules/.bin/tsc --noEmit false --outDir build --inlineSourceMap --rewriteRelativeImportExtensions
 
-test: ready ## type check, unit tests, lab tests with real TUNs (NODE=26: on that version of Node.js)
+test: ready ## type check, unit tests, lab tests with real TUNs (NODE=26; TRANSPORT=udp: those over UDP)
 	@rm -rf build && $(COMPILE)
 	@if $(PRETTIER) --version > /dev/null 2>&1; then $(PRETTIER) --check --log-level warn .; \
 	  else echo "The layout is not checked: prettier cannot be fetched" && test -z "$$CI"; fi

@@ -150,7 +150,9 @@ export function checkPieces(input: Buffer): void {
   if (reason === undefined) assert.deepEqual(Buffer.concat(payloads), tcpParts(Buffer.from(packet)).payload);
 }
 
-/** A row of packets, each behind its length in 2 bytes: pieces of a stream, most of them as they should be. */
+/**
+ * A row of packets, each behind its length in 2 bytes: pieces of a stream, most of them as they should be.
+ */
 export function makeJoined(any: Random): Buffer {
   const version = any.one(4, 6) as 4 | 6;
   const size = any.one(40, 48, 100, 1348, 1372);

@@ -264,7 +264,8 @@ labTest(
       "its source is not the client's own address",
       "its offload header .*",
       "the kernel says it is no IP packet",
-      IS_UDP ? "a rekey before the last one was used" : "the socket is full", // what it does not read, its own kernel drops
+      // what it does not read, its own kernel drops
+      IS_UDP ? "a rekey before the last one was used" : "the socket is full",
       ...(IS_UDP ? ["a record that does not fit its frame"] : []),
     ])
       assert.match(server.output, new RegExp(`dropped \\d+ \\(${reason}\\)`));

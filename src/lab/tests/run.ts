@@ -2,7 +2,8 @@
  * Runs test files (its arguments), some at a time, and says how far it is. Those with labs come first, the
  * longest of them before the others: they take longest. node --test would take them by their names.
  *
- * Those about what a transport carries run a second time, over UDP. TRANSPORT=udp (or tcp) runs these alone.
+ * Those about what a transport carries run a second time, over UDP. TRANSPORT=udp runs these alone, and more
+ * of them; TRANSPORT=tcp runs none.
  */
 import { statSync, writeFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
@@ -14,7 +15,9 @@ const UDP = " (udp)"; // in the name of a file that runs another one over UDP
 const weight = (file: string) => statSync(file.replace(UDP, "")).size + (file.includes("lab/") ? 1e6 : 0);
 const given = process.argv.slice(2);
 const { TRANSPORT } = process.env;
-const OVER_UDP = /\/(vpn|bulk|reconnect|roaming|hang|closed|hostile|ipv6|mtu|user|soak)\.test\.js$/;
+const SOME = /\/(vpn|bulk|reconnect|roaming|hostile|mtu|soak)\.test\.js$/;
+const ALL = /\/(vpn|bulk|reconnect|roaming|hang|closed|hostile|ipv6|isolate|mtu|user|soak)\.test\.js$/;
+const OVER_UDP = TRANSPORT === "udp" ? ALL : SOME;
 
 /** Makes the file that does, beside the other one. */
 function overUdp(file: string): string {

@@ -188,7 +188,7 @@ export async function startTransfer(
         stream(from === host ? "send" : "receive", target, port, megabytes),
       ]),
     );
-  const [near, far] = from.startsWith("client") ? [from, to] : [to, from];
+  const [near, far] = to === "internet" || from.startsWith("client") ? [from, to] : [to, from];
   const listener = node(far);
   const [, port] = await listener.until(/port (\d+)/);
   const connector = node(near, port);
