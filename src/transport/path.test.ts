@@ -10,14 +10,13 @@ import { Path } from "./path.ts";
 function pass(path: Path, seconds: number, takes: () => number, isUsed = true, lost = () => false): number {
   let probes = 0;
   for (let i = 0; i < seconds; i++) {
-    const size = path.check(isUsed, (heard += 1));
+    const size = path.check(isUsed, takes() > 0);
     if (size === 0) continue;
     probes++;
     if (size <= takes() && !lost()) path.arrived(size);
   }
   return probes;
 }
-let heard = 0;
 
 test("a path that takes what was asked for is left alone, but for a probe of the size in use", () => {
   const path = new Path(1500, () => 1500);
@@ -38,7 +37,7 @@ test("a black hole: after three lost probes, packets of 1,280; then the largest 
     const path = new Path(1500, () => 1500);
     pass(path, 3, () => takes);
     assert.equal(path.size, 1500);
-    path.check(true, ++heard);
+    path.check(true, true);
     assert.equal(path.size, 1280, `${takes}`);
     pass(path, 40, () => takes);
     assert.ok(path.size <= takes && path.size > takes - 17, `${path.size} of ${takes}`);
@@ -55,7 +54,7 @@ test("a path that takes less than 1,280 bytes is given what every host takes", (
 
 test("nothing comes at all: then size is not what is wrong", () => {
   const path = new Path(1500, () => 1500);
-  for (let i = 0; i < 100; i++) path.check(true, 7);
+  for (let i = 0; i < 100; i++) path.check(true, false);
   assert.equal(path.size, 1500);
 });
 
@@ -75,7 +74,7 @@ test("a path that takes more by now is noticed after a minute, the whole at firs
 
 test("what the kernel says counts at once; a late answer to an old probe does not", () => {
   const path = new Path(1500, () => 1500);
-  const asked = path.check(true, ++heard);
+  const asked = path.check(true, true);
   assert.equal(asked, 1500);
   path.limit(1300);
   path.arrived(1500);
@@ -118,10 +117,8 @@ test(`on any path it ends within 16 bytes, and never uses more than the path tak
   }
 });
 
-test("a way on which nothing gets through for a while is as wide as before, soon after", () => {
+test("a way on which nothing gets through for a while is as wide as before", () => {
   const path = new Path(1500, () => 1500);
   pass(path, 30, () => 0); // what comes from the other end still comes
-  assert.equal(path.size, 576);
-  pass(path, 5, () => 1500);
   assert.equal(path.size, 1500);
 });

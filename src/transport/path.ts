@@ -21,7 +21,6 @@ export class Path {
   private probing = 0; // the size that is being asked for; 0: none
   private tries = 0;
   private checks = 0;
-  private heardBefore = -1;
   private isSure = true; // that `low` goes through
   private readonly top: () => number;
 
@@ -41,13 +40,11 @@ export class Path {
   }
 
   /**
-   * Once a CHECK: the size to ask for now, or 0. `isUsed`: large packets were sent; `heard`: the number of
-   * the newest frame that came.
+   * Once a CHECK: the size to ask for now, or 0. `isUsed`: large packets were sent; `isAlive`: a small probe
+   * was answered since the last CHECK. If not even that one is, size is not what is wrong.
    */
-  check(isUsed: boolean, heard: number): number {
+  check(isUsed: boolean, isAlive: boolean): number {
     if (++this.checks % RAISE === 0) this.high = this.above();
-    const isAlive = heard > this.heardBefore; // if nothing comes at all, size is not what is wrong
-    this.heardBefore = heard;
     if (this.probing > 0 && isAlive && ++this.tries >= TRIES) this.lost(this.probing);
     if (this.probing === 0) this.probing = this.next(isUsed);
     return this.probing;
@@ -90,8 +87,6 @@ export class Path {
     if (size > this.low) return;
     this.isSure = false;
     this.low = size > BASE ? BASE : LEAST;
-    // Not even that gets through: size is not what is wrong. When something does again, all is tried anew.
-    if (size <= LEAST) this.high = this.above();
   }
 
   private above(): number {

@@ -1,6 +1,6 @@
 /** The first words over UDP, before there are keys: a client's call, and a server's reception. */
 import { handshakeFraming, pad } from "../core/frame.ts";
-import { EAGAIN, EMSGSIZE, ETIMEDOUT } from "../base/errno.ts";
+import { EAGAIN, EMSGSIZE, ENOBUFS, ETIMEDOUT } from "../base/errno.ts";
 import type { Link, Receiver } from "../core/link.ts";
 import { Memory } from "../base/libc.ts";
 import { COOKIE, Cookies } from "./cookie.ts";
@@ -78,6 +78,7 @@ export class Call {
       let cookies = 0;
       const again = setTimeout(() => resolve(refusal), ms);
       const failed = (errno: number) => {
+        if (errno === ENOBUFS) return; // it was lost on this machine: it goes out again
         clearTimeout(again);
         if (errno === EMSGSIZE) resolve(undefined);
         else reject(new Unreachable(to.text, -errno));

@@ -25,6 +25,7 @@ export class UdpLink implements Link, Member {
   private readonly hub: Hub;
   private readonly path: Path;
   private sentLarge = false; // since the last probe()
+  private smallArrived = false; // a probe without a size, since then
   private questions = 0; // 0: the other end is not in doubt; else one more than were asked since
   private reason = ""; // for that
   private readonly onEnd: () => void;
@@ -183,9 +184,9 @@ export class UdpLink implements Link, Member {
 
   /** How much of the path's packets does it get? */
   private probePath(): void {
-    const { path, receiver, keysHere } = this;
-    const size = path.check(this.sentLarge, keysHere?.window.newest ?? -1);
-    this.sentLarge = false;
+    const { path, receiver } = this;
+    const size = path.check(this.sentLarge, this.smallArrived);
+    this.sentLarge = this.smallArrived = false;
     if (path.size < this.size) trace.note(`${this.remote}: packets of ${this.size} bytes do not arrive`);
     this.size = path.size;
     if (size === 0) return;
@@ -200,8 +201,10 @@ export class UdpLink implements Link, Member {
     if (message.length < 4) return false;
     const size = message.readUInt32BE();
     if (word === Control.probe) this.receiver!.sendControl(Control.probed, message.subarray(0, 4));
-    else if (word === Control.probed && size === 0) this.questions = 0;
-    else if (word === Control.probed) this.path.arrived(Math.min(size, SIZES[0]!));
+    else if (word === Control.probed && size === 0) {
+      this.questions = 0;
+      this.smallArrived = true;
+    } else if (word === Control.probed) this.path.arrived(Math.min(size, SIZES[0]!));
     else return false;
     this.size = this.path.size;
     return true;

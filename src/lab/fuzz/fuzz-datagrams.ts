@@ -86,7 +86,7 @@ export async function checkDatagrams(input: Buffer, any: Random): Promise<void> 
     const bytes = Buffer.from(input.subarray(at + 3, at + 3 + length));
     at += 3 + length;
     if (kind !== SEALED) {
-      if (kind === INDEXED && bytes.length >= 8) bytes.writeUInt32BE(far.link.index, 4);
+      if (kind === INDEXED && bytes.length >= 8) bytes.writeInt32BE(far.link.index, 4);
       take(bytes);
       continue;
     }
