@@ -156,19 +156,21 @@ async function startFar(lab: Lab): Promise<Running> {
   return client;
 }
 
-for (const mtu of [1280, 1000])
-  labTest(`a router that drops what is larger than ${mtu}, and says nothing: no black hole`, async (lab) => {
+// path.test.ts has 1,280 bytes
+labTest(
+  "a router that drops what is larger than 1,000 bytes, and says nothing: no black hole",
+  async (lab) => {
     const { narrow, fragments } = addFar(lab);
     const server = await startServer(lab, ...UDP);
     const wide = await startFar(lab);
     assert.match(wide.output, /MTU 1424/);
     const rest = await startTransfer(lab, "far", "internet", 8);
-    narrow(mtu);
+    narrow(1000);
     await rest();
     await transfer(lab, "internet", "far", 8);
     await wide.stop();
     const client = await startFar(lab);
-    assert.match(client.output, new RegExp(`MTU ${mtu === 1280 ? 1204 : 500}`));
+    assert.match(client.output, /MTU 500/);
     for (const [from, to] of [
       ["far", "internet"],
       ["internet", "far"],
@@ -176,7 +178,8 @@ for (const mtu of [1280, 1000])
       await transfer(lab, from, to, 8);
     assert.equal(fragments(), 0, "fragments on the wire");
     assert.doesNotMatch(server.output + client.output, /has not answered|Lost the server/);
-  });
+  },
+);
 
 labTest(
   "two ends with different transports do not meet: the client says so, and what to check",
