@@ -19,6 +19,6 @@ export function errnoName(errno: number): string {
 
 // errno.h, by name (numbers differ between machines; Node knows this one's)
 export const { EACCES, EADDRINUSE, EADDRNOTAVAIL, EAFNOSUPPORT, EAGAIN, EBUSY, EMSGSIZE } = constants.errno;
-export const { ECONNREFUSED, EINPROGRESS, EINVAL, EIO } = constants.errno;
+export const { ECONNREFUSED, EHOSTUNREACH, EINPROGRESS, EINVAL, EIO, ENETUNREACH } = constants.errno;
 export const { EMFILE, ENFILE, ENOBUFS, ENODEV, ENOENT, ENOMEM, ENOSYS, ENXIO, EPERM, ETIMEDOUT } =
   constants.errno;

@@ -49,13 +49,17 @@ export function outbound(tun: Tun, peerFor: PeerFor): void {
   if (count < 0 && count !== -EAGAIN) throw notRead(tun.name, count);
 }
 
-/** Puts the packet in `scratch` into the peer's frames. A sentence says why some of it is dropped. */
+/** Puts the packet in `scratch` into the peer's frames. A sentence says why all of it is dropped. */
 function pass(peer: Peer, tun: Tun, count: number, wokenAt: bigint): string | undefined {
   const { cutter } = peer.link;
   if (!cutter) return enqueue(peer, tun, RECORD_SPACE, count, wokenAt);
-  let reason = cutter.begin(tun, scratch, RECORD_SPACE, count);
-  while (cutter.next()) reason = enqueue(peer, tun, cutter.at, cutter.size, wokenAt) ?? reason;
-  return reason;
+  const tooLarge = cutter.begin(tun, scratch, RECORD_SPACE, count);
+  while (cutter.next()) {
+    const { at, size } = cutter;
+    const reason = enqueue(peer, tun, at, size, wokenAt);
+    if (reason) trace.drop(reason, peer.link.remote, scratch, at + tun.header, size - tun.header);
+  }
+  return tooLarge;
 }
 
 /** The same for a packet that fits into one frame: scratch[at …]. */

@@ -53,10 +53,10 @@ export class Clients implements PortEvents {
 
   // ---- what the transport tells us ----
 
-  onArrival(address: string, remote: string, end: () => void): Visitor | undefined {
+  onArrival(address: string, remote: string, end: () => void, isProven = true): Visitor | undefined {
     const { secrets, maxClients } = this.options;
     const full = !secrets && this.all.size >= maxClients; // with a secret, the handshake says so
-    if (!full) return this.strangers.add(address, remote, end);
+    if (!full) return this.strangers.add(address, remote, end, isProven);
     this.refusals.tell(remote, `${maxClients} clients are connected (--max-clients)`);
     return undefined;
   }

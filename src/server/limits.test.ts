@@ -13,6 +13,13 @@ test("allows() lets each address begin BURST handshakes at once, then RATE a sec
   assert.equal(begin("10.0.0.1", 600_000), BURST, "full again, and no more than full");
 });
 
+test("those who have not proven their address use up nothing of those who have", () => {
+  const rate = new HandshakeRate();
+  for (let i = 0; i < 200; i++) rate.allows("10.0.0.1", 5000, false);
+  assert.ok(!rate.allows("10.0.0.1", 5000, false));
+  assert.ok(rate.allows("10.0.0.1", 5000));
+});
+
 test("a class of 30 behind one address begins at once; one address cannot take all places in 20 s", () => {
   assert.ok(BURST >= 30);
   const rate = new HandshakeRate();

@@ -32,14 +32,13 @@ export class Strangers {
 
   /**
    * One more has come. If its address comes too often, it is refused: undefined. Otherwise it always gets in.
-   * If it is one too many, another one is ended, perhaps in the next turn of the loop.
+   * If it is one too many, another one is ended, perhaps in the next turn of the loop. Those who have not
+   * proven their address are counted by themselves: they may have forged it.
    */
-  add(address: string, remote: string, end: () => void): Visitor | undefined {
-    if (!this.rate.allows(address)) {
-      this.refusals.tell(
-        remote,
-        `more than ${BURST} connections at once from its address, or ${RATE} a second`,
-      );
+  add(address: string, remote: string, end: () => void, isProven = true): Visitor | undefined {
+    if (!this.rate.allows(address, performance.now(), isProven)) {
+      const often = `more than ${BURST} connections at once from its address, or ${RATE} a second`;
+      if (isProven) this.refusals.tell(remote, often);
       return undefined;
     }
     const visitor = new Visitor(this.all, this.refusals, address, remote, end);
@@ -101,8 +100,8 @@ export class HandshakeRate {
   private readonly fullAt = new Map<string, number>(); // ms, by source; in the order of the latest admission
 
   /** May `address` begin one more handshake? `now`: ms. */
-  allows(address: string, now = performance.now()): boolean {
-    const source = sourceOf(address);
+  allows(address: string, now = performance.now(), isProven = true): boolean {
+    const source = sourceOf(address) + (isProven ? "" : " unproven");
     const fullAt = Math.max(this.fullAt.get(source) ?? 0, now) + 1000 / RATE;
     if (fullAt - now > (BURST * 1000) / RATE) return false;
     this.fullAt.delete(source);

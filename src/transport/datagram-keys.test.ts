@@ -232,3 +232,13 @@ for (const lossy of [0, 0.1, 0.5])
       assert.throws(() => open(keys, frame), /come before|do not have/, "a replay");
     free(client, server);
   });
+
+test("the last number of a key seals; then the key is used up, and says so before anything throws", () => {
+  const [client, server] = ends();
+  client.sealer.counter = 2 ** 32 - 1;
+  assert.ok(!client.sealer.usedUp);
+  seal(client);
+  assert.ok(client.sealer.usedUp);
+  assert.throws(() => seal(client), /used up/);
+  free(client, server);
+});

@@ -9,7 +9,8 @@
  *     goes through   the next probe     does not
  */
 export const CHECK = 1_000; // ms between two probes
-const TRIES = 3; // probes of one size that must be lost until we believe it
+const TRIES = 3; // probes of one size that must be lost until we believe it …
+const TRIES_OF_USED = 5; // … and of the size in use: loss by chance must not look like a black hole
 const BASE = 1280; // bytes: what every path for IPv6 takes; after a black hole, the search begins here
 const LEAST = 576; // bytes: what every host takes (RFC 791)
 const EXACT = 16; // bytes: no search for less
@@ -45,7 +46,8 @@ export class Path {
    */
   check(isUsed: boolean, isAlive: boolean): number {
     if (++this.checks % RAISE === 0) this.high = this.above();
-    if (this.probing > 0 && isAlive && ++this.tries >= TRIES) this.lost(this.probing);
+    const enough = this.probing > this.low ? TRIES : TRIES_OF_USED;
+    if (this.probing > 0 && isAlive && ++this.tries >= enough) this.lost(this.probing);
     if (this.probing === 0) this.probing = this.next(isUsed);
     return this.probing;
   }
@@ -86,7 +88,7 @@ export class Path {
     this.high = Math.min(this.high, size);
     if (size > this.low) return;
     this.isSure = false;
-    this.low = size > BASE ? BASE : LEAST;
+    this.low = Math.min(this.low, size > BASE ? BASE : LEAST);
   }
 
   private above(): number {

@@ -28,7 +28,7 @@ const HEADER = 16; // bytes of it; the number is in its second half
 const AUTHENTICATED = 13; // bytes: EVP_AEAD_TLS1_AAD_LEN
 
 export class RecordCipher {
-  /** The number of the next frame that is sealed. */
+  /** The number of the next frame that is sealed; of an opener, that of the frame to open. */
   counter: number;
   /** Of all bodies. */
   bytes = 0;
@@ -54,8 +54,9 @@ export class RecordCipher {
 
   /** Writes the number into the header, the 16 bytes in front, seals `length` bytes, and adds the tag. */
   seal(memory: Memory, at: number, length: number): void {
-    this.counter++;
+    if (this.usedUp) throw new Error("Cannot use a cipher: its nonce counter is used up");
     if (this.run(memory, at, length, length + NUMBER) <= 0) throw new Error("Cannot seal: OpenSSL refused");
+    this.counter++;
   }
 
   /** Opens `length` bytes with the tag behind them, by the number in the header. False: forged or damaged. */
@@ -77,13 +78,13 @@ export class RecordCipher {
     memory.check(at - HEADER, HEADER + length + TAG_LENGTH);
     memory.check(at, length);
     if (this.context === 0) throw new Error("Cannot use a cipher: it was freed");
-    if (this.usedUp) throw new Error("Cannot use a cipher: its nonce counter is used up");
     this.bytes += length;
     const { bytes, address } = this.authenticated;
     for (let i = 0; i < NUMBER; i++) bytes[i] = memory.bytes[at - HEADER + i]!;
     bytes[11] = told >> 8;
     bytes[12] = told & 255;
-    EVP_CIPHER_CTX_ctrl(this.context, TLS1_AAD, AUTHENTICATED, address);
+    if (EVP_CIPHER_CTX_ctrl(this.context, TLS1_AAD, AUTHENTICATED, address) !== TAG_LENGTH)
+      throw new Error("Cannot use a cipher: OpenSSL does not know such records");
     const record = memory.address + at - NUMBER;
     return EVP_Cipher(this.context, record, record, NUMBER + length + TAG_LENGTH);
   }

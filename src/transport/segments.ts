@@ -92,7 +92,7 @@ export class SegmentCutter implements Cutter {
       bytes.writeUInt16BE(sum || 0xffff, start + bytes.readUInt16LE(at + 8)); // 0 is "none" to UDP
     }
     this.tcp = this.headers = OFFLOAD_HEADER + 20;
-    this.step = (largest - 20) & ~7;
+    this.step = Math.max(8, (largest - 20) & ~7);
     this.left = count - this.headers;
     this.flags = bytes.readUInt16BE(ip + 6);
     this.at = at - this.step;
@@ -151,7 +151,10 @@ export class SegmentCutter implements Cutter {
   }
 }
 
-/** Joins the packets that one link has brought, until flush(). */
+/**
+ * Joins the packets that one socket has brought, until flush(). Those of two clients never meet in one: each
+ * has passed Peer's refuse(), so its source is its own, and only packets of one source are joined.
+ */
 export class SegmentJoiner {
   private tun: Tun | undefined;
   private memory: Memory | undefined; // undefined: there is nothing to write

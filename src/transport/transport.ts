@@ -69,8 +69,11 @@ export interface Stranger {
 
 /** What a port tells the server, and asks it. */
 export interface PortEvents {
-  /** May somebody from there begin a handshake? `end` ends it, if it must make room for another one. */
-  onArrival(address: string, remote: string, end: () => void): Stranger | undefined;
+  /**
+   * May somebody from there begin a handshake? `end` ends it, if it must make room for another one.
+   * `isProven`: it has shown that it receives at that address. Over TCP it always has.
+   */
+  onArrival(address: string, remote: string, end: () => void, isProven?: boolean): Stranger | undefined;
   onHello(caller: Caller, message1: Buffer): void;
   /** A connection that accept() could not give us. */
   onMissed(remote: string, reason: string): void;

@@ -23,6 +23,8 @@ import { Hub } from "./udp-hub.ts";
 import { UdpLink } from "./udp-link.ts";
 
 const RETRY = 1_000; // ms between two first messages
+const SHORTER = 50; // ms until the next try, once the kernel knows that the path takes less
+const DOUBT = 300; // ms that a good answer has after an ICMP error
 const COOKIES = 3; // in one try: nobody makes us send more by forging them
 
 /** A client that asks for a session. */
@@ -33,8 +35,8 @@ export class Call {
   private readonly isGood: IsGood;
   private readonly index: number;
   private readonly cookie = Buffer.alloc(COOKIE);
-  private size = 0; // bytes of the IP packet that message 1 was sent in
-  private largest = 0; // of the largest one
+  private sizes: number[] = []; // bytes of the IP packets that message 1 goes in, the largest first
+  private largest = 0; // of all so far
 
   constructor(socket: DatagramSocket, to: Remote, message1: Buffer, isGood: IsGood) {
     this.hub = new Hub(socket);
@@ -46,7 +48,8 @@ export class Call {
 
   /**
    * Sends message 1 each second, until there is an answer. It is as long as the path's largest packet, so
-   * what gets through tells how much does; after two tries in vain it is shorter. The answer is as long.
+   * what gets through tells how much does. After two tries in vain a shorter copy follows each, and after two
+   * more a still shorter one. The answer is as long as its question.
    */
   async answer(ms: number): Promise<Answer> {
     const { hub, to } = this;
@@ -56,8 +59,9 @@ export class Call {
       for (let attempt = 0; ; attempt++) {
         const left = deadline - performance.now();
         if (left <= 0) throw new Unreachable(to.text, -ETIMEDOUT);
-        this.size = Math.min(pathMtu(to) || SIZES[0]!, SIZES[Math.min(attempt >> 1, SIZES.length - 1)]!);
-        this.largest = Math.max(this.largest, this.size);
+        const known = pathMtu(to) || SIZES[0]!;
+        this.sizes = SIZES.slice(0, 1 + (attempt >> 1)).map((size) => Math.min(size, known));
+        this.largest = Math.max(this.largest, this.sizes[0]!);
         const answer = await this.ask(Math.min(left, RETRY));
         if (answer) return answer;
       }
@@ -76,12 +80,17 @@ export class Call {
     return new Promise((resolve, reject) => {
       let refusal: Answer | undefined;
       let cookies = 0;
-      const again = setTimeout(() => resolve(refusal), ms);
+      let problem = 0; // an errno
+      const end = () => {
+        if (problem === 0) resolve(refusal);
+        else reject(new Unreachable(to.text, -problem));
+      };
+      let again = setTimeout(end, ms);
+      // An ICMP error is not sealed, either.
       const failed = (errno: number) => {
-        if (errno === ENOBUFS) return; // it was lost on this machine: it goes out again
+        if (errno !== EMSGSIZE) problem = errno;
         clearTimeout(again);
-        if (errno === EMSGSIZE) resolve(undefined);
-        else reject(new Unreachable(to.text, -errno));
+        again = setTimeout(end, Math.min(ms, errno === EMSGSIZE ? SHORTER : DOUBT));
       };
       hub.start((type, at, size) => {
         const { bytes } = hub.memory;
@@ -107,12 +116,18 @@ export class Call {
         return true;
       }, failed);
       const result = this.send();
-      if (result < 0 && result !== -EAGAIN) failed(-result);
+      if (result < 0 && ![EAGAIN, ENOBUFS].includes(-result)) failed(-result); // both: it was lost here
     });
   }
 
+  /** 0, or the first negative errno. */
   private send(): number {
-    const { message1, size, to, index, cookie } = this;
+    const results = this.sizes.map((size) => this.sendIn(size));
+    return results.find((result) => result < 0) ?? 0;
+  }
+
+  private sendIn(size: number): number {
+    const { message1, to, index, cookie } = this;
     const datagram = new Memory(pad(size - around(to.address), 4));
     const { bytes } = datagram;
     bytes.fill(0);
@@ -129,16 +144,15 @@ export class Call {
     const { hub, to, index } = this;
     const link = new UdpLink(hub, index, theirs, to, size, () => hub.close());
     const attach = <R extends Receiver>(make: (link: Link) => R) => {
-      const failed = (errno: number) => {
-        hub.socket.tellErrors(true);
-        link.failed(errno);
-      };
-      hub.start((type, at) => {
-        const name = hub.memory.bytes.readInt32BE(at + 4);
-        if (type === ANSWER && name === index) return true; // to another of our questions
-        if (type !== NO_SESSION || name !== theirs) return false;
-        return link.doubt("it was started anew, and does not know this session");
-      }, failed);
+      hub.start(
+        (type, at) => {
+          const name = hub.memory.bytes.readInt32BE(at + 4);
+          if (type === ANSWER && name === index) return true; // to another of our questions
+          if (type !== NO_SESSION || name !== theirs) return false;
+          return link.doubt("it was started anew, and does not know this session");
+        },
+        (errno) => link.failed(errno),
+      );
       return link.start(make(link));
     };
     return { remote: to.text, message2, largest: link.largest, attach, hangUp: () => hub.close() };
@@ -152,9 +166,9 @@ export class Reception {
   private readonly cookies = new Cookies();
   private toldAt = 0; // the latest receive() whose sender was told that there is no session
   /**
-   * Who has been answered, and has not proven itself yet: by its public key. Its message 1 may come again.
+   * Who has been answered, and has not proven itself yet: by its message 1, which may come again.
    */
-  private readonly answered = new Map<string, { link: UdpLink; message2: Buffer; theirs: number }>();
+  private readonly answered = new Map<string, { link: UdpLink; message2: Buffer }>();
 
   constructor(hub: Hub, server: PortEvents) {
     this.hub = hub;
@@ -176,20 +190,23 @@ export class Reception {
     const theirs = bytes.readInt32BE(at + 4);
     const start = at + HELLO_HEADER;
     const message1 = Buffer.from(bytes.subarray(start, start + length));
-    const name = message1.toString("latin1", 0, 32);
+    const name = message1.toString("latin1");
     const before = answered.get(name);
     if (before) {
-      before.link.lower(size + around(from.address)); // perhaps it is shorter by now, and so the answer
+      // perhaps it is shorter by now, and so the answer; others who have seen it may not say how long it is
+      if (from.text === before.link.remote) before.link.lower(size + around(from.address));
       this.send(ANSWER, theirs, before.link.index, before.message2, from, size);
       return true;
     }
-    const cookie = bytes.subarray(at + 8, start);
-    if (cookies.needed() && !cookies.isGood(cookie, from.name)) {
-      this.send(COOKIE_ANSWER, theirs, 0, cookies.make(from.name), from, ANSWER_HEADER + COOKIE);
+    // Whoever forges senders must not use up what their addresses may ask: so a proven one counts by itself.
+    const isProven = cookies.isGood(bytes.subarray(at + 8, start), from.name);
+    const isEnough = isProven || !cookies.needed();
+    const stranger = isEnough ? server.onArrival(from.address, from.text, () => {}, isProven) : undefined;
+    if (!stranger) {
+      if (!isProven)
+        this.send(COOKIE_ANSWER, theirs, 0, cookies.make(from.name), from, ANSWER_HEADER + COOKIE);
       return true;
     }
-    const stranger = server.onArrival(from.address, from.text, () => {});
-    if (!stranger) return true;
     const refuse = (message2: Buffer) => this.send(ANSWER, theirs, 0, message2, from, size);
     const attach = <R extends Receiver>(message2: Buffer | undefined, make: (link: Link) => R) => {
       const link: UdpLink = new UdpLink(hub, hub.newIndex(), theirs, from, size + around(from.address), () =>
@@ -197,7 +214,7 @@ export class Reception {
       );
       const receiver = link.start(make(link), () => answered.delete(name));
       if (link.closed) return receiver;
-      answered.set(name, { link, message2: message2!, theirs });
+      answered.set(name, { link, message2: message2! });
       this.send(ANSWER, theirs, link.index, message2!, from, size);
       return receiver;
     };

@@ -54,6 +54,7 @@ export class Hub {
       writable: () => this.drain(),
       error: () => this.failed(),
     });
+    if (this.waiting.size > 0) this.watched.want(true, true);
   }
 
   deafen(): void {
@@ -134,7 +135,8 @@ export class Hub {
   private failed(): void {
     const errno = socketError(this.socket.fd);
     this.socket.tellErrors(false); // forgets those that wait, too
+    this.socket.tellErrors(true);
     this.start(this.onOther, this.onError);
-    this.onError(errno);
+    if (errno !== 0) this.onError(errno);
   }
 }

@@ -1,6 +1,16 @@
 /** A session over UDP: its index here and there, its keys, its path, and where the other end is now. */
 import { aesFraming, Control, type Framing } from "../core/frame.ts";
-import { EAGAIN, ECONNREFUSED, EINVAL, EIO, EMSGSIZE, ENOBUFS, errnoName } from "../base/errno.ts";
+import {
+  EAGAIN,
+  ECONNREFUSED,
+  EHOSTUNREACH,
+  EINVAL,
+  EIO,
+  EMSGSIZE,
+  ENETUNREACH,
+  ENOBUFS,
+  errnoName,
+} from "../base/errno.ts";
 import type { Keys, SessionKeys } from "../core/aes.ts";
 import type { Link, Receiver } from "../core/link.ts";
 import type { Memory } from "../base/libc.ts";
@@ -14,6 +24,8 @@ import type { Hub, Member } from "./udp-hub.ts";
 
 const QUESTIONS = 3; // a CHECK between two of them, and none answered: the session is over
 const LARGE = 500; // bytes of a frame that every path takes
+const TOLD = [ECONNREFUSED, EHOSTUNREACH, ENETUNREACH]; // what ICMP errors say
+const NOTE_PAUSE = 1_000; // ms between two notes that it has moved
 const NO_SIZE = Buffer.alloc(4); // of a probe that only asks whether the other end is there
 
 export class UdpLink implements Link, Member {
@@ -30,6 +42,7 @@ export class UdpLink implements Link, Member {
   private reason = ""; // for that
   private readonly onEnd: () => void;
   private to: Remote;
+  private noteAgain = 0; // ms: from then on a move is told again
   private checked = 0; // the latest receive() whose sender was compared with that
   private keysHere: DatagramKeys | undefined;
   private receiver: Receiver | undefined;
@@ -108,6 +121,7 @@ export class UdpLink implements Link, Member {
    */
   send(memory: Memory, from: number, to: number): number {
     const { hub } = this;
+    if (this.onProven) return to - from; // nobody has shown yet that he receives there
     const size = sizeOf(memory.bytes, from);
     let end = from + size;
     this.sentLarge ||= size > LARGE;
@@ -117,7 +131,11 @@ export class UdpLink implements Link, Member {
       end += next;
       if (next < size) break;
     }
-    const result = hub.socket.send(this.to, memory, from, end - from, size);
+    let result = hub.socket.send(this.to, memory, from, end - from, size);
+    if (result < 0 && TOLD.includes(-result)) {
+      this.failed(-result); // the answer to an earlier one: this one was not sent
+      result = hub.socket.send(this.to, memory, from, end - from, size);
+    }
     if (result === -EAGAIN) hub.waitFor(this);
     if (result >= 0 || result === -EAGAIN) return result;
     return this.notSent(-result, memory, from, end, size);
@@ -139,7 +157,7 @@ export class UdpLink implements Link, Member {
       if (known > 0 && known < size + around(to.address)) {
         this.narrow(known);
         reason = "it is larger than the path takes";
-      } else if (to.local) this.to = to.fromAny(); // our address there may be gone
+      } else if (to.local && errno === EINVAL) this.to = to.fromAny(); // our address there may be gone
     }
     for (let at = from; at < end; at += size)
       trace.drop(reason, this.remote, memory, at, Math.min(size, end - at));
@@ -155,6 +173,7 @@ export class UdpLink implements Link, Member {
     // It was authentic, and the newest: so this is where the other end is now.
     this.onProven?.();
     this.onProven = undefined;
+    this.questions = 0;
     if (this.checked === hub.socket.received) return;
     this.checked = hub.socket.received;
     if (!hub.socket.isFrom(this.to)) this.moved(hub.socket.from());
@@ -174,6 +193,7 @@ export class UdpLink implements Link, Member {
 
   /** Once a CHECK: asks what is to be asked of the other end. */
   probe(): void {
+    if (this.onProven) return;
     if (this.questions > QUESTIONS) return this.receiver!.lost(this.reason);
     if (this.questions > 0) {
       this.questions++;
@@ -212,7 +232,8 @@ export class UdpLink implements Link, Member {
 
   private moved(to: Remote): void {
     if (to.address === this.to.address && to.text === this.to.text) return;
-    trace.note(`${this.remote} is at ${to.text} now`);
+    if (performance.now() > this.noteAgain) trace.note(`${this.remote} is at ${to.text} now`);
+    this.noteAgain = performance.now() + NOTE_PAUSE;
     const { size } = this;
     this.to = to;
     this.size = size;

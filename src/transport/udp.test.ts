@@ -103,7 +103,7 @@ test(
       if (kind === 4) randomBytes(copy.length - 16).copy(copy, 16); // only the header is true
       if (kind === 5) return randomBytes(below(200)); // nothing is
       if (kind === 6) return Buffer.concat([copy, randomBytes(1 + below(20))]);
-      return kind === 3 || kind === 2 || kind === 4 ? copy : copy;
+      return copy;
     };
     const pings: Record<"up" | "down", string[]> = { up: [], down: [] };
     const came: Record<"up" | "down", string[]> = { up: [], down: [] };
@@ -173,7 +173,7 @@ test("message 1 is lost, then message 2: both come again, and it is one session"
   relay.up = (datagram) => (seen.up++ === 0 ? [] : [datagram]);
   relay.down = (datagram) => (seen.down++ === 0 ? [] : [datagram]);
   const client = await dialEnd(relay.port);
-  assert.deepEqual(seen, { up: 3, down: 2 });
+  assert.deepEqual(seen, { up: 4, down: 3 }, "a shorter copy goes with the third");
   assert.equal(server.ends.length, 1);
   client.send(packet(84));
   const came: Buffer[] = [];
@@ -201,6 +201,23 @@ test("no answer to a first message is longer than it was; what is too short gets
   await assert.rejects(dial(relay.port, 900));
   await until(() => answers.length >= 3);
   assert.deepEqual(answers.slice(0, 3), questions.slice(1, 4), "all but the first, and as long as they");
+  server.end();
+  relay.end();
+});
+
+test("a good message 1 that nothing follows draws no more than it had: no probe, no keepalive", async () => {
+  const server = new DatagramServer(await freePort());
+  const relay = new Relay(await freePort(), server.port);
+  let [came, went] = [0, 0];
+  relay.down = (datagram) => ((came += datagram.length), []);
+  relay.up = (datagram) => ((went += datagram.length), went === datagram.length ? [datagram] : []);
+  await assert.rejects(dial(relay.port, 500));
+  const [end] = server.ends;
+  for (let i = 0; i < 5; i++) end!.link.probe();
+  end!.peer.sendControl(1);
+  end!.send(packet(84));
+  await new Promise((resolve) => setTimeout(resolve, 200));
+  assert.ok(came > 0 && came <= went, `${came} bytes for ${went}`);
   server.end();
   relay.end();
 });
@@ -279,15 +296,62 @@ test("a server that answers late to a long question: the path takes what has com
   const relay = new Relay(await freePort(), server.port);
   const questions: Buffer[] = [];
   relay.up = (datagram) => {
-    if (questions.length === 3) return [datagram];
-    return questions.push(Buffer.from(datagram)) === 3 ? questions : [];
+    if (questions.length === 4) return [datagram];
+    return questions.push(Buffer.from(datagram)) === 4 ? questions : [];
   };
   const client = await dialEnd(relay.port);
-  assert.ok(questions[2]!.length < questions[0]!.length, "the third is a short one");
+  assert.deepEqual([questions[1]!.length, questions[2]!.length], Array(2).fill(questions[0]!.length));
+  assert.ok(questions[3]!.length < questions[0]!.length, "a short one follows the third");
   assert.equal(client.link.size, questions[0]!.length + 28);
   const far = server.ends[0]!.link;
   assert.equal(far.size, 1280, "the server does not know yet which answer has come");
+  client.peer.sendControl(Control.keepalive);
   await until(() => far.size === client.link.size, 10_000); // its probe tells
+  client.end();
+  server.end();
+  relay.end();
+});
+
+test("a path on which nothing came for seconds is used as wide as it is", async () => {
+  const server = new DatagramServer(await freePort());
+  const relay = new Relay(await freePort(), server.port);
+  const lost: number[] = [];
+  relay.up = (datagram) => (lost.length < 4 && lost.push(datagram.length) ? [] : [datagram]);
+  const client = await dialEnd(relay.port);
+  assert.equal(client.link.size, lost[0]! + 28);
+  client.end();
+  server.end();
+  relay.end();
+});
+
+test("a short copy of somebody's message 1 from elsewhere does not narrow the path to him", async () => {
+  const server = new DatagramServer(await freePort());
+  const relay = new Relay(await freePort(), server.port);
+  let hello: Buffer | undefined;
+  relay.up = (datagram) => ((hello ??= Buffer.from(datagram)), [datagram]);
+  const [answer] = await dial(relay.port);
+  const far = server.ends[0]!.link;
+  const { size } = far;
+  const other = new Relay(await freePort(), server.port);
+  other.toServer(hello!.subarray(0, 600));
+  const bad = Buffer.from(hello!.subarray(0, 600));
+  bad[24 + 40]! ^= 1; // another message with the same public key
+  other.toServer(bad);
+  await until(() => server.hellos.length === 2); // the second is none that was answered
+  assert.equal(far.size, size);
+  answer.hangUp();
+  server.end();
+  for (const one of [relay, other]) one.end();
+});
+
+test("a flood that forges a client's address does not keep that client out: it has a cookie", async () => {
+  const server = new DatagramServer(await freePort());
+  server.mayCome = (isProven) => isProven; // what its address may ask without a proof is used up
+  const relay = new Relay(await freePort(), server.port);
+  const answers: number[] = [];
+  relay.down = (datagram) => (answers.push(datagram[0]!), [datagram]);
+  const client = await dialEnd(relay.port);
+  assert.deepEqual(answers.slice(0, 2), [COOKIE, ANSWER]);
   client.end();
   server.end();
   relay.end();

@@ -27,7 +27,7 @@ const INNER = "10.8.0.1";
 
 export const CONTENDERS: Contender[] = [
   { name: "none", title: "no tunnel", needs: {}, address: SERVER, start: async () => [] },
-  { name: "ours", title: "this project", needs: {}, address: INNER, start: (lab) => startOurs(lab) },
+  { name: "ours", title: "this project, TCP", needs: {}, address: INNER, start: (lab) => startOurs(lab) },
   {
     name: "udp",
     title: "this project, UDP",

@@ -76,7 +76,7 @@ export function printTargets(verdicts: Verdict[]): void {
   for (const { wire, measure, row, than, bound, ratio, reached } of verdicts) {
     if (ratio === undefined) continue;
     const { title, better } = MEASURES[measure];
-    const named = (row: string) => TITLES[row] ?? row; // c-aes is still to come
+    const named = (row: string) => TITLES[row] ?? row;
     const what = `${WIRES[wire].title}, ${title}: ${named(row)} vs ${named(than)}`.padEnd(WHAT);
     const target = `${better === "more" ? "at least" : "at most"} ${bound} ×`.padStart(16);
     const verdict = reached ? chalk.green("reached") : chalk.red("missed");

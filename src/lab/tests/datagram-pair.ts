@@ -3,6 +3,7 @@ import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { randomBytes } from "node:crypto";
 import type { SessionKeys } from "../../core/aes.ts";
+import { Control } from "../../core/frame.ts";
 import { close, Memory, read, write } from "../../base/libc.ts";
 import { watch, type Watch } from "../../core/loop.ts";
 import { OFFLOAD_HEADER } from "../../core/offload.ts";
@@ -14,7 +15,7 @@ import { DatagramSocket, Remote } from "../../transport/datagrams.ts";
 import type { Answer, Caller } from "../../transport/transport.ts";
 import { UdpPort } from "../../transport/udp.ts";
 import type { UdpLink } from "../../transport/udp-link.ts";
-import { SOCK_SEQPACKET, socketPair } from "./peers.ts";
+import { SOCK_SEQPACKET, socketPair, until } from "./peers.ts";
 
 const HERE = "127.0.0.1";
 export const MESSAGE2 = Buffer.from(
@@ -95,6 +96,7 @@ export class DatagramServer {
   readonly ends: DatagramEnd[] = [];
   readonly hellos: Buffer[] = [];
   onHello: (caller: Caller, message1: Buffer) => void;
+  mayCome = (_isProven: boolean): boolean => true;
   private readonly udp: UdpPort;
 
   constructor(port: number) {
@@ -107,7 +109,8 @@ export class DatagramServer {
       this.ends.push(new DatagramEnd(make, [DOWN, UP], { send: receive, receive: send }));
     };
     this.udp.serve({
-      onArrival: () => ({ lost() {} }),
+      onArrival: (_address, _remote, _end, isProven = true) =>
+        this.mayCome(isProven) ? { lost() {} } : undefined,
       onHello: (caller, message1) => (this.hellos.push(message1), this.onHello(caller, message1)),
       onMissed() {},
     });
@@ -213,5 +216,8 @@ export async function session() {
     server.end();
     relay.end();
   };
-  return { server, relay, client, far: server.ends[0]!, end };
+  const far = server.ends[0]!;
+  client.peer.sendControl(Control.keepalive); // proves it: before, the server sends nothing
+  await until(() => far.peer.framesReceived > 0);
+  return { server, relay, client, far, end };
 }
