@@ -103,7 +103,7 @@ test(
       if (kind === 4) randomBytes(copy.length - 16).copy(copy, 16); // only the header is true
       if (kind === 5) return randomBytes(below(200)); // nothing is
       if (kind === 6) return Buffer.concat([copy, randomBytes(1 + below(20))]);
-      return kind === 3 || kind === 2 || kind === 4 ? copy : copy;
+      return copy;
     };
     const pings: Record<"up" | "down", string[]> = { up: [], down: [] };
     const came: Record<"up" | "down", string[]> = { up: [], down: [] };
