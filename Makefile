@@ -1,5 +1,5 @@
 # make demo and make test do everything. The other targets are the same things one by one, in the order you
-# need them. TRANSPORT=udp is for demo, walk, the five terminals and the tests: make hands it on.
+# need them. TRANSPORT=udp is for demo, walk, the five terminals, test and soak: make hands it on.
 .PHONY: help demo walk test unit experiments experiment bench soak fuzz secret server configure-server client
 .PHONY: configure-client ping terminals doctor check on down ready node
 .DEFAULT_GOAL := help
@@ -50,7 +50,7 @@ bench: ready ## this VPN, others, and none: half an hour, or (ARGS="--only ours,
 fuzz: ready ## a million hostile inputs for every parser: about two minutes (ARGS="--seed N --cases N")
 	@$(TSX) src/lab/fuzz/fuzz.ts $(ARGS)
 
-soak: ready ## 64 clients and traffic, and something goes wrong for minutes (ARGS="--seconds 240 --seed 7")
+soak: ready ## 64 clients, traffic, and one fault after another (ARGS="--seconds 240 --seed 7"; TRANSPORT=udp)
 	@$(TSX) src/lab/soak/soak.ts $(ARGS)
 
 check: ready ## what the documents say, against the source and a fresh run

@@ -121,7 +121,7 @@ export const SERVER = {
   nat: option("DEV", undefined, "forward the clients' packets, and masquerade what leaves by DEV", linkName),
 };
 
-/** Bytes. With udp, a packet in its datagram is as long as Ethernet takes: 74 bytes are around it. */
+/** Bytes. With udp, a packet in its datagram is as long as Ethernet takes: 76 bytes are around it. */
 export const MTU = { tcp: 1400, udp: 1424 };
 
 type Values<Table> = { [Name in keyof Table]?: Table[Name] extends Option<infer T> ? T[] : never };
