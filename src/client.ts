@@ -57,7 +57,7 @@ vpnProgram(async () => {
     await end.configure(session); //                               address and routes; may take long
     const peerFor = (packet: Buffer, at: number, size: number) =>
       config.subnet6 || ipVersion(packet, at, size) === 4 ? peer : "this tunnel carries no IPv6";
-    // The loop: two fds, each with what to do when it is ready. The link's is watched in tcp.ts.
+    // The loop: two fds, each with what to do when it is ready. The link's is watched in its transport.
     if (!peer.closed)
       tunWatch = watch(tun.fd, {
         readable: () => outbound(tun, peerFor),

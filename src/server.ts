@@ -1,5 +1,5 @@
 /**
- * The server: TUN on one side, a TCP connection to each client on the other, one loop between them. Compare
+ * The server: TUN on one side, a link to each client on the other, one loop between them. Compare
  * with client.ts, of the same shape: it connects where the server listens, and has one peer where the server
  * has many.
  */
@@ -30,11 +30,11 @@ vpnProgram(async () => {
 
   const clients = new Clients({ ...options, subnet6: end.subnet6 }, tun); // who has which inner address
   atExit(() => (transport.end(), clients.end())); //          before the changes are undone
-  transport.serve(clients); //                                each client: one more fd, in tcp.ts
+  transport.serve(clients); //                                over TCP, each client: one more fd
   end.dropRoot();
   trace.note(`listening on ${endpoint(listen, port)}: this end of the tunnel is ${end.description}`);
 
-  // The loop: this fd, and the listener's and the clients', which tcp.ts watches in the same way.
+  // The loop: this fd, and the transport's, which tcp.ts or udp.ts watches in the same way.
   watch(tun.fd, {
     readable: () => outbound(tun, (packet, at, size) => clients.peerFor(packet, at, size)),
     error: () => fail(notRead(tun.name)),

@@ -206,15 +206,17 @@ export class UdpLink implements Link, Member {
   private probePath(): void {
     const { path, receiver } = this;
     const size = path.check(this.sentLarge, this.smallArrived);
-    this.sentLarge = this.smallArrived = false;
+    this.smallArrived = false;
     if (path.size < this.size) trace.note(`${this.remote}: packets of ${this.size} bytes do not arrive`);
     this.size = path.size;
+    this.sentLarge = false;
     if (size === 0) return;
     const word = 4;
     const message = Buffer.alloc(bodyFor(size, this.to.address) - this.framing.tag - word);
     message.writeUInt32BE(size);
     receiver!.sendControl(Control.probe, message);
     receiver!.sendControl(Control.probe, NO_SIZE); // a small one: if it is answered, size is what is wrong
+    this.sentLarge = false; // a probe is no traffic
   }
 
   control(word: number, message: Buffer): boolean {

@@ -189,7 +189,7 @@ test("no answer to a first message is longer than it was; what is too short gets
   const questions: number[] = [];
   const answers: number[] = [];
   relay.up = (datagram) => {
-    const all = [527, 528, 1300, datagram.length].map((size) => {
+    const all = [507, 508, 1300, datagram.length].map((size) => {
       const one = Buffer.from(datagram.subarray(0, size));
       randomBytes(32).copy(one, 24); // each is another client's
       return one;
@@ -333,6 +333,7 @@ test("a short copy of somebody's message 1 from elsewhere does not narrow the pa
   const far = server.ends[0]!.link;
   const { size } = far;
   const other = new Relay(await freePort(), server.port);
+  other.down = () => [];
   other.toServer(hello!.subarray(0, 600));
   const bad = Buffer.from(hello!.subarray(0, 600));
   bad[24 + 40]! ^= 1; // another message with the same public key
@@ -447,4 +448,23 @@ test("nobody listens there any more: noticed within seconds, where ICMP says so"
   await until(() => client.reasons.length > 0, 10_000);
   assert.deepEqual(client.reasons, ["nobody listens there any more"]);
   client.end();
+});
+
+test("probes of the path end when no large packet is sent any more", async () => {
+  const it = await session();
+  const { client, far } = it;
+  client.send(packet(1200));
+  await until(() => far.take().length === 1);
+  const sent = () => client.peer.outbox.framesSent;
+  for (let i = 0; i < 4; i++) {
+    client.link.probe();
+    await new Promise((resolve) => setTimeout(resolve, 30));
+  }
+  const before = sent();
+  for (let i = 0; i < 4; i++) {
+    client.link.probe();
+    await new Promise((resolve) => setTimeout(resolve, 30));
+  }
+  assert.equal(sent(), before);
+  it.end();
 });

@@ -56,7 +56,7 @@ export function makeDatagrams(any: Random): Buffer {
       const data = Buffer.concat([Buffer.from([DATA]), records(any).subarray(0, 8000)]);
       bytes = any.below(5) ? data : control;
     } else {
-      bytes = any.bytes(any.one(any.below(40), any.below(700), 1472, 528, 16, 17));
+      bytes = any.bytes(any.one(any.below(40), any.below(700), 1472, 508, 16, 17));
       if (bytes.length > 0) bytes[0] = any.one(0, 1, 1, 2, 3, 4, 5, 6, any.below(256));
       if (bytes.length >= 4)
         bytes.writeUInt16BE(any.one(Math.max(0, bytes.length - 16), 48, any.edge() & 0xffff), 2);

@@ -161,7 +161,7 @@ class Served(Session):
 def greet(sock, secret, sessions, datagram, source):
     """Message 1 of a client: the same one gets the same answer."""
     size, theirs, message1 = len(datagram), datagram[4:8], datagram[24:][: int.from_bytes(datagram[2:4], "big")]
-    if size < 528: return
+    if size < 508: return
     for session in sessions.values():
         if session.message1 == message1 and not session.connected:
             return sock.sendto(first(ANSWER, theirs, session.own, session.message2, size), source)

@@ -41,6 +41,6 @@ test("over UDP, message 1 and its answers are as in the vectors; a forged one ch
     const expected = first(1, question.readUInt32BE(4), i === 0 ? Buffer.alloc(16) : cookie, message1);
     assert.deepEqual(question.subarray(0, expected.length), expected);
     assert.ok(question.subarray(expected.length).every((byte) => byte === 0));
-    assert.ok(question.length >= 528);
+    assert.ok(question.length >= 508);
   }
 });
