@@ -91,6 +91,9 @@ for (const [where, [rule, args]] of Object.entries(TRACKING))
     },
   );
 
+/** Why some are for one transport only. */
+const ABOVE = "addresses and routes are the same over UDP";
+
 labTest("a client whose connection died unnoticed by the server takes its address over", async (lab) => {
   const server = await startServer(lab);
   const client = await startClient(lab);
@@ -155,6 +158,7 @@ labTest(
     ];
     await byHand.until(new RegExp(`${lines.join("\n")}\n`));
   },
+  ABOVE,
 );
 
 labTest(
@@ -170,6 +174,7 @@ labTest(
     );
     for (const target of [TARGET, TARGET6]) ping(lab, "client", target);
   },
+  ABOVE,
 );
 
 labTest(
@@ -198,23 +203,28 @@ labTest(
       for (const target of [TARGET, TARGET6]) ping(lab, "client", target);
     }
   },
+  ABOVE,
 );
 
-labTest("an MTU too small for IPv6, and back", async (lab) => {
-  lab.addIPv6();
-  let server = await startServer(lab);
-  const client = await startClient(lab);
-  for (const [mtu, own] of [
-    ["1200", "10.8.0.2/24, MTU 1200"],
-    ["1400", "10.8.0.2/24 and fd56:504e::a08:2/96, MTU 1400"],
-  ] as const) {
-    await server.stop();
-    server = await startServer(lab, "--mtu", mtu);
-    await client.until(new RegExp(`now ${own}\\n`));
-    ping(lab, "client", TARGET);
-  }
-  ping(lab, "client", "fd56:504e::a08:1");
-});
+labTest(
+  "an MTU too small for IPv6, and back",
+  async (lab) => {
+    lab.addIPv6();
+    let server = await startServer(lab);
+    const client = await startClient(lab);
+    for (const [mtu, own] of [
+      ["1200", "10.8.0.2/24, MTU 1200"],
+      ["1400", "10.8.0.2/24 and fd56:504e::a08:2/96, MTU 1400"],
+    ] as const) {
+      await server.stop();
+      server = await startServer(lab, "--mtu", mtu);
+      await client.until(new RegExp(`now ${own}\\n`));
+      ping(lab, "client", TARGET);
+    }
+    ping(lab, "client", "fd56:504e::a08:1");
+  },
+  ABOVE,
+);
 
 labTest(
   "--cipher xor: a full server closes connections at once, and the client waits longer each time",
@@ -286,6 +296,7 @@ labTest(
     assert.equal(await waiting.stop("SIGINT"), 0);
     assert.ok(Date.now() - since < 5000);
   },
+  ABOVE,
 );
 
 labTest("a server that has no address left is asked again", async (lab) => {
