@@ -162,7 +162,8 @@ function conclude(before: Measured[], after: Measured[]): string {
   const pings = after.map(({ times }, i) => {
     const late = times.filter((time) => time > LATE).length;
     const slowest = `the slowest after ${(times.at(-1) ?? NaN).toFixed(0)} ms`;
-    return `  ${PATHS[i]![0].padEnd(16)} ${PINGS - times.length} lost, ${late} after ${LATE} ms or more, ${slowest}`;
+    const counts = `${PINGS - times.length} lost, ${late} after ${LATE} ms or more`;
+    return `  ${PATHS[i]![0].padEnd(16)} ${counts}, ${slowest}`;
   });
   return `Compared with no tunnel, loss cost the stream over TCP ${verdict(1)}.
 The one over UDP it cost ${verdict(2)}. One run tells no more than that.
