@@ -7,17 +7,17 @@ import { Memory, thisProcess } from "../base/libc.ts";
 
 export const KEY_LENGTH = 32;
 export const TAG_LENGTH = 16;
-const LIMIT = 2 ** 32; // messages under one key; rekey.ts brings a fresh one long before
+export const LIMIT = 2 ** 32; // messages under one key; rekey.ts brings a fresh one long before
 
 // openssl/evp.h, EVP_EncryptInit(3ssl). EVP_CTRL_AEAD_GET_TAG = 0x10, EVP_CTRL_AEAD_SET_TAG = 0x11
 // Pointers are numbers here: for a void *, koffi looks at each call what it got.
-const EVP_CIPHER_CTX_new = thisProcess.func("uintptr_t EVP_CIPHER_CTX_new()");
-const EVP_CIPHER_CTX_free = thisProcess.func("void EVP_CIPHER_CTX_free(uintptr_t ctx)");
-const EVP_CIPHER_CTX_ctrl = thisProcess.func(
+export const EVP_CIPHER_CTX_new = thisProcess.func("uintptr_t EVP_CIPHER_CTX_new()");
+export const EVP_CIPHER_CTX_free = thisProcess.func("void EVP_CIPHER_CTX_free(uintptr_t ctx)");
+export const EVP_CIPHER_CTX_ctrl = thisProcess.func(
   "int EVP_CIPHER_CTX_ctrl(uintptr_t ctx, int command, int number, uintptr_t pointer)",
 );
-const EVP_aes_256_gcm = thisProcess.func("uintptr_t EVP_aes_256_gcm()");
-const EVP_CipherInit_ex = thisProcess.func(
+export const EVP_aes_256_gcm = thisProcess.func("uintptr_t EVP_aes_256_gcm()");
+export const EVP_CipherInit_ex = thisProcess.func(
   "int EVP_CipherInit_ex(uintptr_t ctx, uintptr_t type, void *engine, void *key, uintptr_t iv, int encrypt)",
 );
 const EVP_CipherUpdate = thisProcess.func(

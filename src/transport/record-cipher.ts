@@ -6,19 +6,18 @@
  *
  *   authenticated: the header's first 8 bytes, 3 zero bytes, and the length of the plaintext, u16 big-endian
  */
-import { TAG_LENGTH } from "../core/aes.ts";
+import {
+  EVP_aes_256_gcm,
+  EVP_CIPHER_CTX_ctrl,
+  EVP_CIPHER_CTX_free,
+  EVP_CIPHER_CTX_new,
+  EVP_CipherInit_ex,
+  LIMIT,
+  TAG_LENGTH,
+} from "../core/aes.ts";
 import { Memory, thisProcess } from "../base/libc.ts";
 
-// openssl/evp.h, EVP_EncryptInit(3ssl), EVP_CIPHER_CTX_ctrl(3ssl)
-const EVP_CIPHER_CTX_new = thisProcess.func("uintptr_t EVP_CIPHER_CTX_new()");
-const EVP_CIPHER_CTX_free = thisProcess.func("void EVP_CIPHER_CTX_free(uintptr_t ctx)");
-const EVP_CIPHER_CTX_ctrl = thisProcess.func(
-  "int EVP_CIPHER_CTX_ctrl(uintptr_t ctx, int command, int number, uintptr_t pointer)",
-);
-const EVP_aes_256_gcm = thisProcess.func("uintptr_t EVP_aes_256_gcm()");
-const EVP_CipherInit_ex = thisProcess.func(
-  "int EVP_CipherInit_ex(uintptr_t ctx, uintptr_t type, void *engine, void *key, void *iv, int encrypt)",
-);
+// openssl/evp.h, EVP_EncryptInit(3ssl)
 const EVP_Cipher = thisProcess.func(
   "int EVP_Cipher(uintptr_t ctx, uintptr_t out, uintptr_t in, uint32_t length)",
 );
@@ -39,7 +38,7 @@ export class RecordCipher {
   /** @param key 32 bytes. @param counter the number of the first frame */
   constructor(key: Buffer, direction: "seal" | "open", counter = 0) {
     this.counter = counter;
-    this.end = counter + 2 ** 32;
+    this.end = counter + LIMIT;
     this.authenticated.bytes.fill(0);
     this.context = EVP_CIPHER_CTX_new();
     const encrypt = Number(direction === "seal");
@@ -47,7 +46,7 @@ export class RecordCipher {
     iv.bytes.fill(0).writeUIntBE(counter, 6, 6);
     const isMade =
       this.context !== 0 &&
-      EVP_CipherInit_ex(this.context, EVP_aes_256_gcm(), null, key, null, encrypt) === 1 &&
+      EVP_CipherInit_ex(this.context, EVP_aes_256_gcm(), null, key, 0, encrypt) === 1 &&
       EVP_CIPHER_CTX_ctrl(this.context, GCM_SET_IV_FIXED, -1, iv.address) === 1;
     if (!isMade) throw new Error("Cannot make a cipher: OpenSSL refused");
   }

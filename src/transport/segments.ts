@@ -22,7 +22,7 @@ import { type Tun, writePacket } from "../core/tun.ts";
 
 const NEEDS_CHECKSUM = 1; // the offload header's flags: see core/offload.ts
 const [IPV4, IPV6] = [1, 4]; // its gso_type
-const [DONT_FRAGMENT, MORE_FRAGMENTS] = [0x4000, 0x2000]; // in byte 6 of an IPv4 header (RFC 791)
+const [DONT_FRAGMENT, MORE_FRAGMENTS] = [0x4000, 0x2000]; // in the word at byte 6 of an IPv4 header (RFC 791)
 const [FIN, PSH, ACK, CWR] = [0x01, 0x08, 0x10, 0x80]; // of TCP's flags
 const TCP = 6;
 const TCP_CHECKSUM = 16; // where in the TCP header
@@ -203,7 +203,7 @@ export class SegmentJoiner {
     this.isIPv6 = bytes[ip]! >> 4 === 6;
     const isPlain = this.isIPv6
       ? bytes[ip + 6] === TCP
-      : bytes[ip] === 0x45 && bytes[ip + 9] === TCP && (bytes.readUInt16BE(ip + 6) & 0xffff) === 0x4000;
+      : bytes[ip] === 0x45 && bytes[ip + 9] === TCP && bytes.readUInt16BE(ip + 6) === DONT_FRAGMENT;
     if (!isPlain) return false;
     this.tcp = OFFLOAD_HEADER + (this.isIPv6 ? 40 : 20);
     this.headers = this.tcp + (bytes[at + this.tcp + 12]! >> 4) * 4;
@@ -295,7 +295,8 @@ class Sums {
   pseudo = 0; // of the addresses and the protocol (RFC 9293, section 3.1)
 
   take(bytes: Buffer, ip: number, tcp: number, isIPv6: boolean): void {
-    this.header = sumOf(bytes, ip, ip + 2) + sumOf(bytes, ip + 6, ip + 10) + sumOf(bytes, ip + 12, tcp);
+    if (!isIPv6)
+      this.header = sumOf(bytes, ip, ip + 2) + sumOf(bytes, ip + 6, ip + 10) + sumOf(bytes, ip + 12, tcp);
     this.pseudo = TCP + (isIPv6 ? sumOf(bytes, ip + 8, ip + 40) : sumOf(bytes, ip + 12, ip + 20));
   }
 }

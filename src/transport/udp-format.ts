@@ -1,8 +1,11 @@
 /** What a datagram of the tunnel looks like: see udp.ts, where the headers are drawn. */
 import { isIPv6 } from "node:net";
+import { FrameType } from "../core/frame.ts";
 import { COOKIE } from "./cookie.ts";
 
-export const [HELLO, DATA, CONTROL, ANSWER, COOKIE_ANSWER, NO_SESSION] = [1, 2, 3, 4, 5, 6]; // types
+// Types: those of frames, and three that only datagrams need.
+export const { handshake: HELLO, data: DATA, control: CONTROL } = FrameType;
+export const [ANSWER, COOKIE_ANSWER, NO_SESSION] = [4, 5, 6];
 export const HEADER = 16; // bytes, of data and control
 export const HELLO_HEADER = 8 + COOKIE;
 export const ANSWER_HEADER = 12;

@@ -167,9 +167,7 @@ export class Reception {
   private readonly server: PortEvents;
   private readonly cookies = new Cookies();
   private toldAt = 0; // the latest receive() whose sender was told that there is no session
-  /**
-   * Who has been answered, and has not proven itself yet: by its message 1, which may come again.
-   */
+  /** Who has been answered, and has not proven itself yet: by its message 1, which may come again. */
   private readonly answered = new Map<string, { link: UdpLink; message2: Buffer }>();
 
   constructor(hub: Hub, server: PortEvents) {

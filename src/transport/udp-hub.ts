@@ -96,7 +96,7 @@ export class Hub {
       count = socket.receive(memory, at); // WALK 8.read R5.read
       if (count < 0) break;
       const end = at + count;
-      if (count === 0) this.drop("a datagram that makes no sense", at, 0);
+      if (count === 0) this.drop("a datagram that makes no sense here", at, 0);
       for (; at < end; at += socket.segment) this.take(at, Math.min(socket.segment, end - at), readAt);
       at = pad(Math.max(end, at + LEAST), 4);
     }
