@@ -17,11 +17,16 @@ import {
 } from "../core/aes.ts";
 import { Memory, thisProcess } from "../base/libc.ts";
 
-// openssl/evp.h, EVP_EncryptInit(3ssl)
+// openssl/evp.h, EVP_EncryptInit(3ssl). EVP_CIPHER_CTX_ctrl() could tell the bytes, too; it looks for more.
+const EVP_CIPHER_CTX_set_params = thisProcess.func(
+  "int EVP_CIPHER_CTX_set_params(uintptr_t ctx, uintptr_t params)",
+);
 const EVP_Cipher = thisProcess.func(
   "int EVP_Cipher(uintptr_t ctx, uintptr_t out, uintptr_t in, uint32_t length)",
 );
-const [TLS1_AAD, GCM_SET_IV_FIXED] = [0x16, 0x12]; // EVP_CTRL_…
+const GCM_SET_IV_FIXED = 0x12; // EVP_CTRL_…
+const NAME = Buffer.from("tlsaad\0"); // openssl/core_names.h: OSSL_CIPHER_PARAM_AEAD_TLS1_AAD
+const OCTET_STRING = 5; // openssl/core.h: OSSL_PARAM_OCTET_STRING
 const NUMBER = 8; // bytes
 const HEADER = 16; // bytes of it; the number is in its second half
 const AUTHENTICATED = 13; // bytes: EVP_AEAD_TLS1_AAD_LEN
@@ -34,6 +39,7 @@ export class RecordCipher {
   private context: number;
   private readonly end: number;
   private readonly authenticated = new Memory(16);
+  private readonly params = parameter(this.authenticated);
 
   /** @param key 32 bytes. @param counter the number of the first frame */
   constructor(key: Buffer, direction: "seal" | "open", counter = 0) {
@@ -78,13 +84,30 @@ export class RecordCipher {
     memory.check(at, length);
     if (this.context === 0) throw new Error("Cannot use a cipher: it was freed");
     this.bytes += length;
-    const { bytes, address } = this.authenticated;
+    const { bytes } = this.authenticated;
     for (let i = 0; i < NUMBER; i++) bytes[i] = memory.bytes[at - HEADER + i]!;
     bytes[11] = told >> 8;
     bytes[12] = told & 255;
-    if (EVP_CIPHER_CTX_ctrl(this.context, TLS1_AAD, AUTHENTICATED, address) !== TAG_LENGTH)
+    if (EVP_CIPHER_CTX_set_params(this.context, this.params.address) !== 1)
       throw new Error("Cannot use a cipher: OpenSSL does not know such records");
     const record = memory.address + at - NUMBER;
     return EVP_Cipher(this.context, record, record, NUMBER + length + TAG_LENGTH);
   }
+}
+
+/**
+ * Tells OpenSSL where the authenticated bytes are: an array of struct ossl_param_st (OSSL_PARAM(3ssl)), whose
+ * end is one of zeros. 8 bytes each: the name's address, the type (4, and 4 of padding), the address, the
+ * size, and the size that was written.
+ */
+function parameter(authenticated: Memory): Memory {
+  const [ENTRY, NAME_AT] = [40, 80];
+  const params = new Memory(2 * ENTRY + 8);
+  params.bytes.fill(0);
+  NAME.copy(params.bytes, NAME_AT);
+  params.bytes.writeBigUInt64LE(BigInt(params.address + NAME_AT), 0);
+  params.bytes.writeUInt32LE(OCTET_STRING, 8);
+  params.bytes.writeBigUInt64LE(BigInt(authenticated.address), 16);
+  params.bytes.writeUInt32LE(AUTHENTICATED, 24);
+  return params;
 }
