@@ -28,6 +28,12 @@ const TCP = 6;
 const TCP_CHECKSUM = 16; // where in the TCP header
 const LARGEST = 65_535; // bytes of an IP packet
 
+// Where the headers of one stream's packets are the same: a 1 for each such bit, in words, from the offload
+// header on. They differ in that; in IP's length, id and checksum; in TCP's sequence number, flags, checksum.
+const SAME_IPV4 = sameBits(20, [2, 6], [10, 12]);
+const SAME_IPV6 = sameBits(40, [4, 6]);
+const FIRST_HALF = 0xffff; // of a word: little-endian
+
 /** Cuts the packets of one TUN for one link. Each piece is made in place, as late as it can be. */
 export class SegmentCutter implements Cutter {
   at = 0;
@@ -79,6 +85,7 @@ export class SegmentCutter implements Cutter {
     this.flags = bytes[at + this.tcp + 13]!;
     this.at = at - this.step;
     bytes.fill(0, at, at + OFFLOAD_HEADER);
+    askForChecksum(bytes, at, this.tcp);
     this.sums.take(bytes, ip, at + this.tcp, this.isIPv6);
     return undefined;
   }
@@ -128,9 +135,6 @@ export class SegmentCutter implements Cutter {
     const ip = at + OFFLOAD_HEADER;
     const tcp = at + this.tcp;
     const length = at + this.headers + payload - ip; // of the packet
-    bytes[at] = NEEDS_CHECKSUM;
-    bytes.writeUInt16LE(tcp - ip, at + 6);
-    bytes.writeUInt16LE(TCP_CHECKSUM, at + 8);
     if (!isFirst) {
       bytes.writeInt32BE((bytes.readInt32BE(tcp + 4) + this.step) | 0, tcp + 4); // sequence number
       if (!this.isIPv6) bytes.writeUInt16BE((bytes.readUInt16BE(ip + 4) + 1) & 0xffff, ip + 4); // id
@@ -200,6 +204,7 @@ export class SegmentJoiner {
     const ip = at + OFFLOAD_HEADER;
     if (bytes[at] === 0 || bytes[at + 1] !== 0 || size < OFFLOAD_HEADER + 60 || trace.clock() !== 0n)
       return false;
+    if ((at & 3) !== 0) return false; // isSameStream() compares words
     this.isIPv6 = bytes[ip]! >> 4 === 6;
     const isPlain = this.isIPv6
       ? bytes[ip + 6] === TCP
@@ -226,6 +231,7 @@ export class SegmentJoiner {
     const flags = bytes[at + tcp + 13]!;
     if (
       memory !== this.memory ||
+      (at & 3) !== 0 ||
       payload <= 0 ||
       payload > step ||
       this.size + payload > LARGEST ||
@@ -234,7 +240,7 @@ export class SegmentJoiner {
       (flags & ~PSH) !== ACK ||
       bytes.readInt32BE(at + tcp + 4) !== this.sequence ||
       lengthOf(bytes, at + OFFLOAD_HEADER, this.isIPv6) !== size - OFFLOAD_HEADER ||
-      !this.isSameStream(bytes, at)
+      !this.isSameStream(memory, at)
     )
       return false;
     bytes.copyWithin(this.at + this.size, at + headers, at + size);
@@ -248,41 +254,47 @@ export class SegmentJoiner {
     return true;
   }
 
-  /** Are all the headers' bytes the same, but for length, id, checksums, sequence number and flags? */
-  private isSameStream(bytes: Buffer, at: number): boolean {
-    const { at: first, tcp, headers } = this;
-    const ip = OFFLOAD_HEADER;
-    return (
-      same(bytes, first, at, ip, ip + (this.isIPv6 ? 4 : 2)) &&
-      same(bytes, first, at, ip + 6, ip + (this.isIPv6 ? 40 : 10)) &&
-      (this.isIPv6 || same(bytes, first, at, ip + 12, ip + 20)) &&
-      same(bytes, first, at, tcp, tcp + 4) &&
-      same(bytes, first, at, tcp + 8, tcp + 12) &&
-      bytes[first + tcp + 12] === bytes[at + tcp + 12] &&
-      same(bytes, first, at, tcp + 14, tcp + 16) &&
-      same(bytes, first, at, tcp + 18, headers)
-    );
+  /** Are the headers the same, where those of one stream are? They end in the middle of a word. */
+  private isSameStream({ words }: Memory, at: number): boolean {
+    const same = this.isIPv6 ? SAME_IPV6 : SAME_IPV4;
+    const last = this.headers >> 2;
+    const first = this.at >> 2;
+    const second = at >> 2;
+    let difference = (words[first + last]! ^ words[second + last]!) & FIRST_HALF;
+    for (let i = 2; i < last; i++) difference |= (words[first + i]! ^ words[second + i]!) & same[i]!;
+    return difference === 0;
   }
 
   /** Makes the first one's headers those of all. */
   private finish(bytes: Buffer): void {
     const { at, tcp, headers } = this;
     const ip = at + OFFLOAD_HEADER;
-    bytes[at] = NEEDS_CHECKSUM;
     bytes[at + 1] = this.isIPv6 ? IPV6 : IPV4;
     bytes.writeUInt16LE(headers - OFFLOAD_HEADER, at + 2);
     bytes.writeUInt16LE(this.step, at + 4);
-    bytes.writeUInt16LE(tcp - OFFLOAD_HEADER, at + 6);
-    bytes.writeUInt16LE(TCP_CHECKSUM, at + 8);
+    askForChecksum(bytes, at, tcp);
     this.sums.take(bytes, ip, at + tcp, this.isIPv6);
     setLength(bytes, ip, at + tcp, this.size - OFFLOAD_HEADER, this.isIPv6, this.sums);
   }
 }
 
-/** Are the bytes from `from` to `to` the same, counted from `first` and from `second`? */
-function same(bytes: Buffer, first: number, second: number, from: number, to: number): boolean {
-  for (let i = from; i < to; i++) if (bytes[first + i] !== bytes[second + i]) return false;
-  return true;
+function sameBits(ipHeader: number, ...differing: [from: number, to: number][]): Uint32Array {
+  const [ip, tcp] = [OFFLOAD_HEADER, OFFLOAD_HEADER + ipHeader];
+  const bytes = new Uint8Array(tcp + 60 + 2).fill(0xff); // TCP's longest header; to the end of a word
+  bytes.fill(0, 0, ip);
+  for (const [from, to] of differing) bytes.fill(0, ip + from, ip + to);
+  bytes
+    .fill(0, tcp + 4, tcp + 8)
+    .fill(0, tcp + 13, tcp + 14)
+    .fill(0, tcp + 16, tcp + 18);
+  return new Uint32Array(bytes.buffer);
+}
+
+/** Leaves the checksum of the packet behind the offload header to the kernel. `tcp`: where TCP begins. */
+function askForChecksum(bytes: Buffer, at: number, tcp: number): void {
+  bytes[at] = NEEDS_CHECKSUM;
+  bytes.writeUInt16LE(tcp - OFFLOAD_HEADER, at + 6);
+  bytes.writeUInt16LE(TCP_CHECKSUM, at + 8);
 }
 
 /** The length of the packet at `ip`, as its header says it, bytes. */
