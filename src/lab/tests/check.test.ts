@@ -131,6 +131,11 @@ labTest(
       `   +8 µs  internet tap        45 00 00 54 00 00 00 00 eth0 → 8.8.8.8 → ${reply}`,
       "```", // 18
       "```output nothing",
+      "```", // 21
+      "```output demo-udp",
+      "+9 µs client 6.frame up9 02 00 00 74 00 00 00 00 header of 16 bytes in front, " +
+        "with number 9: a datagram of 132 bytes",
+      "+9 µs client 6.write up9 02 00 00 74 00 00 00 00 wrote 133 bytes to 192.168.1.1:5555", // 24
       "```",
     );
     assert.equal(status, 1, stderr);
@@ -144,6 +149,7 @@ labTest(
         "13: make ping does not print",
         "18: +8 µs is earlier than the line above",
         "20: no run is called nothing",
+        "24: make demo TRANSPORT=udp does not print",
       ],
       misses.join("\n"),
     );
