@@ -101,6 +101,31 @@ test("a README of more than 120 lines is a miss", () => {
   assert.deepEqual(checkFile("README.md", lines(121)).misses, ["121: 121 lines; a README has at most 120"]);
 });
 
+test("a drawn frame must have the offsets of wire.md, each above its wall, and as many bytes", () => {
+  const frame = (offsets: string, type: string, section = "Frames") => [
+    `\`\`\`frame ${section}`,
+    offsets,
+    "┌────┬──────────┬──────┬─────┐",
+    `│ ${type} │ 00 00 74 │ body │ tag │`,
+    "```",
+  ];
+  const { misses } = check(
+    ...frame("0    1          4      104   120", "02"), // 1
+    ...frame("0    2          4      104   120", "02"), // 6
+    ...frame("0    1          4      105   120", "02"), // 11
+    ...frame("0    1         4       104   120", "02"), // 16
+    ...frame("0    1          4      104   120", "02 00"), // 21
+    ...frame("0    1          4      104   120", "02", "Nothing"), // 26
+  );
+  assert.deepEqual(misses, [
+    '7: offsets 0,2,4,104,120; by "Frames" of wire.md, 0,1,4,104,120',
+    '12: offsets 0,1,4,105,120; by "Frames" of wire.md, 0,1,4,104,120',
+    "17: an offset is not above its wall",
+    "22: not as many bytes as its offsets say: 02 00",
+    '27: offsets 0,1,4,104,120; by "Nothing" of wire.md, 104,120',
+  ]);
+});
+
 labTest(
   "expected output must come from a run: only times, ids, ports and ciphertext may differ",
   async () => {
