@@ -1,7 +1,7 @@
 /**
  * Large TCP packets are cut before they go into datagrams, and joined when they come out. With offload, the
- * TUN gives us up to 64 KB of a TCP stream behind the headers of one packet. TCP on the wire would carry that
- * whole. A datagram cannot, because the network takes 1,500 bytes. So we do what a network card does (TSO,
+ * TUN gives us up to 64 KB of a TCP stream behind the headers of one packet. Over TCP, the tunnel carries it
+ * whole. A datagram cannot, because the network takes 1,500 bytes. So we do what a network card does (TSO;
  * GSO in the kernel), and at the other end what GRO does:
  *
  *   IP | TCP seq 1000 | 4,000 bytes     ◀─ join ─ ─ cut ─▶     IP | TCP seq 1000 | 1,372 bytes
@@ -93,7 +93,7 @@ export class SegmentCutter implements Cutter {
     return this.start("fragments", at, count, OFFLOAD_HEADER + 20, Math.max(8, (largest - 20) & ~7));
   }
 
-  /** The packet in `count` bytes at `at` is to be made into these pieces: next() gives one after the other. */
+  /** The packet of `count` bytes at `at` is to be made into such pieces: next() gives one after the other. */
   private start(pieces: Pieces, at: number, count: number, headers: number, step: number): undefined {
     this.pieces = pieces;
     this.at = at - step;
