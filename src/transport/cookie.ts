@@ -1,9 +1,9 @@
 /**
- * Cookies: who claims to be at an address must show that it receives what is sent there. Anybody can write
- * any sender into a datagram, so without this a flood of first messages from invented addresses would cost an
- * X25519 each. A server that is asked too often answers with a cookie and forgets the question. Who sends it
- * back is worth an answer. The cookie is a MAC of the address under a secret of the moment, so the server
- * keeps nothing for it (as in WireGuard, section 5.4.7 of its paper; RFC 9000, section 8.1).
+ * Cookies: a client must show that it receives what is sent to its address. Anybody can write any sender into
+ * a datagram. So a flood of first messages from invented addresses would cost an X25519 each. A server that
+ * is asked too often answers with a cookie, and forgets the question. A client that sends the cookie back
+ * gets an answer. The cookie is a MAC of the address under a secret that changes, so the server stores
+ * nothing (as in WireGuard, section 5.4.7 of its paper; RFC 9000, section 8.1).
  */
 import { createHmac, randomBytes, timingSafeEqual } from "node:crypto";
 

@@ -1,14 +1,13 @@
 /**
- * The keys of a link that carries datagrams. These get lost, come twice, and change places, so nobody can
- * count them: each has its number in its header, and the number of its key.
+ * The keys of a link that carries datagrams. Datagrams get lost, come twice, and overtake each other, so
+ * nobody can count them. So each has its number in its header, and the number of its key.
  *
  *   offset size   (both big-endian; the whole header is authenticated)
  *   1      1      key: 0 for that of the handshake, then one more with each fresh one; 255 is followed by 0
  *   8      8      number: 0, 1, 2 … of all frames that this end sends in this session, whatever their key
  *
- * A number is a nonce: 4 zero bytes go in front of it. Fresh keys go on counting, so no nonce comes twice,
- * and one window finds all replays. The key before a fresh one opens for 10 s more: what was on its way is
- * not lost.
+ * The nonce is the number with 4 zero bytes in front. With fresh keys the numbers go on. So no nonce is used
+ * twice, and one window finds all replays. The old key opens for 10 s more, for what was on its way.
  */
 import type { Keys, SessionKeys } from "../core/aes.ts";
 import { BrokenStream } from "../base/failure.ts";

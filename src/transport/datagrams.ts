@@ -1,7 +1,8 @@
 /**
- * A UDP socket through libc, for many datagrams a system call. Out: datagrams of one length, one behind the
- * other in memory, leave with one sendmsg(), and the kernel cuts them apart (UDP_SEGMENT). In: one recvmsg()
- * gives up to 64 KB of one sender, and the kernel says how long each datagram is (UDP_GRO). See udp(7).
+ * A UDP socket through libc, for many datagrams in one system call. Out: datagrams of one length lie one
+ * behind the other in memory. One sendmsg() takes them all, and the kernel cuts them apart (UDP_SEGMENT). In:
+ * one recvmsg() gives up to 64 KB of one sender, and the kernel says how long each is (UDP_GRO). See udp(7),
+ * and refs/linux/net/ipv4/udp.c.md.
  *
  *   struct msghdr (recvmsg(2))               struct cmsghdr (cmsg(3)): what stands beside the data
  *   offset size                              offset size
@@ -83,7 +84,7 @@ export class DatagramSocket {
   readonly fd: number;
   readonly isIPv6: boolean;
   segment = 0; // bytes of each datagram that the last receive() gave, but for the last one
-  overflowed = 0; // datagrams that came while the socket had no room
+  overflowed = 0; // datagrams that came while the socket had no room; a run that GRO had joined counts as one
   received = 0; // how often has receive() given something?
   private readonly out = new Message();
   private readonly in = new Message();

@@ -1,15 +1,15 @@
 /**
  * How large a packet does the path take? A router that cannot pass one on should say so (ICMP "too big"), and
- * the kernel then knows. Some routers say nothing, or their word is swallowed on its way. Large packets then
- * vanish while small ones go through: a black hole. So each end asks the other: "did these 1,500 bytes reach
- * you?" (RFC 8899, simplified.)
+ * the kernel remembers. But some routers say nothing, and some firewalls drop what they say. Then large
+ * packets vanish while small ones go through: a black hole. So each end asks the other: "did these 1,500
+ * bytes reach you?" (RFC 8899, simplified.)
  *
  *      low                             high
  *   ────┼────────────┼──────────────────┼────────▶ bytes
  *     goes through   the next probe     does not
  */
 export const CHECK = 1_000; // ms between two probes
-const TRIES = 3; // probes of one size that must be lost until we believe it …
+const TRIES = 3; // so many probes of a size must be lost until we believe that it is too large …
 const TRIES_OF_USED = 5; // … and of the size in use: loss by chance must not look like a black hole
 const BASE = 1280; // bytes: what every path for IPv6 takes; after a black hole, the search begins here
 const LEAST = 576; // bytes: what every host takes (RFC 791)

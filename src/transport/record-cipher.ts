@@ -1,7 +1,7 @@
 /**
- * The cipher of datagrams. It seals each as a record of TLS 1.2 (RFC 5288, section 3): AES-256-GCM, whose
- * nonce is 4 zero bytes and the 8 in front of the body, the frame's number. For such records OpenSSL has a
- * short way: two calls do what Cipher needs five for. With 1,400 bytes a frame, the calls are most of the
+ * The cipher of datagrams. It seals each as a record of TLS 1.2 (RFC 5288, section 3): AES-256-GCM. The nonce
+ * is 4 zero bytes and the frame's number, the 8 bytes in front of the body. For such records OpenSSL has a
+ * short way: two calls do what Cipher needs five for. A frame has 1,400 bytes, so the calls are most of the
  * work.
  *
  *   authenticated: the header's first 8 bytes, 3 zero bytes, and the length of the plaintext, u16 big-endian

@@ -1,7 +1,7 @@
 /**
  * Large TCP packets are cut before they go into datagrams, and joined when they come out. With offload, the
- * TUN gives us up to 64 KB of a TCP stream behind the headers of one packet. TCP on the wire would carry that
- * whole. A datagram cannot, because the network takes 1,500 bytes. So we do what a network card does (TSO,
+ * TUN gives us up to 64 KB of a TCP stream behind the headers of one packet. Over TCP, the tunnel carries it
+ * whole. A datagram cannot, because the network takes 1,500 bytes. So we do what a network card does (TSO;
  * GSO in the kernel), and at the other end what GRO does:
  *
  *   IP | TCP seq 1000 | 4,000 bytes     ◀─ join ─ ─ cut ─▶     IP | TCP seq 1000 | 1,372 bytes
@@ -34,21 +34,25 @@ const SAME_IPV4 = sameBits(20, [2, 6], [10, 12]);
 const SAME_IPV6 = sameBits(40, [4, 6]);
 const FIRST_HALF = 0xffff; // of a word: little-endian
 
+/** What the pieces of a packet are: the packet itself, TCP segments, or fragments of IP. */
+type Pieces = "whole" | "segments" | "fragments";
+
 /** Cuts the packets of one TUN for one link. Each piece is made in place, as late as it can be. */
 export class SegmentCutter implements Cutter {
-  at = 0;
-  size = 0;
+  at = 0; // where the latest piece is; before the first one, a step in front of it
+  size = 0; // bytes of it; 0: there was none yet
   private readonly largest: () => number;
   private memory: Memory | undefined;
-  private left = 0; // bytes of payload in pieces to come; -1: the packet goes as it is
-  private headers = 0; // bytes of the offload, IP and TCP headers
-  private step = 0; // bytes of payload in a piece
-  private tcp = 0; // where the TCP header is in the piece
-  private isIPv6 = false;
-  private fragments = false; // of IP, not of TCP
-  private flags = 0; // of TCP, for the last piece; or of the next fragment, with its offset
-  private readonly sums = new Sums();
-  private behind = 0; // what was behind the last piece: its padding may have taken the place
+  private pieces: Pieces = "whole";
+  private left = 0; // bytes of payload in pieces to come
+  private headers = 0; // bytes in front of a piece's payload: the offload, IP and TCP headers
+  private step = 0; // bytes of payload in a piece, but for the last one
+  private behind = 0; // what was behind the latest piece: its padding may have taken the place
+  private tcp = 0; // of segments: where the TCP header is in a piece
+  private tcpFlags = 0; // of segments: those of the last one
+  private isIPv6 = false; // of segments
+  private readonly sums = new Sums(); // of segments
+  private fragment = 0; // of fragments: the next one's flags and offset, as in its IPv4 header
 
   /** @param largest bytes of the largest IP packet that the link takes now */
   constructor(largest: () => number) {
@@ -59,35 +63,28 @@ export class SegmentCutter implements Cutter {
     const { bytes } = memory;
     const largest = this.largest();
     this.memory = memory;
-    this.at = at;
-    this.size = 0;
-    this.left = -1;
-    if (count - OFFLOAD_HEADER <= largest) {
-      this.size = count;
-      return undefined;
-    }
+    this.left = 0;
+    if (count - OFFLOAD_HEADER <= largest) return this.start("whole", at, count, 0, count);
     const cut = bytes[at + 1]!;
     const ip = at + OFFLOAD_HEADER;
-    this.fragments = cut === 0 && bytes[ip] === 0x45 && (bytes[ip + 6]! & (DONT_FRAGMENT >> 8)) === 0;
-    if (this.fragments) return this.beginFragments(bytes, at, count, largest);
+    if (cut === 0 && bytes[ip] === 0x45 && (bytes[ip + 6]! & (DONT_FRAGMENT >> 8)) === 0)
+      return this.beginFragments(bytes, at, count, largest);
     if (cut !== IPV4 && cut !== IPV6) {
       tooBig(tun, memory, at, count, largest);
       return "it is larger than the path takes";
     }
     this.isIPv6 = cut === IPV6;
     this.tcp = OFFLOAD_HEADER + bytes.readUInt16LE(at + 6); // csum_start
-    this.headers = this.tcp + (bytes[at + this.tcp + 12]! >> 4) * 4;
-    const room = largest - this.headers + OFFLOAD_HEADER;
+    const headers = this.tcp + (bytes[at + this.tcp + 12]! >> 4) * 4;
+    const room = largest - headers + OFFLOAD_HEADER;
     const wish = Math.max(bytes.readUInt16LE(at + 4), MIN_PIECE); // 1, if somebody sends a byte at a time
-    this.step = Math.min(wish, room) & ~3; // so that XOR can go by words
-    if (this.step <= 0) return "its headers are larger than the path takes";
-    this.left = count - this.headers;
-    this.flags = bytes[at + this.tcp + 13]!;
-    this.at = at - this.step;
-    bytes.fill(0, at, at + OFFLOAD_HEADER);
+    const step = Math.min(wish, room) & ~3; // so that XOR can go by words
+    if (step <= 0) return "its headers are larger than the path takes";
+    this.tcpFlags = bytes[at + this.tcp + 13]!;
+    bytes.fill(0, at, ip);
     askForChecksum(bytes, at, this.tcp);
     this.sums.take(bytes, ip, at + this.tcp, this.isIPv6);
-    return undefined;
+    return this.start("segments", at, count, headers, step);
   }
 
   /** An IPv4 packet that may be cut by IP itself: its kernel at the end puts it together (RFC 791). */
@@ -98,40 +95,43 @@ export class SegmentCutter implements Cutter {
       const sum = complement(sumOf(bytes, start, at + count)); // the pseudo header's is in its field already
       bytes.writeUInt16BE(sum || 0xffff, start + bytes.readUInt16LE(at + 8)); // 0 is "none" to UDP
     }
-    this.tcp = this.headers = OFFLOAD_HEADER + 20;
-    this.step = Math.max(8, (largest - 20) & ~7);
-    this.left = count - this.headers;
-    this.flags = bytes.readUInt16BE(ip + 6);
-    this.at = at - this.step;
+    this.fragment = bytes.readUInt16BE(ip + 6);
     bytes.fill(0, at, ip);
-    return undefined;
+    return this.start("fragments", at, count, OFFLOAD_HEADER + 20, Math.max(8, (largest - 20) & ~7));
+  }
+
+  /** The packet of `count` bytes at `at` is to be made into such pieces: next() gives one after the other. */
+  private start(pieces: Pieces, at: number, count: number, headers: number, step: number): undefined {
+    this.pieces = pieces;
+    this.at = at - step;
+    this.size = 0;
+    this.headers = headers;
+    this.step = step;
+    this.left = count - headers;
   }
 
   next(): boolean {
-    if (this.left < 0) {
-      this.left = 0; // once
-      return this.size > 0;
-    }
-    if (this.left === 0) return false;
+    if (this.left <= 0) return false;
     const { bytes } = this.memory!;
-    const { at, size, headers, step } = this;
+    const { pieces, at, size, headers, step } = this;
+    const isFirst = size === 0;
     this.at = at + step;
-    if (size > 0) {
+    if (!isFirst) {
       // The headers move to the front of the next piece, over what has been sent.
       bytes.writeInt32LE(this.behind, at + size);
       bytes.copyWithin(this.at, at, at + headers);
     }
     const payload = Math.min(step, this.left);
-    if (this.fragments) this.finishFragment(bytes, this.at, payload);
-    else this.finish(bytes, this.at, payload, size === 0);
+    if (pieces === "segments") this.finishSegment(bytes, this.at, payload, isFirst);
+    if (pieces === "fragments") this.finishFragment(bytes, this.at, payload);
     this.size = headers + payload;
     this.left -= payload;
     if (this.left > 0) this.behind = bytes.readInt32LE(this.at + this.size);
     return true;
   }
 
-  /** Makes the headers at `at` those of a piece with `payload` bytes. */
-  private finish(bytes: Buffer, at: number, payload: number, isFirst: boolean): void {
+  /** Makes the headers at `at` those of a segment with `payload` bytes. */
+  private finishSegment(bytes: Buffer, at: number, payload: number, isFirst: boolean): void {
     const ip = at + OFFLOAD_HEADER;
     const tcp = at + this.tcp;
     const length = at + this.headers + payload - ip; // of the packet
@@ -141,7 +141,7 @@ export class SegmentCutter implements Cutter {
     }
     const isLast = payload === this.left;
     const notHere = (isFirst ? 0 : CWR) | (isLast ? 0 : FIN | PSH);
-    bytes[tcp + 13] = this.flags & ~notHere;
+    bytes[tcp + 13] = this.tcpFlags & ~notHere;
     setLength(bytes, ip, tcp, length, this.isIPv6, this.sums);
   }
 
@@ -149,8 +149,8 @@ export class SegmentCutter implements Cutter {
     const ip = at + OFFLOAD_HEADER;
     const isLast = payload === this.left;
     bytes.writeUInt16BE(20 + payload, ip + 2);
-    bytes.writeUInt16BE(isLast ? this.flags : this.flags | MORE_FRAGMENTS, ip + 6);
-    this.flags += payload / 8; // offsets count by 8 bytes
+    bytes.writeUInt16BE(isLast ? this.fragment : this.fragment | MORE_FRAGMENTS, ip + 6);
+    this.fragment += payload / 8; // offsets count by 8 bytes
     setHeaderSum(bytes, ip, ip + 20);
   }
 }

@@ -1,7 +1,7 @@
 /**
- * "Too big": what a router answers to a packet that the next link does not take, so that its sender makes
- * smaller ones. We are that router where the tunnel's path is narrower than tun0. The answer goes into the
- * TUN that the packet came from, and seems to come from where it was sent to (RFC 792 and 1191; IPv6: RFC
+ * "Too big": what a router answers to a packet that is too large for the next link. Its sender then makes
+ * smaller ones. Where the tunnel's path takes less than tun0 does, we are that router. The answer goes into
+ * the TUN that the packet came from. Its source is the packet's destination (RFC 792 and 1191; IPv6: RFC
  * 4443, section 3.2).
  */
 import { complement, sumOf } from "./checksum.ts";

@@ -11,9 +11,7 @@ export const HELLO_HEADER = 8 + COOKIE;
 export const ANSWER_HEADER = 12;
 const UDP_HEADER = 8;
 
-/**
- * Bytes of IP packets: the most that Ethernet takes, the least that IPv6 does, and what all must (RFC 791).
- */
+/** Bytes of IP packets: Ethernet's jumbo frames, IPv6's least MTU, and what every host takes (RFC 791). */
 export const SIZES = [9000, 1280, 576];
 
 /** The header of the IP packet around a datagram to that address, and of UDP; bytes. */

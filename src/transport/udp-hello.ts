@@ -49,9 +49,9 @@ export class Call {
   }
 
   /**
-   * Sends message 1 each second, until there is an answer. It is as long as the path's largest packet, so
-   * what gets through tells how much does. After two tries in vain a shorter copy follows each, and after two
-   * more a still shorter one. The answer is as long as its question.
+   * Sends message 1 each second, until there is an answer. The IP packet is as large as the kernel believes
+   * that the path takes. If that one arrives, the path does take it. After two tries without an answer a
+   * shorter copy follows each, and after two more a still shorter one. The answer is as long as its question.
    */
   async answer(ms: number): Promise<Answer> {
     const { hub, to } = this;

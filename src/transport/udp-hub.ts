@@ -16,7 +16,7 @@ const LEAST = 64; // bytes that each recvmsg() counts as: a flood of empty datag
 
 /** A session's link, as the socket sees it. */
 export interface Member {
-  readonly index: number; // ours: signed, as V8 has small numbers
+  readonly index: number; // ours; signed, since V8 allocates for numbers of 2^31 and more
   /** A datagram with this index is in the hub's memory. `readAt`: ns, when the recvmsg() began. */
   take(at: number, size: number, readAt: bigint): void;
   /** The socket has room again. */
@@ -30,8 +30,8 @@ export class Hub {
   readonly socket: DatagramSocket;
   readonly memory = new Memory(ROUND + MAX_RECEIVED); // what was received in this turn of the loop
   readonly joiner = new SegmentJoiner();
-  readonly links = new Map<number, Member>(); // by our index: signed, as V8 has small numbers
-  private overflowed = 0; // of the socket, as it was counted already
+  readonly links = new Map<number, Member>(); // by our index
+  private overflowed = 0; // of the socket's, so many are counted already
   segments = MAX_SEGMENTS; // datagrams that one sendmsg() takes
   private watched: Watch | undefined;
   private readonly waiting = new Set<Member>(); // for room in the socket
@@ -86,7 +86,7 @@ export class Hub {
     this.socket.close();
   }
 
-  /** One turn of the loop: what has come, a recvmsg() after the other, one behind the other in memory. */
+  /** One turn of the loop: recvmsg() again and again. What comes is put one behind the other in memory. */
   private receive(): void {
     const { socket, memory } = this;
     let at = 0;

@@ -1,17 +1,17 @@
 /**
  * Frames over UDP. Unlike tcp.ts: each frame is a datagram of its own. The network may lose it, bring it
- * twice, or bring a later one first, and nobody sends it again: that is left to whatever runs inside the
- * tunnel. So a lost packet holds up nothing behind it. What TCP did for us is done here, or not at all:
+ * twice, or bring a later one first. Nobody sends it again, except perhaps a TCP inside the tunnel. So a lost
+ * packet holds up nothing behind it. What TCP did for us is done here, or not at all:
  *
  *   TCP                                            here
- *   connect(), accept(): an fd a session           one socket for all; each session has an index
- *   bytes in order, each once                      a number a frame (datagram-keys.ts, replay.ts)
+ *   connect(), accept(): one fd for each session   one socket for all; each session has an index
+ *   bytes in order, each once                      each frame has a number (datagram-keys.ts, replay.ts)
  *   segments that fit the path                     cut and joined (segments.ts); probes (path.ts)
  *   a connection is bound to two addresses         answers go where the newest good frame came from
- *   a handshake before any state                   cookies, when it gets busy (cookie.ts)
- *   the message is sent again until it comes       message 1 is, each second
+ *   a handshake before any state                   cookies, when the server is busy (cookie.ts)
+ *   what is lost is sent again                     only the first message of a handshake or rekey is
  *
- * All numbers are big-endian. An index is a session's name at who receives: 4 random bytes.
+ * All numbers are big-endian. An index is a session's name at the end that receives: 4 random bytes.
  *
  *   data, control: type 2, 3         message 1: type 1                message 2: type 4; cookie: type 5
  *   offset size                      offset size                      offset size
@@ -22,9 +22,9 @@
  *   8      8    number               8      16   cookie, or zeros     8      4    server's index; cookie: 0
  *   16     …    body, sealed; tag    24     …    message 1; zeros     12     …    message 2, cookie; zeros
  *
- * A frame of no session is answered with its own header, type 6: a server that was started anew says so.
- * Nobody can prove that, so it ends nothing, and neither does an ICMP error. The client then asks, in a
- * sealed frame, and the session is over if no answer comes.
+ * A server that was started anew knows no session. It answers a frame with its own header, type 6. Anybody
+ * can forge that, so it ends nothing. Neither does an ICMP error. The client then asks, in a sealed frame,
+ * and the session is over if no answer comes.
  */
 import { isIPv6 } from "node:net";
 import { endpoint, sockaddr } from "./addresses.ts";

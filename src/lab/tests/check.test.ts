@@ -101,6 +101,31 @@ test("a README of more than 120 lines is a miss", () => {
   assert.deepEqual(checkFile("README.md", lines(121)).misses, ["121: 121 lines; a README has at most 120"]);
 });
 
+test("a drawn frame must have the offsets of wire.md, each above its wall, and as many bytes", () => {
+  const frame = (offsets: string, type: string, section = "Frames") => [
+    `\`\`\`frame ${section}`,
+    offsets,
+    "┌────┬──────────┬──────┬─────┐",
+    `│ ${type} │ 00 00 74 │ body │ tag │`,
+    "```",
+  ];
+  const { misses } = check(
+    ...frame("0    1          4      104   120", "02"), // 1
+    ...frame("0    2          4      104   120", "02"), // 6
+    ...frame("0    1          4      105   120", "02"), // 11
+    ...frame("0    1         4       104   120", "02"), // 16
+    ...frame("0    1          4      104   120", "02 00"), // 21
+    ...frame("0    1          4      104   120", "02", "Nothing"), // 26
+  );
+  assert.deepEqual(misses, [
+    '7: offsets 0,2,4,104,120; by "Frames" of wire.md, 0,1,4,104,120',
+    '12: offsets 0,1,4,105,120; by "Frames" of wire.md, 0,1,4,104,120',
+    "17: an offset is not above its wall",
+    "22: not as many bytes as its offsets say: 02 00",
+    '27: offsets 0,1,4,104,120; by "Nothing" of wire.md, 104,120',
+  ]);
+});
+
 labTest(
   "expected output must come from a run: only times, ids, ports and ciphertext may differ",
   async () => {
@@ -131,6 +156,11 @@ labTest(
       `   +8 µs  internet tap        45 00 00 54 00 00 00 00 eth0 → 8.8.8.8 → ${reply}`,
       "```", // 18
       "```output nothing",
+      "```", // 21
+      "```output demo-udp",
+      "+9 µs client 6.frame up9 02 00 00 74 00 00 00 00 header of 16 bytes in front, " +
+        "with number 9: a datagram of 132 bytes",
+      "+9 µs client 6.write up9 02 00 00 74 00 00 00 00 wrote 133 bytes to 192.168.1.1:5555", // 24
       "```",
     );
     assert.equal(status, 1, stderr);
@@ -144,6 +174,7 @@ labTest(
         "13: make ping does not print",
         "18: +8 µs is earlier than the line above",
         "20: no run is called nothing",
+        "24: make demo TRANSPORT=udp does not print",
       ],
       misses.join("\n"),
     );
