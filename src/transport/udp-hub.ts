@@ -1,5 +1,4 @@
 /** One UDP socket, and the sessions that share it. */
-import { randomBytes } from "node:crypto";
 import { EAGAIN } from "../base/errno.ts";
 import { type Watch, watch } from "../core/loop.ts";
 import { Memory } from "../base/libc.ts";
@@ -16,7 +15,7 @@ const LEAST = 64; // bytes that each recvmsg() counts as: a flood of empty datag
 
 /** A session's link, as the socket sees it. */
 export interface Member {
-  readonly index: number; // ours: signed, as V8 has small numbers
+  readonly index: number; // ours
   /** A datagram with this index is in the hub's memory. `readAt`: ns, when the recvmsg() began. */
   take(at: number, size: number, readAt: bigint): void;
   /** The socket has room again. */
@@ -30,7 +29,7 @@ export class Hub {
   readonly socket: DatagramSocket;
   readonly memory = new Memory(ROUND + MAX_RECEIVED); // what was received in this turn of the loop
   readonly joiner = new SegmentJoiner();
-  readonly links = new Map<number, Member>(); // by our index: signed, as V8 has small numbers
+  readonly links = new Map<number, Member>(); // by our index
   private overflowed = 0; // of the socket, as it was counted already
   segments = MAX_SEGMENTS; // datagrams that one sendmsg() takes
   private watched: Watch | undefined;
@@ -59,13 +58,6 @@ export class Hub {
 
   deafen(): void {
     this.onOther = () => false;
-  }
-
-  newIndex(): number {
-    for (;;) {
-      const index = randomBytes(4).readInt32BE();
-      if (!this.links.has(index)) return index;
-    }
   }
 
   /** Calls the link's receiver as soon as the socket has room. */
