@@ -19,6 +19,8 @@ import {
 import { packet, random, SEED, until } from "../lab/tests/peers.ts";
 import { tcpPacket } from "../lab/tests/tcp-packets.ts";
 import { trace } from "../base/trace.ts";
+import { sockaddr } from "./addresses.ts";
+import { Remote } from "./datagrams.ts";
 
 const [HELLO, DATA, ANSWER, COOKIE, NO_SESSION] = [1, 2, 4, 5, 6];
 const dropped = () => [...trace.drops.values()].reduce((sum, count) => sum + count, 0);
@@ -448,6 +450,23 @@ test("answers go where the newest good frame came from; old and forged ones move
   await until(() => came.push(...it.far.take()) > 0);
   other.end();
   it.end();
+});
+
+test("a session's datagrams leave from the address that the client writes to now", async () => {
+  const server = new DatagramServer(await freePort(), "*");
+  const relay = new Relay(await freePort(), server.port);
+  const client = await dialEnd(relay.port);
+  for (const address of ["127.0.0.1", "127.0.0.2"]) {
+    relay.server = new Remote(sockaddr(address, server.port));
+    client.send(packet(84));
+    await until(() => server.ends[0]!.take().length > 0);
+    server.ends[0]!.send(packet(84));
+    await until(() => client.take().length > 0);
+    assert.equal(relay.back.from().address, address);
+  }
+  client.end();
+  server.end();
+  relay.end();
 });
 
 test("a server that was started anew is noticed in seconds; one that lives stays", async () => {

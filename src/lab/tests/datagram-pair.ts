@@ -101,9 +101,9 @@ export class DatagramServer {
   mayCome = (_isProven: boolean): boolean => true;
   private readonly udp: UdpPort;
 
-  constructor(port: number) {
+  constructor(port: number, listen = HERE) {
     this.port = port;
-    this.udp = new UdpPort(port, HERE);
+    this.udp = new UdpPort(port, listen);
     this.onHello = (caller, message1) => {
       const { send, receive } = keysOf(message1);
       const make = (build: (link: UdpLink) => Peer) =>
@@ -156,8 +156,8 @@ export class Relay {
   down: Pass = (datagram) => [datagram];
   longest = { question: 0, answer: 0 }; // bytes, of first messages and of answers to them
   private readonly front: DatagramSocket; // to the client
-  private readonly back = DatagramSocket.open(false) as DatagramSocket; // to the server
-  private readonly server: Remote;
+  readonly back = DatagramSocket.open(false) as DatagramSocket; // to the server
+  server: Remote;
   private client: Remote | undefined;
   private readonly watches: Watch[];
   private readonly memory = new Memory(1 << 16);

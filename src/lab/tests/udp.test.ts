@@ -6,7 +6,7 @@ import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { type Lab, SERVER, TARGET, TARGET6 } from "../lab.ts";
 import { Running, startProgram } from "../running.ts";
-import { labTest, SECRET, startClient, startServer, startTransfer, transfer } from "./testing.ts";
+import { labTest, ping, SECRET, startClient, startServer, startTransfer, transfer } from "./testing.ts";
 
 const NO_PYTHON = "python3 is not installed";
 const UDP = ["--transport", "udp"];
@@ -180,6 +180,23 @@ labTest(
     assert.doesNotMatch(server.output + client.output, /has not answered|Lost the server/);
   },
 );
+
+labTest("a server of two addresses answers from the one that a client writes to", async (lab) => {
+  lab.addIPv6();
+  const server = await startServer(lab, ...UDP);
+  for (const [address, firewall] of [
+    ["203.0.113.1", "iptables"],
+    ["2001:db8:2::1", "ip6tables"],
+  ] as const) {
+    lab.run("client", `${firewall} -A INPUT -i eth0 -p udp ! -s ${address} -j DROP`); // as a NAT would
+    const args = [address, "--configure", "--route", `${TARGET}/32`, ...UDP];
+    const client = startProgram(lab, "client", "client", args, SECRET);
+    await client.until(/connected to/);
+    ping(lab, "client", TARGET);
+    assert.equal(await client.stop(), 0);
+  }
+  assert.equal(await server.stop(), 0);
+});
 
 labTest(
   "two ends with different transports do not meet: the client says so, and what to check",
