@@ -236,13 +236,15 @@ const ownEnd = (local: Buffer) => (local.length === INFO6_SIZE ? 32 : 24);
 /**
  * Bytes of an IP packet that the way there takes, as far as the kernel knows it: IP_MTU (ip(7)). 0: no idea.
  */
-export function pathMtu({ name }: Remote): number {
-  const isIPv6 = name.length === SIZEOF_SOCKADDR_IN6;
+export function pathMtu({ name, address }: Remote): number {
+  // never ::ffff:192.0.2.1: with net.ipv6.bindv6only=1, that cannot be connected to
+  const to = sockaddr(address, name.readUInt16BE(2));
+  const isIPv6 = to.length === SIZEOF_SOCKADDR_IN6;
   const fd = calls.socket(isIPv6 ? calls.AF_INET6 : calls.AF_INET, calls.SOCK_DGRAM | calls.SOCK_CLOEXEC, 0);
   if (fd < 0) return 0;
   const int = Buffer.alloc(4);
   const [level, option] = isIPv6 ? [calls.IPPROTO_IPV6, calls.IPV6_MTU] : [calls.IPPROTO_IP, calls.IP_MTU];
-  let result = calls.connect(fd, name, name.length);
+  let result = calls.connect(fd, to, to.length);
   if (result >= 0) result = calls.getsockopt(fd, level, option, int, [int.length]);
   close(fd);
   return result < 0 ? 0 : int.readInt32LE();

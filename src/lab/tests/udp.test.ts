@@ -198,6 +198,15 @@ labTest("a server of two addresses answers from the one that a client writes to"
   assert.equal(await server.stop(), 0);
 });
 
+labTest("with net.ipv6.bindv6only=1, IPv4 clients are served, and their path is known", async (lab) => {
+  lab.run("server", "sysctl -qw net.ipv6.bindv6only=1");
+  const [server] = await startBoth(lab);
+  lab.run("server", "ip route replace 192.168.1.100/32 dev eth0 mtu 1300");
+  await transfer(lab, "internet", "client", 4);
+  await server.until(/drop.*it is larger than the path takes/);
+  assert.doesNotMatch(server.output, /EMSGSIZE/);
+});
+
 labTest(
   "two ends with different transports do not meet: the client says so, and what to check",
   async (lab) => {
