@@ -4,6 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { type Lab, SERVER, TARGET, TARGET6 } from "../lab.ts";
 import { Running, startProgram } from "../running.ts";
 import { labTest, ping, SECRET, startClient, startServer, startTransfer, transfer } from "./testing.ts";
@@ -206,6 +207,23 @@ labTest("with net.ipv6.bindv6only=1, IPv4 clients are served, and their path is 
   await server.until(/drop.*it is larger than the path takes/);
   assert.doesNotMatch(server.output, /EMSGSIZE/);
 });
+
+labTest(
+  "a client that gave up root connects again: its new socket gets what this machine lets anybody have",
+  async (lab, t) => {
+    if (process.getuid!() !== 0) return t.skip("no other user than root is mapped into this user namespace");
+    const [server, client] = await startBoth(lab, "--user", "nobody");
+    const buffer = () => Number(/skmem:\(r\d+,rb(\d+)/.exec(lab.run("client", "ss -uanm"))?.[1]);
+    const asked = 4 * 1024 * 1024; // bytes; the kernel doubles it
+    assert.equal(buffer(), 2 * asked);
+    await server.stop("SIGKILL");
+    await startServer(lab, ...UDP);
+    await client.until(/connected again/, 60_000);
+    const most = Number(readFileSync("/proc/sys/net/core/rmem_max", "utf8"));
+    assert.equal(buffer(), 2 * Math.min(asked, most));
+    ping(lab, "client", TARGET);
+  },
+);
 
 labTest(
   "two ends with different transports do not meet: the client says so, and what to check",
