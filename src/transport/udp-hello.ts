@@ -187,15 +187,15 @@ export class Reception {
     const message1 = Buffer.from(bytes.subarray(start, start + length));
     const name = message1.toString("latin1");
     const before = answered.get(name);
-    if (before) {
+    // Whoever forges senders must not use up what their addresses may ask: so a proven one counts by itself.
+    const isProven = cookies.isGood(bytes.subarray(at + 4, start), from.name);
+    const isEnough = isProven || !cookies.needed();
+    if (isEnough && before) {
       // perhaps it is shorter by now, and so the answer; others who have seen it may not say how long it is
       if (from.text === before.link.remote) before.link.lower(size + around(from.address));
       this.send(ANSWER, theirs, before.message2, from, size);
       return true;
     }
-    // Whoever forges senders must not use up what their addresses may ask: so a proven one counts by itself.
-    const isProven = cookies.isGood(bytes.subarray(at + 4, start), from.name);
-    const isEnough = isProven || !cookies.needed();
     const stranger = isEnough ? server.onArrival(from.address, from.text, () => {}, isProven) : undefined;
     if (!stranger) {
       if (!isProven) this.send(COOKIE_ANSWER, theirs, cookies.make(from.name), from, ANSWER_HEADER + COOKIE);

@@ -358,6 +358,27 @@ test("a busy server asks for a cookie, and keeps nothing of who does not send it
   relay.end();
 });
 
+test("a recorded message 1 sent again and again draws cookies, too: its sender may be forged", async () => {
+  const server = new DatagramServer(await freePort());
+  const relay = new Relay(await freePort(), server.port);
+  const answers: Buffer[] = [];
+  relay.down = (datagram) => (answers.push(datagram), []);
+  let hello: Buffer | undefined;
+  relay.up = (datagram) => ((hello = Buffer.from(datagram)), []);
+  await assert.rejects(dial(relay.port, 300));
+  for (let i = 0; i < 60; i++) relay.toServer(hello!);
+  await until(() => answers.length === 60);
+  const cookies = answers.filter(([type]) => type === COOKIE);
+  assert.equal(cookies.length, 40);
+  cookies[0]!.copy(hello!, 4, 8, 24);
+  relay.toServer(hello!);
+  await until(() => answers.length === 61);
+  assert.equal(answers[60]![0], ANSWER, "who receives there is answered");
+  assert.equal(server.hellos.length, 1);
+  server.end();
+  relay.end();
+});
+
 test("a server that answers late to a long question: the path takes what has come", async () => {
   const server = new DatagramServer(await freePort());
   const relay = new Relay(await freePort(), server.port);
