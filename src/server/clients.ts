@@ -73,7 +73,7 @@ export class Clients implements PortEvents {
       return offer ? this.configFor(offer) : { refused: this.whyFull() };
     };
     const isNew = (publicKey: Buffer) => this.firstMessages.isNew(publicKey);
-    const reply = secrets ? answer(secrets, message1, isNew, makeReply) : {};
+    const reply = secrets ? answer(secrets, message1, isNew, makeReply, caller.isFree) : {};
     const { message2, refused } = reply;
     if (refused !== undefined) {
       if (message2) caller.refuse(message2);

@@ -7,6 +7,7 @@ import { Handshake, HandshakeError } from "./handshake.ts";
 import { decodeReply, decodeWish, encodeReply, encodeWish } from "./payloads.ts";
 import { Memory } from "../base/libc.ts";
 import { KeyPair } from "./primitives.ts";
+import { answer, ClientHandshake } from "./session.ts";
 
 // Noise_NNpsk0_25519_AESGCM_SHA256, one of the published Noise test vectors (in cacophony's format)
 const VECTOR = {
@@ -105,6 +106,25 @@ test("two handshakes with one secret give different keys", () => {
     return client.split().send.toString("hex");
   });
   assert.notEqual(keys[0], keys[1]);
+});
+
+test("answer() makes key pairs until one is free, and the client gets the same keys", () => {
+  const secret = randomBytes(32);
+  const client = new ClientHandshake(secret);
+  const tried: string[] = [];
+  const isFree = (publicKey: Buffer) => tried.push(publicKey.toString("hex")) === 3;
+  const config = { address: 0x0a080002, prefix: 24, mtu: 1400 };
+  const { message2, keys } = answer(
+    [secret],
+    client.message1,
+    () => true,
+    () => config,
+    isFree,
+  );
+  assert.equal(new Set(tried).size, 3);
+  assert.equal(message2!.toString("hex", 0, 32), tried[2]);
+  assert.ok(client.isGood(message2!));
+  assert.deepEqual(client.finish(message2!, "the server").keys.send, keys!.receive);
 });
 
 test("thousands of handshakes end while memory is collected: Node waits for no lock of its own", () => {

@@ -104,6 +104,11 @@ export class Handshake {
   /** Wipes its keys. */
   end(): void {
     wipe(this.ck, this.k);
+    this.forgetKey();
+  }
+
+  /** Wipes the key pair. publicKey is another one from then on. */
+  forgetKey(): void {
     this.ephemeral?.free();
     this.ephemeral = undefined;
   }

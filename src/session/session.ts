@@ -98,13 +98,14 @@ export interface Reply {
 /**
  * The server's side: `makeReply` decides what a client is told whose message 1 proved good. The client itself
  * is proven only by its first sealed frame, because message 1 may be a replay. `isNew`: has its public key
- * never come before? A replay costs no X25519.
+ * never come before? A replay costs no X25519. `isFree`: may ours be that?
  */
 export function answer(
   secrets: Buffer[],
   message1: Buffer,
   isNew: (publicKey: Buffer) => boolean,
   makeReply: (wish: Wish, publicKey: Buffer) => ClientConfig | { refused: string },
+  isFree = (_publicKey: Buffer) => true,
 ): Reply {
   const known = readFirst(secrets, message1);
   if ("refused" in known) return known;
@@ -113,6 +114,7 @@ export function answer(
     const publicKey = message1.subarray(0, KEY_LENGTH);
     if (!isNew(publicKey)) throw new HandshakeError("its first message has come before: a replay");
     const reply = makeReply(decodeWish(payload), publicKey);
+    while (!isFree(handshake.publicKey)) handshake.forgetKey();
     const message2 = handshake.write(encodeReply(reply));
     return "refused" in reply
       ? { message2, refused: reply.refused }

@@ -28,6 +28,9 @@ const RECEIVE_BUFFER = 4 * 1024 * 1024;
 const CONTROL = 128; // bytes
 const GRO = calls.IPPROTO_UDP * 256 + calls.UDP_GRO;
 const OVERFLOW = calls.SOL_SOCKET * 256 + calls.SO_RXQ_OVFL;
+const INFO = calls.IPPROTO_IP * 256 + calls.IP_PKTINFO;
+const INFO6 = calls.IPPROTO_IPV6 * 256 + calls.IPV6_PKTINFO;
+const INFO6_SIZE = 40; // bytes of such a cmsghdr
 
 /** Where datagrams go to, or come from. */
 export class Remote {
@@ -88,7 +91,8 @@ export class DatagramSocket {
   received = 0; // how often has receive() given something?
   private readonly out = new Message();
   private readonly in = new Message();
-  private latest: Remote | undefined; // where the last one sent came from
+  private latest: Remote | undefined; // what from() has said
+  private info = -1; // where in.control tells the address of ours that they were sent to; -1: it does not
 
   /** Listens on `address`:`port`, "*" for all of this machine's. Errors: a Failure. */
   static listen(address: string, port: number): DatagramSocket {
@@ -180,18 +184,24 @@ export class DatagramSocket {
     this.segment = count;
     if (count < 0) return count;
     this.received++;
+    this.info = -1;
     const used = header.bytes.readUInt32LE(40);
     for (let i = 0; i + 16 <= used; i += (control.bytes.readUInt32LE(i) + 7) & ~7) {
       const kind = control.bytes[i + 8]! * 256 + control.bytes[i + 12]!; // level, type: both are small
       if (kind === GRO) this.segment = control.bytes.readUInt32LE(i + 16);
       if (kind === OVERFLOW) this.overflowed = control.bytes.readUInt32LE(i + 16);
+      if (kind === INFO || kind === INFO6) this.info = i;
     }
     return count;
   }
 
-  /** Have the datagrams of the last receive() come from there? */
-  isFrom({ name }: Remote): boolean {
-    return this.in.name.bytes.compare(name, 0, name.length, 0, name.length) === 0;
+  /** Have the datagrams of the last receive() come from there, and to the same address of ours? */
+  isFrom({ name, local }: Remote): boolean {
+    const { info } = this;
+    if (this.in.name.bytes.compare(name, 0, name.length, 0, name.length) !== 0) return false;
+    if (!local || info < 0) return true;
+    const [start, end] = [ownStart(local), ownEnd(local)];
+    return this.in.control.bytes.compare(local, start, end, info + start, info + end) === 0;
   }
 
   /** Where they came from. */
@@ -199,10 +209,7 @@ export class DatagramSocket {
     const { header, name, control } = this.in;
     if (this.latest && this.isFrom(this.latest)) return this.latest;
     const length = header.bytes.readUInt32LE(8);
-    const used = header.bytes.readUInt32LE(40);
-    let local: Buffer | undefined;
-    for (let i = 0; i + 16 <= used; i += (control.bytes.readUInt32LE(i) + 7) & ~7)
-      local ??= localOf(control.bytes.subarray(i));
+    const local = this.info < 0 ? undefined : localOf(control.bytes.subarray(this.info));
     this.latest = new Remote(Buffer.from(name.bytes.subarray(0, length)), local);
     return this.latest;
   }
@@ -217,30 +224,28 @@ export class DatagramSocket {
  * (ip(7)) is an interface, our address, and the one in the header; in6_pktinfo (ipv6(7)) our address, and an
  * interface. The interface is left to the routes.
  */
-function localOf(cmsg: Buffer): Buffer | undefined {
-  const [level, type] = [cmsg.readUInt32LE(8), cmsg.readUInt32LE(12)];
-  if (level === calls.IPPROTO_IPV6 && type === calls.IPV6_PKTINFO) {
-    const copy = Buffer.alloc(40);
-    cmsg.copy(copy, 0, 0, 16 + 16);
-    return copy;
-  }
-  if (level !== calls.IPPROTO_IP || type !== calls.IP_PKTINFO) return undefined;
-  const copy = Buffer.alloc(32);
-  cmsg.copy(copy, 0, 0, 16 + 8);
-  copy.fill(0, 16, 20);
-  return copy;
+function localOf(cmsg: Buffer): Buffer {
+  const local = Buffer.alloc(cmsg.readUInt32LE(8) === calls.IPPROTO_IPV6 ? INFO6_SIZE : 32);
+  cmsg.copy(local, 0, 0, 16); // its own header
+  cmsg.copy(local, ownStart(local), ownStart(local), ownEnd(local));
+  return local;
 }
+
+const ownStart = (local: Buffer) => (local.length === INFO6_SIZE ? 16 : 20);
+const ownEnd = (local: Buffer) => (local.length === INFO6_SIZE ? 32 : 24);
 
 /**
  * Bytes of an IP packet that the way there takes, as far as the kernel knows it: IP_MTU (ip(7)). 0: no idea.
  */
-export function pathMtu({ name }: Remote): number {
-  const isIPv6 = name.length === SIZEOF_SOCKADDR_IN6;
+export function pathMtu({ name, address }: Remote): number {
+  // never ::ffff:192.0.2.1: with net.ipv6.bindv6only=1, that cannot be connected to
+  const to = sockaddr(address, name.readUInt16BE(2));
+  const isIPv6 = to.length === SIZEOF_SOCKADDR_IN6;
   const fd = calls.socket(isIPv6 ? calls.AF_INET6 : calls.AF_INET, calls.SOCK_DGRAM | calls.SOCK_CLOEXEC, 0);
   if (fd < 0) return 0;
   const int = Buffer.alloc(4);
   const [level, option] = isIPv6 ? [calls.IPPROTO_IPV6, calls.IPV6_MTU] : [calls.IPPROTO_IP, calls.IP_MTU];
-  let result = calls.connect(fd, name, name.length);
+  let result = calls.connect(fd, to, to.length);
   if (result >= 0) result = calls.getsockopt(fd, level, option, int, [int.length]);
   close(fd);
   return result < 0 ? 0 : int.readInt32LE();

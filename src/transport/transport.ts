@@ -55,6 +55,8 @@ export interface Caller {
   readonly address: string;
   readonly remote: string;
   readonly stranger: Stranger;
+  /** Over UDP a public key names the session: has no other one that name? */
+  readonly isFree?: (publicKey: Buffer) => boolean;
   /** Sends message 2, if there is a handshake, and makes it a session's link. */
   attach<R extends Receiver>(message2: Buffer | undefined, make: (link: Link) => R): R;
   /** Sends that, and no more. */

@@ -16,6 +16,7 @@ import {
   HEADER,
   HELLO,
   HELLO_HEADER,
+  indexOf,
   NO_SESSION,
   SIZES,
 } from "./udp-format.ts";
@@ -45,7 +46,7 @@ export class Call {
     this.to = to;
     this.message1 = message1;
     this.isGood = isGood;
-    this.index = this.hub.newIndex();
+    this.index = indexOf(message1);
   }
 
   /**
@@ -108,7 +109,7 @@ export class Call {
         if (type !== ANSWER || (length > 0 && !this.isGood(message2))) return false;
         // What has come tells what the path takes: perhaps it is the late answer to a longer question.
         const came = Math.min(size + around(to.address), this.largest);
-        const answer = this.answered(message2, bytes.readInt32BE(at + 8), came);
+        const answer = this.answered(message2, indexOf(bytes, start), came);
         if (length === 0) refusal = answer;
         else {
           clearTimeout(again);
@@ -129,14 +130,13 @@ export class Call {
   }
 
   private sendIn(size: number): number {
-    const { message1, to, index, cookie } = this;
+    const { message1, to, cookie } = this;
     const datagram = new Memory(pad(size - around(to.address), 4));
     const { bytes } = datagram;
     bytes.fill(0);
     bytes[0] = HELLO;
     bytes.writeUInt16BE(message1.length, 2);
-    bytes.writeInt32BE(index, 4);
-    cookie.copy(bytes, 8);
+    cookie.copy(bytes, 4);
     message1.copy(bytes, HELLO_HEADER);
     const length = size - around(to.address);
     return this.hub.socket.send(to, datagram, 0, length, length);
@@ -182,38 +182,39 @@ export class Reception {
     const length = bytes.readUInt16BE(at + 2);
     const from = hub.socket.from();
     if (size < LEAST_HELLO || length > handshakeFraming.maxBody || HELLO_HEADER + length > size) return false;
-    const theirs = bytes.readInt32BE(at + 4);
     const start = at + HELLO_HEADER;
+    const theirs = indexOf(bytes, start);
     const message1 = Buffer.from(bytes.subarray(start, start + length));
     const name = message1.toString("latin1");
     const before = answered.get(name);
-    if (before) {
+    // Whoever forges senders must not use up what their addresses may ask: so a proven one counts by itself.
+    const isProven = cookies.isGood(bytes.subarray(at + 4, start), from.name);
+    const isEnough = isProven || !cookies.needed();
+    if (isEnough && before) {
       // perhaps it is shorter by now, and so the answer; others who have seen it may not say how long it is
       if (from.text === before.link.remote) before.link.lower(size + around(from.address));
-      this.send(ANSWER, theirs, before.link.index, before.message2, from, size);
+      this.send(ANSWER, theirs, before.message2, from, size);
       return true;
     }
-    // Whoever forges senders must not use up what their addresses may ask: so a proven one counts by itself.
-    const isProven = cookies.isGood(bytes.subarray(at + 8, start), from.name);
-    const isEnough = isProven || !cookies.needed();
     const stranger = isEnough ? server.onArrival(from.address, from.text, () => {}, isProven) : undefined;
     if (!stranger) {
-      if (!isProven)
-        this.send(COOKIE_ANSWER, theirs, 0, cookies.make(from.name), from, ANSWER_HEADER + COOKIE);
+      if (!isProven) this.send(COOKIE_ANSWER, theirs, cookies.make(from.name), from, ANSWER_HEADER + COOKIE);
       return true;
     }
-    const refuse = (message2: Buffer) => this.send(ANSWER, theirs, 0, message2, from, size);
+    const refuse = (message2: Buffer) => this.send(ANSWER, theirs, message2, from, size);
+    const isFree = (publicKey: Buffer) => !hub.links.has(indexOf(publicKey));
     const attach = <R extends Receiver>(message2: Buffer | undefined, make: (link: Link) => R) => {
-      const link: UdpLink = new UdpLink(hub, hub.newIndex(), theirs, from, size + around(from.address), () =>
+      const index = indexOf(message2!);
+      const link: UdpLink = new UdpLink(hub, index, theirs, from, size + around(from.address), () =>
         answered.delete(name),
       );
       const receiver = link.start(make(link), () => answered.delete(name));
       if (link.closed) return receiver;
       answered.set(name, { link, message2: message2! });
-      this.send(ANSWER, theirs, link.index, message2!, from, size);
+      this.send(ANSWER, theirs, message2!, from, size);
       return receiver;
     };
-    server.onHello({ address: from.address, remote: from.text, stranger, attach, refuse }, message1);
+    server.onHello({ address: from.address, remote: from.text, stranger, isFree, attach, refuse }, message1);
     return true;
   }
 
@@ -229,7 +230,7 @@ export class Reception {
   }
 
   /** An answer of `size` bytes: never longer than the question, so nobody can be flooded by it. */
-  private send(type: number, theirs: number, ours: number, message: Buffer, to: Remote, size: number): void {
+  private send(type: number, theirs: number, message: Buffer, to: Remote, size: number): void {
     if (ANSWER_HEADER + message.length > size) return;
     const datagram = new Memory(pad(size, 4));
     const { bytes } = datagram;
@@ -237,7 +238,6 @@ export class Reception {
     bytes[0] = type;
     bytes.writeUInt16BE(message.length, 2);
     bytes.writeInt32BE(theirs, 4);
-    bytes.writeInt32BE(ours, 8);
     message.copy(bytes, ANSWER_HEADER);
     this.hub.socket.send(to, datagram, 0, size, size); // if it is lost, the question comes again
   }

@@ -1,5 +1,4 @@
 /** One UDP socket, and the sessions that share it. */
-import { randomBytes } from "node:crypto";
 import { EAGAIN } from "../base/errno.ts";
 import { type Watch, watch } from "../core/loop.ts";
 import { Memory } from "../base/libc.ts";
@@ -59,13 +58,6 @@ export class Hub {
 
   deafen(): void {
     this.onOther = () => false;
-  }
-
-  newIndex(): number {
-    for (;;) {
-      const index = randomBytes(4).readInt32BE();
-      if (!this.links.has(index)) return index;
-    }
   }
 
   /** Calls the link's receiver as soon as the socket has room. */

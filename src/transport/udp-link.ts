@@ -233,10 +233,11 @@ export class UdpLink implements Link, Member {
   }
 
   private moved(to: Remote): void {
-    if (to.address === this.to.address && to.text === this.to.text) return;
-    if (performance.now() > this.noteAgain) trace.note(`${this.remote} is at ${to.text} now`);
-    this.noteAgain = performance.now() + NOTE_PAUSE;
     const { size } = this;
+    if (to.text !== this.remote) {
+      if (performance.now() > this.noteAgain) trace.note(`${this.remote} is at ${to.text} now`);
+      this.noteAgain = performance.now() + NOTE_PAUSE;
+    } // else it writes to another address of ours
     this.to = to;
     this.size = size;
   }

@@ -12,26 +12,27 @@ import {
   dialEnd,
   DatagramServer,
   freePort,
-  MESSAGE2,
+  message2For,
   Relay,
   session,
 } from "../lab/tests/datagram-pair.ts";
 import { packet, random, SEED, until } from "../lab/tests/peers.ts";
 import { tcpPacket } from "../lab/tests/tcp-packets.ts";
 import { trace } from "../base/trace.ts";
+import { sockaddr } from "./addresses.ts";
+import { Remote } from "./datagrams.ts";
 
 const [HELLO, DATA, ANSWER, COOKIE, NO_SESSION] = [1, 2, 4, 5, 6];
 const dropped = () => [...trace.drops.values()].reduce((sum, count) => sum + count, 0);
 const turn = () => new Promise((resolve) => setImmediate(resolve));
 
 /** An answer to that first message. */
-function answerTo(hello: Buffer, type: number, message: Buffer, theirs = 7): Buffer {
+function answerTo(hello: Buffer, type: number, message: Buffer): Buffer {
   const bytes = Buffer.alloc(hello.length);
   bytes[0] = type;
   bytes.writeUInt16BE(message.length, 2);
-  hello.copy(bytes, 4, 4, 8);
-  bytes.writeUInt32BE(theirs, 8);
-  message.copy(bytes, 12);
+  hello.copy(bytes, 4, 20, 24);
+  message.copy(bytes, 8);
   return bytes;
 }
 
@@ -183,6 +184,71 @@ test("message 1 is lost, then message 2: both come again, and it is one session"
   relay.end();
 });
 
+test("who changes a byte of the first words delays the session: none begins that is deaf", async () => {
+  const flips = [...Array(24).keys()].flatMap((at) => [
+    { way: "up" as const, at },
+    { way: "down" as const, at },
+  ]);
+  await Promise.all(
+    flips.map(async ({ way, at }) => {
+      const server = new DatagramServer(await freePort());
+      const relay = new Relay(await freePort(), server.port);
+      let seen = 0;
+      relay[way] = (datagram) => {
+        if (seen++ === 0) datagram[at]! ^= 1;
+        return [datagram];
+      };
+      const client = await dialEnd(relay.port);
+      client.peer.sendControl(Control.keepalive); // proves it
+      const proven = () => server.ends.find(({ peer }) => peer.framesReceived > 0);
+      await until(() => proven() !== undefined).catch(() => assert.fail(`${way} ${at}: the server is deaf`));
+      proven()!.send(packet(84));
+      await until(() => client.take().length > 0).catch(() =>
+        assert.fail(`${way} ${at}: the client is deaf`),
+      );
+      client.end();
+      server.end();
+      relay.end();
+    }),
+  );
+});
+
+test("who swaps an index, and swaps it back where it is told, keeps the session from beginning", async () => {
+  const server = new DatagramServer(await freePort());
+  const relay = new Relay(await freePort(), server.port);
+  const flip = (at: number) => (datagram: Buffer) => ((datagram[at]! ^= 1), [datagram]);
+  relay.up = flip(20); // the client's, in message 1
+  relay.down = flip(4); // as message 2 tells it
+  await assert.rejects(dial(relay.port, 1500), /ETIMEDOUT/);
+  relay.up = (datagram) => [datagram];
+  relay.down = flip(8); // the server's
+  await assert.rejects(dial(relay.port, 1500), /ETIMEDOUT/);
+  assert.ok(server.hellos.length >= 2);
+  server.end();
+  relay.end();
+});
+
+test("a public key whose index a session has already is not free", async () => {
+  const server = new DatagramServer(await freePort());
+  const first = await dialEnd(server.port);
+  const taken = Buffer.alloc(32);
+  taken.writeInt32BE(server.ends[0]!.link.index);
+  const other = Buffer.from(taken);
+  other[3]! ^= 1;
+  const free: boolean[] = [];
+  server.onHello = (caller) => {
+    free.push(...[taken, other].map(caller.isFree!));
+    caller.refuse(Buffer.alloc(0));
+  };
+  for (const end of [() => first.end(), () => server.ends[0]!.end()]) {
+    (await dial(server.port))[0].hangUp();
+    end();
+  }
+  await dial(server.port).then(([answer]) => answer.hangUp());
+  assert.deepEqual(free, [false, true, false, true, true, true]);
+  server.hub.close();
+});
+
 test("no answer to a first message is longer than it was; what is too short gets none", async () => {
   const server = new DatagramServer(await freePort());
   const relay = new Relay(await freePort(), server.port);
@@ -191,7 +257,7 @@ test("no answer to a first message is longer than it was; what is too short gets
   relay.up = (datagram) => {
     const all = [507, 508, 1300, datagram.length].map((size) => {
       const one = Buffer.from(datagram.subarray(0, size));
-      randomBytes(32).copy(one, 24); // each is another client's
+      randomBytes(32).copy(one, 20); // each is another client's
       return one;
     });
     questions.push(...all.map(({ length }) => length));
@@ -229,12 +295,13 @@ test("forged answers, refusals and cookies while dialling: the session begins al
   relay.up = (hello) => {
     hellos++;
     const short = hello.subarray(0, 200);
+    const good = message2For(hello.subarray(20, 68));
     for (let i = 0; i < 50; i++) {
       relay.toClient(answerTo(short, ANSWER, randomBytes(80)));
       relay.toClient(answerTo(short, ANSWER, Buffer.alloc(0)));
-      relay.toClient(answerTo(short, COOKIE, randomBytes(16), 0));
-      relay.toClient(answerTo(randomBytes(200), ANSWER, MESSAGE2));
-      relay.toClient(answerTo(short, ANSWER, MESSAGE2).subarray(0, 40));
+      relay.toClient(answerTo(short, COOKIE, randomBytes(16)));
+      relay.toClient(answerTo(randomBytes(200), ANSWER, good));
+      relay.toClient(answerTo(short, ANSWER, good).subarray(0, 40));
     }
     return [hello];
   };
@@ -275,7 +342,7 @@ test("a busy server asks for a cookie, and keeps nothing of who does not send it
   relay.up = (datagram) => ((hello = Buffer.from(datagram)), []);
   await assert.rejects(dial(relay.port, 300));
   for (let i = 0; i < 60; i++) {
-    randomBytes(32).copy(hello!, 24);
+    randomBytes(32).copy(hello!, 20);
     relay.toServer(hello!);
   }
   await until(() => answers.length === 60);
@@ -287,6 +354,27 @@ test("a busy server asks for a cookie, and keeps nothing of who does not send it
   assert.deepEqual(answers.slice(60), [COOKIE, ANSWER]);
   assert.equal(server.hellos.length, 21);
   client.end();
+  server.end();
+  relay.end();
+});
+
+test("a recorded message 1 sent again and again draws cookies, too: its sender may be forged", async () => {
+  const server = new DatagramServer(await freePort());
+  const relay = new Relay(await freePort(), server.port);
+  const answers: Buffer[] = [];
+  relay.down = (datagram) => (answers.push(datagram), []);
+  let hello: Buffer | undefined;
+  relay.up = (datagram) => ((hello = Buffer.from(datagram)), []);
+  await assert.rejects(dial(relay.port, 300));
+  for (let i = 0; i < 60; i++) relay.toServer(hello!);
+  await until(() => answers.length === 60);
+  const cookies = answers.filter(([type]) => type === COOKIE);
+  assert.equal(cookies.length, 40);
+  cookies[0]!.copy(hello!, 4, 8, 24);
+  relay.toServer(hello!);
+  await until(() => answers.length === 61);
+  assert.equal(answers[60]![0], ANSWER, "who receives there is answered");
+  assert.equal(server.hellos.length, 1);
   server.end();
   relay.end();
 });
@@ -336,7 +424,7 @@ test("a short copy of somebody's message 1 from elsewhere does not narrow the pa
   other.down = () => [];
   other.toServer(hello!.subarray(0, 600));
   const bad = Buffer.from(hello!.subarray(0, 600));
-  bad[24 + 40]! ^= 1; // another message with the same public key
+  bad[20 + 40]! ^= 1; // another message with the same public key
   other.toServer(bad);
   await until(() => server.hellos.length === 2); // the second is none that was answered
   assert.equal(far.size, size);
@@ -383,6 +471,23 @@ test("answers go where the newest good frame came from; old and forged ones move
   await until(() => came.push(...it.far.take()) > 0);
   other.end();
   it.end();
+});
+
+test("a session's datagrams leave from the address that the client writes to now", async () => {
+  const server = new DatagramServer(await freePort(), "*");
+  const relay = new Relay(await freePort(), server.port);
+  const client = await dialEnd(relay.port);
+  for (const address of ["127.0.0.1", "127.0.0.2"]) {
+    relay.server = new Remote(sockaddr(address, server.port));
+    client.send(packet(84));
+    await until(() => server.ends[0]!.take().length > 0);
+    server.ends[0]!.send(packet(84));
+    await until(() => client.take().length > 0);
+    assert.equal(relay.back.from().address, address);
+  }
+  client.end();
+  server.end();
+  relay.end();
 });
 
 test("a server that was started anew is noticed in seconds; one that lives stays", async () => {

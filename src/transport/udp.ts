@@ -11,16 +11,17 @@
  *   a handshake before any state                   cookies, when the server is busy (cookie.ts)
  *   what is lost is sent again                     only the first message of a handshake or rekey is
  *
- * All numbers are big-endian. An index is a session's name at the end that receives: 4 random bytes.
+ * All numbers are big-endian. An index is a session's name at the end that receives: the first 4 bytes of the
+ * public key that this end has sent.
  *
  *   data, control: type 2, 3         message 1: type 1                message 2: type 4; cookie: type 5
  *   offset size                      offset size                      offset size
  *   0      1    type                 0      1    type                 0      1    type
  *   1      1    key                  1      1    0                    1      1    0
  *   2      2    length of the body   2      2    length of message 1  2      2    length of what follows
- *   4      4    receiver's index     4      4    client's index       4      4    client's index
- *   8      8    number               8      16   cookie, or zeros     8      4    server's index; cookie: 0
- *   16     …    body, sealed; tag    24     …    message 1; zeros     12     …    message 2, cookie; zeros
+ *   4      4    receiver's index     4      16   cookie, or zeros     4      4    client's index
+ *   8      8    number               20     …    message 1; zeros     8      …    message 2, cookie; zeros
+ *   16     …    body, sealed; tag
  *
  * A server that was started anew knows no session. It answers a frame with its own header, type 6. Anybody
  * can forge that, so it ends nothing. Neither does an ICMP error. The client then asks, in a sealed frame,

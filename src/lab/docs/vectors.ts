@@ -117,16 +117,12 @@ export function vectors(): string {
   return lines.join("\n");
 }
 
-/** The two ends' names for the session, as an answer and a first message bear them. */
-const [CLIENT_INDEX, SERVER_INDEX] = [0x0a0b0c0d, 0x01020304];
-
-/** A datagram of `type` before there are keys; the zeros behind it are left out. */
-export function first(type: number, index: number, rest: Buffer, message: Buffer): Buffer {
-  const header = Buffer.alloc(8);
-  header[0] = type;
-  header.writeUInt16BE(message.length, 2);
-  header.writeUInt32BE(index, 4);
-  return Buffer.concat([header, rest, message]);
+/**
+ * A datagram of `type` before there are keys; the zeros behind it are left out. `rest`: a cookie, or the
+ * client's index. `message`: at most 255 bytes.
+ */
+export function first(type: number, rest: Buffer, message: Buffer): Buffer {
+  return Buffer.concat([Buffer.from([type, 0, 0, message.length]), rest, message]);
 }
 
 export function udpVectors(): string {
@@ -138,26 +134,26 @@ export function udpVectors(): string {
     new Handshake("server", SECRET, prologue, new KeyPair(privateKey(from + 1))),
   ];
   const [client, server] = handshake(undefined, 1) as [Handshake, Handshake];
-  const index = Buffer.alloc(4);
-  index.writeUInt32BE(SERVER_INDEX);
+  const clientIndex = client.publicKey.subarray(0, 4);
+  const serverIndex = server.publicKey.subarray(0, 4);
   const cookie = Buffer.alloc(16, 0xc0);
   const message1 = client.write(NOTHING);
-  add("message 1", first(1, CLIENT_INDEX, Buffer.alloc(16), message1));
-  add("cookie", first(5, CLIENT_INDEX, Buffer.alloc(4), cookie));
-  add("message 1 again", first(1, CLIENT_INDEX, cookie, message1));
+  add("message 1", first(1, Buffer.alloc(16), message1));
+  add("cookie", first(5, clientIndex, cookie));
+  add("message 1 again", first(1, cookie, message1));
   server.read(message1);
   const reply = encodeReply({ address: parseIPv4("10.8.0.2")!, prefix: 24, mtu: 1424 });
   add("payload 2", reply.toString());
   const message2 = server.write(reply);
-  add("message 2", first(4, CLIENT_INDEX, index, message2));
+  add("message 2", first(4, clientIndex, message2));
   client.read(message2);
 
   const [up, down] = [client.split(), server.split()];
   add("client to server, key", up.send);
   add("server to client, key", up.receive);
   const ends = {
-    up: { keys: new DatagramKeys(up), to: SERVER_INDEX, count: 0 },
-    down: { keys: new DatagramKeys(down), to: CLIENT_INDEX, count: 0 },
+    up: { keys: new DatagramKeys(up), to: serverIndex, count: 0 },
+    down: { keys: new DatagramKeys(down), to: clientIndex, count: 0 },
   };
   let sealed = NOTHING;
   const frame = (way: "up" | "down", name: string, type: number, body: Buffer) => {
@@ -166,7 +162,7 @@ export function udpVectors(): string {
     memory.bytes.fill(0);
     memory.bytes[0] = type;
     memory.bytes.writeUInt16BE(body.length + 16, 2);
-    memory.bytes.writeUInt32BE(end.to, 4);
+    end.to.copy(memory.bytes, 4);
     body.copy(memory.bytes, 16);
     xor(memory, 16, memory, 16, body.length);
     end.keys.seal(memory, 16, body.length, 16);

@@ -35,7 +35,7 @@ async function startForger(lab: Lab): Promise<Running> {
   const overUdp = `const socket = require("node:dgram").createSocket("udp4", (hello, { address, port }) => {
     const answer = Buffer.alloc(16);
     answer[0] = 4;
-    hello.copy(answer, 4, 4, 8);
+    hello.copy(answer, 4, 20, 24);
     socket.send(answer, port, address);
   });
   socket.bind(5555, () => console.log("ready"));`;

@@ -1,7 +1,7 @@
 /** For tests: a session over UDP on loopback, both ends in this process, and what is between them. */
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
-import { randomBytes } from "node:crypto";
+import { createHash, randomBytes } from "node:crypto";
 import type { SessionKeys } from "../../core/aes.ts";
 import { Control } from "../../core/frame.ts";
 import { close, Memory, read, write } from "../../base/libc.ts";
@@ -18,9 +18,11 @@ import type { UdpLink } from "../../transport/udp-link.ts";
 import { SOCK_SEQPACKET, socketPair, until } from "./peers.ts";
 
 const HERE = "127.0.0.1";
-export const MESSAGE2 = Buffer.from(
-  "the server's message 2, as long as a real one may be, and 32 more bytes",
-);
+
+/** As Noise's message 2: a public key, which names the session, and what proves both messages. */
+export function message2For(message1: Buffer, publicKey: Buffer = randomBytes(32)): Buffer {
+  return Buffer.concat([publicKey, createHash("sha256").update(message1).update(publicKey).digest()]);
+}
 
 /** A port of this machine that nobody has. */
 export async function freePort(): Promise<number> {
@@ -99,13 +101,13 @@ export class DatagramServer {
   mayCome = (_isProven: boolean): boolean => true;
   private readonly udp: UdpPort;
 
-  constructor(port: number) {
+  constructor(port: number, listen = HERE) {
     this.port = port;
-    this.udp = new UdpPort(port, HERE);
+    this.udp = new UdpPort(port, listen);
     this.onHello = (caller, message1) => {
       const { send, receive } = keysOf(message1);
       const make = (build: (link: UdpLink) => Peer) =>
-        caller.attach(MESSAGE2, (link) => build(link as UdpLink));
+        caller.attach(message2For(message1), (link) => build(link as UdpLink));
       this.ends.push(new DatagramEnd(make, [DOWN, UP], { send: receive, receive: send }));
     };
     this.udp.serve({
@@ -135,7 +137,7 @@ export const keysOf = (message1: Buffer): SessionKeys => ({
 
 /** Dials, as connect.ts does. */
 export async function dial(port: number, ms = 10_000, message1 = randomBytes(48)): Promise<[Answer, Buffer]> {
-  const isGood = (message2: Buffer) => message2.equals(MESSAGE2);
+  const isGood = (message2: Buffer) => message2.equals(message2For(message1, message2.subarray(0, 32)));
   return [await new UdpPort(port).dial(HERE, ms, message1, isGood), message1];
 }
 
@@ -154,8 +156,8 @@ export class Relay {
   down: Pass = (datagram) => [datagram];
   longest = { question: 0, answer: 0 }; // bytes, of first messages and of answers to them
   private readonly front: DatagramSocket; // to the client
-  private readonly back = DatagramSocket.open(false) as DatagramSocket; // to the server
-  private readonly server: Remote;
+  readonly back = DatagramSocket.open(false) as DatagramSocket; // to the server
+  server: Remote;
   private client: Remote | undefined;
   private readonly watches: Watch[];
   private readonly memory = new Memory(1 << 16);

@@ -5,7 +5,8 @@ Over UDP, as the section of that name in draft/wire.md says it: the rest of the 
   peer_udp.py client SERVER SECRET [EVERY]   EVERY: seconds until we ask for fresh keys
   peer_udp.py server SECRET                  for any number of clients
 
-Left out, beside what peer.py leaves out: cookies of our own, probes of our own. We take 1,400 bytes for granted.
+Left out, beside what peer.py leaves out: cookies of our own, probes of our own, another
+key pair for an index that is taken. We take 1,400 bytes for granted.
 """
 import ipaddress, json, os, re, select, socket, sys
 from peer import AGAIN, CONTROL, DATA, End, FIRST, GOODBYE, Handshake, KEEPALIVE, MTU, REKEY, SUBNET
@@ -15,9 +16,9 @@ HELLO, ANSWER, COOKIE, NO_SESSION = 1, 4, 5, 6
 PROBE, PROBED = bytes([0, 0, 0, 5]), bytes([0, 0, 0, 6])
 WINDOW, ZEROS = 2048, bytes(1400)
 
-def first(kind, index, rest, message, size=0):
-    """A datagram from before there are keys, zeros behind it up to `size` bytes."""
-    start = bytes([kind, 0]) + len(message).to_bytes(2, "big") + index + rest + message
+def first(kind, rest, message, size=0):
+    """A datagram from before there are keys, zeros behind it up to `size` bytes. `rest`: cookie, or index."""
+    start = bytes([kind, 0]) + len(message).to_bytes(2, "big") + rest + message
     return start + bytes(max(0, size - len(start)))
 
 def additional(header, plain):
@@ -83,23 +84,24 @@ class Session:
 class Client(Session):
     def __init__(self, sock, server, secret, every):
         self.secret, self.every, self.again, self.asked = secret, every, None, 0
-        own, handshake, cookie, reply = os.urandom(4), Handshake(secret, FIRST), bytes(16), None
+        handshake, cookie, reply = Handshake(secret, FIRST), bytes(16), None
         message1, deadline, due = handshake.write(b""), now() + 10, 0
+        own = message1[:4]
         while reply is None:
             must(now() < deadline, "nobody answers")
             if now() > due:
-                sock.sendto(first(HELLO, own, cookie, message1, len(ZEROS)), server)
+                sock.sendto(first(HELLO, cookie, message1, len(ZEROS)), server)
                 due = now() + 1
             if not select.select([sock], [], [], 0.1)[0]: continue
             answer = sock.recv(65536)
             size = int.from_bytes(answer[2:4], "big")
             if answer[4:8] != own: continue
-            if answer[0] == COOKIE: cookie, due = answer[12:28], 0
-            if answer[0] == ANSWER: theirs, reply = answer[8:12], answer[12 : 12 + size]
+            if answer[0] == COOKIE: cookie, due = answer[8:24], 0
+            if answer[0] == ANSWER: reply = answer[8 : 8 + size]
         must(reply, "the server refuses our secret")
         config = json.loads(handshake.read(reply))
         must("refused" not in config, "the server refuses us")
-        super().__init__(sock.sendto, own, theirs, *handshake.keys())
+        super().__init__(sock.sendto, own, reply[:4], *handshake.keys())
         self.to, self.due = server, now() + every
         own_end = ipaddress.ip_interface(f"{config['address']}/{config['prefix']}")
         configure(own_end, min(MTU, int(config["mtu"])))
@@ -160,24 +162,25 @@ class Served(Session):
 
 def greet(sock, secret, sessions, datagram, source):
     """Message 1 of a client: the same one gets the same answer."""
-    size, theirs, message1 = len(datagram), datagram[4:8], datagram[24:][: int.from_bytes(datagram[2:4], "big")]
+    size, message1 = len(datagram), datagram[20:][: int.from_bytes(datagram[2:4], "big")]
     if size < 508: return
     for session in sessions.values():
         if session.message1 == message1 and not session.connected:
-            return sock.sendto(first(ANSWER, theirs, session.own, session.message2, size), source)
+            return sock.sendto(first(ANSWER, message1[:4], session.message2, size), source)
     handshake = Handshake(secret, FIRST)
     try:
         handshake.read(message1)
     except End:
-        return sock.sendto(first(ANSWER, theirs, bytes(4), b"", size), source)
+        return sock.sendto(first(ANSWER, message1[:4], b"", size), source)
     taken = [session.address for session in sessions.values()]
     address = next(ip for ip in map(str, list(SUBNET.hosts())[1:]) if ip not in taken)
     reply = json.dumps({"address": address, "prefix": SUBNET.prefixlen, "mtu": MTU}).encode()
-    message2, own = handshake.write(reply), os.urandom(4)
+    message2 = handshake.write(reply)
+    own = message2[:4]
     opening, sealing = handshake.keys()
-    session = Served(sock.sendto, own, theirs, sealing, opening, address=address, secret=secret)
+    session = Served(sock.sendto, own, message1[:4], sealing, opening, address=address, secret=secret)
     session.message1, session.message2, session.to, sessions[own] = message1, message2, source, session
-    sock.sendto(first(ANSWER, theirs, own, message2, size), source)
+    sock.sendto(first(ANSWER, message1[:4], message2, size), source)
 
 def relay(tun, sock, sessions, secret=None):
     """Packets between TUN and sessions. `secret`: of a server."""
@@ -207,12 +210,12 @@ def vectors(page):
     server.read(message1)
     message2 = server.write(shown["payload 2"])
     client.read(message2)
-    index, other, cookie = shown["message 1"][4:8], shown["message 2"][8:12], shown["cookie"][12:]
+    index, other, cookie = message1[:4], message2[:4], shown["cookie"][8:]
     made = {
-        "message 1": first(HELLO, index, bytes(16), message1),
-        "cookie": first(COOKIE, index, bytes(4), cookie),
-        "message 1 again": first(HELLO, index, cookie, message1),
-        "message 2": first(ANSWER, index, other, message2),
+        "message 1": first(HELLO, bytes(16), message1),
+        "cookie": first(COOKIE, index, cookie),
+        "message 1 again": first(HELLO, cookie, message1),
+        "message 2": first(ANSWER, index, message2),
     }
     (up, down), (again, answer) = client.keys(), (Handshake(secret, AGAIN, bytes([i]) * 32) for i in (3, 4))
     rekey1 = again.write(b"")

@@ -4,9 +4,10 @@
  */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { type Lab, SERVER, TARGET, TARGET6 } from "../lab.ts";
 import { Running, startProgram } from "../running.ts";
-import { labTest, SECRET, startClient, startServer, startTransfer, transfer } from "./testing.ts";
+import { labTest, ping, SECRET, startClient, startServer, startTransfer, transfer } from "./testing.ts";
 
 const NO_PYTHON = "python3 is not installed";
 const UDP = ["--transport", "udp"];
@@ -178,6 +179,49 @@ labTest(
       await transfer(lab, from, to, 8);
     assert.equal(fragments(), 0, "fragments on the wire");
     assert.doesNotMatch(server.output + client.output, /has not answered|Lost the server/);
+  },
+);
+
+labTest("a server of two addresses answers from the one that a client writes to", async (lab) => {
+  lab.addIPv6();
+  const server = await startServer(lab, ...UDP);
+  for (const [address, firewall] of [
+    ["203.0.113.1", "iptables"],
+    ["2001:db8:2::1", "ip6tables"],
+  ] as const) {
+    lab.run("client", `${firewall} -A INPUT -i eth0 -p udp ! -s ${address} -j DROP`); // as a NAT would
+    const args = [address, "--configure", "--route", `${TARGET}/32`, ...UDP];
+    const client = startProgram(lab, "client", "client", args, SECRET);
+    await client.until(/connected to/);
+    ping(lab, "client", TARGET);
+    assert.equal(await client.stop(), 0);
+  }
+  assert.equal(await server.stop(), 0);
+});
+
+labTest("with net.ipv6.bindv6only=1, IPv4 clients are served, and their path is known", async (lab) => {
+  lab.run("server", "sysctl -qw net.ipv6.bindv6only=1");
+  const [server] = await startBoth(lab);
+  lab.run("server", "ip route replace 192.168.1.100/32 dev eth0 mtu 1300");
+  await transfer(lab, "internet", "client", 4);
+  await server.until(/drop.*it is larger than the path takes/);
+  assert.doesNotMatch(server.output, /EMSGSIZE/);
+});
+
+labTest(
+  "a client that gave up root connects again: its new socket gets what this machine lets anybody have",
+  async (lab, t) => {
+    if (process.getuid!() !== 0) return t.skip("no other user than root is mapped into this user namespace");
+    const [server, client] = await startBoth(lab, "--user", "nobody");
+    const buffer = () => Number(/skmem:\(r\d+,rb(\d+)/.exec(lab.run("client", "ss -uanm"))?.[1]);
+    const asked = 4 * 1024 * 1024; // bytes; the kernel doubles it
+    assert.equal(buffer(), 2 * asked);
+    await server.stop("SIGKILL");
+    await startServer(lab, ...UDP);
+    await client.until(/connected again/, 60_000);
+    const most = Number(readFileSync("/proc/sys/net/core/rmem_max", "utf8"));
+    assert.equal(buffer(), 2 * Math.min(asked, most));
+    ping(lab, "client", TARGET);
   },
 );
 

@@ -22,12 +22,12 @@ test("over UDP, message 1 and its answers are as in the vectors; a forged one ch
   const cookie = Buffer.alloc(16, 7);
   server.on("message", (question, { port }) => {
     questions.push(question);
-    const index = question.readUInt32BE(4);
-    const answer = first(4, index, Buffer.from([1, 2, 3, 4]), message2);
+    const index = question.subarray(20, 24);
+    const answer = first(4, index, message2);
     const padded = Buffer.concat([answer, Buffer.alloc(question.length - answer.length)]);
-    const forged = first(4, index, Buffer.from([9, 9, 9, 9]), Buffer.from("a forged one"));
+    const forged = first(4, index, Buffer.from("a forged one"));
     server.send(forged, port);
-    server.send(questions.length === 1 ? first(5, index, Buffer.alloc(4), cookie) : padded, port);
+    server.send(questions.length === 1 ? first(5, index, cookie) : padded, port);
   });
   const message1 = Buffer.from("message 1, as it were");
   const answer = await new UdpPort(server.address().port).dial("127.0.0.1", 5000, message1, (one) =>
@@ -38,7 +38,7 @@ test("over UDP, message 1 and its answers are as in the vectors; a forged one ch
   server.close();
   assert.equal(questions.length, 2, "the cookie was sent back at once");
   for (const [i, question] of questions.entries()) {
-    const expected = first(1, question.readUInt32BE(4), i === 0 ? Buffer.alloc(16) : cookie, message1);
+    const expected = first(1, i === 0 ? Buffer.alloc(16) : cookie, message1);
     assert.deepEqual(question.subarray(0, expected.length), expected);
     assert.ok(question.subarray(expected.length).every((byte) => byte === 0));
     assert.ok(question.length >= 508);
