@@ -140,25 +140,29 @@ export function snapshot(lab: Lab, host: string): string {
 }
 
 /**
- * Sends random `megabytes` over TCP, with a pause until it is told to go on, and prints their hash; the other
- * end prints the hash of what arrived. For node -e.
+ * Sends `megabytes` over TCP, with a pause until it is told to go on, and prints their hash; the other end
+ * prints the hash of what arrived. Each kilobyte has its number in front, so none can stand for another. The
+ * hash is GMAC (NIST SP 800-38D): it takes a third of SHA-256's time. For node -e.
  */
 const stream = (role: "send" | "receive", target: string, port: string | undefined, megabytes: number) => `
-  const net = require("node:net"), crypto = require("node:crypto"), hash = crypto.createHash("sha256");
-  const done = () => console.log("hash " + hash.digest("hex"));
-  const piece = (i) => crypto.createHash("shake256", { outputLength: 1 << 20 }).update("piece " + i).digest();
+  const net = require("node:net"), crypto = require("node:crypto");
+  const hash = crypto.createCipheriv("aes-128-gcm", Buffer.alloc(16), Buffer.alloc(12));
+  const done = () => (hash.final(), console.log("hash " + hash.getAuthTag().toString("hex")));
   async function run(socket) {
     if ("${role}" === "receive") {
-      socket.on("data", (data) => hash.update(data)).on("end", () => { done(); process.exit(0); });
+      socket.on("data", (data) => hash.setAAD(data)).on("end", () => { done(); process.exit(0); });
       return;
     }
+    const piece = crypto.randomBytes(1 << 20);
     for (let i = 0; i < ${megabytes}; i++) {
       if (i === ${megabytes >> 2}) {
         console.log("pause");
         await new Promise((resolve) => process.stdin.once("data", resolve).unref());
       }
-      hash.update(piece(i));
-      if (!socket.write(piece(i))) await new Promise((resolve) => socket.once("drain", resolve));
+      for (let k = 0; k < 1024; k++) piece.writeUInt32BE(1024 * i + k, 1024 * k);
+      const sent = new Promise((resolve) => socket.write(piece, resolve));
+      hash.setAAD(piece);
+      await sent;
     }
     socket.end();
     done();
@@ -197,8 +201,8 @@ export async function startTransfer(
   return async () => {
     sender.child.stdin!.write("\n");
     const [sent, received] = [
-      await connector.until(/hash (\w{64})/, 90_000),
-      await listener.until(/hash (\w{64})/, 90_000),
+      await connector.until(/hash (\w{32})/, 90_000),
+      await listener.until(/hash (\w{32})/, 90_000),
     ];
     if (sent[1] !== received[1])
       throw new Error(`${megabytes} MB from ${from} to ${to} did not arrive unchanged`);
