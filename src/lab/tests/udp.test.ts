@@ -118,69 +118,6 @@ labTest(
   },
 );
 
-/**
- * A client host "far" behind a router, whose links take `mtu` bytes, and whose ICMP errors get lost. What
- * counts the fragments that the router has seen.
- */
-function addFar(lab: Lab): { narrow: (mtu: number) => void; fragments: () => number } {
-  for (const host of ["router", "far"]) lab.run("lab", `ip netns add ${host}`);
-  lab.run("lab", "ip link add eth0 netns far type veth peer name in netns router");
-  lab.run("lab", "ip link add out netns router type veth peer name lan50 netns server");
-  for (const [host, device, address] of [
-    ["far", "eth0", "192.168.50.2"],
-    ["router", "in", "192.168.50.1"],
-    ["router", "out", "192.168.51.2"],
-    ["server", "lan50", "192.168.51.1"],
-  ] as const) {
-    lab.run(host, `ip addr add ${address}/24 dev ${device}`);
-    lab.run(host, `ip link set ${device} up`);
-  }
-  lab.run("router", "sysctl -qw net.ipv4.ip_forward=1");
-  lab.run("router", "iptables -A OUTPUT -p icmp --icmp-type fragmentation-needed -j DROP");
-  lab.run("router", "iptables -t raw -A PREROUTING -f");
-  lab.run("far", "ip route add default via 192.168.50.1");
-  lab.run("server", "ip route add 192.168.50.0/24 via 192.168.51.2");
-  return {
-    narrow: (mtu) => ["in", "out"].forEach((device) => lab.run("router", `ip link set ${device} mtu ${mtu}`)),
-    fragments: () =>
-      Number(
-        /^ *(\d+) +\d+ /m.exec(lab.run("router", "iptables -t raw -nvxL PREROUTING").split("\n")[2]!)![1],
-      ),
-  };
-}
-
-async function startFar(lab: Lab): Promise<Running> {
-  const args = ["192.168.51.1", "--configure", "--route", `${TARGET}/32`, ...UDP];
-  const client = startProgram(lab, "far", "client", args, SECRET);
-  await client.until(/connected to/);
-  return client;
-}
-
-// path.test.ts has 1,280 bytes
-labTest(
-  "a router that drops what is larger than 1,000 bytes, and says nothing: no black hole",
-  async (lab) => {
-    const { narrow, fragments } = addFar(lab);
-    const server = await startServer(lab, ...UDP);
-    const wide = await startFar(lab);
-    assert.match(wide.output, /MTU 1424/);
-    const rest = await startTransfer(lab, "far", "internet", 8);
-    narrow(1000);
-    await rest();
-    await transfer(lab, "internet", "far", 8);
-    await wide.stop();
-    const client = await startFar(lab);
-    assert.match(client.output, /MTU 500/);
-    for (const [from, to] of [
-      ["far", "internet"],
-      ["internet", "far"],
-    ] as const)
-      await transfer(lab, from, to, 8);
-    assert.equal(fragments(), 0, "fragments on the wire");
-    assert.doesNotMatch(server.output + client.output, /has not answered|Lost the server/);
-  },
-);
-
 labTest(
   "two ends with different transports do not meet: the client says so, and what to check",
   async (lab) => {
