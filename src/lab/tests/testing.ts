@@ -38,16 +38,16 @@ export function labTest(
   });
 }
 
-/** A test with a lab that has IPv6 and a router. */
-export function routerTest(name: string, run: (lab: Lab) => Promise<void>): void {
-  if (has("ethtool"))
-    return labTest(name, async (lab) => {
-      lab.addIPv6();
-      addRouter(lab);
-      await run(lab);
-    });
-  const missing = "ethtool is not installed";
-  test(name, (t) => (process.env.CI ? assert.fail(missing) : t.skip(missing)));
+/** A test with a lab that has IPv6 and a router. `tools`: what else it needs. */
+export function routerTest(name: string, run: (lab: Lab) => Promise<void>, ...tools: string[]): void {
+  const missing = ["ethtool", ...tools].find((tool) => !has(tool));
+  const why = `${missing} is not installed`;
+  if (missing) return void test(name, (t) => (process.env.CI ? assert.fail(why) : t.skip(why)));
+  labTest(name, async (lab) => {
+    lab.addIPv6();
+    addRouter(lab);
+    await run(lab);
+  });
 }
 
 export const SECRET: { env: NodeJS.ProcessEnv } = {
