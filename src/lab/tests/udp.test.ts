@@ -3,9 +3,19 @@
  * see run.ts.
  */
 import assert from "node:assert/strict";
-import { type Lab, SERVER, TARGET, TARGET6 } from "../lab.ts";
+import { type Lab, ours, SERVER, TARGET, TARGET6 } from "../lab.ts";
 import { Running, startProgram } from "../running.ts";
-import { labTest, routerTest, SECRET, startClient, startServer, startTransfer, transfer } from "./testing.ts";
+import { SEED } from "./peers.ts";
+import {
+  labTest,
+  ping,
+  routerTest,
+  SECRET,
+  startClient,
+  startServer,
+  startTransfer,
+  transfer,
+} from "./testing.ts";
 import { Emulator } from "../wire/emulator.ts";
 
 const UDP = ["--transport", "udp"];
@@ -94,6 +104,55 @@ routerTest(
   },
   "python3",
 );
+
+const MANY = 100_000;
+const DAMAGED = "a datagram that is damaged or forged";
+const REPLAYED = "a datagram that has come before (or much too late)";
+
+labTest(
+  `${MANY} replayed, forged, truncated datagrams while pings run: none is lost, each is counted (${SEED})`,
+  async (lab) => {
+    const server = await startServer(lab, ...UDP);
+    const words = [...ours("lab/fuzz/hostile-relay"), SERVER, String(MANY), String(SEED)];
+    const relay = new Running(lab.spawn("server", words));
+    await relay.until(/ready/);
+    const client = await startClient(lab, "client", ...UDP, "--port", "5556");
+    const flood = new Running(lab.spawn("client", `ping -q -f -l 3 ${TARGET}`.split(" ")));
+    const [, up, down, sent] = await relay.until(/swapped (\d+) up, (\d+) down; sent (.*)/, 60_000);
+    await flood.stop("SIGINT");
+    ping(lab, "client", TARGET); // and what came before has arrived, too
+    for (const program of [client, server])
+      assert.doesNotMatch(program.output, /left:|Lost the server|is at .* now/);
+    for (const program of [client, server]) assert.equal(await program.stop(), 0);
+
+    const [here, there] = [client, server].map(({ output }) => inAll(output));
+    console.log(`# ${here!.sent} pings; ${up} and ${down} of their datagrams came behind later ones`);
+    assert.deepEqual([there!.received, there!.sent, here!.received], Array(3).fill(here!.sent), "pings");
+    assert.ok(Number(up) > 20 && Number(down) > 20);
+    const bad = JSON.parse(sent!) as Record<"up" | "down", Counts>;
+    assert.deepEqual(eitherOf(there!.dropped), eitherOf(bad.up));
+    assert.deepEqual(eitherOf(here!.dropped), eitherOf(bad.down));
+  },
+);
+
+type Counts = Record<string, number>;
+
+/** What a program said at its end: packets, and what it has dropped, by reason. */
+function inAll(output: string) {
+  const [sum, ...dropped] = /in all: .*/.exec(output)![0].split(", dropped ");
+  const [sent, received] = sum!.match(/\d+ packets/g)!.map((words) => parseInt(words));
+  const reasons = dropped.map((words) => /^(\d+) \((.*)\)$/.exec(words)!);
+  return {
+    sent: sent!,
+    received: received!,
+    dropped: Object.fromEntries(reasons.map(([, count, reason]) => [reason!, Number(count)])) as Counts,
+  };
+}
+
+/** A damaged datagram may come behind the true one, on another processor: then its number has come before. */
+function eitherOf({ [DAMAGED]: damaged, [REPLAYED]: replayed, ...counts }: Counts) {
+  return { ...counts, both: damaged! + replayed! };
+}
 
 labTest("the client moves to another address: the session goes on, and a transfer in it", async (lab) => {
   const [server, client] = await startBoth(lab);
