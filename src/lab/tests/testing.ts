@@ -76,10 +76,12 @@ export function standIn(tool: string, script: string): { env: NodeJS.ProcessEnv 
   return { env: { ...SECRET.env, PATH: `${folder}:${process.env.PATH}` } };
 }
 
+const START = 60_000; // ms, at most: the soak starts some at once, beside 60 others
+
 /** A configured server that forwards and masquerades. */
 export async function startServer(lab: Lab, ...args: string[]): Promise<Running> {
   const server = startProgram(lab, "server", "server", ["--configure", "--nat", "eth1", ...args], SECRET);
-  await server.until(/listening on/);
+  await server.until(/listening on/, START);
   return server;
 }
 
@@ -98,7 +100,7 @@ export async function startClient(lab: Lab, host = "client", ...args: string[]):
     ],
     SECRET,
   );
-  await client.until(/connected to/);
+  await client.until(/connected to/, START);
   return client;
 }
 
@@ -142,7 +144,7 @@ export function snapshot(lab: Lab, host: string): string {
 /**
  * Sends `megabytes` over TCP, with a pause until it is told to go on, and prints their hash; the other end
  * prints the hash of what arrived. Each kilobyte has its number in front, so none can stand for another. The
- * hash is GMAC (NIST SP 800-38D): it takes a third of SHA-256's time. For node -e.
+ * hash is GMAC (NIST SP 800-38D): half the time of SHA-256. For node -e.
  */
 const stream = (role: "send" | "receive", target: string, port: string | undefined, megabytes: number) => `
   const net = require("node:net"), crypto = require("node:crypto");
