@@ -69,12 +69,12 @@ test("a large TCP packet is cut, crosses as datagrams, and comes out as one", as
 });
 
 test(
-  `100,000 forged, replayed, truncated, flipped datagrams while pings run: none of them lost (${SEED})`,
+  `10,000 forged, replayed, truncated, flipped datagrams while pings run: none of them lost (${SEED})`,
   {
     timeout: 120_000,
   },
   async () => {
-    const MANY = 100_000;
+    const MANY = 10_000; // udp.test.ts of the lab has ten times as many, and the real programs
     const below = random(SEED);
     const it = await session();
     const { relay, client, far } = it;

@@ -259,6 +259,7 @@ async function spoof(server: string): Promise<void> {
   for (const source of [...sources6, embed(subnet6!, own)])
     await send(me, FrameType.data, record(PLAIN, ipv6(source, "2001:4860:4860::8888")));
   await told();
+  me.peer.sendControl(Control.goodbye); // over UDP, the server would wait for more of it
 }
 
 /** Random bytes as packets, and as IPv4 packets from its own address. */

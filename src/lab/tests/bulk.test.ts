@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs";
 import { Running } from "../running.ts";
 import { IS_UDP, labTest, ping, retry, startClient, startServer, transfer } from "./testing.ts";
 
-const MEGABYTES = 128;
+const MEGABYTES = 1024;
 
 /** The read() and write() calls that a process has made so far (proc(5), /proc/PID/io). */
 const calls = ({ child }: Running) =>
@@ -23,7 +23,7 @@ labTest(
       ["internet", "client"],
     ] as const) {
       const before = calls(client);
-      const pings = new Running(lab.spawn("client", "ping -c 5 -i 0.2 -W 5 10.8.0.1".split(" ")));
+      const pings = new Running(lab.spawn("client", "ping -c 10 -i 0.2 -W 5 10.8.0.1".split(" ")));
       await transfer(lab, from, to, MEGABYTES);
       await pings.until(/ 0% packet loss/);
       // Offload and batching, as counts: packet by packet and call by call, a megabyte would be 750 packets

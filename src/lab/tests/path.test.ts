@@ -5,7 +5,7 @@
 import assert from "node:assert/strict";
 import { type Lab, SERVER, SERVER6, TARGET } from "../lab.ts";
 import { Running, startProgram } from "../running.ts";
-import { retry, routerTest, SECRET } from "./testing.ts";
+import { retry, routerTest, SECRET, startTransfer, transfer } from "./testing.ts";
 import { narrow, swallowTooBig } from "../wire/router.ts";
 
 const UDP = ["--configure", "--transport", "udp"];
@@ -13,9 +13,19 @@ const UDP = ["--configure", "--transport", "udp"];
 async function startBoth(lab: Lab, address: string): Promise<[server: Running, client: Running]> {
   const server = startProgram(lab, "server", "server", [...UDP, "--nat", "eth1"], SECRET);
   await server.until(/listening on/);
+  return [server, await startClient(lab, address)];
+}
+
+async function startClient(lab: Lab, address: string): Promise<Running> {
   const client = startProgram(lab, "client", "client", [address, ...UDP, "--route", `${TARGET}/32`], SECRET);
   await client.until(/connected to/);
-  return [server, client];
+  return client;
+}
+
+/** TCP inside, of which every packet is as large as it may be. */
+async function bothWays(lab: Lab): Promise<void> {
+  await transfer(lab, "client", "internet", 4);
+  await transfer(lab, "internet", "client", 4);
 }
 
 /** Large pings, until three of three come back: their kernel makes them smaller once it is told. */
@@ -57,6 +67,7 @@ for (const [address, largest] of [
     await largePings(lab, "client", TARGET);
     assert.match(client.output, /packets of 13\d\d bytes do not arrive/);
     await retry(() => lab.run("server", "ping -c 1 -W 1 -M do -s 1100 10.8.0.2"));
+    await bothWays(lab);
     assert.equal(fragments(), 0);
     for (const program of [client, server]) assert.equal(await program.stop(), 0);
   });
@@ -70,7 +81,29 @@ for (const [address, largest] of [
       const [, client] = await startBoth(lab, address);
       assert.match(client.output, new RegExp(`MTU ${1280 - around}\\b`));
       await largePings(lab, "client", TARGET);
+      await bothWays(lab);
       assert.equal(fragments(), 0);
     },
   );
 }
+
+routerTest(
+  "in the middle of a transfer, a router begins to drop what has more than 1,000 bytes",
+  async (lab) => {
+    const fragments = countFragments(lab);
+    swallowTooBig(lab);
+    const [server, wide] = await startBoth(lab, SERVER);
+    assert.match(wide.output, /MTU 1424/);
+    const rest = await startTransfer(lab, "client", "internet", 8);
+    narrow(lab, 1000);
+    await rest();
+    await transfer(lab, "internet", "client", 8);
+    await wide.stop();
+    const client = await startClient(lab, SERVER);
+    assert.match(client.output, /MTU 500/);
+    await bothWays(lab);
+    assert.equal(fragments(), 0, "fragments on the wire");
+    for (const { output } of [server, wide, client])
+      assert.doesNotMatch(output, /has not answered|Lost the server/);
+  },
+);

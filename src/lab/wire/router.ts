@@ -94,11 +94,11 @@ const cutsItself = ([host, device]: (typeof ENDS)[number]): OnHost[] => {
 
 /**
  * From now on the router forwards at most `mtu` bytes at once, both ways. Its links still take 1,500, so
- * neither end knows unless the router's ICMP tells it. IPv6 needs 1,280.
+ * neither end knows unless the router's ICMP tells it. For IPv6 it does so from 1,280 on: no link has less.
  */
 export function narrow(lab: Lab, mtu: number): void {
   const routes = [`${SERVER} dev eth1`, `${LAN} dev eth0`];
-  if (lab.hasIPv6("router")) routes.push(`${SERVER6} dev eth1`, `${LAN6} dev eth0`);
+  if (mtu >= 1280 && lab.hasIPv6("router")) routes.push(`${SERVER6} dev eth1`, `${LAN6} dev eth0`);
   lab.runAll(routes.map((route) => ["router", `ip route change ${route} mtu ${mtu}`]));
 }
 
