@@ -12,12 +12,12 @@ export interface Shape {
   left: number; // beside the first and the last lane: room for the packet
   head: number; // the lanes' names are above it
   font: number;
-  knob: number; // radius of a step's circle
+  knob: number; // half the height of a step's knob
 }
 /** Fills a page that scrolls. */
 export const TALL: Shape = { lane: 166, row: 60, left: 190, head: 68, font: 27, knob: 25 };
 /** Fits 1280 × 720 as a whole: for a projector. */
-export const WIDE: Shape = { lane: 132, row: 32, left: 178, head: 54, font: 21, knob: 15 };
+export const WIDE: Shape = { lane: 132, row: 31, left: 178, head: 54, font: 21, knob: 14 };
 
 const TOP = 16; // px, between the head and the first row
 export const widthOf = ({ left, lane }: Shape) => left * 2 + lane * (LANES.length - 1);
@@ -85,25 +85,25 @@ class Drawing {
     return [...bands, ...lines, ...ways].join("\n");
   }
 
-  /** A step: its circle, and beside it what happens, with `note` behind it. `missing`: without evidence. */
+  /** A step: its knob, and beside it what happens, with `note` behind it. `missing`: without evidence. */
   step(index: number, note: string, missing: boolean): string {
     const { font, knob } = this.shape;
     const { id, lane, title } = WALK[index]!;
     const [cx, cy, middle] = [this.x(lane), this.y(index), font / 3];
     const right = LANES.indexOf(lane) < LANES.length / 2; // where the text is; opposite: the packet
     // clear of the lines, which come from above and leave below
-    const aside = id === "10" ? 0 : right === isReply(id) ? 0.45 : -0.45;
-    const labelX = cx + (right ? 1 : -1) * (knob + 9);
-    const labelY = Math.round(cy + middle + aside * Math.min(font, this.shape.row - font));
-    const packetX = right ? cx - knob - 4 - packetWidth(this.shape) : cx + knob + 4;
+    const aside = id === "10" ? 0 : (right === isReply(id) ? 0.4 : -0.4) * (this.shape.row - font * 0.75);
+    const half = Math.max(knob, font * 0.85); // of the knob's width: "R9" fits
+    const labelX = cx + (right ? 1 : -1) * (half + 8);
+    const packetX = right ? cx - half - 4 - packetWidth(this.shape) : cx + half + 4;
     const name = `step ${id}: ${escape(title)}`;
     const dim = note && ` <tspan class="dim">${escape(note)}</tspan>`;
     return (
       `<g class="step" tabindex="0" role="button" aria-label="${name}" data-x="${packetX}" data-y="${cy}">` +
-      `<circle class="knob ${isReply(id) ? "down" : "up"}${missing ? " missing" : ""}" ` +
-      `cx="${cx}" cy="${cy}" r="${knob}" stroke-width="3"/>` +
+      `<rect class="knob ${isReply(id) ? "down" : "up"}${missing ? " missing" : ""}" stroke-width="3" ` +
+      `x="${cx - half}" y="${cy - knob}" width="${half * 2}" height="${knob * 2}" rx="${knob}"/>` +
       `<text class="id" x="${cx}" y="${cy + middle}" text-anchor="middle" font-weight="600">${id}</text>` +
-      `<text class="label" x="${labelX}" y="${labelY}" text-anchor="${right ? "start" : "end"}">` +
+      `<text class="label" x="${labelX}" y="${cy + middle + aside}" text-anchor="${right ? "start" : "end"}">` +
       `${escape(title)}${dim}</text></g>`
     );
   }
