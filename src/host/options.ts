@@ -256,7 +256,7 @@ export function whole(min: number, max: number) {
   };
 }
 
-function choice<const T extends string>(...allowed: T[]) {
+export function choice<const T extends string>(...allowed: T[]) {
   return (text: string) => {
     const found = allowed.find((one) => one === text);
     if (found === undefined) throw new Error(`is not one of ${allowed.join(", ")}`);
@@ -315,7 +315,7 @@ function listenAddress(text: string): string {
   return text;
 }
 
-function interfaceName(text: string): string {
+export function interfaceName(text: string): string {
   const length = Buffer.byteLength(text);
   if (length === 0 || length >= IFNAMSIZ)
     throw new Error(`has ${length} bytes, expected 1 to ${IFNAMSIZ - 1}`);

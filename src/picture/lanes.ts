@@ -103,8 +103,8 @@ class Drawing {
       `<rect class="knob ${isReply(id) ? "down" : "up"}${missing ? " missing" : ""}" stroke-width="3" ` +
       `x="${cx - half}" y="${cy - knob}" width="${half * 2}" height="${knob * 2}" rx="${knob}"/>` +
       `<text class="id" x="${cx}" y="${cy + middle}" text-anchor="middle" font-weight="600">${id}</text>` +
-      `<text class="label" x="${labelX}" y="${cy + middle + aside}" text-anchor="${right ? "start" : "end"}">` +
-      `${escape(title)}${dim}</text></g>`
+      `<text class="label" x="${labelX}" y="${cy + middle + aside}" ` +
+      `text-anchor="${right ? "start" : "end"}">${escape(title)}${dim}</text></g>`
     );
   }
 
