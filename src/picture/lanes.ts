@@ -12,12 +12,13 @@ export interface Shape {
   left: number; // beside the first and the last lane: room for the packet
   head: number; // the lanes' names are above it
   font: number;
+  bytes: number; // font of the packet's
   knob: number; // half the height of a step's knob
 }
 /** Fills a page that scrolls. */
-export const TALL: Shape = { lane: 166, row: 60, left: 190, head: 68, font: 27, knob: 25 };
+export const TALL: Shape = { lane: 166, row: 60, left: 214, head: 68, font: 27, bytes: 22, knob: 25 };
 /** Fits 1280 × 720 as a whole: for a projector. */
-export const WIDE: Shape = { lane: 132, row: 31, left: 178, head: 54, font: 21, knob: 14 };
+export const WIDE: Shape = { lane: 130, row: 31, left: 185, head: 54, font: 21, bytes: 20, knob: 14 };
 
 const TOP = 16; // px, between the head and the first row
 export const widthOf = ({ left, lane }: Shape) => left * 2 + lane * (LANES.length - 1);
@@ -110,7 +111,7 @@ class Drawing {
 
   /** The packet: its first four bytes, and a lock, closed while they are sealed. lanes.js moves it. */
   packet(): string {
-    const { font } = this.shape;
+    const { font, bytes } = this.shape;
     const [width, height] = [packetWidth(this.shape), font * 1.3];
     const box = `y="${-height / 2}" width="${width}" height="${height}" rx="5"`;
     const place = `transform="translate(${font * 0.55} ${font * -0.08}) scale(${font / 27})"`;
@@ -121,7 +122,7 @@ class Drawing {
     return (
       `<g id="packet" pointer-events="none"><rect ${box}/>` +
       `<g class="lock" ${place}><path d="${shackle}"/><rect ${body}/></g>` +
-      `<text x="${width - font * 0.25}" y="${font / 3}" text-anchor="end"></text></g>`
+      `<text x="${width - 5}" y="${font / 3}" font-size="${bytes}" text-anchor="end"></text></g>`
     );
   }
 
@@ -133,7 +134,7 @@ class Drawing {
   }
 }
 /** A lock, and eleven letters of a monospace font. */
-const packetWidth = ({ font }: Shape) => Math.round(font * 7.3);
+const packetWidth = ({ font, bytes }: Shape) => Math.round(font * 1.15 + bytes * 6.75);
 
 /** What is written behind a step's title. undefined: there is no evidence of it. */
 export type Note = (id: string) => string | undefined;
