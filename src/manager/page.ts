@@ -1,4 +1,4 @@
-/** The page at /: one file that loads nothing. Its policy names its style and its script by their hashes. */
+/** The page at /: one file that loads nothing. Its policy names its style and script by their hashes. */
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { STAGES, UP, DOWN } from "../base/walk.ts";

@@ -10,9 +10,8 @@ import { test } from "node:test";
 import { Failure } from "../../base/failure.ts";
 import { ROOT, spawned } from "../lab.ts";
 import { Running } from "../running.ts";
-import { labTest } from "./testing.ts";
+import { labTest, needs } from "./testing.ts";
 import { WALK } from "../../picture/steps.ts";
-import { has } from "../tools.ts";
 import { newFolder } from "./folder.ts";
 
 const folder = newFolder();
@@ -35,14 +34,6 @@ function plainWalk() {
   const { status, stdout, stderr } = runWalk(out);
   assert.equal(status, 0, stdout + stderr);
   return (plain = { out, stdout });
-}
-
-/** In CI the tools are installed; elsewhere a test that needs one says so and is skipped. */
-function needs(t: { skip: (why: string) => void }, tool: string): boolean {
-  if (has(tool)) return true;
-  assert.ok(!process.env.CI, `${tool} is not installed`);
-  t.skip(`${tool} is not installed`);
-  return false;
 }
 
 labTest(
