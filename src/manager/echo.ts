@@ -44,7 +44,7 @@ export function answer(bytes: Buffer, at: number, end: number): number {
   return isSolicitation(bytes, at, end) ? answerNeighbour(bytes, at) : answerEcho6(bytes, at, end);
 }
 
-/** RFC 792: type 8 becomes 0, and the addresses change places. That leaves the IP header's checksum as it is. */
+/** RFC 792: type 8 becomes 0, and the addresses change places: the IP header's checksum stays as it is. */
 function answerEcho(bytes: Buffer, at: number, end: number): number {
   const icmp = at + (bytes[at]! & 15) * 4;
   const isFragment = (bytes.readUInt16BE(at + 6) & 0x3fff) !== 0;
@@ -86,6 +86,7 @@ function answerArp(bytes: Buffer): number {
   return ETHERNET + 28;
 }
 
+/** A neighbour solicitation, for whoever has that address. */
 const isSolicitation = (bytes: Buffer, at: number, end: number) =>
   at === ETHERNET &&
   end >= at + 64 &&
@@ -115,7 +116,7 @@ function answerNeighbour(bytes: Buffer, at: number): number {
   return icmp + 32;
 }
 
-/** Writes at `to` the hardware address of the IP address whose last 4 bytes stand at `from`: 02:00 and these. */
+/** Writes at `to` a hardware address: 02:00, then the 4 bytes at `from`, the last ones of an IP address. */
 function address(bytes: Buffer, from: number, to: number): void {
   bytes.copy(bytes, to + 2, from, from + 4);
   bytes.writeUInt16BE(0x0200, to); // locally administered

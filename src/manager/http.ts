@@ -1,17 +1,9 @@
-/**
- * What stands between the network and the API: who may ask, how, how often, and how slowly. Each limit is
- * here, and no request reaches the table of routes before it has passed.
- */
+/** What stands between the network and the API: who may ask, how much, how often, and how slowly. */
 import { createHash, timingSafeEqual } from "node:crypto";
-import {
-  createServer as createHttp,
-  type IncomingMessage,
-  type RequestListener,
-  type Server,
-} from "node:http";
-import { createServer as createHttps } from "node:https";
+import { lstatSync, readFileSync, unlinkSync } from "node:fs";
+import { createServer, type IncomingMessage, type RequestListener, type Server } from "node:http";
+import { createServer as createTls } from "node:https";
 import { connect, type Socket } from "node:net";
-import { lstatSync, unlinkSync } from "node:fs";
 import { Failure } from "../base/failure.ts";
 import { atExit, fail } from "../host/program.ts";
 import { config, isLocal } from "./config.ts";
@@ -19,15 +11,16 @@ import { Refusal } from "./route.ts";
 
 const MOST_CONNECTIONS = 256;
 const MOST_BODY = 16 * 1024; // bytes
-const SLOWEST_HEADER = 5_000; // ms from the connection to the end of the header
-const SLOWEST_REQUEST = 10_000; // ms, with its body
-const MOST_HEADER = 8 * 1024; // bytes
+const LIMITS = {
+  maxHeaderSize: 8 * 1024, // bytes
+  headersTimeout: 5_000, // ms
+  requestTimeout: 10_000, // ms, body included
+  connectionsCheckingInterval: 1_000, // ms
+};
 
 /** On each answer. */
 export const HEADERS = {
-  "Content-Security-Policy":
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; " +
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+  "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'", // the page has its own
   "X-Content-Type-Options": "nosniff",
   "Referrer-Policy": "no-referrer",
   "Cross-Origin-Resource-Policy": "same-origin",
@@ -37,52 +30,46 @@ export const HEADERS = {
 const asked = new Map<string, number>(); // requests of this second, by address
 setInterval(() => asked.clear(), 1000).unref();
 
-/** May this request be looked at? Errors: a Refusal. */
+/** May this one ask at all? Errors: a Refusal. */
 export function admit({ socket, headers }: IncomingMessage): void {
   const from = socket.remoteAddress ?? "";
   const count = (asked.get(from) ?? 0) + 1;
   asked.set(from, count);
   if (count > config.rate)
-    throw new Refusal(429, `too many requests: ${config.rate} a second from one address`);
-  // A page elsewhere can let its own name lead to us (DNS rebinding). Its name is then in Host.
+    throw new Refusal(429, `rate: at most ${config.rate} requests a second`, { "Retry-After": "1" });
+  // A page elsewhere can let its own name lead to us (DNS rebinding): then that name is in Host.
   const { host = "", origin } = headers;
-  if (!isOurName(host.replace(/:\d+$/, "").toLowerCase(), socket))
+  if (!isOurs(host.replace(/:\d+$/, "").toLowerCase(), socket))
     throw new Refusal(403, "Host: this name is not mine; --allow-host names more");
-  if (origin !== undefined && ![`http://${host}`, `https://${host}`].includes(origin))
-    throw new Refusal(403, "Origin: pages of other places may not ask here");
+  if (origin !== undefined && origin !== `http://${host}` && origin !== `https://${host}`)
+    throw new Refusal(403, "Origin: a page of another place may not ask here");
 }
 
-function isOurName(name: string, { localAddress }: Socket): boolean {
-  const plain = (address: string) => address.replace(/^::ffff:/, "").replace(/^\[(.*)\]$/, "$1");
-  const to = plain(localAddress ?? "localhost"); // none: a unix socket
+function isOurs(name: string, { localAddress = "localhost" }: Socket): boolean {
+  const to = localAddress.replace(/^::ffff:/, "");
   if (isLocal(to) && /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/.test(name)) return true;
-  return plain(name) === to || (config["allow-host"] ?? []).includes(name);
+  return name === to || name === `[${to}]` || config.names.includes(name);
 }
 
 /** Does it bear the token? Errors: a Refusal. */
 export function authorize({ headers }: IncomingMessage): void {
+  const digest = (text = "") => createHash("sha256").update(text).digest(); // so both are of one length
   if (config.token === undefined) return;
-  const digest = (text: string) => createHash("sha256").update(text).digest(); // of one length, whatever was sent
-  if (!timingSafeEqual(digest(headers.authorization ?? ""), digest(`Bearer ${config.token}`)))
-    throw new Refusal(401, "Authorization: Bearer and the token are needed");
+  if (timingSafeEqual(digest(headers.authorization), digest(`Bearer ${config.token}`))) return;
+  throw new Refusal(401, "Authorization: expected Bearer and the token", { "WWW-Authenticate": "Bearer" });
 }
 
 /** The body, an object as JSON; {} for none. Errors: a Refusal. */
-export async function readBody(request: IncomingMessage): Promise<Record<string, unknown>> {
+export async function readBody(request: IncomingMessage): Promise<object> {
   const bytes = await readBytes(request);
   if (bytes.length === 0) return {};
-  const [type] = (request.headers["content-type"] ?? "").split(";");
-  if (type!.trim().toLowerCase() !== "application/json")
+  if (!/^application\/json *(;|$)/i.test(request.headers["content-type"] ?? ""))
     throw new Refusal(415, "Content-Type: expected application/json");
-  let value: unknown;
   try {
-    value = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
-  } catch (error) {
-    throw new Refusal(400, "body: is no JSON");
-  }
-  if (typeof value === "object" && value !== null && !Array.isArray(value))
-    return value as Record<string, unknown>;
-  throw new Refusal(400, "body: expected an object");
+    const value: unknown = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+    if (typeof value === "object" && value !== null && !Array.isArray(value)) return value;
+  } catch {} // as below
+  throw new Refusal(400, "body: is no JSON object");
 }
 
 function readBytes(request: IncomingMessage): Promise<Buffer> {
@@ -92,85 +79,75 @@ function readBytes(request: IncomingMessage): Promise<Buffer> {
     request.on("data", (chunk: Buffer) => {
       size += chunk.length;
       if (size <= MOST_BODY) chunks.push(chunk);
-      else reject(new Refusal(413, `body: more than ${MOST_BODY} bytes`));
+      else reject(new Refusal(413, `body: more than ${MOST_BODY} bytes`, { Connection: "close" }));
     });
     request.on("end", () => resolve(Buffer.concat(chunks)));
-    request.on("close", () => reject(new Refusal(400, "body: is cut short")));
+    request.on("close", () => reject(new Refusal(400, "body: cut short")));
   });
 }
 
-/** Listens, and returns where: "http://127.0.0.1:8080/". Errors: a Failure. */
+/** Listens, and returns where: "http://127.0.0.1:8080/", or the path. Errors: a Failure. */
 export async function serve(handle: RequestListener): Promise<string> {
-  const { host, port, "tls-cert": cert, "tls-key": key } = config;
-  const limits = {
-    maxHeaderSize: MOST_HEADER,
-    headersTimeout: SLOWEST_HEADER,
-    requestTimeout: SLOWEST_REQUEST,
-    connectionsCheckingInterval: 1_000, // ms
-  };
-  const server: Server = cert
-    ? createHttps(
-        { ...limits, cert, key: key!, minVersion: "TLSv1.2", handshakeTimeout: SLOWEST_HEADER },
-        handle,
-      )
-    : createHttp(limits, handle);
+  const { host, port, cert, key } = config;
+  const tls = { minVersion: "TLSv1.2" as const, handshakeTimeout: LIMITS.headersTimeout };
+  const server = cert
+    ? createTls({ ...LIMITS, ...tls, cert: readFileSync(cert), key: readFileSync(key!) }, handle)
+    : createServer(LIMITS, handle);
+  const isPath = host.startsWith("/");
   makeRoom(server);
-  if (host.startsWith("/")) await removeStale(host);
+  if (isPath) await removeStale(host);
   const mask = process.umask(0o177); // a unix socket is its owner's alone
-  server.listen(host.startsWith("/") ? { path: host } : { host, port });
+  server.listen(isPath ? { path: host } : { host, port });
   process.umask(mask);
   await new Promise<void>((resolve, reject) => {
     server.once("listening", resolve);
-    server.once("error", ({ code }: NodeJS.ErrnoException) => {
-      const hint = code === "EADDRINUSE" ? "--port with another one" : "another --host or --port";
+    server.once("error", ({ code }: NodeJS.ErrnoException) =>
       reject(
-        new Failure(`Cannot listen on ${host}${host.startsWith("/") ? "" : ` port ${port}`}: ${code}`, hint),
-      );
-    });
+        new Failure(
+          `Cannot listen on ${host}${isPath ? "" : ` port ${port}`}: ${code}`,
+          "another --port or --host",
+        ),
+      ),
+    );
   });
   server.on("error", fail);
-  const address = server.address()!;
-  if (typeof address === "string") {
-    atExit(() => unlinkSync(host));
-    return host;
-  }
-  const name = address.family === "IPv6" ? `[${address.address}]` : address.address;
-  return `${cert ? "https" : "http"}://${name}:${address.port}/`;
+  if (isPath) atExit(() => unlinkSync(host));
+  const at = server.address()!;
+  if (typeof at === "string") return at;
+  return `http${cert ? "s" : ""}://${at.family === "IPv6" ? `[${at.address}]` : at.address}:${at.port}/`;
 }
 
 /**
- * Who connects when all places are taken gets that of the one who has waited longest without an open request.
- * So those who say nothing, or very slowly, keep nobody out.
+ * When all places are taken, the next one gets that of the connection that has been without a request for the
+ * longest time. So those who say nothing, or very slowly, keep nobody out.
  */
 function makeRoom(server: Server): void {
-  const waiting = new Map<unknown, Socket>(); // the oldest first
+  const idle = new Map<unknown, Socket>(); // the longest first
+  // TLS puts another socket around it, of the same addresses.
   const keyOf = (socket: Socket) =>
     socket.remotePort ? `${socket.remoteAddress} ${socket.remotePort}` : socket;
-  let count = 0;
+  let open = 0;
   server.on("connection", (socket: Socket) => {
-    const key = keyOf(socket); // TLS puts another socket around it, with the same address
-    waiting.set(key, socket);
-    if (++count > MOST_CONNECTIONS) [...waiting.values()][0]?.destroy();
-    socket.on("close", () => {
-      count--;
-      waiting.delete(key);
-    });
+    const key = keyOf(socket);
+    if (++open > MOST_CONNECTIONS) (idle.values().next().value ?? socket).destroy();
+    idle.set(key, socket);
+    socket.on("close", () => (open--, idle.delete(key)));
   });
   server.on("request", ({ socket }, response) => {
     const key = keyOf(socket);
-    const raw = waiting.get(key);
-    waiting.delete(key);
-    response.on("close", () => raw && !raw.destroyed && waiting.set(key, raw));
+    const raw = idle.get(key);
+    idle.delete(key);
+    response.on("close", () => raw && !raw.destroyed && idle.set(key, raw));
   });
 }
 
-/** The socket file of a manager that was killed. One that still listens keeps it. Errors: a Failure. */
+/** The socket file of a manager that was killed. Errors: a Failure if one still listens there. */
 async function removeStale(path: string): Promise<void> {
   if (!lstatSync(path, { throwIfNoEntry: false })?.isSocket()) return;
-  const code = await new Promise<string>((resolve) => {
-    const probe = connect(path, () => (probe.destroy(), resolve("")));
-    probe.on("error", ({ code }: NodeJS.ErrnoException) => resolve(code!));
+  const code = await new Promise<string | undefined>((resolve) => {
+    const probe = connect(path, () => (probe.destroy(), resolve("in use")));
+    probe.on("error", (error: NodeJS.ErrnoException) => resolve(error.code));
   });
-  if (code !== "ECONNREFUSED") throw new Failure(`Cannot listen on ${path}: it is in use`, "another --host");
+  if (code !== "ECONNREFUSED") throw new Failure(`Cannot listen on ${path}: ${code}`, "another --host");
   unlinkSync(path);
 }

@@ -1,9 +1,8 @@
 /**
- * The interfaces of the manager: created, configured, started, stopped, deleted. Changes run one after the
- * other, in the order in which they were asked for. An interface lives as long as our fd: when this program
- * ends, however it ends, the kernel takes the interface away, with its addresses and routes.
+ * The interfaces of the manager: created, configured, started, stopped, deleted. An interface lives as long
+ * as our fd. However this program ends, the kernel then takes it away, with its addresses and routes.
  */
-import { formatIPv4, formatIPv6, parseIPv4, parseIPv6 } from "../base/address.ts";
+import { parseIPv4 } from "../base/address.ts";
 import { EAGAIN } from "../base/errno.ts";
 import { Failure } from "../base/failure.ts";
 import { close, IFF_TUN, Memory, read } from "../base/libc.ts";
@@ -12,75 +11,56 @@ import { notRead } from "../base/tun-failure.ts";
 import { type Watch, watch } from "../core/loop.ts";
 import { openTun, type Tun, writePacket } from "../core/tun.ts";
 import { canCarryIPv6 } from "../host/machine.ts";
-import { choice, interfaceName, whole } from "../host/options.ts";
+import { config } from "./config.ts";
 import { answer, describeFrame, ETHERNET, PROTOCOLS, protocolOf } from "./echo.ts";
 import { now, present, publish, shows } from "./events.ts";
-import { integer, Refusal, text, type Values } from "./route.ts";
-import { attempt, change, type IpLink, readLinks } from "./system.ts";
+import { type CONFIGURE, type CREATE, masks, type NAME, type START } from "./fields.ts";
+import { Refusal, type Values } from "./route.ts";
+import { change, type IpLink, readLinks } from "./system.ts";
 
 const [IFF_TAP, IFF_TUN_EXCL] = [0x0002, 0x8000]; // linux/if_tun.h; the latter: only a new one
 const MOST = 64; // interfaces
 const TURN = 64; // packets between two turns of the event loop
 const HEX_BYTES = 32; // shown of a packet
 
-export const FIELDS = {
-  name: text(deviceName, "interface name, at most 15 bytes", { maxLength: 15, examples: ["tun0"] }),
-  type: text(choice("tun", "tap"), "tun: IP packets; tap: Ethernet frames", { enum: ["tun", "tap"] }),
-  address: text(address4, "its IPv4 address", { examples: ["10.0.0.1"] }),
-  netmask: text(netmask, "of its IPv4 network, 8 to 32 bits", { examples: ["255.255.255.0"] }),
-  address6: text(address6, "its IPv6 address and the prefix of its network, or off", {
-    examples: ["fd00::1/64"],
-  }),
-  mtu: integer(whole(68, 65535), "bytes", { minimum: 68, maximum: 65535, examples: [1500] }),
-  mode: text(choice("monitor", "echo"), "monitor: count and show packets; echo: answer pings, too", {
-    enum: ["monitor", "echo"],
-  }),
-};
-const { name, type, address, netmask: mask, address6: address_6, mtu, mode } = FIELDS;
-export const CREATE = { name, type, address, netmask: mask, address6: address_6, mtu };
-export const START = { name, mode };
-export const NAME = { name };
-export const CONFIGURE = { name, address, netmask: mask, address6: address_6, mtu };
-export type Mode = "monitor" | "echo";
+/** What an interface is to have: "10.0.0.1", "255.255.255.0", "fd00::1/64" or "", 1500 bytes. */
+type Settings = Required<Omit<Values<typeof CONFIGURE>, "name">>;
 
-/** What an interface is to have. */
-export interface Settings {
-  address: string; // "10.0.0.1"
-  netmask: number; // bits
-  address6?: string; // "fd00::1/64"; "": none
-  mtu: number; // bytes
-}
-
-// All interfaces take turns in one buffer: a packet is done with before the next is read.
+// All interfaces take turns in one buffer: a packet is done with before the next one is read.
 const memory = new Memory(MAX_PACKET + ETHERNET + 3);
 
 class Interface {
-  mode: Mode | undefined; // undefined: stopped
-  readonly read = { packets: 0, bytes: 0 };
-  readonly written = { packets: 0, bytes: 0 };
-  readonly lost = { discarded: 0, refused: 0 }; // before the start; by the kernel
-  readonly protocols = Object.fromEntries(PROTOCOLS.map((one) => [one, 0]));
-  settings: Settings | undefined; // undefined: not yet configured
   readonly tun: Tun;
   readonly type: "tun" | "tap";
+  readonly settings: Settings;
+  mode: "monitor" | "echo" | "" = ""; // "": it is stopped
+  readonly counters = {
+    read: { packets: 0, bytes: 0 },
+    written: { packets: 0, bytes: 0 },
+    discarded: 0, // had waited when it was started
+    refused: 0, // answers that the kernel did not take
+    protocols: Object.fromEntries(PROTOCOLS.map((protocol) => [protocol, 0])),
+  };
   private watch: Watch | undefined;
 
-  constructor(name: string, type: "tun" | "tap") {
+  constructor(name: string, type: "tun" | "tap", settings: Settings) {
     this.type = type;
+    this.settings = settings;
     this.tun = openTun(name, "none", IFF_TUN_EXCL | (type === "tap" ? IFF_TAP : IFF_TUN));
   }
 
-  /** Reads what the kernel sends from now on. What has waited since before is dropped: it is no news. */
-  start(mode: Mode): void {
+  /** Reads from now on what the kernel sends. What has waited since before is no news. */
+  start(mode: "monitor" | "echo"): void {
     this.mode = mode;
     if (this.watch) return;
-    while (read(this.tun.fd, memory, 0, MAX_PACKET) > 0) this.lost.discarded++;
+    while (read(this.tun.fd, memory, 0, MAX_PACKET) > 0) this.counters.discarded++;
     this.watch = watch(this.tun.fd, { readable: () => this.readable(), error: () => gone(this) });
   }
 
   stop(): void {
     this.watch?.stop();
-    this.watch = this.mode = undefined;
+    this.watch = undefined;
+    this.mode = "";
   }
 
   end(): void {
@@ -97,36 +77,39 @@ class Interface {
     }
   }
 
-  /** One packet of `size` bytes, from the kernel. */
+  /** One packet of `size` bytes from the kernel. */
   private take(size: number): void {
-    const { tun, read, written, protocols } = this;
-    const { bytes } = memory;
+    const { counters, tun } = this;
     const at = this.type === "tap" ? ETHERNET : 0;
-    read.packets++;
-    read.bytes += size;
-    protocols[protocolOf(bytes, at, size)]!++;
-    const id = shows(tun.name, size) ? `${tun.name}#${read.packets}` : undefined;
+    const id = shows(tun.name, size) ? `${tun.name}#${counters.read.packets}` : "";
+    count(counters.read, size);
+    counters.protocols[protocolOf(memory.bytes, at, size)]!++;
     if (id) this.show("read", id, at, size);
-    const end = this.mode === "echo" ? answer(bytes, at, size) : 0;
+    const end = this.mode === "echo" ? answer(memory.bytes, at, size) : 0;
     if (end === 0) return;
-    if (writePacket(tun, memory, 0, end) !== undefined) return void this.lost.refused++;
-    written.packets++;
-    written.bytes += end;
+    if (writePacket(tun, memory, 0, end) !== undefined) return void counters.refused++;
+    count(counters.written, end);
     if (id) this.show("inject", id, at, end);
   }
 
   private show(step: "read" | "inject", id: string, at: number, end: number): void {
     const hex = memory.bytes.toString("hex", 0, Math.min(end, HEX_BYTES));
-    const text = `${step === "read" ? "read" : "wrote"} ${end} bytes: ${describeFrame(memory.bytes, at, end)}`;
+    const verb = step === "read" ? "read" : "wrote";
+    const text = `${verb} ${end} bytes: ${describeFrame(memory.bytes, at, end)}`;
     publish("packet", { time: now(), host: this.tun.name, step, id, bytes: end, text, hex });
   }
+}
+
+function count(counter: { packets: number; bytes: number }, bytes: number): void {
+  counter.packets++;
+  counter.bytes += bytes;
 }
 
 const interfaces = new Map<string, Interface>();
 export const all = () => [...interfaces.values()];
 
 let last: Promise<unknown> = Promise.resolve();
-/** Runs `work` when all that was asked for before is done. */
+/** Changes are made one after the other, in the order in which they were asked for. */
 export function inTurn<T>(work: () => Promise<T>): Promise<T> {
   const done = last.then(work);
   last = done.catch(() => {});
@@ -135,79 +118,77 @@ export function inTurn<T>(work: () => Promise<T>): Promise<T> {
 
 /** The one of that name; without a name, the only one. Errors: a Refusal. */
 function pick(name: string | undefined): Interface {
-  const names = [...interfaces.keys()];
-  if (name === undefined && names.length > 1)
-    throw new Refusal(400, `name: there are several interfaces, name one of ${names.join(", ")}`);
-  const found = interfaces.get(name ?? names[0] ?? "");
-  if (!found)
-    throw new Refusal(400, `name: there is no interface${name ? ` ${name}` : ""}; create one first`);
-  return found;
+  if (name === undefined && interfaces.size > 1)
+    throw new Refusal(
+      400,
+      `name: there are several interfaces, name one of ${[...interfaces.keys()].join(", ")}`,
+    );
+  const found = name === undefined ? all()[0] : interfaces.get(name);
+  if (found) return found;
+  throw new Refusal(400, `name: there is no interface${name ? ` ${name}` : ""}; create one first`);
 }
 
-/** Errors: a Refusal, 409 if the name is taken; a Failure of the system's. Then nothing is left. */
-export async function create(asked: Settings & { name: string; type?: "tun" | "tap" }): Promise<void> {
-  const { name, type = "tun" } = asked;
-  const settings = checked(type, asked);
+/** Each of these returns what was done. Errors: a Refusal, or a Failure; then nothing has changed. */
+export async function create(asked: Values<typeof CREATE>): Promise<string> {
+  const { name, type, ...rest } = { type: "tun" as const, address6: "", ...config.create, ...asked };
+  const settings = checked(type, rest);
   if (interfaces.has(name)) throw new Refusal(409, `name: there is an interface ${name} already`);
-  if (interfaces.size >= MOST)
-    throw new Refusal(409, `name: there are ${MOST} interfaces, the most there can be`);
-  const one = open(name, type);
+  if (interfaces.size >= MOST) throw new Refusal(409, `name: there are ${MOST} interfaces already`);
+  const one = open(name, type, settings);
   try {
     await change(lines(one, settings));
   } catch (error) {
     one.end();
     throw error;
   }
-  one.settings = settings;
   interfaces.set(name, one);
   await tell(one);
+  return `Interface ${name} created successfully`;
 }
 
-function open(name: string, type: "tun" | "tap"): Interface {
+function open(...which: ConstructorParameters<typeof Interface>): Interface {
   try {
-    return new Interface(name, type);
+    return new Interface(...which);
   } catch (error) {
     if (error instanceof Failure && error.message.endsWith("EBUSY"))
-      throw new Refusal(409, `name: this machine has an interface ${name} already`);
+      throw new Refusal(409, `name: this machine has an interface ${which[0]} already`);
     throw error;
   }
 }
 
 export async function configure({ name, ...asked }: Values<typeof CONFIGURE>): Promise<string> {
   const one = pick(name);
-  const before = one.settings!;
-  const settings = checked(one.type, { ...before, ...asked });
+  const before = { ...one.settings };
+  const after = checked(one.type, { ...before, ...asked });
   try {
-    await change(lines(one, settings, before));
+    await change(lines(one, after, before));
   } catch (error) {
-    await attempt(lines(one, before, settings));
+    await change(lines(one, before, after), true).catch(() => {}); // what was not done cannot be taken back
     throw error;
   }
-  one.settings = settings;
+  Object.assign(one.settings, after);
   await tell(one);
-  return one.tun.name;
+  return `Interface ${one.tun.name} configured successfully`;
 }
 
-/** What it now has. */
 export async function start({ name, mode = "monitor" }: Values<typeof START>): Promise<string> {
   const one = pick(name);
   const before = one.mode;
   one.start(mode);
   await tell(one);
-  const told = `Interface ${one.tun.name} is already running`;
-  if (before) return before === mode ? told : `${told}: its mode is ${mode} from now on`;
-  return `Interface ${one.tun.name} started, mode ${mode}`;
+  const changed = before === mode ? "" : `: its mode is ${mode} from now on`;
+  return `Interface ${one.tun.name} ${before ? `is already running${changed}` : `started, mode ${mode}`}`;
 }
 
 export async function stop({ name }: Values<typeof NAME>): Promise<string> {
   const one = pick(name);
-  if (!one.mode) return `Interface ${one.tun.name} is not running`;
+  const before = one.mode;
   one.stop();
   await tell(one);
-  return `Interface ${one.tun.name} stopped`;
+  return `Interface ${one.tun.name} ${before ? "stopped" : "is not running"}`;
 }
 
-export function remove({ name }: Values<typeof NAME>): string {
+export async function remove({ name }: Values<typeof NAME>): Promise<string> {
   const one = pick(name);
   drop(one);
   return `Interface ${one.tun.name} deleted successfully`;
@@ -215,7 +196,6 @@ export function remove({ name }: Values<typeof NAME>): string {
 
 function drop(one: Interface): void {
   const { name } = one.tun;
-  if (interfaces.get(name) !== one) return; // it was faster
   interfaces.delete(name);
   one.end();
   publish("interface", { name, status: "deleted" });
@@ -227,124 +207,84 @@ function gone(one: Interface, errno?: number): void {
   drop(one);
 }
 
-async function tell(one: Interface): Promise<void> {
-  for (const now of await look([one])) publish("interface", now);
-}
+/** Tells the listeners. What was done stays done if `ip` cannot be asked. */
+const tell = (one: Interface) =>
+  look([one]).then(
+    ([state]) => state && publish("interface", state),
+    ({ message }) => console.error(message),
+  );
 present(async () => (await list()).map((one) => ["interface", one]));
 
-/** GET /api/interface/status. */
-export async function status(name: string | undefined): Promise<object> {
+export const list = () => look(all());
+
+/** What an interface has, and has seen. Errors: a Refusal. */
+export async function status({ name }: Values<typeof NAME>): Promise<object> {
   const none = { status: "no_interface", message: `There is no interface${name ? ` ${name}` : ""}` };
   if (name === undefined ? interfaces.size === 0 : !interfaces.has(name)) return none;
   return (await look([pick(name)]))[0] ?? none;
 }
 
-export const list = () => look([...interfaces.values()]);
-
-/** What the kernel has of them. */
+/** What the kernel has of them. One that it does not have any more is gone. */
 async function look(ones: Interface[]): Promise<object[]> {
   const links = ones.length > 0 ? await readLinks() : new Map<string, IpLink>();
-  return ones.flatMap((one) => {
+  const there = ones.filter((one) => interfaces.get(one.tun.name) === one); // still
+  return there.flatMap((one) => {
     const link = links.get(one.tun.name);
-    if (!link) gone(one);
-    return link ? [describe(one, link)] : [];
+    if (!link) return (gone(one), []);
+    const held = (family: string) => link.addr_info.find((info) => info.family === family);
+    const [inet, inet6] = [held("inet"), held("inet6")];
+    return {
+      status: one.mode ? "running" : "stopped",
+      name: link.ifname,
+      type: one.type,
+      mtu: link.mtu,
+      address: inet?.local ?? "",
+      netmask: inet ? masks[inet.prefixlen] : "",
+      address6: inet6 ? `${inet6.local}/${inet6.prefixlen}` : "",
+      active: one.mode !== "",
+      mode: one.mode,
+      index: link.ifindex,
+      flags: link.flags,
+      hardware_addr: link.address ?? "", // of a TAP
+      counters: { ...one.counters, kernel: link.stats64 },
+    };
   });
 }
 
-function describe(one: Interface, link: IpLink): object {
-  const { read, written, lost, protocols, mode } = one;
-  const held = (family: string) => link.addr_info.find((info) => info.family === family);
-  const [inet, inet6] = [held("inet"), held("inet6")];
-  return {
-    status: mode ? "running" : "stopped",
-    name: link.ifname,
-    type: one.type,
-    mtu: link.mtu,
-    address: inet?.local ?? "",
-    netmask: inet ? formatIPv4(maskOf(inet.prefixlen)) : "",
-    address6: inet6 ? `${inet6.local}/${inet6.prefixlen}` : "",
-    active: mode !== undefined,
-    mode: mode ?? "",
-    index: link.ifindex,
-    flags: link.flags,
-    hardware_addr: link.address ?? "",
-    counters: { read, written, ...lost, protocols, kernel: link.stats64 },
-  };
-}
-
 /** What `ip -batch` is told to get from `before` to `after`. */
-function lines({ tun, type }: Interface, after: Settings, before?: Settings): string[] {
-  const dev = `dev ${tun.name}`;
+function lines({ tun: { name }, type }: Interface, after: Settings, before?: Settings): string[] {
   const block = ({ address, netmask }: Settings) => `${address}/${netmask}`;
   const moved = !before || block(before) !== block(after);
-  const moved6 = before?.address6 !== after.address6;
-  // The kernel must not send router solicitations and the like of its own into it.
+  const moved6 = (before?.address6 ?? "") !== after.address6;
+  // Else the kernel sends router solicitations and the like into it.
   const quiet = type === "tun" ? "addrgenmode none multicast off" : "addrgenmode none";
-  return [
-    ...(before && moved ? [`address flush ${dev} to ${before.address}/32`] : []),
-    ...(before?.address6 && moved6
-      ? [`address flush ${dev} to ${before.address6.replace(/\/.*/, "/128")}`]
-      : []),
-    ...(before?.mtu === after.mtu ? [] : [`link set ${dev} mtu ${after.mtu}`]),
-    ...(canCarryIPv6(tun.name, after.mtu) ? [`link set ${dev} ${quiet}`] : []),
-    ...(moved ? [`address add ${block(after)} ${dev}`] : []),
-    ...(after.address6 && moved6 ? [`address add ${after.address6} ${dev} nodad`] : []),
-    ...(before ? [] : [`link set ${dev} up`]),
+  const all: [boolean, string][] = [
+    [!!before && moved, `address flush dev ${name} to ${before?.address}/32`],
+    [
+      !!before?.address6 && moved6,
+      `address flush dev ${name} to ${before?.address6.replace(/\/.*/, "/128")}`,
+    ],
+    [before?.mtu !== after.mtu, `link set ${name} mtu ${after.mtu}`],
+    [canCarryIPv6(name, after.mtu), `link set ${name} ${quiet}`],
+    [moved, `address add ${block(after)} dev ${name}`],
+    [!!after.address6 && moved6, `address add ${after.address6} dev ${name} nodad`],
+    [!before, `link set ${name} up`],
   ];
+  return all.flatMap(([needed, line]) => (needed ? [line] : []));
 }
 
-const maskOf = (prefix: number) => (prefix === 0 ? 0 : (0xffffffff << (32 - prefix)) >>> 0);
-
-/** What fields can only say together. Errors: a Refusal. */
-function checked(type: "tun" | "tap", { address, netmask, address6, mtu }: Settings): Settings {
-  const value = parseIPv4(address)!;
-  const host = value % 2 ** (32 - netmask);
-  if (netmask <= 30 && (host === 0 || host === 2 ** (32 - netmask) - 1))
-    throw new Refusal(
-      400,
-      `address: ${address} is the ${host ? "last" : "first"} of its network, no host's own`,
-    );
+/** What the fields say together. Errors: a Refusal. */
+function checked(type: "tun" | "tap", settings: Settings): Settings {
+  const { address, netmask, address6, mtu } = settings;
+  const addresses = 2 ** 32 - parseIPv4(netmask)!; // in its network: the first and the last are no host's
+  if (addresses > 2 && [0, addresses - 1].includes(parseIPv4(address)! % addresses))
+    throw new Refusal(400, `address: ${address} is no host's own where the netmask is ${netmask}`);
   if (type === "tap" && mtu > MAX_PACKET - ETHERNET)
-    throw new Refusal(400, `mtu: ${mtu} is too much for a TAP, whose frames have ${ETHERNET} bytes more`);
+    throw new Refusal(400, `mtu: ${mtu} is too much for a TAP: a frame has ${ETHERNET} bytes more`);
   if (address6 && !canCarryIPv6("default", mtu))
     throw new Refusal(
       400,
-      `address6: ${mtu < 1280 ? "an mtu of 1280 or more" : "IPv6 on this machine"} is needed`,
+      `address6: it needs ${mtu < 1280 ? "an mtu of 1280 bytes" : "a kernel with IPv6"}`,
     );
-  return { address, netmask, address6, mtu };
-}
-
-// ---- readers: text → value, or what is wrong with the text ----
-
-function deviceName(text: string): string {
-  if (text === "all" || text === "default") throw new Error("is the kernel's name for all interfaces");
-  return interfaceName(text);
-}
-
-function address4(text: string): string {
-  const value = parseIPv4(text);
-  if (value === undefined) throw new Error("is no IPv4 address, such as 10.0.0.1");
-  const first = value >>> 24;
-  if (first === 0 || first === 127 || first >= 224)
-    throw new Error("is no address that an interface can have");
-  return text;
-}
-
-function netmask(text: string): number {
-  const value = parseIPv4(text);
-  const prefix = Array.from({ length: 25 }, (_, i) => i + 8).find((bits) => maskOf(bits) === value);
-  if (prefix === undefined)
-    throw new Error("is no netmask of 8 to 32 bits without holes, such as 255.255.255.0");
-  return prefix;
-}
-
-function address6(text: string): string {
-  if (text === "off") return "";
-  const [, host, prefix = ""] = /^([^/%]+)\/(\d{1,3})$/.exec(text) ?? [];
-  const bytes = parseIPv6(host);
-  if (!bytes || Number(prefix) < 8 || Number(prefix) > 128)
-    throw new Error("is no IPv6 ADDRESS/PREFIX, such as fd00::1/64");
-  if (bytes[0] === 0 || bytes[0]! >= 0xfe)
-    throw new Error("is no address that is its own, such as fd00::1/64");
-  return `${formatIPv6(bytes)}/${Number(prefix)}`;
+  return settings;
 }

@@ -20,8 +20,7 @@ const declared = new Map<string, Declared>(); // what the file wants, as far as 
 
 /** Makes the interfaces what the file wants. One that it wants as before is not touched. */
 async function follow(): Promise<void> {
-  const { address, netmask, mtu } = config;
-  const wanted = new Map(config.interfaces.map((one) => [one.name ?? config.name, one]));
+  const wanted = new Map(config.interfaces.map((one) => [one.name ?? config.create.name, one]));
   for (const name of new Set([...declared.keys(), ...wanted.keys()])) {
     const [before, after] = [declared.get(name), wanted.get(name)];
     if (isDeepStrictEqual(before, after)) continue;
@@ -29,7 +28,7 @@ async function follow(): Promise<void> {
     if (isThere() && before && before.type !== after?.type) interfaces.remove({ name });
     declared.delete(name);
     if (!after) continue;
-    const { type = "tun", mode, ...rest } = { address6: "", address, netmask, mtu, ...after, name };
+    const { type = "tun", mode, ...rest } = { address6: "", ...config.create, ...after, name };
     if (before && isThere()) await interfaces.configure(rest);
     else await interfaces.create({ ...rest, type });
     if (mode) await interfaces.start({ name, mode });
@@ -55,7 +54,8 @@ async function reload(): Promise<void> {
 
 program(
   async () => {
-    if (load(ARGS).print) return console.log(config.shown);
+    load(ARGS);
+    if (config.shown) return console.log(config.shown);
     await interfaces.inTurn(follow);
     const address = await serve((request, response) => void answer(request, response));
     console.log(`the interface manager: ${chalk.bold(address)}`);
