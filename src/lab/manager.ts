@@ -68,7 +68,8 @@ program(async () => {
   await start("client", [SERVER, "--configure", ...route, "--status", client!], /connected to/);
   lab.spawn("internet", ours("lab/internet"), { stdio: "ignore" }); // something to curl
 
-  const args = ["--host", manager!, "--watch", server!, "--watch", client!];
+  // the server has tun0
+  const args = ["--host", manager!, "--name", "tun1", "--watch", server!, "--watch", client!];
   console.log(prompt("server", `npx tsx src/manager/main.ts ${args.join(" ")}`));
   const running = new Running(lab.spawn("server", [...ours("manager/main"), ...args]));
   await running.until(/the interface manager/);
