@@ -18,7 +18,7 @@ export interface Shape {
 /** Fills a page that scrolls. */
 export const TALL: Shape = { lane: 166, row: 60, left: 214, head: 68, font: 27, bytes: 22, knob: 25 };
 /** Fits 1280 × 720 as a whole: for a projector. */
-export const WIDE: Shape = { lane: 130, row: 31, left: 185, head: 54, font: 21, bytes: 20, knob: 14 };
+export const WIDE: Shape = { lane: 130, row: 31, left: 187, head: 54, font: 21, bytes: 20.5, knob: 14 };
 
 const TOP = 16; // px, between the head and the first row
 export const widthOf = ({ left, lane }: Shape) => left * 2 + lane * (LANES.length - 1);
@@ -114,7 +114,7 @@ class Drawing {
     const { font, bytes } = this.shape;
     const [width, height] = [packetWidth(this.shape), font * 1.3];
     const box = `y="${-height / 2}" width="${width}" height="${height}" rx="5"`;
-    const place = `transform="translate(${font * 0.55} ${font * -0.08}) scale(${font / 27})"`;
+    const place = `transform="translate(${font * 0.48} ${font * -0.08}) scale(${font / 27})"`;
     const [shackle, body] = [
       "M -5 -2 v -4 a 5 5 0 0 1 10 0 v 4",
       'x="-8" y="-2" width="16" height="12" rx="2"',
@@ -134,7 +134,7 @@ class Drawing {
   }
 }
 /** A lock, and eleven letters of a monospace font. */
-const packetWidth = ({ font, bytes }: Shape) => Math.round(font * 1.15 + bytes * 6.75);
+const packetWidth = ({ font, bytes }: Shape) => Math.round(font * 1.25 + bytes * 6.75);
 
 /** What is written behind a step's title. undefined: there is no evidence of it. */
 export type Note = (id: string) => string | undefined;

@@ -37,6 +37,7 @@ labTest("the manager's page: create, start, ping, a client comes, stop, delete",
     const lab = Lab.attach(readFileSync(join(place, "holder"), "utf8"))!;
     await browser.go(url!);
     await browser.until(`$("link").textContent === "● live"`);
+    await browser.ask("$('speed').value = 3"); // a packet takes 4 s, not 12
     await look(browser, "1-loaded");
 
     await browser.ask(click("create", "#create"));
