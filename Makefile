@@ -74,7 +74,7 @@ server configure-server client configure-client ping doctor down: ready
 	@$(TERMINAL) $@ $(ARGS)
 
 manager: ready
-	@$(TSX) src/lab/manager.ts
+	@$(TSX) src/lab/terminals/manager.ts
 
 terminals: ready ## the five of them as tmux panes, commands typed and waiting for Enter
 	@$(TSX) src/lab/terminals/terminals.ts

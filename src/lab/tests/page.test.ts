@@ -30,7 +30,7 @@ labTest("the manager's page: create, start, ping, a client comes, stop, delete",
   const token = "a-token-of-the-class";
   const env = { ...SECRET.env, SIMPLE_VPN_LAB: place, SIMPLE_VPN_MANAGER_TOKEN: token };
   const before = new Set(readdirSync(tmpdir()));
-  const manager = new Running(spawn(...spawned("lab/manager"), { cwd: ROOT, env }));
+  const manager = new Running(spawn(...spawned("lab/terminals/manager"), { cwd: ROOT, env }));
   const browser = await Browser.open(1280, 720);
   try {
     const [, url] = await manager.until(/Open (http:\S+) in/);
@@ -90,8 +90,8 @@ labTest("the manager's page: create, start, ping, a client comes, stop, delete",
       `/10\\.8\\.0\\.2[^]*10\\.8\\.0\\.3[^]*192\\.168\\.2\\.100:/.test($("vpn").innerText)`,
     );
     const sends = lab.spawn(host, ["ping", "-i", "0.01", "-s", "1000", "8.8.8.8"], { stdio: "ignore" });
-    await browser.until(`/▲ [\\d.]+ kbit/.test($("vpn").querySelector("tr:nth-child(2)").innerText)`);
-    const line = `document.querySelector("tr:nth-child(2) polyline").getAttribute("points")`;
+    await browser.until(`/▲ [\\d.]+ kbit/.test($("vpn").querySelector("li:nth-child(2)").innerText)`);
+    const line = `document.querySelector("li:nth-child(2) polyline").getAttribute("points")`;
     await browser.until(`${line}.split(" ").length > 3`);
     await look(browser, "6-client", "#vpn");
     sends.kill();

@@ -8,11 +8,11 @@ import { connect, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import chalk from "chalk";
-import { Failure } from "../base/failure.ts";
-import { atExit, exit, fail, program } from "../host/program.ts";
-import { Lab, ours, prompt, SERVER, TARGET } from "./lab.ts";
-import { Running, startProgram, withTransport } from "./running.ts";
-import { find, forget, ownSecret, remember } from "./terminals/place.ts";
+import { Failure } from "../../base/failure.ts";
+import { atExit, exit, fail, program } from "../../host/program.ts";
+import { Lab, ours, prompt, SERVER, TARGET } from "../lab.ts";
+import { Running, startProgram, withTransport } from "../running.ts";
+import { find, forget, ownSecret, remember } from "./place.ts";
 
 const [FIRST_PORT, LAST_PORT] = [8080, 8099];
 
