@@ -47,7 +47,7 @@ export interface Session {
 }
 
 /** Has the server sent a frame in this session? */
-const heard = ({ peer }: Session) => peer !== undefined && peer.framesReceived > 0;
+const heard = ({ peer }: Session) => peer !== undefined && peer.traffic.received.frames > 0;
 
 /**
  * One try: a connection, fresh keys, and an inner address, that of the session `before` if the server still

@@ -75,14 +75,14 @@ test(`fresh keys lose and reorder no packet, and both ends name frames alike (se
   assert.deepEqual([got.up, got.down], [all, all]);
   const [client, server] = [it.client.peer, it.server.peer];
   assert.deepEqual(
-    [client.outbox.framesSent, server.outbox.framesSent],
-    [server.framesReceived, client.framesReceived],
+    [client.traffic.sent.frames, server.traffic.sent.frames],
+    [server.traffic.received.frames, client.traffic.received.frames],
   );
   assert.deepEqual(
     [client.keys!.sealer.counter, server.keys!.sealer.counter],
     [server.keys!.opener.counter, client.keys!.opener.counter],
   );
-  assert.ok(client.keys!.sealer.counter < client.outbox.framesSent / 2, "nonces began anew");
+  assert.ok(client.keys!.sealer.counter < client.traffic.sent.frames / 2, "nonces began anew");
   assert.deepEqual([it.client.reason, it.server.reason], ["", ""]);
   it.end();
 });
