@@ -5,6 +5,7 @@
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { test, type TestContext } from "node:test";
+import { counters } from "../base/counters.ts";
 import { Control } from "../core/frame.ts";
 import { Handshake, REKEY_PROLOGUE } from "./handshake.ts";
 import type { Peer } from "../core/peer.ts";
@@ -93,10 +94,13 @@ test("fresh keys are also asked for when a key has sealed or opened 64 GiB", (t)
     const it = answering();
     keepFresh(it.client.peer, SECRET, 86_400);
     const old = it.client.peer.keys!.sealer;
+    const { rekeys } = counters;
     it.client.peer.keys![cipher].bytes = 2 ** 36;
     seconds(1);
     for (const end of [it.server, it.client]) end.receive();
     assert.notEqual(it.client.peer.keys!.sealer, old);
+    const { keysSince, since } = it.client.peer.traffic;
+    assert.deepEqual([counters.rekeys - rekeys, keysSince - since], [1, 1000], "counted, and as old as that");
     it.end();
   }
 });
