@@ -28,6 +28,7 @@ type Totals = ReturnType<typeof totals>;
 const NOTHING: Totals = { sent: new Counter(), received: new Counter(), drops: 0 };
 
 class Trace {
+  onEvents: ((events: TraceEvent[]) => void) | undefined; // besides the screen and the file: --status
   private host = "";
   private mode: TraceMode = "off";
   private file: number | undefined;
@@ -134,6 +135,7 @@ class Trace {
     const events = this.pending.map(finish);
     this.pending = [];
     if (events.length > 0) this.writeFile(events);
+    if (events.length > 0) this.onEvents?.(events);
     for (const event of events) if (!this.mute) process.stdout.write(`${this.screen.render(event)}\n`);
   }
 
