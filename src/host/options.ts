@@ -273,7 +273,7 @@ export function whole(min: number, max: number) {
   };
 }
 
-function choice<const T extends string>(...allowed: T[]) {
+export function choice<const T extends string>(...allowed: T[]) {
   return (text: string) => {
     const found = allowed.find((one) => one === text);
     if (found === undefined) throw new Error(`is not one of ${allowed.join(", ")}`);
@@ -348,7 +348,7 @@ function metricsEndpoint(text: string): { host: string; port: number } {
   return { host, port: whole(1, 65535)(port) };
 }
 
-function interfaceName(text: string): string {
+export function interfaceName(text: string): string {
   const length = Buffer.byteLength(text);
   if (length === 0 || length >= IFNAMSIZ)
     throw new Error(`has ${length} bytes, expected 1 to ${IFNAMSIZ - 1}`);

@@ -4,7 +4,7 @@
  * TUN that the packet came from, and seems to come from where it was sent to (RFC 792 and 1191; IPv6: RFC
  * 4443, section 3.2).
  */
-import { complement, sumOf } from "./checksum.ts";
+import { complement, sumOf } from "../base/checksum.ts";
 import { Memory } from "../base/libc.ts";
 import { OFFLOAD_HEADER } from "../core/offload.ts";
 import { ipVersion } from "../base/packet.ts";

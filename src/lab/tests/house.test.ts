@@ -17,9 +17,10 @@ const BELOW: Record<string, string[]> = {
   host: ["core", "base"],
   client: ["session", "transport", "host", "core", "base"],
   server: ["session", "transport", "host", "core", "base"],
+  manager: ["host", "core", "base"],
   "client.ts": ["client", "session", "transport", "host", "core", "base"],
   "server.ts": ["server", "session", "transport", "host", "core", "base"],
-  lab: ["client", "server", "session", "transport", "host", "core", "base"],
+  lab: ["client", "server", "manager", "session", "transport", "host", "core", "base"],
 };
 const LESSON = ["client.ts", "server.ts", "base/libc.ts", "core/"];
 const LONGEST_LESSON = 1200; // lines, comments included

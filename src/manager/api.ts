@@ -1,0 +1,178 @@
+/** The API: one table, in which each request finds its row, and what it may send. */
+import { existsSync, readFileSync } from "node:fs";
+import type { IncomingMessage, ServerResponse } from "node:http";
+import { Failure } from "../base/failure.ts";
+import { PROMETHEUS } from "../base/prometheus.ts";
+import { config, isLocal } from "./config.ts";
+import { listen } from "./events.ts";
+import { CONFIGURE, CREATE, NAME, START } from "./fields.ts";
+import { admit, authorize, HEADERS, readBody } from "./http.ts";
+import * as interfaces from "./interfaces.ts";
+import { answered, metrics } from "./metrics.ts";
+import { openapi } from "./openapi.ts";
+import { progress, PROGRESS, report } from "./progress.ts";
+import { get, post, Refusal, remove, type Route, type Schema, take } from "./route.ts";
+
+const ROOT = new URL("../../", import.meta.url); // also of what is compiled, in build/
+const { version } = JSON.parse(readFileSync(new URL("package.json", ROOT), "utf8"));
+
+// ---- what is answered ----
+
+export const object = (properties: Record<string, Schema>): Schema => ({
+  type: "object",
+  required: Object.keys(properties),
+  properties,
+});
+export const list = (items: Schema): Schema => ({ type: "array", items });
+const [STRING, NUMBER] = [{ type: "string" }, { type: "number" }];
+export const SUCCESS = object({ status: { const: "success" }, message: STRING });
+const NUMBERS = { type: "object", additionalProperties: NUMBER };
+const COUNTER = object({ packets: NUMBER, bytes: NUMBER });
+const INTERFACE = object({
+  ...{ status: { enum: ["running", "stopped"] }, name: STRING, type: CREATE.type.schema, mtu: NUMBER },
+  ...{ address: STRING, netmask: STRING, address6: STRING, active: { type: "boolean" }, mode: STRING },
+  ...{ index: NUMBER, flags: list(STRING), hardware_addr: STRING },
+  counters: object({
+    ...{ read: COUNTER, written: COUNTER, discarded: NUMBER, refused: NUMBER, protocols: NUMBERS },
+    kernel: object({ rx: NUMBERS, tx: NUMBERS }),
+  }),
+});
+const NONE = object({ status: { const: "no_interface" }, message: STRING });
+const { student, lesson, passed, total } = PROGRESS;
+const DONE = object({
+  student: student.schema,
+  lesson: lesson.schema,
+  passed: passed.schema,
+  total: total.schema,
+});
+const HEALTHY = { status: { const: "healthy" }, version: STRING, uptime_seconds: NUMBER, interfaces: NUMBER };
+
+// ---- the table ----
+
+const success = (message: string) => ({ status: "success", message });
+/** Changes something, when all changes before it are done. */
+const change =
+  <V>(work: (values: V) => Promise<string>) =>
+  async (values: V) =>
+    success(await interfaces.inTurn(() => work(values)));
+const TAKEN = { fails: { 409: "the name is taken, or there is no room" } };
+const OPEN = { open: true };
+
+export const ROUTES: Route[] = [
+  get("/health", "is the manager alive?", {}, object(HEALTHY), health, OPEN),
+  post(
+    "/api/interface/create",
+    "creates an interface, and brings it up",
+    CREATE,
+    SUCCESS,
+    change(interfaces.create),
+    TAKEN,
+  ),
+  get(
+    "/api/interface/status",
+    "what it has, and has seen",
+    NAME,
+    { anyOf: [INTERFACE, NONE] },
+    interfaces.status,
+  ),
+  get("/api/interface/list", "all of them", {}, object({ interfaces: list(INTERFACE) }), async () => ({
+    interfaces: await interfaces.list(),
+  })),
+  post("/api/interface/start", "reads its packets from now on", START, SUCCESS, change(interfaces.start)),
+  post("/api/interface/stop", "reads them no more", NAME, SUCCESS, change(interfaces.stop)),
+  post(
+    "/api/interface/configure",
+    "another address or MTU",
+    CONFIGURE,
+    SUCCESS,
+    change(interfaces.configure),
+  ),
+  remove("/api/interface/delete", "deletes it", NAME, SUCCESS, change(interfaces.remove)),
+  get("/api/events", "packets, and all that changes", {}, "text/event-stream", (_, response) =>
+    listen(response),
+  ),
+  post("/api/progress", "how far a student is", PROGRESS, SUCCESS, (one) => success(report(one)), TAKEN),
+  get("/api/progress", "how far everyone is", {}, object({ progress: list(DONE) }), () => ({
+    progress: progress(),
+  })),
+  get("/metrics", "for Prometheus", {}, "text/plain", async (_, response) =>
+    send(response, PROMETHEUS, await metrics()),
+  ),
+  get("/openapi.json", "this table", {}, { type: "object" }, () => openapi(ROUTES, version), OPEN),
+  file("/", "page.html", "text/html"),
+  file("/page.js", "page.js", "text/javascript"),
+  file("/page.css", "page.css", "text/css"),
+  file("/lanes.js", "lanes.js", "text/javascript"),
+];
+
+function health(): object {
+  return {
+    status: "healthy",
+    version,
+    uptime_seconds: process.uptime(),
+    interfaces: interfaces.all().length,
+  };
+}
+
+/** The page, and what it loads. */
+function file(path: string, name: string, type: string): Route {
+  const url = new URL(`src/manager/${name}`, ROOT);
+  const run = (_: object, response: ServerResponse) => {
+    if (!existsSync(url)) throw new Refusal(404, `there is no ${name}`);
+    send(response, `${type}; charset=utf-8`, readFileSync(url));
+  };
+  return get(path, "the page", {}, type, run, OPEN);
+}
+
+/** Answers one request. */
+export async function answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
+  const since = performance.now();
+  let row: Route | undefined;
+  for (const [name, value] of Object.entries(HEADERS)) response.setHeader(name, value);
+  try {
+    admit(request);
+    const [path = "", query] = request.url!.split("?");
+    row = find(request.method!, path);
+    if (!row.open && (row.method !== "GET" || !isLocal(config.host))) authorize(request);
+    const body = row.method === "GET" ? {} : await readBody(request);
+    const given = { ...Object.fromEntries(new URLSearchParams(query)), ...body };
+    const result = await row.run(take(row.takes, given), response);
+    if (result !== undefined) sendJson(response, 200, result);
+  } catch (error) {
+    refuse(response, error);
+  }
+  const ms = performance.now() - since;
+  answered(row?.method ?? "other", row?.path ?? "other", response.statusCode, ms / 1000);
+  if (row && row.method !== "GET")
+    console.log(row.method, row.path, response.statusCode, `${ms.toFixed(1)} ms`);
+}
+
+function find(method: string, path: string): Route {
+  const rows = ROUTES.filter((row) => row.path === path);
+  const row = rows.find((row) => row.method === (method === "HEAD" ? "GET" : method));
+  if (row) return row;
+  if (rows.length === 0) throw new Refusal(404, "there is no such path; /openapi.json has all");
+  const Allow = rows.map((row) => (row.method === "GET" ? "GET, HEAD" : row.method)).join(", ");
+  throw new Refusal(405, `this path takes ${Allow}`, { Allow });
+}
+
+function refuse(response: ServerResponse, error: unknown): void {
+  if (response.headersSent) return void response.destroy();
+  const { status, headers } = error instanceof Refusal ? error : { status: 500, headers: {} };
+  for (const [name, value] of Object.entries(headers)) response.setHeader(name, value);
+  const { message } = error as Error;
+  const text = error instanceof Failure ? `${message}. Try: ${error.hint}` : message;
+  if (status === 500) console.error(text);
+  sendJson(response, status, { error: text });
+}
+
+function sendJson(response: ServerResponse, status: number, value: unknown): void {
+  response.statusCode = status;
+  send(response, "application/json", `${JSON.stringify(value)}\n`);
+}
+
+function send(response: ServerResponse, type: string, body: string | Buffer): void {
+  response.setHeader("Content-Type", type);
+  response.setHeader("Content-Length", Buffer.byteLength(body));
+  response.end(body);
+}
