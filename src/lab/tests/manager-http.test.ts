@@ -40,9 +40,12 @@ test("each answer bears the headers that keep a page in its place", async (t) =>
   const { port } = await start(t);
   for (const path of ["/health", "/nowhere", "/", "/metrics"]) {
     const { headers } = await ask({ port }, "GET", path);
-    assert.match(
-      String(headers["content-security-policy"]),
-      /^default-src 'none'; script-src 'self'; .*frame-ancestors 'none'$/,
+    const policy = String(headers["content-security-policy"]);
+    assert.match(policy, /^default-src 'none'; .*frame-ancestors 'none'$/);
+    assert.equal(
+      /script-src 'sha256-[\w+/]{43}='; style-src 'sha256-/.test(policy),
+      path === "/",
+      "the page's own",
     );
     assert.equal(headers["x-content-type-options"], "nosniff");
     assert.equal(headers["cross-origin-resource-policy"], "same-origin");
