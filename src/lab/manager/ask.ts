@@ -17,7 +17,7 @@ export function ask(
   path: string,
   body?: unknown,
   headers: Record<string, string> = {},
-  agent?: Agent,
+  agent: Agent | false = false, // false: a connection of its own
 ): Promise<Answer> {
   const bytes =
     body === undefined || Buffer.isBuffer(body) || typeof body === "string" ? body : JSON.stringify(body);
