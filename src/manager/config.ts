@@ -9,7 +9,7 @@ import { nearest } from "../base/nearest.ts";
 import { CLIENT, flag, option, parse, whole } from "../host/options.ts";
 import { takeFromEnvironment } from "../host/secret.ts";
 import { CREATE, START } from "./fields.ts";
-import { take, type Values } from "./route.ts";
+import { asObject, take, type Values } from "./route.ts";
 
 const SETTINGS = {
   host: option("ADDR|PATH", "127.0.0.1", "address to listen on, or the path of a unix socket", host),
@@ -122,17 +122,17 @@ function fromEnvironment() {
 /** The file's values as text, and its interfaces. */
 function fromFile(file: string): { texts: Texts; interfaces: Declared[] } {
   try {
-    const { interfaces = [], ...rest }: Record<string, unknown> = Object(
-      JSON.parse(readFileSync(file, "utf8")),
-    );
-    const wrong = Object.keys(rest).find(
-      (name) => !["string", "number"].includes(typeof rest[known(name, name, "interfaces")]),
-    );
-    if (wrong !== undefined) throw new Error(`${wrong}: expected a text or a number`);
+    const json: Record<string, unknown> = { ...asObject(JSON.parse(readFileSync(file, "utf8"))) };
+    const { interfaces = [], ...rest } = json;
+    for (const [name, value] of Object.entries(rest)) {
+      known(name, `${name} in ${file}`, "interfaces");
+      if (!["string", "number"].includes(typeof value))
+        throw new Error(`${name}: expected a text or a number`);
+    }
     if (!Array.isArray(interfaces)) throw new Error("interfaces: expected a list");
-    return { texts: rest as Texts, interfaces: interfaces.map((one) => take(DECLARED, Object(one))) };
+    return { texts: rest as Texts, interfaces: interfaces.map((one) => take(DECLARED, asObject(one))) };
   } catch (error) {
-    throw refusal(file, (error as Error).message);
+    throw error instanceof Failure ? error : refusal(file, (error as Error).message);
   }
 }
 

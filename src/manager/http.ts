@@ -7,7 +7,7 @@ import { connect, type Socket } from "node:net";
 import { Failure } from "../base/failure.ts";
 import { atExit, fail } from "../host/program.ts";
 import { config, isLocal } from "./config.ts";
-import { Refusal } from "./route.ts";
+import { asObject, Refusal } from "./route.ts";
 
 const MOST_CONNECTIONS = 256;
 const MOST_BODY = 16 * 1024; // bytes
@@ -68,10 +68,10 @@ export async function readBody(request: IncomingMessage): Promise<object> {
   if (!/^application\/json *(;|$)/i.test(request.headers["content-type"] ?? ""))
     throw new Refusal(415, "Content-Type: expected application/json");
   try {
-    const value: unknown = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
-    if (typeof value === "object" && value !== null && !Array.isArray(value)) return value;
-  } catch {} // as below
-  throw new Refusal(400, "body: is no JSON object");
+    return asObject(JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes)));
+  } catch (error) {
+    throw new Refusal(400, `body: ${(error as Error).message.replace(/[^ -~]/g, "?")}`);
+  }
 }
 
 function readBytes(request: IncomingMessage): Promise<Buffer> {

@@ -25,7 +25,7 @@ async function follow(): Promise<void> {
     const [before, after] = [declared.get(name), wanted.get(name)];
     if (isDeepStrictEqual(before, after)) continue;
     const isThere = () => interfaces.all().some(({ tun }) => tun.name === name);
-    if (isThere() && before && before.type !== after?.type) interfaces.remove({ name });
+    if (before && isThere() && (!after || before.type !== after.type)) await interfaces.remove({ name });
     declared.delete(name);
     if (!after) continue;
     const { type = "tun", mode, ...rest } = { address6: "", ...config.create, ...after, name };

@@ -80,6 +80,12 @@ export function take<F extends Fields>(fields: F, given: object): Values<F> {
   return Object.fromEntries(values);
 }
 
+/** A JSON object as it is. Errors: it is none. */
+export function asObject(value: unknown): object {
+  if (typeof value === "object" && value !== null && !Array.isArray(value)) return value;
+  throw new Error("expected an object");
+}
+
 /** What somebody sent, in a message: short, and no orders to a terminal. */
 const shown = (value: unknown) =>
   JSON.stringify(value)
