@@ -1,4 +1,4 @@
-/** The numbers of a program, as Prometheus wants them: a unit at the end of a name, _total for what only grows. */
+/** A program's numbers as Prometheus wants them: a unit at the end of a name, _total for what only grows. */
 import type { Family, Sample } from "../base/prometheus.ts";
 import type { PeerStatus, Status } from "../base/status.ts";
 
