@@ -15,8 +15,9 @@ export function render(families: Family[]): string {
   return `${lines.join("\n")}\n`;
 }
 
-/** {a="1",b="2"}; JSON and this format escape backslash, quote and newline alike. */
+/** {a="1",b="2"}; backslash, quote and newline are escaped, and nothing else may be. */
 function braces(labels: Sample[0]): string {
-  const pairs = Object.entries(labels).map(([name, text]) => `${name}=${JSON.stringify(String(text))}`);
+  const escaped = (text: string) => text.replace(/[\\"]/g, "\\$&").replaceAll("\n", "\\n");
+  const pairs = Object.entries(labels).map(([name, value]) => `${name}="${escaped(String(value))}"`);
   return pairs.length > 0 ? `{${pairs}}` : "";
 }

@@ -3,6 +3,7 @@ import { once } from "node:events";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import { isIP } from "node:net";
 import { Failure } from "../base/failure.ts";
+import { PROMETHEUS } from "../base/prometheus.ts";
 
 const MAX_CONNECTIONS = 16;
 const PATIENCE = 2_000; // ms, for a request, and until the next one
@@ -44,7 +45,7 @@ function answer(
 ): void {
   const { method, url = "", headers } = request;
   const end = (code: number, text: string, more: Record<string, string> = {}) => {
-    response.writeHead(code, { "Content-Type": "text/plain; version=0.0.4; charset=utf-8", ...more });
+    response.writeHead(code, { "Content-Type": PROMETHEUS, ...more });
     response.end(method === "HEAD" ? undefined : text);
   };
   // A page in a browser here could reach us by a name of its own that leads to this machine (DNS rebinding).

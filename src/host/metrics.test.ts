@@ -4,9 +4,10 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { Counter } from "../base/counters.ts";
+import { render } from "../base/prometheus.ts";
 import type { PeerStatus, Status } from "../base/status.ts";
 import { inPath } from "./command.ts";
-import { METRIC_NAMES, metricsText } from "./metrics.ts";
+import { familiesOf, type Labelled, METRIC_NAMES } from "./metrics.ts";
 import { ROOT } from "../lab/lab.ts";
 
 const amount = (packets: number, bytes: number) => ({ packets, bytes });
@@ -44,9 +45,10 @@ const STATUS: Status = {
 };
 const { keyAge: _, ...keyless } = peer("10.8.0.1");
 const CLIENT: Status = { ...STATUS, role: "client", state: "reconnecting", drops: {}, peers: [keyless] };
+const metricsText = (programs: Labelled[]) => render(familiesOf(programs));
 const two = metricsText([
   { labels: { name: "class", role: "server" }, status: STATUS },
-  { labels: { name: 'a "quoted" \\ name\nof two lines', role: "client" }, status: CLIENT },
+  { labels: { name: 'a "quoted"\t\\ name\nof two lines', role: "client" }, status: CLIENT },
 ]);
 
 test("each metric has its HELP and TYPE once, and behind them a sample for each program", () => {
@@ -65,7 +67,7 @@ test("each metric has its HELP and TYPE once, and behind them a sample for each 
     'simple_vpn_peer_sent_bytes_total{name="class",role="server",inner="10.8.0.3"} 252',
     'simple_vpn_peer_key_age_seconds{name="class",role="server",inner="10.8.0.2"} 61.5',
     'simple_vpn_event_loop_delay_seconds{name="class",role="server",stat="max"} 0.25',
-    'simple_vpn_connected{name="a \\"quoted\\" \\\\ name\\nof two lines",role="client"} 0',
+    'simple_vpn_connected{name="a \\"quoted\\"\t\\\\ name\\nof two lines",role="client"} 0',
   ])
     assert.ok(lines.includes(line), `${line}\nis not in\n${two}`);
   assert.equal(
@@ -75,8 +77,8 @@ test("each metric has its HELP and TYPE once, and behind them a sample for each 
   );
 });
 
-test("no program, no line; a program alone may have no labels", () => {
-  assert.equal(metricsText([]), "");
+test("no program, no sample; a program alone may have no labels", () => {
+  assert.doesNotMatch(metricsText([]), /^[^#]/m);
   assert.match(metricsText([{ labels: {}, status: STATUS }]), /^simple_vpn_peers 2$/m);
 });
 

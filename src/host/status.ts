@@ -1,10 +1,11 @@
 /** --status and --metrics: the program's state and numbers, for whoever may ask on this machine. */
 import { monitorEventLoopDelay } from "node:perf_hooks";
 import { counters } from "../base/counters.ts";
+import { render } from "../base/prometheus.ts";
 import { encode } from "../base/render.ts";
 import { type OwnStatus, type Status, statusOf } from "../base/status.ts";
 import { trace } from "../base/trace.ts";
-import { metricsText } from "./metrics.ts";
+import { familiesOf } from "./metrics.ts";
 import { serveMetrics } from "./metrics-server.ts";
 import { type Options, version } from "./options.ts";
 import type { Setup } from "./setup.ts";
@@ -24,7 +25,9 @@ export async function openStatus(options: Options, setup: Setup, own: () => OwnS
   const line = () => JSON.stringify(status());
 
   if (metrics)
-    await serveMetrics(metrics, () => metricsText([{ labels: { role: own().role }, status: status() }]));
+    await serveMetrics(metrics, () =>
+      render(familiesOf([{ labels: { role: own().role }, status: status() }])),
+    );
   const socket = path === undefined ? undefined : await StatusSocket.open(path, line);
   if (path !== undefined) setup.removeAtEnd(path);
   if (socket)

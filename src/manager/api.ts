@@ -13,16 +13,18 @@ import { openapi } from "./openapi.ts";
 import { PAGE, POLICY } from "./page.ts";
 import { progress, PROGRESS, report } from "./progress.ts";
 import { get, post, Refusal, remove, type Route, type Schema, take } from "./route.ts";
+import * as vpn from "./vpn.ts";
+import { CLIENT_FIELDS, NAMED, SERVER_FIELDS } from "./vpn-fields.ts";
 
 const ROOT = new URL("../../", import.meta.url); // also of what is compiled, in build/
 const { version } = JSON.parse(readFileSync(new URL("package.json", ROOT), "utf8"));
 
 // ---- what is answered ----
 
-export const object = (properties: Record<string, Schema>): Schema => ({
+export const object = (properties: Record<string, Schema>, optional = {}): Schema => ({
   type: "object",
   required: Object.keys(properties),
-  properties,
+  properties: { ...properties, ...optional },
 });
 export const list = (items: Schema): Schema => ({ type: "array", items });
 const [STRING, NUMBER] = [{ type: "string" }, { type: "number" }];
@@ -46,18 +48,26 @@ const DONE = object({
   passed: passed.schema,
   total: total.schema,
 });
+const VPN = object(
+  { name: STRING, started: { type: "boolean" }, running: { type: "boolean" } },
+  { pid: NUMBER, problem: STRING, status: { type: "object" } },
+);
 const HEALTHY = { status: { const: "healthy" }, version: STRING, uptime_seconds: NUMBER, interfaces: NUMBER };
 
 // ---- the table ----
 
 const success = (message: string) => ({ status: "success", message });
-/** Changes something, when all changes before it are done. */
-const change =
-  <V>(work: (values: V) => Promise<string>) =>
+type Work<V> = (values: V) => Promise<string>; // what was done
+const done =
+  <V>(work: Work<V>) =>
   async (values: V) =>
-    success(await interfaces.inTurn(() => work(values)));
+    success(await work(values));
+/** Changes something, when all changes before it are done. */
+const change = <V>(work: Work<V>) => done((values: V) => interfaces.inTurn(() => work(values)));
 const TAKEN = { fails: { 409: "the name is taken, or there is no room" } };
 const OPEN = { open: true };
+const UNKNOWN = { fails: { 404: "there is no such VPN" } };
+const ELSEWHERE = { fails: { ...UNKNOWN.fails, 409: "it was started elsewhere" } };
 
 export const ROUTES: Route[] = [
   get("/health", "is the manager alive?", {}, object(HEALTHY), health, OPEN),
@@ -96,6 +106,11 @@ export const ROUTES: Route[] = [
   get("/api/progress", "how far everyone is", {}, object({ progress: list(DONE) }), () => ({
     progress: progress(),
   })),
+  post("/api/vpn/server", "starts a server", SERVER_FIELDS, SUCCESS, done(vpn.start("server")), TAKEN),
+  post("/api/vpn/client", "starts a client", CLIENT_FIELDS, SUCCESS, done(vpn.start("client")), TAKEN),
+  get("/api/vpn", "all VPN programs", {}, object({ vpns: list(VPN) }), () => ({ vpns: vpn.list() })),
+  get("/api/vpn/{name}", "what it tells", NAMED, VPN, vpn.show, UNKNOWN),
+  remove("/api/vpn/{name}", "ends it", NAMED, SUCCESS, done(vpn.end), ELSEWHERE),
   get("/metrics", "for Prometheus", {}, "text/plain", async (_, response) =>
     send(response, PROMETHEUS, await metrics()),
   ),
@@ -126,10 +141,11 @@ export async function answer(request: IncomingMessage, response: ServerResponse)
   try {
     admit(request);
     const [path = "", query] = request.url!.split("?");
-    row = find(request.method!, path);
+    const found = find(request.method!, path);
+    row = found.row;
     if (!row.open && (row.method !== "GET" || !isLocal(config.host))) authorize(request);
     const body = row.method === "GET" ? {} : await readBody(request);
-    const given = { ...Object.fromEntries(new URLSearchParams(query)), ...body };
+    const given = { ...Object.fromEntries(new URLSearchParams(query)), ...body, ...found.inPath };
     const result = await row.run(take(row.takes, given), response);
     if (result !== undefined) sendJson(response, 200, result);
   } catch (error) {
@@ -141,10 +157,15 @@ export async function answer(request: IncomingMessage, response: ServerResponse)
     console.log(row.method, row.path, response.statusCode, `${ms.toFixed(1)} ms`);
 }
 
-function find(method: string, path: string): Route {
-  const rows = ROUTES.filter((row) => row.path === path);
+/** The row, and the fields that stand in the path. */
+function find(method: string, path: string): { row: Route; inPath: Record<string, string> } {
+  const inPath = (row: Route) => {
+    const pattern = row.path.replaceAll(".", "\\.").replace(/\{(\w+)\}/g, "(?<$1>[^/]+)");
+    return new RegExp(`^${pattern}$`).exec(path);
+  };
+  const rows = ROUTES.filter(inPath);
   const row = rows.find((row) => row.method === (method === "HEAD" ? "GET" : method));
-  if (row) return row;
+  if (row) return { row, inPath: { ...inPath(row)!.groups } };
   if (rows.length === 0) throw new Refusal(404, "there is no such path; /openapi.json has all");
   const Allow = rows.map((row) => (row.method === "GET" ? "GET, HEAD" : row.method)).join(", ");
   throw new Refusal(405, `this path takes ${Allow}`, { Allow });

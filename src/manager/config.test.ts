@@ -43,6 +43,17 @@ test("flags are stronger than the environment, that than the file, that than wha
   for (const line of expected) assert.ok(lines.includes(line), `${line} in ${shown}`);
 });
 
+test("watch is a list: what the file, the environment and the flags name, together", () => {
+  write({ watch: ["/a", "/b"] });
+  load(["--config", file, "--watch", "/c", "--watch=/d", "--print-config"]);
+  assert.deepEqual(module.config.watch, ["/a", "/b", "/c", "/d"]);
+  assert.match(module.config.shown!, /^watch +\/a, \/b, \/c, \/d \(a flag\)$/m);
+  write({ watch: "/a" });
+  load(["--config", file]);
+  assert.deepEqual(module.config.watch, ["/a"]);
+  refuses(["--config", (write({ watch: ["/a", {}] }), file)], /watch: expected a text or a number/);
+});
+
 test("the token is taken out of the environment, and not shown", () => {
   load(["--print-config"]);
   assert.equal(process.env.SIMPLE_VPN_MANAGER_TOKEN, undefined);

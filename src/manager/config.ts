@@ -19,6 +19,7 @@ const SETTINGS = {
   "tls-key": option("FILE", undefined, "and this key (PEM)", String),
   "allow-host": option("NAMES", undefined, "a,b: more names that browsers may know this machine by", String),
   rate: option("N", "1000", "requests a second from one address, at most", whole(1, 1e9)),
+  watch: option("PATH", undefined, "--status socket of a VPN program started elsewhere; repeatable", String),
   name: option("NAME", "tun0", "of an interface, where create does not say", CREATE.name.read),
   address: option("ADDR", "10.0.0.1", "likewise", CREATE.address.read),
   netmask: option("MASK", "255.255.255.0", "likewise", CREATE.netmask.read),
@@ -37,7 +38,7 @@ const DECLARED = { ...CREATE, ...START }; // of an interface that the file wants
 
 export type Config = ReturnType<typeof read>;
 export type Declared = Values<typeof DECLARED>;
-type Texts = Record<string, string>;
+type Texts = Record<string, string | string[]>;
 
 /** What holds now. */
 export let config: Config;
@@ -62,7 +63,8 @@ const MAKE = `to make it: (umask 077; node -p "crypto.randomBytes(16).toString('
 export const isLocal = (host: string) => /^(127\.|::1$|localhost$|\/)/.test(host);
 
 function read(args: string[], { token, texts }: ReturnType<typeof fromEnvironment>) {
-  const inFront = (texts: Texts) => Object.entries(texts).map(([name, text]) => `--${name}=${text}`);
+  const inFront = (texts: Texts) =>
+    Object.entries(texts).flatMap(([name, text]) => [text].flat().map((one) => `--${name}=${one}`));
   const file = parse([...inFront(texts), ...args], FLAGS, "src/manager/main.ts").values.config?.at(-1);
   const inFile = file === undefined ? { texts: {}, interfaces: [] } : fromFile(file);
   const words = [...inFront(inFile.texts), ...inFront(texts), ...args];
@@ -88,6 +90,7 @@ function read(args: string[], { token, texts }: ReturnType<typeof fromEnvironmen
     key: last(values["tls-key"]),
     names: last(values["allow-host"])?.toLowerCase().split(",") ?? [],
     rate: last(values.rate)!,
+    watch: values.watch ?? [], // all that any of the three names
     create: {
       name: last(values.name)!,
       address: last(values.address)!,
@@ -99,7 +102,11 @@ function read(args: string[], { token, texts }: ReturnType<typeof fromEnvironmen
     shown:
       values["print-config"] &&
       [
-        ...NAMES.map((name) => `${name.padEnd(12)}${last<unknown>(values[name]) ?? ""} (${sourceOf(name)})`),
+        ...NAMES.map((name) => {
+          const all: unknown[] = values[name] ?? [];
+          const what = name === "watch" ? all.join(", ") : (all.at(-1) ?? "");
+          return `${name.padEnd(12)}${what} (${sourceOf(name)})`;
+        }),
         `token       ${path || token ? "set" : "not set"}`,
         `interfaces  ${JSON.stringify(inFile.interfaces)}`,
       ].join("\n"),
@@ -124,9 +131,10 @@ function fromFile(file: string): { texts: Texts; interfaces: Declared[] } {
   try {
     const json: Record<string, unknown> = { ...asObject(JSON.parse(readFileSync(file, "utf8"))) };
     const { interfaces = [], ...rest } = json;
+    const isText = (value: unknown) => ["string", "number"].includes(typeof value);
     for (const [name, value] of Object.entries(rest)) {
-      known(name, `${name} in ${file}`, "interfaces");
-      if (!["string", "number"].includes(typeof value))
+      const isList = known(name, `${name} in ${file}`, "interfaces") === "watch" && Array.isArray(value);
+      if (isList ? !value.every(isText) : !isText(value))
         throw new Error(`${name}: expected a text or a number`);
     }
     if (!Array.isArray(interfaces)) throw new Error("interfaces: expected a list");

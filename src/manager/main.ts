@@ -13,13 +13,15 @@ import { answer } from "./api.ts";
 import { config, type Declared, load } from "./config.ts";
 import { serve } from "./http.ts";
 import * as interfaces from "./interfaces.ts";
+import { watch } from "./vpn.ts";
 
 const ARGS = process.argv.slice(2);
 const EACH = 500; // ms between two looks at the configuration file
 const declared = new Map<string, Declared>(); // what the file wants, as far as it was followed
 
-/** Makes the interfaces what the file wants. One that it wants as before is not touched. */
+/** Watches the programs, and makes the interfaces, that the file wants. What it wants as before stays. */
 async function follow(): Promise<void> {
+  watch(config.watch);
   const wanted = new Map(config.interfaces.map((one) => [one.name ?? config.create.name, one]));
   for (const name of new Set([...declared.keys(), ...wanted.keys()])) {
     const [before, after] = [declared.get(name), wanted.get(name)];

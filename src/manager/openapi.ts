@@ -20,7 +20,11 @@ export function openapi(routes: readonly Route[], version: string): object {
 }
 
 function operation({ method, path, summary, takes, answers, fails, open }: Route): object {
-  const fields = Object.entries(takes);
+  const isInPath = (name: string) => path.includes(`{${name}}`);
+  const fields = Object.entries(takes).filter(([name]) => !isInPath(name));
+  const inPath = Object.entries(takes).flatMap(([name, { schema }]) =>
+    isInPath(name) ? [{ name, in: "path", required: true, schema }] : [],
+  );
   const required = fields.flatMap(([name, field]) => (field.required ? [name] : []));
   const properties = Object.fromEntries(fields.map(([name, { schema }]) => [name, schema]));
   const body = { type: "object", additionalProperties: false, required, properties };
@@ -32,8 +36,8 @@ function operation({ method, path, summary, takes, answers, fails, open }: Route
     operationId: `${method.toLowerCase()}${path.replace(/\W+/g, "_")}`,
     summary,
     ...(method === "GET"
-      ? { parameters }
-      : { requestBody: { required: required.length > 0, content: json(body) } }),
+      ? { parameters: [...inPath, ...parameters] }
+      : { parameters: inPath, requestBody: { required: required.length > 0, content: json(body) } }),
     responses: {
       200: { description: "done", content: good },
       ...Object.fromEntries(wrong.map(([status, description]) => [status, { description, content }])),

@@ -39,7 +39,7 @@ export const [text, integer] = [field("string"), field("integer")];
 /** One row. `run` returns an object, which is sent as JSON; or answers itself, and returns undefined. */
 export interface Route<F extends Fields = Fields> {
   method: "GET" | "POST" | "DELETE";
-  path: string;
+  path: string; // "{name}" in it is a field
   summary: string;
   takes: F; // in the query; of POST and DELETE also in the body
   answers: Schema | string; // with 200: JSON of this schema, or another media type
@@ -68,9 +68,8 @@ export function take<F extends Fields>(fields: F, given: object): Values<F> {
     if (!names.includes(name)) throw new Refusal(400, `${shown(name)}: no such field${nearest(name, names)}`);
     const { schema, read } = fields[name]!;
     try {
-      const fits = schema.type === "string" ? typeof value === "string" : Number.isInteger(value);
-      if (!fits) throw new Error(`is no ${schema.type}`);
-      return [name, read(String(value))];
+      if (!isOf(schema, value)) throw new Error(`is no ${schema.type}`);
+      return [name, Array.isArray(value) ? value.map((one) => read(one)) : read(String(value))];
     } catch (error) {
       throw new Refusal(400, `${name}: ${shown(value)} ${(error as Error).message}`);
     }
@@ -84,6 +83,16 @@ export function take<F extends Fields>(fields: F, given: object): Values<F> {
 export function asObject(value: unknown): object {
   if (typeof value === "object" && value !== null && !Array.isArray(value)) return value;
   throw new Error("expected an object");
+}
+
+function isOf({ type, items, maxItems }: Schema, value: unknown): boolean {
+  if (type === "integer") return Number.isInteger(value);
+  if (type !== "array") return typeof value === type;
+  return (
+    Array.isArray(value) &&
+    value.length <= Number(maxItems) &&
+    value.every((one) => isOf(items as Schema, one))
+  );
 }
 
 /** What somebody sent, in a message: short, and no orders to a terminal. */
