@@ -1,12 +1,9 @@
 /**
  * `make manager`: a lab with server, client, and the interface manager on the server's host. The lab has no
- * way to this machine's network, so the manager listens on a unix socket, and a forwarder leads there from
- * 127.0.0.1. All of it ends with this program.
+ * way to this machine's network, so the manager listens on a unix socket in the lab's own /run. A forwarder
+ * leads there from 127.0.0.1. All of it ends with this program.
  */
-import { mkdtempSync, rmSync } from "node:fs";
 import { connect, createServer } from "node:net";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import chalk from "chalk";
 import { Failure } from "../../base/failure.ts";
 import { atExit, exit, fail, program } from "../../host/program.ts";
@@ -43,8 +40,6 @@ async function forward(socket: string): Promise<number> {
 program(async () => {
   if (find())
     throw new Failure("Cannot bring up a lab: there is one already", "make down, then make manager");
-  const folder = mkdtempSync(join(tmpdir(), "simple-vpn-manager-"));
-  atExit(() => rmSync(folder, { recursive: true, force: true }));
   const lab = await Lab.up();
   await remember(lab);
   atExit(forget);
@@ -62,19 +57,18 @@ program(async () => {
     await running.until(ready);
     watch(host, running);
   };
-  const [server, client, manager] = ["server", "client", "manager"].map((name) => join(folder, name));
-  await start("server", ["--configure", "--nat", "eth1", "--status", server!], /listening on/);
+  await start("server", ["--configure", "--nat", "eth1", "--status", "/run/server"], /listening on/);
   const route = ["--route", `${TARGET}/32`];
-  await start("client", [SERVER, "--configure", ...route, "--status", client!], /connected to/);
+  await start("client", [SERVER, "--configure", ...route, "--status", "/run/client"], /connected to/);
   lab.spawn("internet", ours("lab/internet"), { stdio: "ignore" }); // something to curl
 
-  // the server has tun0
-  const args = ["--host", manager!, "--name", "tun1", "--watch", server!, "--watch", client!];
+  const sockets = ["--host /run/manager", "--watch /run/server", "--watch /run/client"];
+  const args = [...sockets, "--name tun1"].flatMap((words) => words.split(" ")); // the server has tun0
   console.log(prompt("server", `npx tsx src/manager/main.ts ${args.join(" ")}`));
   const running = new Running(lab.spawn("server", [...ours("manager/main"), ...args]));
   await running.until(/the interface manager/);
   watch("manager", running);
-  const port = await forward(manager!);
+  const port = await forward(`/proc/${lab.holder}/root/run/manager`);
   console.log(`
 Open ${chalk.bold(`http://127.0.0.1:${port}/`)} in a browser. In another terminal, type:
   make on HOST=client CMD="ping ${TARGET}"
