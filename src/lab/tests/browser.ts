@@ -91,7 +91,7 @@ export class Browser {
   }
 
   /** Waits until an expression of the page is true. */
-  async until(expression: string, ms = 10_000): Promise<void> {
+  async until(expression: string, ms = 20_000): Promise<void> {
     for (const deadline = Date.now() + ms; !(await this.ask(expression));) {
       if (Date.now() > deadline)
         throw new Error(`not in ${ms} ms: ${expression}\n${await this.ask("document.body.innerText")}`);
