@@ -18,7 +18,7 @@ const ADDRESSES = [
 ];
 
 /** By field: what is right, what is not. */
-const FIELDS: Record<string, [right: unknown[], wrong: unknown[]]> = {
+const FIELDS: Record<string, unknown[][]> = {
   name: [
     ["tun0", "tun1", "tap0", "x-1.y_2", "x".repeat(15)],
     ["lo", "eth0", "", "..", "all", "x".repeat(16), "a b", "tun%d", "ü", "$(id)", "a;b", "a/b"],
@@ -42,7 +42,7 @@ const FIELDS: Record<string, [right: unknown[], wrong: unknown[]]> = {
     ["both", ""],
   ],
   constructor: [[], [{}]],
-  ["__proto__"]: [[], [{ name: "tun0" }]] as [unknown[], unknown[]],
+  ["__proto__"]: [[], [{ name: "tun0" }]],
 };
 const WORDS = Object.values(FIELDS).flat(2);
 
@@ -64,7 +64,7 @@ export function body(any: Random): [string, string, Buffer | undefined, Record<s
     name in TAKES[path] ? any.below(3) === 0 : !isRight && any.below(30) === 0;
   const names = Object.keys(FIELDS).filter(isThere);
   const one = (name: string) => {
-    const [right, wrong] = FIELDS[name]!;
+    const [right = [], wrong = []] = FIELDS[name]!;
     return isRight ? any.one(...right) : any.below(12) ? any.one(...right, ...wrong) : value(any);
   };
   const json = Object.fromEntries(names.map((name) => [name, one(name)]));
