@@ -142,7 +142,7 @@ export async function create(asked: Values<typeof CREATE>): Promise<string> {
     throw error;
   }
   interfaces.set(name, one);
-  await tell(one);
+  tell(one);
   return `Interface ${name} created successfully`;
 }
 
@@ -167,7 +167,7 @@ export async function configure({ name, ...asked }: Values<typeof CONFIGURE>): P
     throw error;
   }
   Object.assign(one.settings, after);
-  await tell(one);
+  tell(one);
   return `Interface ${one.tun.name} configured successfully`;
 }
 
@@ -175,7 +175,7 @@ export async function start({ name, mode = "monitor" }: Values<typeof START>): P
   const one = pick(name);
   const before = one.mode;
   one.start(mode);
-  await tell(one);
+  tell(one);
   const changed = before === mode ? "" : `: its mode is ${mode} from now on`;
   return `Interface ${one.tun.name} ${before ? `is already running${changed}` : `started, mode ${mode}`}`;
 }
@@ -184,7 +184,7 @@ export async function stop({ name }: Values<typeof NAME>): Promise<string> {
   const one = pick(name);
   const before = one.mode;
   one.stop();
-  await tell(one);
+  tell(one);
   return `Interface ${one.tun.name} ${before ? "stopped" : "is not running"}`;
 }
 
@@ -207,12 +207,13 @@ function gone(one: Interface, errno?: number): void {
   drop(one);
 }
 
-/** Tells the listeners. What was done stays done if `ip` cannot be asked. */
-const tell = (one: Interface) =>
-  look([one]).then(
-    ([state]) => state && publish("interface", state),
-    ({ message }) => console.error(message),
-  );
+let telling: Promise<void> = Promise.resolve();
+/** Tells the listeners what it is now, one after the other, so that the last word is the newest. */
+function tell(one: Interface): void {
+  telling = telling
+    .then(async () => (await look([one])).forEach((state) => publish("interface", state)))
+    .catch(({ message }) => console.error(message));
+}
 present(async () => (await list()).map((one) => ["interface", one]));
 
 export const list = () => look(all());
@@ -265,7 +266,7 @@ function lines({ tun: { name }, type }: Interface, after: Settings, before?: Set
       `address flush dev ${name} to ${before?.address6.replace(/\/.*/, "/128")}`,
     ],
     [before?.mtu !== after.mtu, `link set ${name} mtu ${after.mtu}`],
-    [canCarryIPv6(name, after.mtu), `link set ${name} ${quiet}`],
+    [before?.mtu !== after.mtu && canCarryIPv6(name, after.mtu), `link set ${name} ${quiet}`],
     [moved, `address add ${block(after)} dev ${name}`],
     [!!after.address6 && moved6, `address add ${after.address6} dev ${name} nodad`],
     [!before, `link set ${name} up`],

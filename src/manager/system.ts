@@ -33,6 +33,7 @@ export function readLinks(): Promise<Map<string, IpLink>> {
  * ip's own words. Who asks afterwards gets a new reading.
  */
 export async function change(lines: string[], force = false): Promise<void> {
+  if (lines.length === 0) return;
   try {
     await ip(`${force ? "-force " : ""}-batch -`, lines);
   } finally {

@@ -21,6 +21,7 @@ export function ask(
 ): Promise<Answer> {
   const bytes =
     body === undefined || Buffer.isBuffer(body) || typeof body === "string" ? body : JSON.stringify(body);
+  const length = bytes === undefined ? {} : { "Content-Length": Buffer.byteLength(bytes) }; // Node adds none to DELETE
   const type = bytes === undefined ? {} : { "Content-Type": "application/json" };
   return new Promise((resolve, reject) => {
     const options = {
@@ -29,7 +30,7 @@ export function ask(
       method,
       path,
       agent,
-      headers: { Host: "localhost", ...type, ...headers },
+      headers: { Host: "localhost", ...type, ...length, ...headers },
     };
     const sent = request(options, (response) => {
       let text = "";
