@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
+import { createServer } from "node:net";
 import { join } from "node:path";
 import { Lab, ROOT, spawned } from "../lab.ts";
 import { Running, startProgram } from "../running.ts";
@@ -36,10 +37,16 @@ labTest("the manager's page: create, start, ping, a client comes, stop, delete",
   const place = newFolder();
   const token = "a-token-of-the-class";
   const env = { ...SECRET.env, SIMPLE_VPN_LAB: place, SIMPLE_VPN_MANAGER_TOKEN: token };
-  const manager = new Running(spawn(...spawned("lab/terminals/manager"), { cwd: ROOT, env }));
+  const start = () => new Running(spawn(...spawned("lab/terminals/manager"), { cwd: ROOT, env }));
+  const taken = createServer()
+    .on("error", () => {})
+    .listen(8080, "127.0.0.1"); // by us, or by somebody
+  const manager = start();
   const browser = await Browser.open(1280, 720);
   try {
     const [, url] = await manager.until(/Open (http:\S+) in/);
+    assert.doesNotMatch(url!, /:8080/);
+    const another = start();
     const lab = Lab.attach(readFileSync(join(place, "holder"), "utf8"))!;
     await browser.go(url!);
     await browser.until(`$("link").textContent === "● live"`);
@@ -122,7 +129,10 @@ labTest("the manager's page: create, start, ping, a client comes, stop, delete",
     assert.notEqual(lab.try("server", "ip link show tun1").status, 0);
     await look(browser, "8-deleted", "#interfaces");
     assert.deepEqual(browser.complaints, []);
+    assert.equal(await another.ended, 1);
+    assert.match(another.output, /^error Cannot bring up a lab: there is one already\. Try: make down/);
   } finally {
+    taken.close();
     await browser.close();
     assert.equal(await manager.stop("SIGINT"), 0, manager.output);
   }
