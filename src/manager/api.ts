@@ -3,29 +3,21 @@ import { existsSync, readFileSync } from "node:fs";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { Failure } from "../base/failure.ts";
 import { PROMETHEUS } from "../base/prometheus.ts";
-import { config, isLocal } from "./config.ts";
 import { listen } from "./events.ts";
 import { CONFIGURE, CREATE, NAME, START } from "./fields.ts";
 import { admit, authorize, HEADERS, readBody } from "./http.ts";
 import * as interfaces from "./interfaces.ts";
 import { answered, metrics } from "./metrics.ts";
 import { openapi } from "./openapi.ts";
-import { progress, PROGRESS, report } from "./progress.ts";
-import { get, post, Refusal, remove, type Route, type Schema, take } from "./route.ts";
+import { all, PROGRESS, report } from "./progress.ts";
+import { get, post, Refusal, remove, type Route, take } from "./route.ts";
+import { list, NUMBER, object, STRING, SUCCESS, success } from "./route.ts";
 
 const ROOT = new URL("../../", import.meta.url); // also of what is compiled, in build/
 const { version } = JSON.parse(readFileSync(new URL("package.json", ROOT), "utf8"));
 
 // ---- what is answered ----
 
-export const object = (properties: Record<string, Schema>): Schema => ({
-  type: "object",
-  required: Object.keys(properties),
-  properties,
-});
-export const list = (items: Schema): Schema => ({ type: "array", items });
-const [STRING, NUMBER] = [{ type: "string" }, { type: "number" }];
-export const SUCCESS = object({ status: { const: "success" }, message: STRING });
 const NUMBERS = { type: "object", additionalProperties: NUMBER };
 const COUNTER = object({ packets: NUMBER, bytes: NUMBER });
 const INTERFACE = object({
@@ -38,66 +30,34 @@ const INTERFACE = object({
   }),
 });
 const NONE = object({ status: { const: "no_interface" }, message: STRING });
-const { student, lesson, passed, total } = PROGRESS;
-const DONE = object({
-  student: student.schema,
-  lesson: lesson.schema,
-  passed: passed.schema,
-  total: total.schema,
-});
+const ONE_OR_NONE = { anyOf: [INTERFACE, NONE] };
+const DONE = object(Object.fromEntries(Object.entries(PROGRESS).map(([name, { schema }]) => [name, schema])));
 const HEALTHY = { status: { const: "healthy" }, version: STRING, uptime_seconds: NUMBER, interfaces: NUMBER };
 
 // ---- the table ----
 
-const success = (message: string) => ({ status: "success", message });
 /** Changes something, when all changes before it are done. */
-const change =
-  <V>(work: (values: V) => Promise<string>) =>
-  async (values: V) =>
-    success(await interfaces.inTurn(() => work(values)));
+function change<V>(work: (values: V) => Promise<string>): (values: V) => Promise<object> {
+  return async (values) => success(await interfaces.inTurn(() => work(values)));
+}
 const TAKEN = { fails: { 409: "the name is taken, or there is no room" } };
 const OPEN = { open: true };
 
 export const ROUTES: Route[] = [
   get("/health", "is the manager alive?", {}, object(HEALTHY), health, OPEN),
-  post(
-    "/api/interface/create",
-    "creates an interface, and brings it up",
-    CREATE,
-    SUCCESS,
-    change(interfaces.create),
-    TAKEN,
-  ),
-  get(
-    "/api/interface/status",
-    "what it has, and has seen",
-    NAME,
-    { anyOf: [INTERFACE, NONE] },
-    interfaces.status,
-  ),
-  get("/api/interface/list", "all of them", {}, object({ interfaces: list(INTERFACE) }), async () => ({
-    interfaces: await interfaces.list(),
-  })),
+  post("/api/interface/create", "makes one, brings it up", CREATE, SUCCESS, change(interfaces.create), TAKEN),
+  get("/api/interface/status", "what it has, and has seen", NAME, ONE_OR_NONE, interfaces.status),
+  get("/api/interface/list", "all of them", {}, object({ interfaces: list(INTERFACE) }), interfaces.list),
   post("/api/interface/start", "reads its packets from now on", START, SUCCESS, change(interfaces.start)),
   post("/api/interface/stop", "reads them no more", NAME, SUCCESS, change(interfaces.stop)),
-  post(
-    "/api/interface/configure",
-    "another address or MTU",
-    CONFIGURE,
-    SUCCESS,
-    change(interfaces.configure),
-  ),
+  post("/api/interface/configure", "another address, MTU", CONFIGURE, SUCCESS, change(interfaces.configure)),
   remove("/api/interface/delete", "deletes it", NAME, SUCCESS, change(interfaces.remove)),
-  get("/api/events", "packets, and all that changes", {}, "text/event-stream", (_, response) =>
-    listen(response),
-  ),
+  get("/api/events", "packets, and all that changes", {}, "text/event-stream", (_, to) => listen(to)),
   post("/api/progress", "how far a student is", PROGRESS, SUCCESS, (one) => success(report(one)), TAKEN),
   get("/api/progress", "how far everyone is", {}, object({ progress: list(DONE) }), () => ({
-    progress: progress(),
+    progress: all(),
   })),
-  get("/metrics", "for Prometheus", {}, "text/plain", async (_, response) =>
-    send(response, PROMETHEUS, await metrics()),
-  ),
+  get("/metrics", "for Prometheus", {}, "text/plain", async (_, to) => send(to, PROMETHEUS, await metrics())),
   get("/openapi.json", "this table", {}, { type: "object" }, () => openapi(ROUTES, version), OPEN),
   file("/", "page.html", "text/html"),
   file("/page.js", "page.js", "text/javascript"),
@@ -133,7 +93,7 @@ export async function answer(request: IncomingMessage, response: ServerResponse)
     admit(request);
     const [path = "", query] = request.url!.split("?");
     row = find(request.method!, path);
-    if (!row.open && (row.method !== "GET" || !isLocal(config.host))) authorize(request);
+    if (!row.open) authorize(request, row.method !== "GET");
     const body = row.method === "GET" ? {} : await readBody(request);
     const given = { ...Object.fromEntries(new URLSearchParams(query)), ...body };
     const result = await row.run(take(row.takes, given), response);

@@ -37,7 +37,7 @@ test("flags are stronger than the environment, that than the file, that than wha
     `port 1 (${file})`,
     "address 10.4.0.1 (a flag)",
     "mtu 1300 (the environment)",
-    "tls-cert (not set)",
+    "tls-cert (default)",
     "token set",
   ];
   for (const line of expected) assert.ok(lines.includes(line), `${line} in ${shown}`);

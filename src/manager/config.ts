@@ -14,10 +14,10 @@ import { asObject, take, type Values } from "./route.ts";
 const SETTINGS = {
   host: option("ADDR|PATH", "127.0.0.1", "address to listen on, or the path of a unix socket", host),
   port: option("N", "8080", "TCP port to listen on; 0: any free one", whole(0, 65535)),
-  "token-file": option("FILE", undefined, "what one must know to change something; mode 0600", String),
-  "tls-cert": option("FILE", undefined, "https, with this certificate (PEM)", String),
-  "tls-key": option("FILE", undefined, "and this key (PEM)", String),
-  "allow-host": option("NAMES", undefined, "a,b: more names that browsers may know this machine by", String),
+  "token-file": option("FILE", "", "what one must know to change something; mode 0600", String),
+  "tls-cert": option("FILE", "", "https, with this certificate (PEM)", String),
+  "tls-key": option("FILE", "", "and this key (PEM)", String),
+  "allow-host": option("NAMES", "", "a,b: more names that browsers may know this machine by", String),
   rate: option("N", "1000", "requests a second from one address, at most", whole(1, 1e9)),
   name: option("NAME", "tun0", "of an interface, where create does not say", CREATE.name.read),
   address: option("ADDR", "10.0.0.1", "likewise", CREATE.address.read),
@@ -31,12 +31,14 @@ const FLAGS = {
   help: CLIENT.help,
   version: CLIENT.version,
 };
-const NAMES = Object.keys(SETTINGS) as (keyof typeof SETTINGS)[];
+type Name = keyof typeof SETTINGS;
+const NAMES = Object.keys(SETTINGS) as Name[];
 const VARIABLE = "SIMPLE_VPN_MANAGER_"; // …PORT, …ALLOW_HOST and so on; and …TOKEN, the token itself
 const DECLARED = { ...CREATE, ...START }; // of an interface that the file wants
 
 export type Config = ReturnType<typeof read>;
 export type Declared = Values<typeof DECLARED>;
+type Settings = { [N in Name]: ReturnType<(typeof SETTINGS)[N]["read"]> };
 type Texts = Record<string, string>;
 
 /** What holds now. */
@@ -47,13 +49,10 @@ let environment: ReturnType<typeof fromEnvironment> | undefined; // read once: t
 export function load(args: string[]): void {
   environment ??= fromEnvironment();
   const next = read(args, environment);
-  if (!isLocal(next.host) && next.token === undefined)
-    throw new Failure(
-      `Cannot listen on ${next.host} without a token: others reach it`,
-      `--token-file FILE; ${MAKE}`,
-    );
-  if (!next.cert !== !next.key)
-    throw new Failure("Cannot use TLS with one of --tls-cert and --tls-key", "give both");
+  const open = `Cannot listen on ${next.host} without a token: others reach it`;
+  if (!isLocal(next.host) && next.token === undefined) throw new Failure(open, `--token-file FILE; ${MAKE}`);
+  const half = "Cannot use TLS with one of --tls-cert and --tls-key";
+  if (!next["tls-cert"] !== !next["tls-key"]) throw new Failure(half, "give both");
   config = next;
 }
 const MAKE = `to make it: (umask 077; node -p "crypto.randomBytes(16).toString('hex')" > FILE)`;
@@ -62,47 +61,29 @@ const MAKE = `to make it: (umask 077; node -p "crypto.randomBytes(16).toString('
 export const isLocal = (host: string) => /^(127\.|::1$|localhost$|\/)/.test(host);
 
 function read(args: string[], { token, texts }: ReturnType<typeof fromEnvironment>) {
-  const inFront = (texts: Texts) => Object.entries(texts).map(([name, text]) => `--${name}=${text}`);
-  const file = parse([...inFront(texts), ...args], FLAGS, "src/manager/main.ts").values.config?.at(-1);
+  const words = (texts: Texts) => Object.entries(texts).map(([name, text]) => `--${name}=${text}`);
+  const all = (...words: string[]) => parse([...words, ...args], FLAGS, "src/manager/main.ts");
+  const file = all(...words(texts)).values.config?.at(-1);
   const inFile = file === undefined ? { texts: {}, interfaces: [] } : fromFile(file);
-  const words = [...inFront(inFile.texts), ...inFront(texts), ...args];
-  const { values, positionals } = parse(words, FLAGS, "src/manager/main.ts");
+  const { values, positionals } = all(...words(inFile.texts), ...words(texts));
   if (positionals.length > 0) throw refusal(positionals[0]!, "flags begin with --");
-  const sourceOf = (name: string) => {
+  const settings = Object.fromEntries(NAMES.map((name) => [name, values[name]!.at(-1)])) as Settings;
+  const source = (name: Name) => {
     if (args.some((word) => word.split("=")[0] === `--${name}`)) return "a flag";
-    return name in texts
-      ? "the environment"
-      : name in inFile.texts
-        ? file
-        : values[name as keyof typeof values]
-          ? "default"
-          : "not set";
+    return name in texts ? "the environment" : name in inFile.texts ? file : "default";
   };
-  const last = <T>(all: T[] | undefined) => all?.at(-1);
-  const path = last(values["token-file"]);
+  const lines = NAMES.map((name) => `${name.padEnd(12)}${settings[name]} (${source(name)})`);
+  const tokenFile = settings["token-file"];
+  lines.push(`token       ${tokenFile || token ? "set" : "not set"}`);
+  lines.push(`interfaces  ${JSON.stringify(inFile.interfaces)}`);
+  const { name, address, netmask, mtu } = settings;
   return {
-    host: last(values.host)!,
-    port: last(values.port)!,
-    token: path === undefined ? token : fromTokenFile(path),
-    cert: last(values["tls-cert"]),
-    key: last(values["tls-key"]),
-    names: last(values["allow-host"])?.toLowerCase().split(",") ?? [],
-    rate: last(values.rate)!,
-    create: {
-      name: last(values.name)!,
-      address: last(values.address)!,
-      netmask: last(values.netmask)!,
-      mtu: last(values.mtu)!,
-    },
+    ...settings,
+    token: tokenFile ? fromTokenFile(tokenFile) : token,
+    create: { name, address, netmask, mtu }, // what a new interface has, unless asked for something else
     file,
     interfaces: inFile.interfaces,
-    shown:
-      values["print-config"] &&
-      [
-        ...NAMES.map((name) => `${name.padEnd(12)}${last<unknown>(values[name]) ?? ""} (${sourceOf(name)})`),
-        `token       ${path || token ? "set" : "not set"}`,
-        `interfaces  ${JSON.stringify(inFile.interfaces)}`,
-      ].join("\n"),
+    shown: values["print-config"] && lines.join("\n"),
   };
 }
 

@@ -47,17 +47,22 @@ export function admit({ socket, headers }: IncomingMessage): void {
     throw new Refusal(403, "Origin: a page of another place may not ask here");
 }
 
-function isOurs(name: string, { localAddress = "localhost" }: Socket): boolean {
-  const to = localAddress.replace(/^::ffff:/, "");
-  if (isLocal(to) && /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/.test(name)) return true;
-  return name === to || name === `[${to}]` || config.names.includes(name);
+/** Did it come to an address of this machine alone? A unix socket has none. */
+const isNear = ({ localAddress = "/" }: Socket) => isLocal(localAddress.replace(/^::ffff:/, ""));
+
+function isOurs(name: string, socket: Socket): boolean {
+  if (isNear(socket) && /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/.test(name)) return true;
+  const to = socket.localAddress?.replace(/^::ffff:/, "");
+  return name === to || name === `[${to}]` || config["allow-host"].toLowerCase().split(",").includes(name);
 }
 
-/** Does it bear the token? Errors: a Refusal. */
-export function authorize({ headers }: IncomingMessage): void {
+/** Who changes something needs the token, if there is one; who comes from elsewhere always. A Refusal. */
+export function authorize({ headers, socket }: IncomingMessage, changes: boolean): void {
+  const { token } = config;
+  if (isNear(socket) && (!changes || token === undefined)) return;
   const digest = (text = "") => createHash("sha256").update(text).digest(); // so both are of one length
-  if (config.token === undefined) return;
-  if (timingSafeEqual(digest(headers.authorization), digest(`Bearer ${config.token}`))) return;
+  if (token !== undefined && timingSafeEqual(digest(headers.authorization), digest(`Bearer ${token}`)))
+    return;
   throw new Refusal(401, "Authorization: expected Bearer and the token", { "WWW-Authenticate": "Bearer" });
 }
 
@@ -90,10 +95,10 @@ function readBytes(request: IncomingMessage): Promise<Buffer> {
 
 /** Listens, and returns where: "http://127.0.0.1:8080/", or the path. Errors: a Failure. */
 export async function serve(handle: RequestListener): Promise<string> {
-  const { host, port, cert, key } = config;
+  const { host, port, "tls-cert": cert, "tls-key": key } = config;
   const tls = { minVersion: "TLSv1.2" as const, handshakeTimeout: LIMITS.headersTimeout };
   const server = cert
-    ? createTls({ ...LIMITS, ...tls, cert: readFileSync(cert), key: readFileSync(key!) }, handle)
+    ? createTls({ ...LIMITS, ...tls, cert: readFileSync(cert), key: readFileSync(key) }, handle)
     : createServer(LIMITS, handle);
   const isPath = host.startsWith("/");
   makeRoom(server);

@@ -214,9 +214,9 @@ function tell(one: Interface): void {
     .then(async () => (await look([one])).forEach((state) => publish("interface", state)))
     .catch(({ message }) => console.error(message));
 }
-present(async () => (await list()).map((one) => ["interface", one]));
+present(async () => (await look(all())).map((one) => ["interface", one]));
 
-export const list = () => look(all());
+export const list = async () => ({ interfaces: await look(all()) });
 
 /** What an interface has, and has seen. Errors: a Refusal. */
 export async function status({ name }: Values<typeof NAME>): Promise<object> {
