@@ -96,7 +96,8 @@ export async function answer(request: IncomingMessage, response: ServerResponse)
     if (!row.open) authorize(request, row.method !== "GET");
     const body = row.method === "GET" ? {} : await readBody(request);
     const given = { ...Object.fromEntries(new URLSearchParams(query)), ...body };
-    const result = await row.run(take(row.takes, given), response);
+    const values = row.open ? {} : take(row.takes, given); // "/?class" is the page, too
+    const result = await row.run(values, response);
     if (result !== undefined) sendJson(response, 200, result);
   } catch (error) {
     refuse(response, error);

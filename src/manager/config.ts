@@ -17,7 +17,7 @@ const SETTINGS = {
   "token-file": option("FILE", "", "what one must know to change something; mode 0600", String),
   "tls-cert": option("FILE", "", "https, with this certificate (PEM)", String),
   "tls-key": option("FILE", "", "and this key (PEM)", String),
-  "allow-host": option("NAMES", "", "a,b: more names that browsers may know this machine by", String),
+  "allow-host": option("NAMES", "", "a,b: more names that browsers may know this machine by", hostNames),
   rate: option("N", "1000", "requests a second from one address, at most", whole(1, 1e9)),
   name: option("NAME", "tun0", "of an interface, where create does not say", CREATE.name.read),
   address: option("ADDR", "10.0.0.1", "likewise", CREATE.address.read),
@@ -128,6 +128,10 @@ function known(name: string, shown: string, ...more: string[]): string {
 function host(text: string): string {
   if (isIP(text) > 0 || text === "localhost" || text.startsWith("/")) return text;
   throw new Error("is no IP address, nor localhost, nor a path that begins with /");
+}
+
+function hostNames(text: string): string[] {
+  return text.toLowerCase().split(",").filter(Boolean);
 }
 
 function fromTokenFile(file: string): string {

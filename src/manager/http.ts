@@ -1,12 +1,14 @@
 /** What stands between the network and the API: who may ask, how much, how often, and how slowly. */
 import { createHash, timingSafeEqual } from "node:crypto";
 import { lstatSync, readFileSync, unlinkSync } from "node:fs";
-import { createServer, type IncomingMessage, type RequestListener, type Server } from "node:http";
+import { createServer, type IncomingMessage, type RequestListener } from "node:http";
+import type { Server, ServerResponse } from "node:http";
 import { createServer as createTls } from "node:https";
 import { connect, type Socket } from "node:net";
 import { Failure } from "../base/failure.ts";
 import { atExit, fail } from "../host/program.ts";
 import { config, isLocal } from "./config.ts";
+import { STREAM } from "./events.ts";
 import { asObject, Refusal } from "./route.ts";
 
 const MOST_CONNECTIONS = 256;
@@ -53,7 +55,7 @@ const isNear = ({ localAddress = "/" }: Socket) => isLocal(localAddress.replace(
 function isOurs(name: string, socket: Socket): boolean {
   if (isNear(socket) && /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/.test(name)) return true;
   const to = socket.localAddress?.replace(/^::ffff:/, "");
-  return name === to || name === `[${to}]` || config["allow-host"].toLowerCase().split(",").includes(name);
+  return name === to || name === `[${to}]` || config["allow-host"].includes(name);
 }
 
 /** Who changes something needs the token, if there is one; who comes from elsewhere always. A Refusal. */
@@ -125,26 +127,27 @@ export async function serve(handle: RequestListener): Promise<string> {
 }
 
 /**
- * When all places are taken, the next one gets that of the connection that has been without a request for the
- * longest time. So those who say nothing, or very slowly, keep nobody out.
+ * When all places are taken, the next one gets that of the connection that has asked nothing for the longest
+ * time. So who says nothing, or says it very slowly, keeps nobody out. Listeners to events stay.
  */
 function makeRoom(server: Server): void {
-  const idle = new Map<unknown, Socket>(); // the longest first
+  const open = new Map<unknown, { socket: Socket; response?: ServerResponse }>(); // who asked last at the end
   // TLS puts another socket around it, of the same addresses.
   const keyOf = (socket: Socket) =>
     socket.remotePort ? `${socket.remoteAddress} ${socket.remotePort}` : socket;
-  let open = 0;
   server.on("connection", (socket: Socket) => {
     const key = keyOf(socket);
-    if (++open > MOST_CONNECTIONS) (idle.values().next().value ?? socket).destroy();
-    idle.set(key, socket);
-    socket.on("close", () => (open--, idle.delete(key)));
+    open.set(key, { socket });
+    socket.on("close", () => open.delete(key));
+    const isListener = ({ response }: { response?: ServerResponse }) =>
+      response?.getHeader("Content-Type") === STREAM;
+    if (open.size > MOST_CONNECTIONS) [...open.values()].find((one) => !isListener(one))?.socket.destroy();
   });
-  server.on("request", ({ socket }, response) => {
-    const key = keyOf(socket);
-    const raw = idle.get(key);
-    idle.delete(key);
-    response.on("close", () => raw && !raw.destroyed && idle.set(key, raw));
+  server.on("request", (request, response) => {
+    const key = keyOf(request.socket);
+    const { socket } = open.get(key) ?? request;
+    open.delete(key);
+    if (!socket.destroyed) open.set(key, { socket, response });
   });
 }
 

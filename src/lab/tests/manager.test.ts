@@ -5,6 +5,7 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { existsSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { connect } from "node:net";
 import { join } from "node:path";
 import { type Lab, ours, ROOT } from "../lab.ts";
 import { type Answer, ask, Events } from "../manager/ask.ts";
@@ -144,6 +145,10 @@ labTest("what is wrong is answered with 400, and names the field; nothing is mad
     ["name", { name: "tun/0" }],
     ["name", { name: "tun 0" }],
     ["name", { name: "tun%d" }],
+    ["name", { name: "eth0#x" }], // a comment to ip -batch
+    ["name", { name: "a\\" }],
+    ["name", { name: "'a'" }],
+    ["name", { name: "-force" }],
     ["name", { name: ".." }],
     ["name", { name: "tün" }],
     ["name", { name: "all" }],
@@ -328,6 +333,31 @@ labTest("a change that fails leaves nothing: no interface, no half of a configur
   assert.equal(lab.run("client", "ip -o address show tun0"), before);
   assert.match(lab.run("client", "ip link show tun0"), /mtu 1500 /);
   assert.equal((await call("GET", "/api/interface/status")).json.mtu, 1500);
+});
+
+labTest("who goes away in the middle costs nobody anything: a whole interface, or none", async (lab) => {
+  const { call, socketPath } = await startManager(lab);
+  const lines = (name: string, length: number) =>
+    `POST /api/interface/create HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n` +
+    `Content-Length: ${length}\r\n\r\n{"name":"${name}"}`;
+  for (let i = 0; i < 20; i++) {
+    const name = `gone${String(i).padStart(2, "0")}`;
+    const socket = connect(socketPath);
+    socket.on("error", () => {}).write(lines(name, i % 2 ? 17 : 18)); // every other one lacks a byte
+    await new Promise((resolve) => setTimeout(resolve, i));
+    socket.destroy();
+  }
+  const events = Array.from({ length: 10 }, () => new Events({ socketPath }));
+  for (const one of events) one.end();
+  await call("POST", "/api/interface/create", { name: "last" }); // all before it are done now
+  const { interfaces } = (await call("GET", "/api/interface/list")).json;
+  const names: string[] = interfaces.map((one: { name: string }) => one.name);
+  assert.ok(
+    names.every((name) => name === "last" || Number(name.slice(4)) % 2 === 1),
+    names.join(),
+  );
+  assert.ok(interfaces.every(({ address, mtu }: any) => address === "10.0.0.1" && mtu === 1500));
+  assert.deepEqual(links(lab), [...NOTHING, ...names].sort());
 });
 
 labTest("whatever ends the manager, nothing is left; after SIGKILL with the next start", async (lab) => {
