@@ -21,6 +21,8 @@ export function ask(
 ): Promise<Answer> {
   const bytes =
     body === undefined || Buffer.isBuffer(body) || typeof body === "string" ? body : JSON.stringify(body);
+  // Node adds none to DELETE
+  const length = bytes === undefined ? {} : { "Content-Length": Buffer.byteLength(bytes) };
   const type = bytes === undefined ? {} : { "Content-Type": "application/json" };
   return new Promise((resolve, reject) => {
     const options = {
@@ -29,7 +31,7 @@ export function ask(
       method,
       path,
       agent,
-      headers: { Host: "localhost", ...type, ...headers },
+      headers: { Host: "localhost", ...type, ...length, ...headers },
     };
     const sent = request(options, (response) => {
       let text = "";
