@@ -3,7 +3,6 @@ import { readFileSync } from "node:fs";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { Failure } from "../base/failure.ts";
 import { PROMETHEUS } from "../base/prometheus.ts";
-import { config, isLocal } from "./config.ts";
 import { listen } from "./events.ts";
 import { CONFIGURE, CREATE, NAME, START } from "./fields.ts";
 import { admit, authorize, HEADERS, readBody } from "./http.ts";
@@ -11,24 +10,17 @@ import * as interfaces from "./interfaces.ts";
 import { answered, metrics } from "./metrics.ts";
 import { openapi } from "./openapi.ts";
 import { PAGE, POLICY } from "./page.ts";
-import { progress, PROGRESS, report } from "./progress.ts";
-import { get, post, Refusal, remove, type Route, type Schema, take } from "./route.ts";
+import { all, PROGRESS, report } from "./progress.ts";
+import { get, post, Refusal, remove, type Route, take } from "./route.ts";
+import { list, NUMBER, object, STRING, SUCCESS, success } from "./route.ts";
 import * as vpn from "./vpn.ts";
-import { CLIENT_FIELDS, NAMED, SERVER_FIELDS } from "./vpn-fields.ts";
+import { CLIENT_FIELDS, NAMED, SERVER_FIELDS, VPN } from "./vpn-fields.ts";
 
 const ROOT = new URL("../../", import.meta.url); // also of what is compiled, in build/
 const { version } = JSON.parse(readFileSync(new URL("package.json", ROOT), "utf8"));
 
 // ---- what is answered ----
 
-export const object = (properties: Record<string, Schema>, optional = {}): Schema => ({
-  type: "object",
-  required: Object.keys(properties),
-  properties: { ...properties, ...optional },
-});
-export const list = (items: Schema): Schema => ({ type: "array", items });
-const [STRING, NUMBER] = [{ type: "string" }, { type: "number" }];
-export const SUCCESS = object({ status: { const: "success" }, message: STRING });
 const NUMBERS = { type: "object", additionalProperties: NUMBER };
 const COUNTER = object({ packets: NUMBER, bytes: NUMBER });
 const INTERFACE = object({
@@ -41,29 +33,20 @@ const INTERFACE = object({
   }),
 });
 const NONE = object({ status: { const: "no_interface" }, message: STRING });
-const { student, lesson, passed, total } = PROGRESS;
-const DONE = object({
-  student: student.schema,
-  lesson: lesson.schema,
-  passed: passed.schema,
-  total: total.schema,
-});
-const VPN = object(
-  { name: STRING, started: { type: "boolean" }, running: { type: "boolean" } },
-  { pid: NUMBER, problem: STRING, status: { type: "object" } },
-);
+const ONE_OR_NONE = { anyOf: [INTERFACE, NONE] };
+const DONE = object(Object.fromEntries(Object.entries(PROGRESS).map(([name, { schema }]) => [name, schema])));
 const HEALTHY = { status: { const: "healthy" }, version: STRING, uptime_seconds: NUMBER, interfaces: NUMBER };
 
 // ---- the table ----
 
-const success = (message: string) => ({ status: "success", message });
 type Work<V> = (values: V) => Promise<string>; // what was done
-const done =
-  <V>(work: Work<V>) =>
-  async (values: V) =>
-    success(await work(values));
+function done<V>(work: Work<V>): (values: V) => Promise<object> {
+  return async (values) => success(await work(values));
+}
 /** Changes something, when all changes before it are done. */
-const change = <V>(work: Work<V>) => done((values: V) => interfaces.inTurn(() => work(values)));
+function change<V>(work: Work<V>): (values: V) => Promise<object> {
+  return done((values) => interfaces.inTurn(() => work(values)));
+}
 const TAKEN = { fails: { 409: "the name is taken, or there is no room" } };
 const OPEN = { open: true };
 const UNKNOWN = { fails: { 404: "there is no such VPN" } };
@@ -71,49 +54,24 @@ const ELSEWHERE = { fails: { ...UNKNOWN.fails, 409: "it was started elsewhere" }
 
 export const ROUTES: Route[] = [
   get("/health", "is the manager alive?", {}, object(HEALTHY), health, OPEN),
-  post(
-    "/api/interface/create",
-    "creates an interface, and brings it up",
-    CREATE,
-    SUCCESS,
-    change(interfaces.create),
-    TAKEN,
-  ),
-  get(
-    "/api/interface/status",
-    "what it has, and has seen",
-    NAME,
-    { anyOf: [INTERFACE, NONE] },
-    interfaces.status,
-  ),
-  get("/api/interface/list", "all of them", {}, object({ interfaces: list(INTERFACE) }), async () => ({
-    interfaces: await interfaces.list(),
-  })),
+  post("/api/interface/create", "makes one, brings it up", CREATE, SUCCESS, change(interfaces.create), TAKEN),
+  get("/api/interface/status", "what it has, and has seen", NAME, ONE_OR_NONE, interfaces.status),
+  get("/api/interface/list", "all of them", {}, object({ interfaces: list(INTERFACE) }), interfaces.list),
   post("/api/interface/start", "reads its packets from now on", START, SUCCESS, change(interfaces.start)),
   post("/api/interface/stop", "reads them no more", NAME, SUCCESS, change(interfaces.stop)),
-  post(
-    "/api/interface/configure",
-    "another address or MTU",
-    CONFIGURE,
-    SUCCESS,
-    change(interfaces.configure),
-  ),
+  post("/api/interface/configure", "another address, MTU", CONFIGURE, SUCCESS, change(interfaces.configure)),
   remove("/api/interface/delete", "deletes it", NAME, SUCCESS, change(interfaces.remove)),
-  get("/api/events", "packets, and all that changes", {}, "text/event-stream", (_, response) =>
-    listen(response),
-  ),
+  get("/api/events", "packets, and all that changes", {}, "text/event-stream", (_, to) => listen(to)),
   post("/api/progress", "how far a student is", PROGRESS, SUCCESS, (one) => success(report(one)), TAKEN),
   get("/api/progress", "how far everyone is", {}, object({ progress: list(DONE) }), () => ({
-    progress: progress(),
+    progress: all(),
   })),
   post("/api/vpn/server", "starts a server", SERVER_FIELDS, SUCCESS, done(vpn.start("server")), TAKEN),
   post("/api/vpn/client", "starts a client", CLIENT_FIELDS, SUCCESS, done(vpn.start("client")), TAKEN),
   get("/api/vpn", "all VPN programs", {}, object({ vpns: list(VPN) }), () => ({ vpns: vpn.list() })),
   get("/api/vpn/{name}", "what it tells", NAMED, VPN, vpn.show, UNKNOWN),
   remove("/api/vpn/{name}", "ends it", NAMED, SUCCESS, done(vpn.end), ELSEWHERE),
-  get("/metrics", "for Prometheus", {}, "text/plain", async (_, response) =>
-    send(response, PROMETHEUS, await metrics()),
-  ),
+  get("/metrics", "for Prometheus", {}, "text/plain", async (_, to) => send(to, PROMETHEUS, await metrics())),
   get("/openapi.json", "this table", {}, { type: "object" }, () => openapi(ROUTES, version), OPEN),
   get("/", "the page of the class", {}, "text/html", home, OPEN),
 ];
@@ -143,10 +101,11 @@ export async function answer(request: IncomingMessage, response: ServerResponse)
     const [path = "", query] = request.url!.split("?");
     const found = find(request.method!, path);
     row = found.row;
-    if (!row.open && (row.method !== "GET" || !isLocal(config.host))) authorize(request);
+    if (!row.open) authorize(request, row.method !== "GET");
     const body = row.method === "GET" ? {} : await readBody(request);
     const given = { ...Object.fromEntries(new URLSearchParams(query)), ...body, ...found.inPath };
-    const result = await row.run(take(row.takes, given), response);
+    const values = row.open ? {} : take(row.takes, given); // "/?class" is the page, too
+    const result = await row.run(values, response);
     if (result !== undefined) sendJson(response, 200, result);
   } catch (error) {
     refuse(response, error);

@@ -14,12 +14,11 @@ import { asObject, take, type Values } from "./route.ts";
 const SETTINGS = {
   host: option("ADDR|PATH", "127.0.0.1", "address to listen on, or the path of a unix socket", host),
   port: option("N", "8080", "TCP port to listen on; 0: any free one", whole(0, 65535)),
-  "token-file": option("FILE", undefined, "what one must know to change something; mode 0600", String),
-  "tls-cert": option("FILE", undefined, "https, with this certificate (PEM)", String),
-  "tls-key": option("FILE", undefined, "and this key (PEM)", String),
-  "allow-host": option("NAMES", undefined, "a,b: more names that browsers may know this machine by", String),
+  "token-file": option("FILE", "", "what one must know to change something; mode 0600", String),
+  "tls-cert": option("FILE", "", "https, with this certificate (PEM)", String),
+  "tls-key": option("FILE", "", "and this key (PEM)", String),
+  "allow-host": option("NAMES", "", "a,b: more names that browsers may know this machine by", hostNames),
   rate: option("N", "1000", "requests a second from one address, at most", whole(1, 1e9)),
-  watch: option("PATH", undefined, "--status socket of a VPN program started elsewhere; repeatable", String),
   name: option("NAME", "tun0", "of an interface, where create does not say", CREATE.name.read),
   address: option("ADDR", "10.0.0.1", "likewise", CREATE.address.read),
   netmask: option("MASK", "255.255.255.0", "likewise", CREATE.netmask.read),
@@ -27,17 +26,20 @@ const SETTINGS = {
 };
 const FLAGS = {
   ...SETTINGS,
+  watch: option("PATH", undefined, "--status socket of a VPN program started elsewhere; repeatable", String),
   config: option("FILE", undefined, 'all of these as JSON, and "interfaces" that are to exist', String),
   "print-config": flag("print what holds, and where it came from"),
   help: CLIENT.help,
   version: CLIENT.version,
 };
-const NAMES = Object.keys(SETTINGS) as (keyof typeof SETTINGS)[];
+type Name = keyof typeof SETTINGS;
+const NAMES = Object.keys(SETTINGS) as Name[];
 const VARIABLE = "SIMPLE_VPN_MANAGER_"; // …PORT, …ALLOW_HOST and so on; and …TOKEN, the token itself
 const DECLARED = { ...CREATE, ...START }; // of an interface that the file wants
 
 export type Config = ReturnType<typeof read>;
 export type Declared = Values<typeof DECLARED>;
+type Settings = { [N in Name]: ReturnType<(typeof SETTINGS)[N]["read"]> };
 type Texts = Record<string, string | string[]>;
 
 /** What holds now. */
@@ -48,13 +50,10 @@ let environment: ReturnType<typeof fromEnvironment> | undefined; // read once: t
 export function load(args: string[]): void {
   environment ??= fromEnvironment();
   const next = read(args, environment);
-  if (!isLocal(next.host) && next.token === undefined)
-    throw new Failure(
-      `Cannot listen on ${next.host} without a token: others reach it`,
-      `--token-file FILE; ${MAKE}`,
-    );
-  if (!next.cert !== !next.key)
-    throw new Failure("Cannot use TLS with one of --tls-cert and --tls-key", "give both");
+  const open = `Cannot listen on ${next.host} without a token: others reach it`;
+  if (!isLocal(next.host) && next.token === undefined) throw new Failure(open, `--token-file FILE; ${MAKE}`);
+  const half = "Cannot use TLS with one of --tls-cert and --tls-key";
+  if (!next["tls-cert"] !== !next["tls-key"]) throw new Failure(half, "give both");
   config = next;
 }
 const MAKE = `to make it: (umask 077; node -p "crypto.randomBytes(16).toString('hex')" > FILE)`;
@@ -63,53 +62,33 @@ const MAKE = `to make it: (umask 077; node -p "crypto.randomBytes(16).toString('
 export const isLocal = (host: string) => /^(127\.|::1$|localhost$|\/)/.test(host);
 
 function read(args: string[], { token, texts }: ReturnType<typeof fromEnvironment>) {
-  const inFront = (texts: Texts) =>
+  const words = (texts: Texts) =>
     Object.entries(texts).flatMap(([name, text]) => [text].flat().map((one) => `--${name}=${one}`));
-  const file = parse([...inFront(texts), ...args], FLAGS, "src/manager/main.ts").values.config?.at(-1);
+  const all = (...words: string[]) => parse([...words, ...args], FLAGS, "src/manager/main.ts");
+  const file = all(...words(texts)).values.config?.at(-1);
   const inFile = file === undefined ? { texts: {}, interfaces: [] } : fromFile(file);
-  const words = [...inFront(inFile.texts), ...inFront(texts), ...args];
-  const { values, positionals } = parse(words, FLAGS, "src/manager/main.ts");
+  const { values, positionals } = all(...words(inFile.texts), ...words(texts));
   if (positionals.length > 0) throw refusal(positionals[0]!, "flags begin with --");
-  const sourceOf = (name: string) => {
+  const settings = Object.fromEntries(NAMES.map((name) => [name, values[name]!.at(-1)])) as Settings;
+  const source = (name: Name) => {
     if (args.some((word) => word.split("=")[0] === `--${name}`)) return "a flag";
-    return name in texts
-      ? "the environment"
-      : name in inFile.texts
-        ? file
-        : values[name as keyof typeof values]
-          ? "default"
-          : "not set";
+    return name in texts ? "the environment" : name in inFile.texts ? file : "default";
   };
-  const last = <T>(all: T[] | undefined) => all?.at(-1);
-  const path = last(values["token-file"]);
+  const lines = NAMES.map((name) => `${name.padEnd(12)}${settings[name]} (${source(name)})`);
+  const tokenFile = settings["token-file"];
+  lines.push(`token       ${tokenFile || token ? "set" : "not set"}`);
+  const { watch = [] } = values; // all that the file, the environment and the flags name
+  lines.push(`watch       ${watch.join(", ")}`);
+  lines.push(`interfaces  ${JSON.stringify(inFile.interfaces)}`);
+  const { name, address, netmask, mtu } = settings;
   return {
-    host: last(values.host)!,
-    port: last(values.port)!,
-    token: path === undefined ? token : fromTokenFile(path),
-    cert: last(values["tls-cert"]),
-    key: last(values["tls-key"]),
-    names: last(values["allow-host"])?.toLowerCase().split(",") ?? [],
-    rate: last(values.rate)!,
-    watch: values.watch ?? [], // all that any of the three names
-    create: {
-      name: last(values.name)!,
-      address: last(values.address)!,
-      netmask: last(values.netmask)!,
-      mtu: last(values.mtu)!,
-    },
+    ...settings,
+    watch,
+    token: tokenFile ? fromTokenFile(tokenFile) : token,
+    create: { name, address, netmask, mtu }, // what a new interface has, unless asked for something else
     file,
     interfaces: inFile.interfaces,
-    shown:
-      values["print-config"] &&
-      [
-        ...NAMES.map((name) => {
-          const all: unknown[] = values[name] ?? [];
-          const what = name === "watch" ? all.join(", ") : (all.at(-1) ?? "");
-          return `${name.padEnd(12)}${what} (${sourceOf(name)})`;
-        }),
-        `token       ${path || token ? "set" : "not set"}`,
-        `interfaces  ${JSON.stringify(inFile.interfaces)}`,
-      ].join("\n"),
+    shown: values["print-config"] && lines.join("\n"),
   };
 }
 
@@ -147,7 +126,7 @@ function fromFile(file: string): { texts: Texts; interfaces: Declared[] } {
 const refusal = (what: string, why: string) => new Failure(`Cannot use ${what}: ${why}`, "--help", 2);
 
 function known(name: string, shown: string, ...more: string[]): string {
-  const names = [...NAMES, ...more];
+  const names: string[] = [...NAMES, "watch", ...more];
   if (names.includes(name)) return name;
   throw refusal(shown, `there is no such setting${nearest(name, names)}`);
 }
@@ -155,6 +134,10 @@ function known(name: string, shown: string, ...more: string[]): string {
 function host(text: string): string {
   if (isIP(text) > 0 || text === "localhost" || text.startsWith("/")) return text;
   throw new Error("is no IP address, nor localhost, nor a path that begins with /");
+}
+
+function hostNames(text: string): string[] {
+  return text.toLowerCase().split(",").filter(Boolean);
 }
 
 function fromTokenFile(file: string): string {

@@ -41,7 +41,7 @@ test("a new listener gets the state first, then what happened meanwhile", async 
   while (listening() > 0) await new Promise((resolve) => setTimeout(resolve, 5));
 });
 
-test("a slow listener: at most 256 KB wait for it; then it is told how many it missed, and the state", async () => {
+test("a slow listener: at most 256 KB wait; then it is told how many it missed, and the state", async () => {
   const response = await connect();
   response.pause();
   const [data, count] = ["x".repeat(1000), 20_000];

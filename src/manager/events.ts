@@ -9,6 +9,7 @@ import { Refusal } from "./route.ts";
 const MOST_LISTENERS = 64;
 const MOST_WAITING = 256 * 1024; // bytes that may wait for one listener
 const HEARTBEAT = 15_000; // ms: a comment, so that a connection that died is noticed
+export const STREAM = "text/event-stream";
 const SHOWN_A_SECOND = 20; // packets, as in the terminal: base/trace.ts
 
 type Event = [name: string, data: unknown];
@@ -44,7 +45,8 @@ function send(listener: Listener, text: string): void {
 /** The answer to GET /api/events. It ends when the listener goes. */
 export async function listen(response: ServerResponse): Promise<void> {
   if (listeners.size >= MOST_LISTENERS) throw new Refusal(429, `events: ${MOST_LISTENERS} listen already`);
-  response.writeHead(200, { "Content-Type": "text/event-stream" });
+  response.setHeader("Content-Type", STREAM);
+  response.flushHeaders();
   if (response.req.method === "HEAD") return void response.end();
   const listener: Listener = { response, missed: 0, early: [] };
   let missedBefore = 0;
@@ -80,7 +82,7 @@ async function greet(listener: Listener): Promise<void> {
 
 let packets = 0; // in this second
 let isFolded = false;
-let folded = new Map<string, { packets: number; bytes: number }>(); // by interface
+const folded = new Map<string, { packets: number; bytes: number }>(); // by interface
 
 /** One more packet of `bytes`: is it shown? */
 export function shows(host: string, bytes: number): boolean {

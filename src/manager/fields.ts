@@ -19,9 +19,11 @@ export const CREATE = { name, type, ...settings };
 export const START = { name, mode };
 export const CONFIGURE = { name, ...settings };
 
+/** Of letters that neither `ip -batch` nor a terminal takes for anything else. */
 function deviceName(text: string): string {
   if (["all", "default"].includes(text)) throw new Error("is the kernel's word for all interfaces");
-  return interfaceName(text);
+  if (/^\w[\w.-]*$/.test(text) || text === "") return interfaceName(text);
+  throw new Error("has a character that is no letter, digit, dot, dash or underscore");
 }
 
 function address(text: string): string {

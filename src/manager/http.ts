@@ -1,12 +1,14 @@
 /** What stands between the network and the API: who may ask, how much, how often, and how slowly. */
 import { createHash, timingSafeEqual } from "node:crypto";
 import { lstatSync, readFileSync, unlinkSync } from "node:fs";
-import { createServer, type IncomingMessage, type RequestListener, type Server } from "node:http";
+import { createServer, type IncomingMessage, type RequestListener } from "node:http";
+import type { Server, ServerResponse } from "node:http";
 import { createServer as createTls } from "node:https";
 import { connect, type Socket } from "node:net";
 import { Failure } from "../base/failure.ts";
 import { atExit, fail } from "../host/program.ts";
 import { config, isLocal } from "./config.ts";
+import { STREAM } from "./events.ts";
 import { asObject, Refusal } from "./route.ts";
 
 const MOST_CONNECTIONS = 256;
@@ -45,17 +47,22 @@ export function admit({ socket, headers }: IncomingMessage): void {
     throw new Refusal(403, "Origin: a page of another place may not ask here");
 }
 
-function isOurs(name: string, { localAddress = "localhost" }: Socket): boolean {
-  const to = localAddress.replace(/^::ffff:/, "");
-  if (isLocal(to) && /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/.test(name)) return true;
-  return name === to || name === `[${to}]` || config.names.includes(name);
+/** Did it come to an address of this machine alone? A unix socket has none. */
+const isNear = ({ localAddress = "/" }: Socket) => isLocal(localAddress.replace(/^::ffff:/, ""));
+
+function isOurs(name: string, socket: Socket): boolean {
+  if (isNear(socket) && /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/.test(name)) return true;
+  const to = socket.localAddress?.replace(/^::ffff:/, "");
+  return name === to || name === `[${to}]` || config["allow-host"].includes(name);
 }
 
-/** Does it bear the token? Errors: a Refusal. */
-export function authorize({ headers }: IncomingMessage): void {
+/** Who changes something needs the token, if there is one; who comes from elsewhere always. A Refusal. */
+export function authorize({ headers, socket }: IncomingMessage, changes: boolean): void {
+  const { token } = config;
+  if (isNear(socket) && (!changes || token === undefined)) return;
   const digest = (text = "") => createHash("sha256").update(text).digest(); // so both are of one length
-  if (config.token === undefined) return;
-  if (timingSafeEqual(digest(headers.authorization), digest(`Bearer ${config.token}`))) return;
+  if (token !== undefined && timingSafeEqual(digest(headers.authorization), digest(`Bearer ${token}`)))
+    return;
   throw new Refusal(401, "Authorization: expected Bearer and the token", { "WWW-Authenticate": "Bearer" });
 }
 
@@ -88,10 +95,10 @@ function readBytes(request: IncomingMessage): Promise<Buffer> {
 
 /** Listens, and returns where: "http://127.0.0.1:8080/", or the path. Errors: a Failure. */
 export async function serve(handle: RequestListener): Promise<string> {
-  const { host, port, cert, key } = config;
+  const { host, port, "tls-cert": cert, "tls-key": key } = config;
   const tls = { minVersion: "TLSv1.2" as const, handshakeTimeout: LIMITS.headersTimeout };
   const server = cert
-    ? createTls({ ...LIMITS, ...tls, cert: readFileSync(cert), key: readFileSync(key!) }, handle)
+    ? createTls({ ...LIMITS, ...tls, cert: readFileSync(cert), key: readFileSync(key) }, handle)
     : createServer(LIMITS, handle);
   const isPath = host.startsWith("/");
   makeRoom(server);
@@ -118,26 +125,27 @@ export async function serve(handle: RequestListener): Promise<string> {
 }
 
 /**
- * When all places are taken, the next one gets that of the connection that has been without a request for the
- * longest time. So those who say nothing, or very slowly, keep nobody out.
+ * When all places are taken, the next one gets that of the connection that has asked nothing for the longest
+ * time. So who says nothing, or says it very slowly, keeps nobody out. Listeners to events stay.
  */
 function makeRoom(server: Server): void {
-  const idle = new Map<unknown, Socket>(); // the longest first
+  const open = new Map<unknown, { socket: Socket; response?: ServerResponse }>(); // who asked last at the end
   // TLS puts another socket around it, of the same addresses.
   const keyOf = (socket: Socket) =>
     socket.remotePort ? `${socket.remoteAddress} ${socket.remotePort}` : socket;
-  let open = 0;
   server.on("connection", (socket: Socket) => {
     const key = keyOf(socket);
-    if (++open > MOST_CONNECTIONS) (idle.values().next().value ?? socket).destroy();
-    idle.set(key, socket);
-    socket.on("close", () => (open--, idle.delete(key)));
+    open.set(key, { socket });
+    socket.on("close", () => open.delete(key));
+    const isListener = ({ response }: { response?: ServerResponse }) =>
+      response?.getHeader("Content-Type") === STREAM;
+    if (open.size > MOST_CONNECTIONS) [...open.values()].find((one) => !isListener(one))?.socket.destroy();
   });
-  server.on("request", ({ socket }, response) => {
-    const key = keyOf(socket);
-    const raw = idle.get(key);
-    idle.delete(key);
-    response.on("close", () => raw && !raw.destroyed && idle.set(key, raw));
+  server.on("request", (request, response) => {
+    const key = keyOf(request.socket);
+    const { socket } = open.get(key) ?? request;
+    open.delete(key);
+    if (!socket.destroyed) open.set(key, { socket, response });
   });
 }
 

@@ -20,6 +20,7 @@ import { change, type IpLink, readLinks } from "./system.ts";
 
 const [IFF_TAP, IFF_TUN_EXCL] = [0x0002, 0x8000]; // linux/if_tun.h; the latter: only a new one
 const MOST = 64; // interfaces
+const QUEUE = 10_000; // packets that may wait in the kernel, at most; it has 500, unless told otherwise
 const TURN = 64; // packets between two turns of the event loop
 const HEX_BYTES = 32; // shown of a packet
 
@@ -53,7 +54,7 @@ class Interface {
   start(mode: "monitor" | "echo"): void {
     this.mode = mode;
     if (this.watch) return;
-    while (read(this.tun.fd, memory, 0, MAX_PACKET) > 0) this.counters.discarded++;
+    for (let i = 0; i < QUEUE && read(this.tun.fd, memory, 0, MAX_PACKET) > 0; i++) this.counters.discarded++;
     this.watch = watch(this.tun.fd, { readable: () => this.readable(), error: () => gone(this) });
   }
 
@@ -214,9 +215,9 @@ function tell(one: Interface): void {
     .then(async () => (await look([one])).forEach((state) => publish("interface", state)))
     .catch(({ message }) => console.error(message));
 }
-present(async () => (await list()).map((one) => ["interface", one]));
+present(async () => (await look(all())).map((one) => ["interface", one]));
 
-export const list = () => look(all());
+export const list = async () => ({ interfaces: await look(all()) });
 
 /** What an interface has, and has seen. Errors: a Refusal. */
 export async function status({ name }: Values<typeof NAME>): Promise<object> {
@@ -265,11 +266,11 @@ function lines({ tun: { name }, type }: Interface, after: Settings, before?: Set
       !!before?.address6 && moved6,
       `address flush dev ${name} to ${before?.address6.replace(/\/.*/, "/128")}`,
     ],
-    [before?.mtu !== after.mtu, `link set ${name} mtu ${after.mtu}`],
-    [before?.mtu !== after.mtu && canCarryIPv6(name, after.mtu), `link set ${name} ${quiet}`],
+    [before?.mtu !== after.mtu, `link set dev ${name} mtu ${after.mtu}`],
+    [before?.mtu !== after.mtu && canCarryIPv6(name, after.mtu), `link set dev ${name} ${quiet}`],
     [moved, `address add ${block(after)} dev ${name}`],
     [!!after.address6 && moved6, `address add ${after.address6} dev ${name} nodad`],
-    [!before, `link set ${name} up`],
+    [!before, `link set dev ${name} up`],
   ];
   return all.flatMap(([needed, line]) => (needed ? [line] : []));
 }

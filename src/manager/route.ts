@@ -61,6 +61,17 @@ const row =
     ({ method, path, summary, takes, answers, run, ...more }) as Route;
 export const [get, post, remove] = [row("GET"), row("POST"), row("DELETE")];
 
+// What is answered, and its schema
+export const object = (properties: Record<string, Schema>, optional = {}): Schema => ({
+  type: "object",
+  required: Object.keys(properties),
+  properties: { ...properties, ...optional },
+});
+export const list = (items: Schema): Schema => ({ type: "array", items });
+export const [STRING, NUMBER] = [{ type: "string" }, { type: "number" }];
+export const SUCCESS = object({ status: { const: "success" }, message: STRING });
+export const success = (message: string) => ({ status: "success", message });
+
 /** What was sent, read field by field. Errors: a Refusal with status 400. */
 export function take<F extends Fields>(fields: F, given: object): Values<F> {
   const names = Object.keys(fields);

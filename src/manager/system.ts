@@ -46,6 +46,6 @@ async function ip(words: string, lines: string[] = []): Promise<string> {
   if (code === 0) return stdout;
   if (code === "ENOENT") throw new Failure("Cannot run ip: it is not installed", "apt-get install iproute2");
   const line = lines[Number(/Command failed -:(\d+)/.exec(stderr)?.[1]) - 1] ?? words;
-  const said = stderr.replace(/Command failed.*/, "").trim();
+  const said = stderr.replace(/\.?\s*(Command failed.*)?\s*$/, "");
   throw new Failure(`Cannot run 'ip ${line}': ${said || code}`, "run it by hand to see what it needs");
 }

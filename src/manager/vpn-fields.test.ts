@@ -32,6 +32,7 @@ test("fields become a command line that the program reads as they were meant", (
   );
   const { port, subnet, isolate, configure } = server;
   assert.deepEqual([port, subnet.prefix, isolate, configure], [7000, 24, true, false]);
+  assert.deepEqual(options(CLIENT_FIELDS, { server: "--help" }), ["--", "--help"]);
   const client = clientOptions(
     options(CLIENT_FIELDS, { ...XOR, server: "--help", route: ["8.8.8.8/32", "::/0"], rekey: 5 }),
   );

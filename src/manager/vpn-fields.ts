@@ -1,6 +1,6 @@
 /** The options of client.ts and server.ts as fields of the API, from the programs' own tables. */
 import { CLIENT, SERVER } from "../host/options.ts";
-import { type Field, type Fields, text } from "./route.ts";
+import { type Field, type Fields, NUMBER, object, STRING, text } from "./route.ts";
 
 // The manager's own; and those that would write a file, or open a port, for whoever asks
 const NOT_HERE = ["status", "metrics", "trace-file", "help", "version"];
@@ -45,6 +45,12 @@ export const CLIENT_FIELDS = {
   server: { ...text(plain, "its name or address", { maxLength: 255 }), required: true },
   ...fieldsOf(CLIENT as Table),
 };
+
+/** What is told of one. */
+export const VPN = object(
+  { name: STRING, started: { type: "boolean" }, running: { type: "boolean" } },
+  { pid: NUMBER, problem: STRING, status: { type: "object" } },
+);
 
 /** The command line for these fields. No value of theirs can become an option, and no shell reads it. */
 export function argumentsOf({ server, ...options }: { server?: string }): string[] {

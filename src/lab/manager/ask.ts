@@ -21,7 +21,8 @@ export function ask(
 ): Promise<Answer> {
   const bytes =
     body === undefined || Buffer.isBuffer(body) || typeof body === "string" ? body : JSON.stringify(body);
-  const length = bytes === undefined ? {} : { "Content-Length": Buffer.byteLength(bytes) }; // Node adds none to DELETE
+  // Node adds none to DELETE
+  const length = bytes === undefined ? {} : { "Content-Length": Buffer.byteLength(bytes) };
   const type = bytes === undefined ? {} : { "Content-Type": "application/json" };
   return new Promise((resolve, reject) => {
     const options = {

@@ -74,7 +74,11 @@ for (const transport of ["tcp", "udp"])
     assert.deepEqual([after.peerCount, peer!.inner], [1, "10.8.0.2"]);
     assert.match(peer!.remote, /^192\.168\.1\.100:\d+$/);
     assert.ok(peer!.sent.bytes >= 3 * 84 && peer!.received.bytes >= 3 * 84, JSON.stringify(peer));
-    assert.ok(peer!.keyAge! < peer!.connected && peer!.lastSeen <= peer!.connected, JSON.stringify(peer));
+    // --rekey 1: keys, and frames, are never old for long
+    await atServer.status(({ peers: [one] }) => {
+      const { connected, keyAge, lastSeen } = one!;
+      return connected > 4 && keyAge! < connected / 2 && lastSeen < connected / 2;
+    });
     assert.deepEqual(after.handshakes, { ok: 1, failed: 0 });
     assert.ok(after.memory.rss > 1e7 && after.loop.max >= after.loop.p50 && after.loop.max > 0);
     const near = await atClient.status(
