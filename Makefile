@@ -1,7 +1,7 @@
 # make demo and make test do everything. The other targets are the same things one by one, in the order you
 # need them. TRANSPORT=udp is for demo, walk, the five terminals, test and soak: make hands it on.
 .PHONY: help demo walk test unit experiments experiment bench soak fuzz secret server configure-server client
-.PHONY: configure-client ping terminals doctor check on down ready node
+.PHONY: configure-client ping manager terminals doctor check on down ready node
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 export PATH := $(or $(PATH),/usr/bin):/usr/local/bin:/usr/bin:/bin
@@ -66,11 +66,15 @@ configure-server: ## terminal 2: addresses, forwarding, NAT on the server
 client: ## terminal 3: starts the client (TRANSPORT=udp; ARGS="--cipher xor")
 configure-client: ## terminal 4: address and route on the client
 ping: ## terminal 5: ping 8.8.8.8 on the client (ARGS="-c 3 8.8.8.8")
+manager: ## the page of the class: a lab, its packets live in a browser, who is there, and how far
 doctor: ## no answer? goes along the walk on both hosts, names the broken hop and the command that mends it
 down: ## ends the lab of the five terminals
-server client: $(if $(shell test -w . && echo yes),secret.key)
+server client manager: $(if $(shell test -w . && echo yes),secret.key)
 server configure-server client configure-client ping doctor down: ready
 	@$(TERMINAL) $@ $(ARGS)
+
+manager: ready
+	@$(TSX) src/lab/terminals/manager.ts
 
 terminals: ready ## the five of them as tmux panes, commands typed and waiting for Enter
 	@$(TSX) src/lab/terminals/terminals.ts

@@ -30,6 +30,7 @@ vpnProgram(async () => {
 
   const clients = new Clients({ ...options, subnet6: end.subnet6 }, tun); // who has which inner address
   atExit(() => (transport.end(), clients.end())); //          before the changes are undone
+  await end.openStatus(clients); //                           --status, --metrics: who asks is told
   transport.serve(clients); //                                over TCP, each client: one more fd
   end.dropRoot();
   trace.note(`listening on ${endpoint(listen, port)}: this end of the tunnel is ${end.description}`);

@@ -3,6 +3,7 @@ import { readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
+import { counters } from "./counters.ts";
 import { Memory } from "./libc.ts";
 import { decode, Screen } from "./render.ts";
 import { trace } from "./trace.ts";
@@ -54,8 +55,9 @@ test("the trace file holds what was recorded; a flood folds into summaries until
   trace.start("client", "walk", FILE);
   assert.equal(statSync(FILE).mode & 0o777, 0o600);
   let shown = 0;
+  const traffic = counters.begin();
   for (let i = 0; i < 100; i++) {
-    trace.sent.packets++;
+    traffic.sent.packets++;
     if (!trace.mayShow()) continue;
     shown++;
     trace.packet("6.read", `up${i}.0`, 84, "read 84 bytes", memory, 0);

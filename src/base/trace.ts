@@ -7,7 +7,7 @@ import chalk from "chalk";
 import { closeSync, writeSync } from "node:fs";
 import type { Memory } from "./libc.ts";
 import { openNew } from "./new-file.ts";
-import { Counter, rates } from "./counters.ts";
+import { Counter, counters, rates } from "./counters.ts";
 import { describe } from "./packet.ts";
 import { encode, Screen, type TraceEvent } from "./render.ts";
 import type { Direction, Step } from "./walk.ts";
@@ -24,10 +24,11 @@ const HEX_BYTES = 32;
 const HEADERS = 80; // bytes that describe() may look at: the longest IPv4 header and a TCP header
 const PRINT_DELAY = 20; // ms: by then the packet, and the answer to it, are on their way
 
+type Totals = ReturnType<typeof totals>;
+const NOTHING: Totals = { sent: new Counter(), received: new Counter(), drops: 0 };
+
 class Trace {
-  readonly sent = new Counter();
-  readonly received = new Counter();
-  readonly drops = new Map<string, number>(); // by reason
+  onEvents: ((events: TraceEvent[]) => void) | undefined; // besides the screen and the file: --status
   private host = "";
   private mode: TraceMode = "off";
   private file: number | undefined;
@@ -37,7 +38,7 @@ class Trace {
   private mute = false;
   private stopped = false;
   private readonly screen = new Screen();
-  private last = { sent: new Counter(), received: new Counter(), drops: 0 };
+  private last = NOTHING; // what was counted a second ago
 
   start(host: string, mode: TraceMode, file: string | undefined): void {
     this.host = host;
@@ -101,15 +102,10 @@ class Trace {
    * `remote`: the peer whose it is.
    */
   drop(reason: string, remote: string, memory: Memory, from: number, bytes: number): void {
-    this.drops.set(reason, (this.drops.get(reason) ?? 0) + 1);
+    counters.drop(reason);
     if (!this.mayShow()) return;
     const text = remote ? `${reason} (${remote})` : reason;
     this.record({ step: "drop", bytes, text, first: copy(memory, from, bytes), packet: true });
-  }
-
-  /** Counts `count` packets that nobody of us has seen. */
-  lost(reason: string, count: number): void {
-    if (count > 0) this.drops.set(reason, (this.drops.get(reason) ?? 0) + count);
   }
 
   /** Something the user should know, whatever the trace mode. */
@@ -121,23 +117,12 @@ class Trace {
   stop(): void {
     if (this.stopped) return;
     this.stopped = true;
-    if (this.sent.packets + this.received.packets + this.dropped > 0)
-      this.note(`in all: ${this.since(new Counter(), new Counter())}${this.dropReasons()}`);
+    const { sent, received, drops } = totals();
+    if (sent.packets + received.packets + drops > 0)
+      this.note(`in all: ${sinceThen(NOTHING)}${dropReasons()}`);
     this.print();
     if (this.file !== undefined) closeSync(this.file);
     this.file = undefined;
-  }
-
-  private since(sent: Counter, received: Counter): string {
-    return `${rates(this.sent, sent, "sent")}, ${rates(this.received, received, "received")}`;
-  }
-
-  private get dropped(): number {
-    return [...this.drops.values()].reduce((sum, count) => sum + count, 0);
-  }
-
-  private dropReasons(): string {
-    return [...this.drops].map(([reason, count]) => `, dropped ${count} (${reason})`).join("");
   }
 
   private record(event: Partial<Recorded> & Pick<Recorded, "step" | "text">): void {
@@ -150,6 +135,7 @@ class Trace {
     const events = this.pending.map(finish);
     this.pending = [];
     if (events.length > 0) this.writeFile(events);
+    if (events.length > 0) this.onEvents?.(events);
     for (const event of events) if (!this.mute) process.stdout.write(`${this.screen.render(event)}\n`);
   }
 
@@ -166,16 +152,14 @@ class Trace {
   }
 
   private everySecond(): void {
-    const { sent, received, dropped, last } = this;
+    const { last } = this;
+    const { sent, received, drops } = (this.last = totals());
     const packets =
-      sent.packets - last.sent.packets + received.packets - last.received.packets + dropped - last.drops;
-    if (this.folded && packets > 0) {
-      const text = `${this.since(last.sent, last.received)}, dropped ${dropped - last.drops}`;
-      this.record({ step: "summary", text });
-    }
+      sent.packets - last.sent.packets + received.packets - last.received.packets + drops - last.drops;
+    if (this.folded && packets > 0)
+      this.record({ step: "summary", text: `${sinceThen(last)}, dropped ${drops - last.drops}` });
     if (this.mode === "walk" && packets <= SHOWN_A_SECOND) this.folded = false;
     this.shown = 0;
-    this.last = { sent: { ...sent }, received: { ...received }, drops: dropped };
   }
 }
 
@@ -254,6 +238,19 @@ export class Steps {
     return new Steps(this.walk, `${this.id}.${place}`);
   }
 }
+
+function totals() {
+  return { sent: counters.sum("sent"), received: counters.sum("received"), drops: counters.dropped };
+}
+
+/** "sent 3 packets …, received 3 packets …": since what was counted `before`. */
+function sinceThen(before: Totals): string {
+  const { sent, received } = totals();
+  return `${rates(sent, before.sent, "sent")}, ${rates(received, before.received, "received")}`;
+}
+
+const dropReasons = () =>
+  [...counters.drops].map(([reason, count]) => `, dropped ${count} (${reason})`).join("");
 
 function copy(memory: Memory | undefined, from: number, bytes: number): Buffer | undefined {
   return memory && Buffer.from(memory.bytes.subarray(from, from + Math.min(bytes, HEADERS)));

@@ -11,6 +11,7 @@ import { checkFree, strays } from "../host/checks.ts";
 import { run } from "../host/command.ts";
 import { withFirewall } from "../host/firewall.ts";
 import type { SessionKeys } from "../core/aes.ts";
+import { counters } from "../base/counters.ts";
 import { Failure } from "../base/failure.ts";
 import type { ClientConfig } from "../session/payloads.ts";
 import { canCarryIPv6, type Machine } from "../host/machine.ts";
@@ -19,10 +20,12 @@ import { UNBLOCK } from "./guard.ts";
 import { resolver } from "./resolver.ts";
 import { clientChanges, isBlocked, renewal, spare, tunnelTo } from "./routes.ts";
 import { Names, resolve } from "./names.ts";
+import { clientStatus } from "./status.ts";
 import type { Peer } from "../core/peer.ts";
 import type { Heartbeat } from "../session/pulse.ts";
 import { ClientHandshake, noSession, WrongSecret } from "../session/session.ts";
 import { Setup } from "../host/setup.ts";
+import { openStatus } from "../host/status.ts";
 import { LINK_LOCAL } from "../transport/sockets.ts";
 import { type Answer, type Port, Unreachable } from "../transport/transport.ts";
 import { trace } from "../base/trace.ts";
@@ -47,7 +50,7 @@ export interface Session {
 }
 
 /** Has the server sent a frame in this session? */
-const heard = ({ peer }: Session) => peer !== undefined && peer.framesReceived > 0;
+const heard = ({ peer }: Session) => peer !== undefined && peer.traffic.received.frames > 0;
 
 /**
  * One try: a connection, fresh keys, and an inner address, that of the session `before` if the server still
@@ -101,8 +104,10 @@ async function openWith(
     // Before we prove ourselves: if the session is of no use to us, the server still keeps our former
     // address.
     end.check(config, address);
+    counters.handshakes.ok++;
     return { remote, address, attach, keys, secret, config, answered, useless: false, failures: 0 };
   } catch (error) {
+    counters.handshakes.failed++;
     answer?.hangUp();
     handshake?.end();
     wipe(keys?.send, keys?.receive);
@@ -154,10 +159,11 @@ export class ClientEnd {
   private machine: Machine;
   private readonly outers: string[] = []; // addresses of the server that its own tunnel's routes leave out
   private config: ClientConfig | undefined; // what it is now
+  private session: Session | undefined; // the latest
 
   /** Reads what this machine has. Errors: a Failure. */
   static async begin(options: ClientOptions): Promise<ClientEnd> {
-    const setup = new Setup(options.configure);
+    const setup = new Setup(options.configure, options.configure || options.status !== undefined);
     const found = await setup.begin(options.tun);
     const machine = setup.runs ? await withFirewall(found) : found;
     const blocked = machine.blocked.map((block) => block.split(" ")[0]).join(", ");
@@ -180,6 +186,7 @@ export class ClientEnd {
   async configure(session: Session): Promise<void> {
     const { config, address, remote } = session;
     const before = this.config;
+    this.session = session;
     try {
       if (before && describe(config) === describe(before)) return;
       const warning = this.check(config, address);
@@ -194,6 +201,11 @@ export class ClientEnd {
       session.useless = true;
       session.peer!.close(error.message);
     }
+  }
+
+  /** From now on, who asks by --status or --metrics is told. Errors: a Failure. */
+  openStatus(): Promise<void> {
+    return openStatus(this.options, this.setup, () => clientStatus(this.options, this.session));
   }
 
   /** Can this end be what a session says? Returns a warning, or "". Errors: a Failure. */
@@ -311,6 +323,7 @@ export async function reconnect(
     await sleep(pause);
     try {
       const session = await openSession(options, end, port, before, names.addresses);
+      counters.reconnects++;
       const same = describe(session.config) === describe(before.config);
       const again = `connected again after ${seconds(performance.now() - lostAt)} s`;
       trace.note(

@@ -14,7 +14,7 @@ export interface Link {
   readonly framing: Framing;
   /**
    * Sends the frames in memory[from, to). Returns how many bytes it took, or a negative errno. After -EAGAIN
-   * it calls Receiver.writable() as soon as there is room.
+   * it calls Receiver.flush() as soon as there is room.
    */
   send(memory: Memory, from: number, to: number): number;
   close(): void;
@@ -42,7 +42,7 @@ export interface Receiver {
    * rest begins, the start of a frame that has not come whole. `readAt`: ns, when the read() began.
    */
   received(memory: Memory, from: number, to: number, readAt: bigint): number;
-  writable(): void; // there is room again
+  flush(): void; // there is room again: send what waits
   lost(reason: string): void; // the link is over
   sendControl(word: number, message?: Buffer): boolean; // false: there was no room
 }

@@ -6,6 +6,7 @@
 import { EAGAIN, errnoName } from "../base/errno.ts";
 import type { Keys } from "./aes.ts";
 import { BATCH, FrameType } from "./frame.ts";
+import type { Traffic } from "../base/counters.ts";
 import { Memory } from "../base/libc.ts";
 import type { Link, Pulse } from "./link.ts";
 import { type Steps, trace } from "../base/trace.ts";
@@ -20,11 +21,11 @@ export interface Sender {
   readonly sendSteps: Direction;
   readonly keys: Keys | undefined;
   readonly pulse: Pulse;
+  readonly traffic: Traffic;
   close(reason: string): void;
 }
 
 export class Outbox {
-  framesSent = 0; // both ends number frames alike: up2 here is up2 there
   packets = 0; // in the open frame
   private readonly memory = new Memory(SIZE);
   private readonly sender: Sender;
@@ -55,7 +56,7 @@ export class Outbox {
 
   /** The steps of the open frame's next packet, if the trace shows it. */
   show(): Steps | undefined {
-    const steps = trace.show(this.sender.sendSteps, this.framesSent);
+    const steps = trace.show(this.sender.sendSteps, this.sender.traffic.sent.frames);
     if (steps) this.steps = steps;
     return steps?.packet(this.packets);
   }
@@ -89,8 +90,7 @@ export class Outbox {
     steps?.frame(memory, frameAt, header + length + tag, header, link.framing.ordered);
     this.frameAt = -1;
     this.packets = 0;
-    this.framesSent++;
-    trace.sent.frames++;
+    sender.traffic.sent.frames++; // both ends number frames alike: up2 here is up2 there
     pulse.sealed();
     if (type === FrameType.data) pulse.awaitAnswer();
   }

@@ -5,6 +5,7 @@
  *   received()  link → TUN    server: 8.deframe 8.open 8.xor 8.write    client: R5.deframe, R6
  */
 import type { Keys, SessionKeys } from "./aes.ts";
+import { counters } from "../base/counters.ts";
 import { BrokenStream } from "../base/failure.ts";
 import { Control, FrameType, pad, wholeFrame } from "./frame.ts";
 import { Memory } from "../base/libc.ts";
@@ -43,8 +44,8 @@ export class Peer implements Receiver, Sender {
   readonly keys: Keys | undefined; // undefined: --cipher xor
   readonly outbox: Outbox;
   readonly events: PeerEvents;
+  readonly traffic = counters.begin();
   pulse = NO_PULSE;
-  framesReceived = 0;
   closed = false;
   private rest = 0; // bytes of a frame that has not come whole
 
@@ -115,7 +116,7 @@ export class Peer implements Receiver, Sender {
         const size = wholeFrame(framing, memory.bytes, at, to); // WALK 8.deframe R5.deframe
         if (size === 0) break;
         const type = framing.typed ? (memory.bytes[at] as FrameType) : FrameType.data;
-        const number = framing.number?.(memory.bytes, at) ?? this.framesReceived;
+        const number = framing.number?.(memory.bytes, at) ?? this.traffic.received.frames;
         const steps = type === FrameType.data ? trace.show(this.receiveSteps, number) : undefined;
         if (at === from) steps?.receive(memory, at, count, this.link.remote, readAt);
         this.receiveFrame(memory, at, size, type, steps);
@@ -145,8 +146,7 @@ export class Peer implements Receiver, Sender {
     if (this.keys) steps?.open(memory, start + packet, end - start); // the same bytes as after 6.xor
     this.pulse.heard();
     xor(memory, start, memory, start, end - start); // WALK 8.xor R6.xor
-    trace.received.frames++;
-    if (this.framesReceived++ === 0) this.events.onProven();
+    if (this.traffic.received.frames++ === 0) this.events.onProven();
     if (type === FrameType.control) return this.receiveControl(memory, start, end);
     this.pulse.oweAnswer();
     this.takePackets(memory, start, end, steps);
@@ -169,11 +169,11 @@ export class Peer implements Receiver, Sender {
 
   /** Gives one packet to our kernel, through the TUN. `count`: with the TUN's header, which comes first. */
   private inject(memory: Memory, from: number, count: number, steps?: Steps): void {
-    const { tun } = this;
+    const { tun, traffic } = this;
     const packet = from + tun.header;
     const size = count - tun.header;
-    trace.received.packets++;
-    trace.received.bytes += size;
+    traffic.received.packets++;
+    traffic.received.bytes += size;
     steps?.unxor(memory, packet, size, tun.header ? describeOffload(memory.bytes, from) : "");
     const writtenAt = trace.clock();
     const write = this.link.join ?? writePacket;
@@ -194,10 +194,6 @@ export class Peer implements Receiver, Sender {
 
   // ---- its end ----
 
-  writable(): void {
-    this.flush();
-  }
-
   lost(reason: string): void {
     this.close(reason);
   }
@@ -206,6 +202,7 @@ export class Peer implements Receiver, Sender {
   close(reason: string, ended = false): void {
     if (this.closed) return;
     this.closed = true;
+    counters.end(this.traffic);
     this.keys?.free();
     this.link.close();
     this.events.onClose(reason, ended);

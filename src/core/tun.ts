@@ -29,7 +29,7 @@ export type Offload = "none" | "off" | "on";
  * Documentation/networking/tuntap.rst, ioctls TUNSETIFF, TUNSETVNETHDRSZ and TUNSETOFFLOAD. Errors: a Failure
  * that says what to try.
  */
-export function openTun(name: string, offload: Offload): Tun {
+export function openTun(name: string, offload: Offload, kind = libc.IFF_TUN): Tun {
   const fd = libc.open(CLONE_DEVICE, libc.O_RDWR | libc.O_NONBLOCK | libc.O_CLOEXEC);
   if (fd < 0) throw notOpened(CLONE_DEVICE, -fd);
 
@@ -38,7 +38,7 @@ export function openTun(name: string, offload: Offload): Tun {
   const request = Buffer.alloc(libc.SIZEOF_IFREQ);
   request.write(name, "latin1");
   const header = offload === "none" ? 0 : OFFLOAD_HEADER;
-  request.writeUInt16LE(libc.IFF_TUN | libc.IFF_NO_PI | (header ? libc.IFF_VNET_HDR : 0), libc.IFNAMSIZ);
+  request.writeUInt16LE(kind | libc.IFF_NO_PI | (header ? libc.IFF_VNET_HDR : 0), libc.IFNAMSIZ);
   let result = libc.ioctl(fd, libc.TUNSETIFF, request);
   const int = Buffer.from([header, 0, 0, 0]);
   if (result >= 0 && header) result = libc.ioctl(fd, libc.TUNSETVNETHDRSZ, int);

@@ -5,7 +5,7 @@ import { test } from "node:test";
 import { Control, FrameType } from "./frame.ts";
 import { close, read } from "../base/libc.ts";
 import { memory, packet, put, random, seal, SEED, session, take } from "../lab/tests/peers.ts";
-import { trace } from "../base/trace.ts";
+import { counters } from "../base/counters.ts";
 import { outbound } from "./tunnel.ts";
 
 for (const cipher of ["xor", "xor+aes"] as const) {
@@ -39,9 +39,9 @@ test("all packets of one wake-up share one frame (xor+aes); in the C protocol ea
     const it = session(cipher);
     for (let i = 0; i < 5; i++) it.client.put(packet(100));
     outbound(it.client.tun, () => it.client.peer);
-    assert.equal(it.client.peer.outbox.framesSent, frames);
+    assert.equal(it.client.peer.traffic.sent.frames, frames);
     it.server.receive();
-    assert.equal(it.server.peer.framesReceived, frames);
+    assert.equal(it.server.peer.traffic.received.frames, frames);
     it.end();
   }
 });
@@ -63,7 +63,7 @@ test("a packet that peerFor() refuses is dropped and counted; the next one passe
   outbound(it.client.tun, () => (first ? ((first = false), "test: refused") : it.client.peer));
   it.server.receive();
   assert.deepEqual(it.server.take(), good);
-  assert.equal(trace.drops.get("test: refused"), 1);
+  assert.equal(counters.drops.get("test: refused"), 1);
   it.end();
 });
 
@@ -78,7 +78,7 @@ test("a packet that refuse() objects to is counted, never reaches the TUN, and c
     [it.server.take(), it.server.take(), it.server.take()],
     [packets[0], packets[2], undefined],
   );
-  assert.equal(trace.drops.get("test: spoofed"), 1);
+  assert.equal(counters.drops.get("test: spoofed"), 1);
   it.end();
 });
 
@@ -157,7 +157,7 @@ test("keepalive only proves the peer; goodbye ends the connection; unknown words
   it.server.receive();
   assert.deepEqual([proven, it.reasons()], [1, []]);
   assert.equal(
-    trace.drops.get("an unknown control word"),
+    counters.drops.get("an unknown control word"),
     1,
     "counted, and shown as seldom as packets: a flood of them fills no terminal",
   );
@@ -172,24 +172,24 @@ test("a full socket: a bounded queue waits, and arrives whole; the rest is dropp
   const backlog: boolean[] = [];
   it.client.peer.events.onBacklog = (waiting) => backlog.push(waiting);
   const sent: Buffer[] = [];
-  const before = trace.drops.get("the socket is full") ?? 0;
+  const before = counters.drops.get("the socket is full") ?? 0;
   for (let i = 0; i < 2000; i++) {
     const one = packet(1400);
     it.client.put(one);
-    const dropped = trace.drops.get("the socket is full") ?? 0;
+    const dropped = counters.drops.get("the socket is full") ?? 0;
     outbound(it.client.tun, () => it.client.peer);
-    if ((trace.drops.get("the socket is full") ?? 0) === dropped) sent.push(one);
+    if ((counters.drops.get("the socket is full") ?? 0) === dropped) sent.push(one);
   }
   for (
-    let dropped = trace.drops.get("the socket is full")!;
-    trace.drops.get("the socket is full") === dropped;
+    let dropped = counters.drops.get("the socket is full")!;
+    counters.drops.get("the socket is full") === dropped;
   ) {
     const smallest = packet(20);
     it.client.put(smallest);
     outbound(it.client.tun, () => it.client.peer);
-    if (trace.drops.get("the socket is full") === dropped) sent.push(smallest);
+    if (counters.drops.get("the socket is full") === dropped) sent.push(smallest);
   }
-  assert.ok((trace.drops.get("the socket is full") ?? 0) > before, "the queue is bounded");
+  assert.ok((counters.drops.get("the socket is full") ?? 0) > before, "the queue is bounded");
   assert.ok(
     it.client.peer.sendControl(Control.keepalive, Buffer.alloc(128)),
     "but a goodbye and fresh keys still fit",
@@ -229,7 +229,7 @@ test("what one wake-up brings may be more than a frame holds: the rest goes into
     assert.deepEqual(it.reasons(), []);
     assert.equal(got.length, sent.length);
     assert.ok(got.every((one, i) => one.equals(sent[i]!)));
-    assert.equal(it.client.peer.outbox.framesSent, 2);
+    assert.equal(it.client.peer.traffic.sent.frames, 2);
     it.end();
   }
 });

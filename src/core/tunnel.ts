@@ -79,8 +79,8 @@ function enqueue(peer: Peer, tun: Tun, at: number, count: number, wokenAt: bigin
   if (framing.record > 0) scratch.bytes.writeUInt32BE(count, from);
   for (let i = at + count; i < from + size; i++) scratch.bytes[i] = 0; // the padding
   outbox.add(scratch, from, size, length, steps);
-  trace.sent.packets++;
-  trace.sent.bytes += length;
+  peer.traffic.sent.packets++;
+  peer.traffic.sent.bytes += length;
   if (!framing.batches) outbox.seal(FrameType.data);
   return undefined;
 }

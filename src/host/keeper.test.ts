@@ -82,7 +82,7 @@ test("a keeper that was killed takes no more, which is a Failure", async () => {
   assert.throws(
     () => another.keep("true"),
     (error: Failure) =>
-      /Cannot keep what --configure does/.test(error.message) && error.hint === "at the end, by hand: true",
+      /Cannot keep what is to be undone/.test(error.message) && error.hint === "at the end, by hand: true",
   );
 });
 
@@ -90,7 +90,7 @@ test("what cannot be undone is a Failure, and the rest is undone all the same", 
   const keeper = await Keeper.start();
   keeper.keep(`mkdir ${folder}/rest`);
   keeper.keep("false");
-  assert.throws(() => keeper.finish(), /Cannot undo everything that --configure did/);
+  assert.throws(() => keeper.finish(), /Cannot undo everything that this program did/);
   assert.ok(existsSync(join(folder, "rest")));
 });
 

@@ -1,10 +1,11 @@
 /**
- * The keeper: a small child process that undoes what --configure did, whatever ends us. For each change we
- * write the command that undoes it into a pipe. When we have ended or were killed, nobody has the pipe open
- * any more, and read(2) tells the keeper the end of the file. Then it runs these commands, the newest first.
- * It has a session of its own (setsid(2)), because Ctrl-C and a closed terminal are our business. With --user
- * it stays root when we do not: it is started before, and takes no more commands once we have dropped root.
- * No child of ours can then hold the pipe longer than we live: sandbox.ts lets us make none.
+ * The keeper: a small child process that undoes what --configure did, and removes what --status made,
+ * whatever ends us. For each change we write the command that undoes it into a pipe. When we have ended or
+ * were killed, nobody has the pipe open any more, and read(2) tells the keeper the end of the file. Then it
+ * runs these commands, the newest first. It has a session of its own (setsid(2)), because Ctrl-C and a closed
+ * terminal are our business. With --user it stays root when we do not: it is started before, and takes no
+ * more commands once we have dropped root. No child of ours can then hold the pipe longer than we live:
+ * sandbox.ts lets us make none.
  */
 import { spawn } from "node:child_process";
 import { readdirSync, readFileSync, readlinkSync, writeSync } from "node:fs";
@@ -107,7 +108,7 @@ export class Keeper {
     try {
       writeSync(this.pipe, `${line}\n`);
     } catch {
-      const problem = "Cannot keep what --configure does, to undo it: the keeper has ended";
+      const problem = "Cannot keep what is to be undone at the end: the keeper has ended";
       throw new Failure(problem, `at the end, by hand: ${this.byHand()}`);
     }
   }
@@ -123,7 +124,7 @@ export class Keeper {
     const status: [number] = [0];
     if (waitpid(this.pid, status, 0) >= 0 && status[0] === 0) return;
     const hint = `by hand, what is left of these: ${this.byHand()}`;
-    throw new Failure("Cannot undo everything that --configure did", hint);
+    throw new Failure("Cannot undo everything that this program did", hint);
   }
 }
 

@@ -49,6 +49,8 @@ test("the defaults are those of the README", () => {
     offload: "on",
     trace: "walk",
     traceFile: undefined,
+    status: undefined,
+    metrics: undefined,
     configure: false,
     user: undefined,
     killSwitch: false,
@@ -103,6 +105,14 @@ test("every option is read", () => {
   assert.deepEqual(client("--route", "::/0", "--route", "2001:DB8::/32").routes, ["::/0", "2001:db8::/32"]);
   const { dns } = client("--dns", "8.8.8.8", "--dns", "2001:4860:4860:0::8888");
   assert.deepEqual(dns, ["8.8.8.8", "2001:4860:4860::8888"]);
+  for (const [text, host, port] of [
+    ["9586", "127.0.0.1", 9586],
+    ["0.0.0.0:1", "0.0.0.0", 1],
+    ["[::1]:65535", "::1", 65535],
+  ] as const)
+    assert.deepEqual(server("--metrics", text).metrics, { host, port });
+  for (const path of ["/run/vpn.sock", "vpn.sock", "/tmp/tén", "/".padEnd(107, "x")])
+    assert.equal(server("--status", path).status, path);
   assert.deepEqual([client("--once").once, client("--rekey", "1").rekey], [true, 1]);
 });
 
@@ -112,6 +122,27 @@ test("wrong usage is one line that says what was wrong and what to try, exit cod
     refuses(() => client("--dns", dns), /--dns \S+ is this machine itself: name one that the server reaches/);
   for (const dns of ["dns.test", "fe80::1%eth0", "8.8.8", "::ffff:127.0.0.1"])
     refuses(() => client("--dns", dns), /--dns \S+ is no IP address/);
+  for (const metrics of [
+    "",
+    "0",
+    "65536",
+    "::1:9586",
+    "[127.0.0.1]:9586",
+    "localhost:9586",
+    "127.0.0.1:",
+    "1e3",
+  ])
+    refuses(() => server("--metrics", metrics), /--metrics/);
+  for (const path of [
+    "",
+    "/tmp/a b",
+    "/tmp/a\tb",
+    "/tmp/a\nb",
+    "/tmp/\u00a0",
+    "/".padEnd(108, "x"),
+    "/é".padEnd(107, "x"),
+  ])
+    refuses(() => client("--status", path), /--status/);
   refuses(() => client("another"), /expected one server, got 2/);
   refuses(() => server("stray"), /unexpected argument stray/);
   refuses(() => client("--nonsense"), /--nonsense/);

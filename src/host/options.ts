@@ -75,6 +75,18 @@ const COMMON = {
     choice("walk", "summary", "off"),
   ),
   "trace-file": option("FILE", undefined, "the trace as JSON, one object a line", String),
+  status: option(
+    "PATH",
+    undefined,
+    "state and numbers as JSON lines, by a unix socket of mode 0600",
+    socketPath,
+  ),
+  metrics: option(
+    "[ADDR:]PORT",
+    undefined,
+    "numbers for Prometheus, by HTTP; without an address, for this machine alone",
+    metricsEndpoint,
+  ),
   configure: flag("run the ip, sysctl and iptables commands instead of printing them; undo them at exit"),
   user: option("NAME", undefined, "once all is set up, go on as this user, without root", account),
   help: flag("print this"),
@@ -191,6 +203,8 @@ function common(values: Values<typeof COMMON>, environment: string | undefined) 
     offload: last(values.cipher) === "xor" ? ("none" as const) : last(values.offload)!,
     trace: last(values.trace)!,
     traceFile: last(values["trace-file"]),
+    status: last(values.status), // a path
+    metrics: last(values.metrics),
     configure: values.configure !== undefined,
     user: last(values.user), // undefined: stay who we are
   };
@@ -216,7 +230,7 @@ export function parse<Table extends Record<string, Option<unknown>>>(
   }
   const lines = names.map((name) => helpLine(name, table[name]!)).join("\n");
   if (given.values.help) printAndExit(`Usage: npx tsx ${usageLine} [options]\n\n${lines}`);
-  if (given.values.version) printAndExit(`simple-vpn ${packageJson().version}`);
+  if (given.values.version) printAndExit(`simple-vpn ${version}`);
   const values: Record<string, unknown[]> = {};
   for (const name of names) {
     const { initial, read } = table[name]!;
@@ -229,7 +243,10 @@ export function parse<Table extends Record<string, Option<unknown>>>(
 const helpLine = (name: string, { value, help, initial }: Option<unknown>) =>
   `  ${`--${name} ${value}`.padEnd(20)} ${help}${initial ? ` (${initial})` : ""}`;
 
-const packageJson = () => JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8"));
+/** Of package.json. */
+export const { version }: { version: string } = JSON.parse(
+  readFileSync(new URL("../../package.json", import.meta.url), "utf8"),
+);
 
 function printAndExit(text: string): never {
   console.log(text);
@@ -256,7 +273,7 @@ export function whole(min: number, max: number) {
   };
 }
 
-function choice<const T extends string>(...allowed: T[]) {
+export function choice<const T extends string>(...allowed: T[]) {
   return (text: string) => {
     const found = allowed.find((one) => one === text);
     if (found === undefined) throw new Error(`is not one of ${allowed.join(", ")}`);
@@ -315,7 +332,23 @@ function listenAddress(text: string): string {
   return text;
 }
 
-function interfaceName(text: string): string {
+/** White space in it would part the command that removes it at the end. */
+function socketPath(text: string): string {
+  const length = Buffer.byteLength(text);
+  if (length === 0 || length > 107) throw new Error(`has ${length} bytes, expected 1 to 107`); // unix(7)
+  if (/[\s\p{C}]/u.test(text)) throw new Error("has white space or a control character in it");
+  return text;
+}
+
+/** "9586", "127.0.0.1:9586" or "[::1]:9586". */
+function metricsEndpoint(text: string): { host: string; port: number } {
+  const [, host = "127.0.0.1", port = ""] = /^(?:\[?([^[\]]*)\]?:)?(\d+)$/.exec(text) ?? [];
+  if (isIP(host) === 0 || text.includes("[") !== (isIP(host) === 6))
+    throw new Error("is no ADDR:PORT, such as 127.0.0.1:9586 or [::1]:9586");
+  return { host, port: whole(1, 65535)(port) };
+}
+
+export function interfaceName(text: string): string {
   const length = Buffer.byteLength(text);
   if (length === 0 || length >= IFNAMSIZ)
     throw new Error(`has ${length} bytes, expected 1 to ${IFNAMSIZ - 1}`);

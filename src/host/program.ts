@@ -85,11 +85,11 @@ function unread(error: NodeJS.ErrnoException): void {
 /**
  * Runs a main function: signals end it with 0, errors with one line and their exit code, never with a stack
  * trace. SIGHUP says that the terminal was closed. A program that has none (nohup, cron, systemd) has lost
- * nothing, and goes on.
+ * nothing, and goes on. `hangUp`: what it does instead.
  */
-export function program(main: () => void | Promise<void>): void {
+export function program(main: () => void | Promise<void>, hangUp = () => ON_TERMINAL && exit(0)): void {
   for (const signal of ["SIGINT", "SIGTERM", "SIGQUIT"] as const) process.on(signal, () => exit(0));
-  process.on("SIGHUP", () => ON_TERMINAL && exit(0));
+  process.on("SIGHUP", hangUp);
   process.stdout.on("error", unread);
   process.stderr.on("error", () => {}); // there is no other place to say so
   process.on("uncaughtException", fail);

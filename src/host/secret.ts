@@ -10,14 +10,14 @@ const getenv = thisProcess.func("void *getenv(const char *name)"); // getenv(3):
 const memset = thisProcess.func("void *memset(void *bytes, int value, size_t count)");
 const LEAST_DIFFERENT = 16; // of a secret's 32 bytes; of 32 random ones, about 30 are
 
-/** Takes SIMPLE_VPN_SECRET out of the environment, before any command is started: none needs to know it. */
-export function takeFromEnvironment(): string | undefined {
-  const { SIMPLE_VPN_SECRET } = process.env;
-  const there: unknown = getenv("SIMPLE_VPN_SECRET");
+/** Takes a secret out of the environment, before any command is started: none needs to know it. */
+export function takeFromEnvironment(name = "SIMPLE_VPN_SECRET"): string | undefined {
+  const value = process.env[name];
+  const there: unknown = getenv(name);
   // /proc/PID/environ would go on to show it.
-  if (SIMPLE_VPN_SECRET !== undefined) memset(there, 0, Buffer.byteLength(SIMPLE_VPN_SECRET));
-  delete process.env.SIMPLE_VPN_SECRET;
-  return SIMPLE_VPN_SECRET;
+  if (value !== undefined) memset(there, 0, Buffer.byteLength(value));
+  delete process.env[name];
+  return value;
 }
 
 /**

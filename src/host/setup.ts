@@ -26,14 +26,17 @@ const SHOWN = 20; // of them; of more, the first few are printed
 
 export class Setup {
   private readonly configure: boolean;
+  private readonly leaves: boolean;
   private readonly done = new Map<string, string>(); // what was set, and the command that set it
   private keeper: Keeper | undefined;
   private readonly poor = new Set<string>(); // tools that can only do what Change.otherwise asks
   private readonly missing = new Set<string>(); // parts that failed: they are not tried again
   private dropped = false; // have we given up root? Then the user does what is still to be done
 
-  constructor(configure: boolean) {
+  /** @param leaves is there something to be undone at the end? */
+  constructor(configure: boolean, leaves = configure) {
     this.configure = configure;
+    this.leaves = leaves;
   }
 
   /** Are changes run? Else they are the user's to type. */
@@ -54,10 +57,19 @@ export class Setup {
         const problem = `Cannot configure this machine: its ip command ${what}`;
         throw new Failure(problem, "apt-get install iproute2, or apk add iproute2");
       }
+    }
+    if (this.leaves) {
       this.keeper = await Keeper.start();
       atExit(() => this.keeper!.finish());
     }
     return readMachine(tun);
+  }
+
+  /**
+   * At our end this file goes, even where by then we may not remove it: --user. `path`: without white space.
+   */
+  removeAtEnd(path: string): void {
+    this.keeper!.keep(`rm -f -- ${path}`);
   }
 
   /**

@@ -7,6 +7,7 @@ import { randomBytes } from "node:crypto";
 import { connect, type Socket } from "node:net";
 import { after, type TestContext, test } from "node:test";
 import { formatIPv4, parseCidr, parseIPv4 } from "../base/address.ts";
+import { counters } from "../base/counters.ts";
 import { type Client, Clients } from "./clients.ts";
 import { aesFraming, Control, FrameType } from "../core/frame.ts";
 import { Handshake } from "../session/handshake.ts";
@@ -72,11 +73,17 @@ function notes(t: TestContext): () => string {
 
 test("a client gets the lowest address, or the one that it wishes for, if that is free", async (t) => {
   notes(t);
+  const { ok } = counters.handshakes;
   const [first, second] = [
     await join(),
     await join({ address: parseIPv4("10.8.0.5")!, token: "ab".repeat(16) }),
   ];
   assert.deepEqual([first.text, second.text], ["10.8.0.2", "10.8.0.5"]);
+  assert.equal(counters.handshakes.ok - ok, 2);
+  assert.deepEqual(
+    clients.connected.map(({ lease }) => formatIPv4(lease.address)),
+    ["10.8.0.2", "10.8.0.5"],
+  );
   assert.match(first.token!, /^[0-9a-f]{32}$/);
   assert.notEqual(first.token, second.token);
   for (const one of [first, second]) one.leave();
@@ -214,8 +221,10 @@ test("who has the secret reads the proof in a message 1, and cannot use it for a
 
 test("a wish that makes no sense is refused", async (t) => {
   const said = notes(t);
+  const { failed } = counters.handshakes;
   const message1 = new Handshake("client", SECRET).write(encodeWish({ address: 1, proof: "no proof" }));
   assert.equal((await answerTo(message1)).length, 0);
+  assert.equal(counters.handshakes.failed - failed, 1);
   assert.match(said(), /refused 127\.0\.0\.1:\d+: the client's wish makes no sense/);
 });
 

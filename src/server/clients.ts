@@ -4,6 +4,7 @@
  */
 import { randomBytes } from "node:crypto";
 import { formatIPv4 } from "../base/address.ts";
+import { counters } from "../base/counters.ts";
 import { Control } from "../core/frame.ts";
 import type { Wish } from "../session/payloads.ts";
 import { Lease, type Offer, proves } from "./lease.ts";
@@ -49,6 +50,11 @@ export class Clients implements PortEvents {
   /** Tells everybody who is connected that the server ends. */
   end(): void {
     for (const client of this.all) client.sendAway("the server stops");
+  }
+
+  /** Those who have an inner address. */
+  get connected(): Client[] {
+    return [...this.all].filter(({ lease }) => lease.address !== 0);
   }
 
   // ---- what the transport tells us ----
@@ -159,6 +165,7 @@ export class Client {
 
   private onProven(): void {
     this.settle();
+    counters.handshakes.ok++;
     if (this.offer && !this.lease.start(this.offer.address))
       this.sendAway("its place was taken by another client meanwhile");
   }

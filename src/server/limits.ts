@@ -4,6 +4,7 @@
  * other limits: --max-clients, and the size of an outbox.
  */
 import { parseIPv6 } from "../base/address.ts";
+import { counters } from "../base/counters.ts";
 
 /** Connections that have not sent a sealed frame yet. For one more, another one must go. */
 export const MAX_UNPROVEN = 128;
@@ -149,6 +150,7 @@ export class Refusals {
   }
 
   tell(remote: string, reason: string, what = "refused"): void {
+    counters.handshakes.failed++;
     this.latest = what === "refused" ? `${what} ${remote}: ${reason}` : `${what} ${remote} ${reason}`;
     if (this.count++ === 0) setTimeout(() => this.sum(), 1000).unref();
     if (this.count <= TOLD) this.say(this.latest);

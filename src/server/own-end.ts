@@ -1,5 +1,6 @@
 /** Server only: this machine's end of the tunnel. Run, or printed to be typed. */
-import type { Prefix96 } from "../base/address.ts";
+import { embed, formatIPv4, type Prefix96 } from "../base/address.ts";
+import { MAX_PEERS, peerStatus } from "../base/status.ts";
 import { trace } from "../base/trace.ts";
 import type { Tun } from "../core/tun.ts";
 import { innerAddresses, insideOf, IPV6, serverChanges } from "../host/changes.ts";
@@ -8,6 +9,9 @@ import { findWalls, withFirewall } from "../host/firewall.ts";
 import { canCarryIPv6 } from "../host/machine.ts";
 import type { ServerOptions } from "../host/options.ts";
 import { Setup } from "../host/setup.ts";
+import { openStatus } from "../host/status.ts";
+import { endpoint } from "../transport/addresses.ts";
+import type { Clients } from "./clients.ts";
 
 export class ServerEnd {
   /** Of the clients' inner IPv6 addresses; undefined: there are none. */
@@ -20,7 +24,7 @@ export class ServerEnd {
   /** Reads what this machine has, checks that the tunnel fits in, and sets it up. Errors: a Failure. */
   static async begin(options: ServerOptions, tun: Tun): Promise<ServerEnd> {
     const { secrets, subnet, mtu, nat } = options;
-    const setup = new Setup(options.configure);
+    const setup = new Setup(options.configure, options.configure || options.status !== undefined);
     const found = await setup.begin(tun.name);
     const machine = setup.runs ? await withFirewall(found, nat ? "nat" : "raw") : found;
     if (options.configure) checkDevice(machine, nat, tun.name);
@@ -47,6 +51,29 @@ export class ServerEnd {
     this.setup = setup;
     this.subnet6 = subnet6;
     this.description = description;
+  }
+
+  /** From now on, who asks by --status or --metrics is told. Errors: a Failure. */
+  openStatus(clients: Clients): Promise<void> {
+    const { options, subnet6 } = this;
+    const { tun, mtu, transport, listen, port, subnet } = options;
+    const inner = innerAddresses(subnet.network + 1, subnet.prefix, subnet6);
+    return openStatus(options, this.setup, () => {
+      const { connected } = clients;
+      return {
+        role: "server",
+        state: "listening",
+        tun: { name: tun, mtu },
+        transport,
+        endpoint: endpoint(listen, port),
+        inner,
+        peers: connected.slice(0, MAX_PEERS).map(({ lease: { address }, peer }) => {
+          const addresses = [formatIPv4(address), ...(subnet6 ? [embed(subnet6, address)] : [])];
+          return peerStatus(addresses, peer.link.remote, peer.traffic, peer.keys !== undefined);
+        }),
+        peerCount: connected.length,
+      };
+    });
   }
 
   /** Gives up root, where --user asks for it. */

@@ -33,7 +33,7 @@ test("an unused tunnel stays quiet; data without an answer gets one keepalive, w
   const { client, server, end } = session();
   const both = () => [client, server].forEach((one) => (one.receive(), one.check(), one.receive()));
   times(10, both);
-  assert.deepEqual([client.peer.outbox.framesSent, server.peer.outbox.framesSent], [0, 0]);
+  assert.deepEqual([client.peer.traffic.sent.frames, server.peer.traffic.sent.frames], [0, 0]);
   (client.send(),
     server.receive(),
     server.send(),
@@ -43,12 +43,12 @@ test("an unused tunnel stays quiet; data without an answer gets one keepalive, w
     server.send());
   times(10, both);
   assert.deepEqual(
-    [client.peer.outbox.framesSent, server.peer.outbox.framesSent],
+    [client.peer.traffic.sent.frames, server.peer.traffic.sent.frames],
     [3, 2],
     "only the last data of all",
   );
   times(10, () => (client.send(), both()));
-  assert.deepEqual([client.peer.outbox.framesSent, server.peer.outbox.framesSent], [13, 12]);
+  assert.deepEqual([client.peer.traffic.sent.frames, server.peer.traffic.sent.frames], [13, 12]);
   assert.deepEqual([client.reason, server.reason], ["", ""]);
   end();
 });
@@ -70,7 +70,7 @@ test("who gets no answer to data leaves at the fifth check; who needs none waits
 test("--cipher xor has no keepalive, so silence means nothing there", () => {
   const { client, server, end } = session("xor");
   times(10, () => (client.send(), client.check(), server.receive(), server.check()));
-  assert.deepEqual([client.reason, server.reason, server.peer.outbox.framesSent], ["", "", 0]);
+  assert.deepEqual([client.reason, server.reason, server.peer.traffic.sent.frames], ["", "", 0]);
   end();
 });
 

@@ -5,6 +5,7 @@
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { test, type TestContext } from "node:test";
+import { counters } from "../base/counters.ts";
 import { Control } from "../core/frame.ts";
 import { Handshake, REKEY_PROLOGUE } from "./handshake.ts";
 import type { Peer } from "../core/peer.ts";
@@ -75,14 +76,14 @@ test(`fresh keys lose and reorder no packet, and both ends name frames alike (se
   assert.deepEqual([got.up, got.down], [all, all]);
   const [client, server] = [it.client.peer, it.server.peer];
   assert.deepEqual(
-    [client.outbox.framesSent, server.outbox.framesSent],
-    [server.framesReceived, client.framesReceived],
+    [client.traffic.sent.frames, server.traffic.sent.frames],
+    [server.traffic.received.frames, client.traffic.received.frames],
   );
   assert.deepEqual(
     [client.keys!.sealer.counter, server.keys!.sealer.counter],
     [server.keys!.opener.counter, client.keys!.opener.counter],
   );
-  assert.ok(client.keys!.sealer.counter < client.outbox.framesSent / 2, "nonces began anew");
+  assert.ok(client.keys!.sealer.counter < client.traffic.sent.frames / 2, "nonces began anew");
   assert.deepEqual([it.client.reason, it.server.reason], ["", ""]);
   it.end();
 });
@@ -93,10 +94,13 @@ test("fresh keys are also asked for when a key has sealed or opened 64 GiB", (t)
     const it = answering();
     keepFresh(it.client.peer, SECRET, 86_400);
     const old = it.client.peer.keys!.sealer;
+    const { rekeys } = counters;
     it.client.peer.keys![cipher].bytes = 2 ** 36;
     seconds(1);
     for (const end of [it.server, it.client]) end.receive();
     assert.notEqual(it.client.peer.keys!.sealer, old);
+    const { keysSince, since } = it.client.peer.traffic;
+    assert.deepEqual([counters.rekeys - rekeys, keysSince - since], [1, 1000], "counted, and as old as that");
     it.end();
   }
 });

@@ -12,6 +12,7 @@
  * seals with its fresh key as soon as it has heard the client's. Either message may be lost, so the client
  * repeats message 1 each second, and the server its answer.
  */
+import { counters } from "../base/counters.ts";
 import { BrokenStream } from "../base/failure.ts";
 import { Control } from "../core/frame.ts";
 import { Handshake, REKEY_PROLOGUE } from "./handshake.ts";
@@ -118,7 +119,9 @@ function whenClosed(peer: Peer, wipeRest: () => void): void {
   peer.events.onClose = (reason, ended) => (wipeRest(), onClose(reason, ended));
 }
 
-function tell({ link }: Peer): void {
+function tell({ link, traffic }: Peer): void {
+  counters.rekeys++;
+  traffic.keysSince = performance.now();
   const count = link.framing.ordered ? "nonces count from 0 again" : "the numbers go on";
   trace.note(`fresh keys with ${link.remote}: ${count}`);
 }

@@ -5,7 +5,7 @@ import { Memory } from "../base/libc.ts";
 import { close } from "../base/libc.ts";
 import { random, SEED, SOCK_SEQPACKET, socketPair, take } from "../lab/tests/peers.ts";
 import { OFFLOAD, type Parts, PLAIN, pseudo, sum, tcpPacket, tcpParts } from "../lab/tests/tcp-packets.ts";
-import { trace } from "../base/trace.ts";
+import { counters } from "../base/counters.ts";
 import { SegmentCutter, SegmentJoiner } from "./segments.ts";
 
 const [FIN, PSH, ACK, CWR] = [0x01, 0x08, 0x10, 0x80];
@@ -254,13 +254,17 @@ test("no row is longer than an IP packet can be", () => {
 });
 
 test("a row that our kernel would refuse is dropped, and counted", () => {
-  const before = trace.drops.get("its IP header has an impossible length") ?? 0;
+  const before = counters.drops.get("its IP header has an impossible length") ?? 0;
   const it = newTun();
   const memory = new Memory(64);
   memory.bytes.fill(0);
   memory.bytes[OFFLOAD] = 0x41;
   assert.match(new SegmentJoiner().add(it.tun, memory, 0, 40)!, /impossible length/);
-  assert.equal(trace.drops.get("its IP header has an impossible length") ?? 0, before, "peer.ts counts it");
+  assert.equal(
+    counters.drops.get("its IP header has an impossible length") ?? 0,
+    before,
+    "peer.ts counts it",
+  );
   it.end();
 });
 

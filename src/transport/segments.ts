@@ -12,7 +12,7 @@
  * computed here. Its field holds the sum of the pseudo header only, and the packet's offload header says that
  * the kernel has to finish it (RFC 9293, section 3.1; linux Documentation/networking/checksum-offloads.rst).
  */
-import { complement, fold, sumOf } from "./checksum.ts";
+import { complement, fold, sumOf } from "../base/checksum.ts";
 import type { Cutter } from "../core/link.ts";
 import type { Memory } from "../base/libc.ts";
 import { MIN_PIECE, OFFLOAD_HEADER } from "../core/offload.ts";

@@ -161,7 +161,7 @@ test("a connection that breaks: what came before is received first, then lost() 
         events.push(memory.bytes.toString("latin1", from, to));
         return to;
       },
-      writable() {},
+      flush() {},
       sendControl: () => false,
       lost: (reason) => void events.push(reason),
     };
@@ -176,7 +176,7 @@ test("a connection that breaks: what came before is received first, then lost() 
 test("a receiver that closes its link at once, and one whose first words find no room", async () => {
   const closed: Receiver = {
     received: () => assert.fail(),
-    writable: assert.fail,
+    flush: assert.fail,
     lost: assert.fail,
     sendControl: assert.fail,
   };
@@ -187,7 +187,7 @@ test("a receiver that closes its link at once, and one whose first words find no
   let room = false;
   const waiting: Receiver = {
     received: () => assert.fail(),
-    writable: () => (room = true),
+    flush: () => (room = true),
     lost() {},
     sendControl: () => false,
   };

@@ -224,7 +224,7 @@ export class TcpLink implements Link {
   /** There is room again. */
   private drain(receiver: Receiver): void {
     this.full = false;
-    receiver.writable();
+    receiver.flush();
     if (!this.full) this.watched!.want(true, false);
   }
 }

@@ -4,7 +4,7 @@
  * the TUN that the packet came from. Its source is the packet's destination (RFC 792 and 1191; IPv6: RFC
  * 4443, section 3.2).
  */
-import { complement, sumOf } from "./checksum.ts";
+import { complement, sumOf } from "../base/checksum.ts";
 import { Memory } from "../base/libc.ts";
 import { OFFLOAD_HEADER } from "../core/offload.ts";
 import { ipVersion } from "../base/packet.ts";

@@ -1,6 +1,7 @@
 /** One UDP socket, and the sessions that share it. */
 import { EAGAIN } from "../base/errno.ts";
 import { type Watch, watch } from "../core/loop.ts";
+import { counters } from "../base/counters.ts";
 import { Memory } from "../base/libc.ts";
 import { pad } from "../core/frame.ts";
 import { type DatagramSocket, MAX_RECEIVED, MAX_SEGMENTS } from "./datagrams.ts";
@@ -93,7 +94,7 @@ export class Hub {
       at = pad(Math.max(end, at + LEAST), 4);
     }
     this.joiner.flush();
-    trace.lost("the socket was full when they came", socket.overflowed - this.overflowed);
+    counters.drop("the socket was full when they came", socket.overflowed - this.overflowed);
     this.overflowed = socket.overflowed;
     if (count < 0 && count !== -EAGAIN) this.onError(-count);
   }

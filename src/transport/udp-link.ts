@@ -243,7 +243,7 @@ export class UdpLink implements Link, Member {
   }
 
   writable(): void {
-    this.receiver!.writable();
+    this.receiver!.flush();
   }
 
   close(): void {

@@ -18,12 +18,12 @@ import {
 } from "../lab/tests/datagram-pair.ts";
 import { packet, random, SEED, until } from "../lab/tests/peers.ts";
 import { tcpPacket } from "../lab/tests/tcp-packets.ts";
-import { trace } from "../base/trace.ts";
+import { counters } from "../base/counters.ts";
 import { sockaddr } from "./addresses.ts";
 import { Remote } from "./datagrams.ts";
 
 const [HELLO, DATA, ANSWER, COOKIE, NO_SESSION] = [1, 2, 4, 5, 6];
-const dropped = () => [...trace.drops.values()].reduce((sum, count) => sum + count, 0);
+const dropped = () => [...counters.drops.values()].reduce((sum, count) => sum + count, 0);
 const turn = () => new Promise((resolve) => setImmediate(resolve));
 
 /** An answer to that first message. */
@@ -157,7 +157,7 @@ test(
       assert.deepEqual(came[way].sort(), pings[way].sort(), `${way}: each ping once, and nothing else`);
     assert.deepEqual([client.reasons, far.reasons], [[], []], "no session ended");
     assert.equal(dropped() - before, sent, "each is counted");
-    assert.ok(trace.drops.size <= 8, [...trace.drops.keys()].join("; "));
+    assert.ok(counters.drops.size <= 8, [...counters.drops.keys()].join("; "));
     const more = (process.memoryUsage().rss - memory) / 1e6;
     assert.ok(more < 60, `${more.toFixed()} MB more`);
     assert.equal(it.server.hellos.length, 1);
@@ -200,7 +200,7 @@ test("who changes a byte of the first words delays the session: none begins that
       };
       const client = await dialEnd(relay.port);
       client.peer.sendControl(Control.keepalive); // proves it
-      const proven = () => server.ends.find(({ peer }) => peer.framesReceived > 0);
+      const proven = () => server.ends.find(({ peer }) => peer.traffic.received.frames > 0);
       await until(() => proven() !== undefined).catch(() => assert.fail(`${way} ${at}: the server is deaf`));
       proven()!.send(packet(84));
       await until(() => client.take().length > 0).catch(() =>
@@ -560,7 +560,7 @@ test("probes of the path end when no large packet is sent any more", async () =>
   const { client, far } = it;
   client.send(packet(1200));
   await until(() => far.take().length === 1);
-  const sent = () => client.peer.outbox.framesSent;
+  const sent = () => client.peer.traffic.sent.frames;
   for (let i = 0; i < 4; i++) {
     client.link.probe();
     await new Promise((resolve) => setTimeout(resolve, 30));

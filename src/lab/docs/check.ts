@@ -14,7 +14,7 @@ import { program } from "../../host/program.ts";
 import { LAB_SECRET, ROOT, spawned } from "../lab.ts";
 import { anchorOf } from "../walk/page.ts";
 import { Running } from "../running.ts";
-import { WALK } from "../walk/timeline.ts";
+import { WALK } from "../../picture/steps.ts";
 
 const read = (file: string) => readFileSync(resolve(ROOT, file), "utf8");
 const list = (folder: string, ending: string) =>

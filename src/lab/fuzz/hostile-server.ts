@@ -65,7 +65,7 @@ function mute(caller: Caller, message1: Buffer): void {
   );
   const deaf = {
     received: (_memory: unknown, _from: number, to: number) => to,
-    writable() {},
+    flush() {},
     lost() {},
     sendControl: () => false,
   };

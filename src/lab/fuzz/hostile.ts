@@ -395,8 +395,8 @@ async function oddities(server: string): Promise<void> {
   for (const [what, type, body] of odd) {
     await send(me, type, body);
     await send(me, FrameType.data, packet);
-    const before = me.peer.framesReceived;
-    while (me.peer.framesReceived === before && !me.peer.closed) {
+    const before = me.peer.traffic.received.frames;
+    while (me.peer.traffic.received.frames === before && !me.peer.closed) {
       if (!(await ready(me.fd, "readable", 10_000))) throw new Error(`no answer after ${what}`);
       me.receive();
     }

@@ -113,9 +113,12 @@ function isFar(text: string): boolean {
   return groups !== undefined && !/^(0,){7}[01]$|^(0,){5}65535,/.test(groups.join());
 }
 
+/** An IPv6 address, perhaps with a scope. */
+const isIPv6 = (text: string) => ipv6(text.replace(/%[\da-z.:-]+$/i, "")) !== undefined;
+
 /**
  * Which values each option takes, and on which of the two programs. Not here: --secret and --user, which
- * depend on the machine.
+ * depend on the machine, and --status, whose white space is Unicode's.
  */
 export const OPTIONS: Record<string, { of: "both" | "client" | "server"; takes: (text: string) => boolean }> =
   {
@@ -126,14 +129,23 @@ export const OPTIONS: Record<string, { of: "both" | "client" | "server"; takes: 
     offload: { of: "both", takes: among("on", "off") },
     trace: { of: "both", takes: among("walk", "summary", "off") },
     "trace-file": { of: "both", takes: () => true },
+    metrics: {
+      of: "both",
+      takes(text) {
+        const at = text.lastIndexOf(":");
+        const [address, port] = [text.slice(0, Math.max(at, 0)), text.slice(at + 1)];
+        const inside = address.startsWith("[") && address.endsWith("]") ? address.slice(1, -1) : undefined;
+        const isAddress = inside === undefined ? ipv4(address) !== undefined : isIPv6(inside);
+        return between(1, 65535)(port) && (at < 0 || isAddress);
+      },
+    },
     route: { of: "client", takes: (text) => network(text, 2) !== undefined || network6(text) !== undefined },
     dns: { of: "client", takes: isFar },
     rekey: { of: "client", takes: between(1, 86_400) },
     address: { of: "client", takes: (text) => prefixIn(block(text), 8, 30) },
     listen: {
       of: "server",
-      takes: (text) =>
-        text === "*" || ipv4(text) !== undefined || ipv6(text.replace(/%[\da-z.:-]+$/i, "")) !== undefined,
+      takes: (text) => text === "*" || ipv4(text) !== undefined || isIPv6(text),
     },
     subnet: { of: "server", takes: (text) => prefixIn(network(text, 2), 8, 30) },
     subnet6: { of: "server", takes: (text) => text === "off" || network6(text)?.prefix === 96 },

@@ -118,7 +118,7 @@ function checkFrames(input: Buffer, any: Random): void {
         ]);
       return from;
     },
-    writable() {},
+    flush() {},
     sendControl: () => false,
     lost: (reason) => assert.fail(reason),
   };

@@ -29,7 +29,7 @@ const CLIENT_MEMORY = 0.9;
 /**
  * Node runs this before a program: SIGUSR2 collects garbage, so that what is measured afterwards is in use.
  */
-const COLLECTOR = `
+export const COLLECTOR = `
   import v8 from "node:v8";
   import vm from "node:vm";
   v8.setFlagsFromString("--expose-gc");

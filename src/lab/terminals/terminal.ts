@@ -3,28 +3,20 @@
  * own, in that order. They share one lab that stays until `make down`. Also `doctor`, when no ping is
  * answered, and `on HOST COMMAND…`, for anything else on one of its hosts.
  */
-import { randomBytes } from "node:crypto";
-import { accessSync, constants, existsSync, mkdirSync, readdirSync, readFileSync } from "node:fs";
-import { readlinkSync, rmSync } from "node:fs";
-import { homedir } from "node:os";
-import { join } from "node:path";
+import { readdirSync, readlinkSync } from "node:fs";
 import chalk from "chalk";
 import { parseCidr, parsePrefix96 } from "../../base/address.ts";
 import { type Change, serverChanges } from "../../host/changes.ts";
 import { Failure } from "../../base/failure.ts";
-import { writeNew } from "../../base/new-file.ts";
 import { FRESH } from "../../host/machine.ts";
 import { MTU, SERVER as DEFAULTS } from "../../host/options.ts";
 import { exit, program } from "../../host/program.ts";
 import { clientChanges } from "../../client/routes.ts";
 import { nextTerminal } from "../../host/setup.ts";
-import { Lab, ours, prompt, ROOT, SERVER, TARGET, TARGET6 } from "../lab.ts";
+import { Lab, ours, prompt, SERVER, TARGET, TARGET6 } from "../lab.ts";
 import { TRANSPORT, withTransport } from "../running.ts";
+import { find, forget, ownSecret, remember } from "./place.ts";
 
-// Tests have a lab of their own; and so has each user of a checkout that they may not write.
-const PLACE = isWritable(ROOT, ".lab") ? join(ROOT, ".lab") : join(homedir(), ".simple-vpn");
-const FOLDER = process.env.SIMPLE_VPN_LAB ?? PLACE;
-const HOLDER = join(FOLDER, "holder"); // a file with the lab's name
 const SUBNET = parseCidr("10.8.0.0/24")!;
 // the first client gets the second address
 const CLIENT = {
@@ -34,25 +26,6 @@ const CLIENT = {
 };
 const SUBNET6 = parsePrefix96(DEFAULTS.subnet6.initial);
 const NAT = "eth1";
-
-/** Can `name` in `folder` be written, or made where it is not there? */
-function isWritable(folder: string, name: string): boolean {
-  try {
-    const path = join(folder, name);
-    accessSync(existsSync(path) ? path : folder, constants.W_OK);
-    return true;
-  } catch {
-    return false;
-  }
-}
-
-function find(): Lab | undefined {
-  try {
-    return Lab.attach(readFileSync(HOLDER, "utf8"), console.log);
-  } catch {
-    return undefined; // no such file: no lab
-  }
-}
 
 const subnet6 = (lab: Lab) => (lab.hasIPv6("client") ? SUBNET6 : undefined);
 const routes = (lab: Lab) => [`${TARGET}/32`, ...(lab.hasIPv6("client") ? [`${TARGET6}/128`] : [])];
@@ -66,14 +39,8 @@ function fail(reason: string, hint: string): never {
 async function upOrFind(): Promise<Lab> {
   const found = find();
   if (found) return found;
-  mkdirSync(FOLDER, { recursive: true });
   const lab = await Lab.up(console.log, true);
-  try {
-    writeNew(HOLDER, lab.name, 0o644);
-  } catch (error) {
-    await lab.down(); // nobody could find it again
-    throw error;
-  }
+  await remember(lab);
   if (process.env.IPV6) lab.addIPv6(); // make server IPV6=1
   return lab;
 }
@@ -98,17 +65,6 @@ function start(lab: Lab, host: "server" | "client", args: string[]): void {
       "Ctrl-C there, or make down, which ends everything",
     );
   foreground(lab, host, ["npx", "tsx", `src/${host}.ts`, ...ownSecret(), ...withTransport(args)]);
-}
-
-/**
- * The option that names a secret of the user's own, where the Makefile could make none: the checkout cannot
- * be written.
- */
-function ownSecret(): string[] {
-  if (isWritable(ROOT, "secret.key") || process.env.SIMPLE_VPN_SECRET !== undefined) return [];
-  const file = join(FOLDER, "secret.key");
-  if (!existsSync(file)) writeNew(file, `${randomBytes(32).toString("hex")}\n`);
-  return ["--secret", file];
 }
 
 function configure(lab: Lab, host: string, changes: Change[]): void {
@@ -157,7 +113,7 @@ async function down(lab: Lab): Promise<void> {
     }
   }
   await lab.down();
-  rmSync(HOLDER);
+  forget();
   console.log("The lab is down.");
 }
 

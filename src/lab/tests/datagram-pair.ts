@@ -220,6 +220,6 @@ export async function session() {
   };
   const far = server.ends[0]!;
   client.peer.sendControl(Control.keepalive); // proves it: before, the server sends nothing
-  await until(() => far.peer.framesReceived > 0);
+  await until(() => far.peer.traffic.received.frames > 0);
   return { server, relay, client, far, end };
 }

@@ -15,11 +15,13 @@ const BELOW: Record<string, string[]> = {
   session: ["core", "base"],
   transport: ["core", "base"],
   host: ["core", "base"],
+  picture: ["base"],
   client: ["session", "transport", "host", "core", "base"],
   server: ["session", "transport", "host", "core", "base"],
+  manager: ["picture", "host", "core", "base"],
   "client.ts": ["client", "session", "transport", "host", "core", "base"],
   "server.ts": ["server", "session", "transport", "host", "core", "base"],
-  lab: ["client", "server", "session", "transport", "host", "core", "base"],
+  lab: ["manager", "picture", "client", "server", "session", "transport", "host", "core", "base"],
 };
 const LESSON = ["client.ts", "server.ts", "base/libc.ts", "core/"];
 const LONGEST_LESSON = 1200; // lines, comments included

@@ -153,7 +153,7 @@ export function deframe(
       rest = to - from;
       return from;
     },
-    writable() {},
+    flush() {},
     sendControl: () => false,
     lost: (reason) => assert.fail(reason),
   };

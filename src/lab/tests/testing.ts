@@ -50,6 +50,14 @@ export function routerTest(name: string, run: (lab: Lab) => Promise<void>, ...to
   });
 }
 
+/** In CI the tools are installed; elsewhere a test that needs one says so and is skipped. */
+export function needs(t: { skip: (why: string) => void }, tool: string): boolean {
+  if (has(tool)) return true;
+  assert.ok(!process.env.CI, `${tool} is not installed`);
+  t.skip(`${tool} is not installed`);
+  return false;
+}
+
 export const SECRET: { env: NodeJS.ProcessEnv } = {
   // old versions of Node.js need the latter for --user: privileges.ts
   env: { ...process.env, SIMPLE_VPN_SECRET: LAB_SECRET, UV_USE_IO_URING: "0" },

@@ -174,7 +174,7 @@ labTest(
     assert.equal(await third.stop(), 1);
     assert.match(
       third.output,
-      /error Cannot undo everything that --configure did\. Try: by hand, what is left/,
+      /error Cannot undo everything that this program did\. Try: by hand, what is left/,
     );
     assert.match(third.output, / Try: .* of these: iptables -D OUTPUT -o tun0 .*; iptables -t nat -D/);
   },

@@ -10,9 +10,8 @@ import { test } from "node:test";
 import { Failure } from "../../base/failure.ts";
 import { ROOT, spawned } from "../lab.ts";
 import { Running } from "../running.ts";
-import { labTest } from "./testing.ts";
-import { WALK } from "../walk/timeline.ts";
-import { has } from "../tools.ts";
+import { labTest, needs } from "./testing.ts";
+import { WALK } from "../../picture/steps.ts";
 import { newFolder } from "./folder.ts";
 
 const folder = newFolder();
@@ -35,14 +34,6 @@ function plainWalk() {
   const { status, stdout, stderr } = runWalk(out);
   assert.equal(status, 0, stdout + stderr);
   return (plain = { out, stdout });
-}
-
-/** In CI the tools are installed; elsewhere a test that needs one says so and is skipped. */
-function needs(t: { skip: (why: string) => void }, tool: string): boolean {
-  if (has(tool)) return true;
-  assert.ok(!process.env.CI, `${tool} is not installed`);
-  t.skip(`${tool} is not installed`);
-  return false;
 }
 
 labTest(
@@ -416,6 +407,19 @@ test("walk.html plays in a real browser, by mouse and by keyboard, and loads not
     "R7. the client's kernel injects it",
     "what is chosen is in view",
   );
+  const bytes = [
+    [3, "plain", "45 00 00 54"],
+    [6, "sealed", "02 00 00 74"],
+    [18, "plain", "45 00 00 54"],
+    [0, null, ""],
+  ] as const;
+  const packet = `const packet = document.querySelector("#packet");
+    const good = ${JSON.stringify(bytes)}.every(([step, kind, hex]) => {
+      show(step);
+      return packet.getAttribute("class") === kind && packet.textContent.trim() === hex;
+    });
+    show(good ? 4 : 0);`;
+  assert.match(title(packet)!, /^5\. /, "the packet bears its first bytes, as they are at each step");
   const stories = `
     const hasStory = (_, i) => document.querySelector("#" + walk.steps[i].anchor + " > h2") !== null;
     show(steps.every(hasStory) ? 3 : 0);`;

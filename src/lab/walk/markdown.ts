@@ -2,9 +2,7 @@
  * As much Markdown as the step sections of walkthrough.md use, as HTML for walk.html: headings, paragraphs,
  * lists, tables, listings.
  */
-
-export const escape = (text: string) =>
-  text.replace(/[&<>"]/g, (sign) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" })[sign]!);
+import { escape } from "../../picture/lanes.ts";
 
 /** Links become their text: the files that they lead to are not there beside walk.html. */
 const inline = (text: string) =>

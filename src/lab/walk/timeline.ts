@@ -1,105 +1,15 @@
 /**
- * The whole journey: the nineteen steps, and which step a piece of evidence belongs to. Evidence comes from
- * both programs' trace files, from the taps, from the kernel's tracepoints, and from what the followed
- * command printed.
+ * Which of the nineteen steps a piece of evidence belongs to. Evidence comes from both programs' trace files,
+ * from the taps, from the kernel's tracepoints, and from what the followed command printed.
  */
 import chalk from "chalk";
 import { formatIPv4 } from "../../base/address.ts";
 import { FrameType } from "../../core/frame.ts";
 import { describe } from "../../base/packet.ts";
 import type { TraceEvent } from "../../base/render.ts";
+import { type Kind, kindOf, type Outer, WALK } from "../../picture/steps.ts";
 import type { TapPacket } from "./taps.ts";
 import type { KernelEvent } from "./tracepoints.ts";
-
-export type Lane =
-  | "application"
-  | "client kernel"
-  | "client tun0"
-  | "client program"
-  | "wire"
-  | "server program"
-  | "server kernel"
-  | "internet";
-
-/**
- * A step of the walk: who does it, where in the kernel or in our code, and in which lane of the picture it
- * happens.
- */
-export interface WalkStep {
-  id: string;
-  lane: Lane;
-  title: string;
-  where: string; // the kernel's or our function
-  tracepointsOnly?: true; // without tracepoints there is no evidence of it
-}
-
-export const WALK: WalkStep[] = [
-  {
-    id: "1",
-    lane: "application",
-    title: "the application asks the kernel to send",
-    where: "sendto(2) for a ping",
-    tracepointsOnly: true,
-  },
-  { id: "2", lane: "client kernel", title: "the kernel builds the packet", where: "net/ipv4/ip_output.c" },
-  {
-    id: "3",
-    lane: "client kernel",
-    title: "routing decision: dev tun0",
-    where: "fib_table_lookup()",
-    tracepointsOnly: true,
-  },
-  {
-    id: "4",
-    lane: "client tun0",
-    title: "tun0 transmits: the packet is queued for us",
-    where: "tun_net_xmit()",
-  },
-  { id: "5", lane: "client program", title: "the client's loop wakes: tun0 is readable", where: "watch()" },
-  { id: "6", lane: "client program", title: "read, XOR, seal, frame, write", where: "outbound()" },
-  { id: "7", lane: "wire", title: "ciphertext crosses the wire", where: "eth0 to eth0" },
-  { id: "8", lane: "server program", title: "read, deframe, open, XOR, write", where: "received()" },
-  {
-    id: "9",
-    lane: "server kernel",
-    title: "the server's kernel injects, routes and NATs",
-    where: "tun_get_user(), ip_forward()",
-  },
-  {
-    id: "10",
-    lane: "internet",
-    title: "the destination receives, and answers",
-    where: "icmp_echo() for a ping",
-  },
-  {
-    id: "R1",
-    lane: "server kernel",
-    title: "the answer arrives at the server",
-    where: "netif_receive_skb()",
-  },
-  {
-    id: "R2",
-    lane: "server kernel",
-    title: "un-NATed, and routed to tun0",
-    where: "fib_table_lookup(), tun_net_xmit()",
-  },
-  { id: "R3", lane: "server program", title: "the server's loop wakes and reads it", where: "outbound()" },
-  { id: "R4", lane: "server program", title: "XOR, seal, frame, write", where: "outbound()" },
-  { id: "R5", lane: "client program", title: "the client reads from the socket", where: "receive()" },
-  { id: "R6", lane: "client program", title: "open, XOR, write", where: "received()" },
-  { id: "R7", lane: "client kernel", title: "the client's kernel injects it", where: "tun_get_user()" },
-  {
-    id: "R8",
-    lane: "client kernel",
-    title: "delivered to the application's socket",
-    where: "sock_def_readable()",
-    tracepointsOnly: true,
-  },
-  { id: "R9", lane: "application", title: "the application prints it", where: "write(2)" },
-];
-
-/** What is on the wire: frames in a stream, or each of them a datagram. */
-export type Outer = "frame" | "datagram";
 
 export interface Evidence {
   time: bigint; // ns, CLOCK_MONOTONIC
@@ -108,8 +18,7 @@ export interface Evidence {
   source: "program" | "tap" | "tracepoint" | "output";
   text: string;
   hex: string; // the first bytes, where there are some
-  // what they are: an IP packet, one XORed, noise, or noise behind our header, TCP's or UDP's
-  kind?: "plain" | "xor" | "sealed" | Outer;
+  kind?: Kind; // of these bytes
   packet?: TapPacket; // of a tap
   atMost?: true; // it happened before `time`
 }
@@ -140,12 +49,6 @@ function dropStep({ host, text }: TraceEvent): string {
   const isOut = /^(the socket is full|it is larger than|the network does not)/.test(text);
   if (/ \(\S+:\d+\)(: |$)/.test(text) && !isOut) return host === "server" ? "8" : "R6";
   return host === "server" ? "R3" : "6";
-}
-
-function kindOf(step: string, outer: Outer): Evidence["kind"] {
-  if (/\.(seal|deframe)$/.test(step)) return "sealed";
-  if (/^(6|R4)\.(frame|write)$|^(8|R5)\.read$/.test(step)) return outer;
-  return /^(6|R4)\.xor$|\.open$/.test(step) ? "xor" : "plain";
 }
 
 /**

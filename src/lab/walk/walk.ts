@@ -15,6 +15,7 @@ import { Lab, ours, prompt, SERVER, TARGET } from "../lab.ts";
 import { writeNew } from "../../base/new-file.ts";
 import { checkOutput } from "../output.ts";
 import { Running, startProgram, TRANSPORT } from "../running.ts";
+import { WALK } from "../../picture/steps.ts";
 import { html, svg } from "./page.ts";
 import { pcapng } from "./pcapng.ts";
 import { decodeTap, type TapPacket } from "./taps.ts";
@@ -28,7 +29,6 @@ import {
   missing,
   outside,
   print,
-  WALK,
 } from "./timeline.ts";
 import { Tracepoints } from "./tracepoints.ts";
 

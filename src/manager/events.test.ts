@@ -1,0 +1,72 @@
+/** A listener that takes nothing costs no memory without end, and is told what it missed. */
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { createServer, request, type ServerResponse } from "node:http";
+import type { AddressInfo } from "node:net";
+import { after, test } from "node:test";
+import { listen, listening, present, publish } from "./events.ts";
+
+const responses: ServerResponse[] = [];
+const server = createServer((_, response) => {
+  responses.push(response);
+  listen(response).catch((error) => response.writeHead(error.status).end());
+});
+server.listen(0, "127.0.0.1");
+await once(server, "listening");
+after(() => server.closeAllConnections());
+after(() => server.close());
+const { port } = server.address() as AddressInfo;
+
+async function connect() {
+  const sent = request({ host: "127.0.0.1", port });
+  sent.end();
+  const [response] = await once(sent, "response");
+  return response;
+}
+
+let state = ["interface", { name: "tun0" }] as [string, unknown];
+present(async () => {
+  await new Promise((resolve) => setTimeout(resolve, 50)); // reading it takes a while
+  return [state];
+});
+
+test("a new listener gets the state first, then what happened meanwhile", async () => {
+  const response = await connect();
+  publish("early", 1);
+  let text = "";
+  response.setEncoding("utf8").on("data", (part: string) => (text += part));
+  while (!text.includes("early")) await once(response, "data");
+  assert.match(text, /event: interface\ndata: {"name":"tun0"}\n\nevent: early\ndata: 1\n\n$/);
+  response.destroy();
+  while (listening() > 0) await new Promise((resolve) => setTimeout(resolve, 5));
+});
+
+test("a slow listener: at most 256 KB wait; then it is told how many it missed, and the state", async () => {
+  const response = await connect();
+  response.pause();
+  const [data, count] = ["x".repeat(1000), 20_000];
+  for (let i = 0; i < count; i++) {
+    publish("packet", { i, data });
+    if (i % 500 === 0) await new Promise(setImmediate);
+    assert.ok(responses.at(-1)!.writableLength < 260 * 1024, `${i} ${responses.at(-1)!.writableLength}`);
+  }
+  state = ["interface", { name: "later" }];
+  let text = "";
+  response.setEncoding("utf8").on("data", (part: string) => (text += part));
+  response.resume();
+  while (!text.includes("later")) await once(response, "data");
+  const got = text.split("event: packet").length - 1;
+  const lost = [...text.matchAll(/event: lost\ndata: {"events":(\d+)}/g)].map(([, events]) => Number(events));
+  const missed = lost.reduce((a, b) => a + b);
+  assert.ok(missed > 1000, `${missed} missed`);
+  assert.equal(got + missed, count);
+  response.destroy();
+  while (listening() > 0) await new Promise((resolve) => setTimeout(resolve, 5));
+});
+
+test("65 listeners are one too many", async () => {
+  const all = await Promise.all(Array.from({ length: 64 }, connect));
+  const last = await connect();
+  assert.equal(last.statusCode, 429);
+  for (const response of [...all, last]) response.destroy();
+});

@@ -1,0 +1,104 @@
+/**
+ * GET /api/events: server-sent events (WHATWG HTML, "Server-sent events"). Each is a name and an object.
+ * A new listener first gets the present state. Nobody's slowness costs memory: who has not taken what was
+ * sent gets no more, is told how much it missed, and gets the state anew.
+ */
+import type { ServerResponse } from "node:http";
+import { Refusal } from "./route.ts";
+
+const MOST_LISTENERS = 64;
+const MOST_WAITING = 256 * 1024; // bytes that may wait for one listener
+const HEARTBEAT = 15_000; // ms: a comment, so that a connection that died is noticed
+export const STREAM = "text/event-stream";
+const SHOWN_A_SECOND = 20; // packets, as in the terminal: base/trace.ts
+
+type Event = [name: string, data: unknown];
+interface Listener {
+  response: ServerResponse;
+  missed: number; // events, since it last took all
+  early: string[] | undefined; // events that came while its state was being read
+}
+
+const listeners = new Set<Listener>();
+const states: (() => Promise<Event[]>)[] = [];
+
+/** `state`: what a new listener is told first. */
+export const present = (state: () => Promise<Event[]>) => void states.push(state);
+export const listening = () => listeners.size;
+
+/** Tells all listeners. */
+export function publish(event: string, data: unknown): void {
+  if (listeners.size === 0) return;
+  const text = encode([event, data]);
+  for (const listener of listeners) send(listener, text);
+}
+
+const encode = ([name, data]: Event) => `event: ${name}\ndata: ${JSON.stringify(data)}\n\n`;
+
+function send(listener: Listener, text: string): void {
+  const { response, early } = listener;
+  if (response.writableLength > MOST_WAITING) listener.missed++;
+  else if (early) early.push(text);
+  else response.write(text);
+}
+
+/** The answer to GET /api/events. It ends when the listener goes. */
+export async function listen(response: ServerResponse): Promise<void> {
+  if (listeners.size >= MOST_LISTENERS) throw new Refusal(429, `events: ${MOST_LISTENERS} listen already`);
+  response.setHeader("Content-Type", STREAM);
+  response.flushHeaders();
+  if (response.req.method === "HEAD") return void response.end();
+  const listener: Listener = { response, missed: 0, early: [] };
+  let missedBefore = 0;
+  const heartbeat = setInterval(() => {
+    if (missedBefore > 0 && listener.missed > missedBefore) response.destroy(); // it takes nothing at all
+    missedBefore = listener.missed;
+    send(listener, ": still here\n\n");
+  }, HEARTBEAT);
+  listeners.add(listener);
+  response.on("close", () => {
+    clearInterval(heartbeat);
+    listeners.delete(listener);
+  });
+  response.on("drain", () => {
+    if (listener.missed === 0) return;
+    response.write(encode(["lost", { events: listener.missed }]));
+    listener.missed = 0;
+    listener.early = [];
+    void greet(listener);
+  });
+  await greet(listener);
+}
+
+/** Writes the present state, then what has happened while it was read. */
+async function greet(listener: Listener): Promise<void> {
+  const state = await Promise.all(states.map((one) => one().catch(() => [])));
+  const early = listener.early ?? [];
+  listener.early = undefined;
+  listener.response.write(": the state\n\n" + [...state.flat().map(encode), ...early].join(""));
+}
+
+// ---- packets: a person's are shown one by one, a flood is folded until it is quiet ----
+
+let packets = 0; // in this second
+let isFolded = false;
+const folded = new Map<string, { packets: number; bytes: number }>(); // by interface
+
+/** One more packet of `bytes`: is it shown? */
+export function shows(host: string, bytes: number): boolean {
+  if (++packets > SHOWN_A_SECOND) isFolded = true;
+  if (!isFolded) return listeners.size > 0;
+  const sum = folded.get(host) ?? { packets: 0, bytes: 0 };
+  folded.set(host, { packets: sum.packets + 1, bytes: sum.bytes + bytes });
+  return false;
+}
+
+/** Nanoseconds of CLOCK_MONOTONIC: the trace's clock, the same for all programs of this machine. */
+export const now = () => Number(process.hrtime.bigint());
+
+setInterval(() => {
+  for (const [host, sum] of folded) publish("folded", { time: now(), host, ...sum });
+  isFolded = packets > SHOWN_A_SECOND;
+  packets = 0;
+  folded.clear();
+}, 1000).unref();

@@ -1,0 +1,161 @@
+/** What stands between the network and the API: who may ask, how much, how often, and how slowly. */
+import { createHash, timingSafeEqual } from "node:crypto";
+import { lstatSync, readFileSync, unlinkSync } from "node:fs";
+import { createServer, type IncomingMessage, type RequestListener } from "node:http";
+import type { Server, ServerResponse } from "node:http";
+import { createServer as createTls } from "node:https";
+import { connect, type Socket } from "node:net";
+import { Failure } from "../base/failure.ts";
+import { atExit, fail } from "../host/program.ts";
+import { config, isLocal } from "./config.ts";
+import { STREAM } from "./events.ts";
+import { asObject, Refusal } from "./route.ts";
+
+const MOST_CONNECTIONS = 256;
+const MOST_BODY = 16 * 1024; // bytes
+const LIMITS = {
+  maxHeaderSize: 8 * 1024, // bytes
+  headersTimeout: 5_000, // ms
+  requestTimeout: 10_000, // ms, body included
+  connectionsCheckingInterval: 1_000, // ms
+};
+
+/** On each answer. */
+export const HEADERS = {
+  "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'", // the page has its own
+  "X-Content-Type-Options": "nosniff",
+  "Referrer-Policy": "no-referrer",
+  "Cross-Origin-Resource-Policy": "same-origin",
+  "Cache-Control": "no-store",
+};
+
+const asked = new Map<string, number>(); // requests of this second, by address
+setInterval(() => asked.clear(), 1000).unref();
+
+/** May this one ask at all? Errors: a Refusal. */
+export function admit({ socket, headers }: IncomingMessage): void {
+  const from = socket.remoteAddress ?? "";
+  const count = (asked.get(from) ?? 0) + 1;
+  asked.set(from, count);
+  if (count > config.rate)
+    throw new Refusal(429, `rate: at most ${config.rate} requests a second`, { "Retry-After": "1" });
+  // A page elsewhere can let its own name lead to us (DNS rebinding): then that name is in Host.
+  const { host = "", origin } = headers;
+  if (!isOurs(host.replace(/:\d+$/, "").toLowerCase(), socket))
+    throw new Refusal(403, "Host: this name is not mine; --allow-host names more");
+  if (origin !== undefined && origin !== `http://${host}` && origin !== `https://${host}`)
+    throw new Refusal(403, "Origin: a page of another place may not ask here");
+}
+
+/** Did it come to an address of this machine alone? A unix socket has none. */
+const isNear = ({ localAddress = "/" }: Socket) => isLocal(localAddress.replace(/^::ffff:/, ""));
+
+function isOurs(name: string, socket: Socket): boolean {
+  if (isNear(socket) && /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/.test(name)) return true;
+  const to = socket.localAddress?.replace(/^::ffff:/, "");
+  return name === to || name === `[${to}]` || config["allow-host"].includes(name);
+}
+
+/** Who changes something needs the token, if there is one; who comes from elsewhere always. A Refusal. */
+export function authorize({ headers, socket }: IncomingMessage, changes: boolean): void {
+  const { token } = config;
+  if (isNear(socket) && (!changes || token === undefined)) return;
+  const digest = (text = "") => createHash("sha256").update(text).digest(); // so both are of one length
+  if (token !== undefined && timingSafeEqual(digest(headers.authorization), digest(`Bearer ${token}`)))
+    return;
+  throw new Refusal(401, "Authorization: expected Bearer and the token", { "WWW-Authenticate": "Bearer" });
+}
+
+/** The body, an object as JSON; {} for none. Errors: a Refusal. */
+export async function readBody(request: IncomingMessage): Promise<object> {
+  const bytes = await readBytes(request);
+  if (bytes.length === 0) return {};
+  if (!/^application\/json *(;|$)/i.test(request.headers["content-type"] ?? ""))
+    throw new Refusal(415, "Content-Type: expected application/json");
+  try {
+    return asObject(JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes)));
+  } catch (error) {
+    throw new Refusal(400, `body: ${(error as Error).message.replace(/[^ -~]/g, "?")}`);
+  }
+}
+
+function readBytes(request: IncomingMessage): Promise<Buffer> {
+  const chunks: Buffer[] = [];
+  let size = 0;
+  return new Promise((resolve, reject) => {
+    request.on("data", (chunk: Buffer) => {
+      size += chunk.length;
+      if (size <= MOST_BODY) chunks.push(chunk);
+      else reject(new Refusal(413, `body: more than ${MOST_BODY} bytes`, { Connection: "close" }));
+    });
+    request.on("end", () => resolve(Buffer.concat(chunks)));
+    request.on("close", () => reject(new Refusal(400, "body: cut short")));
+  });
+}
+
+/** Listens, and returns where: "http://127.0.0.1:8080/", or the path. Errors: a Failure. */
+export async function serve(handle: RequestListener): Promise<string> {
+  const { host, port, "tls-cert": cert, "tls-key": key } = config;
+  const tls = { minVersion: "TLSv1.2" as const, handshakeTimeout: LIMITS.headersTimeout };
+  const server = cert
+    ? createTls({ ...LIMITS, ...tls, cert: readFileSync(cert), key: readFileSync(key) }, handle)
+    : createServer(LIMITS, handle);
+  const isPath = host.startsWith("/");
+  makeRoom(server);
+  if (isPath) await removeStale(host);
+  const mask = process.umask(0o177); // a unix socket is its owner's alone
+  server.listen(isPath ? { path: host } : { host, port });
+  process.umask(mask);
+  await new Promise<void>((resolve, reject) => {
+    server.once("listening", resolve);
+    server.once("error", ({ code }: NodeJS.ErrnoException) =>
+      reject(
+        new Failure(
+          `Cannot listen on ${host}${isPath ? "" : ` port ${port}`}: ${code}`,
+          "another --port or --host",
+        ),
+      ),
+    );
+  });
+  server.on("error", fail);
+  if (isPath) atExit(() => unlinkSync(host));
+  const at = server.address()!;
+  if (typeof at === "string") return at;
+  return `http${cert ? "s" : ""}://${at.family === "IPv6" ? `[${at.address}]` : at.address}:${at.port}/`;
+}
+
+/**
+ * When all places are taken, the next one gets that of the connection that has asked nothing for the longest
+ * time. So who says nothing, or says it very slowly, keeps nobody out. Listeners to events stay.
+ */
+function makeRoom(server: Server): void {
+  const open = new Map<unknown, { socket: Socket; response?: ServerResponse }>(); // who asked last at the end
+  // TLS puts another socket around it, of the same addresses.
+  const keyOf = (socket: Socket) =>
+    socket.remotePort ? `${socket.remoteAddress} ${socket.remotePort}` : socket;
+  server.on("connection", (socket: Socket) => {
+    const key = keyOf(socket);
+    open.set(key, { socket });
+    socket.on("close", () => open.delete(key));
+    const isListener = ({ response }: { response?: ServerResponse }) =>
+      response?.getHeader("Content-Type") === STREAM;
+    if (open.size > MOST_CONNECTIONS) [...open.values()].find((one) => !isListener(one))?.socket.destroy();
+  });
+  server.on("request", (request, response) => {
+    const key = keyOf(request.socket);
+    const { socket } = open.get(key) ?? request;
+    open.delete(key);
+    if (!socket.destroyed) open.set(key, { socket, response });
+  });
+}
+
+/** The socket file of a manager that was killed. Errors: a Failure if one still listens there. */
+async function removeStale(path: string): Promise<void> {
+  if (!lstatSync(path, { throwIfNoEntry: false })?.isSocket()) return;
+  const code = await new Promise<string | undefined>((resolve) => {
+    const probe = connect(path, () => (probe.destroy(), resolve("in use")));
+    probe.on("error", (error: NodeJS.ErrnoException) => resolve(error.code));
+  });
+  if (code !== "ECONNREFUSED") throw new Failure(`Cannot listen on ${path}: ${code}`, "another --host");
+  unlinkSync(path);
+}

@@ -1,0 +1,68 @@
+/**
+ * The interface manager: network interfaces by HTTP, their packets live, and the page of the class. Its
+ * three parts: interfaces (interfaces.ts, echo.ts), system (system.ts), api (api.ts, http.ts, events.ts).
+ */
+import { exit, program } from "../host/program.ts"; // first: it puts the environment right
+import { watchFile } from "node:fs";
+import { isatty } from "node:tty";
+import { isDeepStrictEqual } from "node:util";
+import chalk from "chalk";
+import { Failure } from "../base/failure.ts";
+import { ON_TERMINAL } from "../host/environment.ts";
+import { answer } from "./api.ts";
+import { config, type Declared, load } from "./config.ts";
+import { serve } from "./http.ts";
+import * as interfaces from "./interfaces.ts";
+import { watch } from "./vpn.ts";
+
+const ARGS = process.argv.slice(2);
+const EACH = 500; // ms between two looks at the configuration file
+const declared = new Map<string, Declared>(); // what the file wants, as far as it was followed
+
+/** Watches the programs, and makes the interfaces, that the file wants. What it wants as before stays. */
+async function follow(): Promise<void> {
+  watch(config.watch);
+  const wanted = new Map(config.interfaces.map((one) => [one.name ?? config.create.name, one]));
+  for (const name of new Set([...declared.keys(), ...wanted.keys()])) {
+    const [before, after] = [declared.get(name), wanted.get(name)];
+    if (isDeepStrictEqual(before, after)) continue;
+    const isThere = () => interfaces.all().some(({ tun }) => tun.name === name);
+    if (before && isThere() && (!after || before.type !== after.type)) await interfaces.remove({ name });
+    declared.delete(name);
+    if (!after) continue;
+    const { type = "tun", mode, ...rest } = { address6: "", ...config.create, ...after, name };
+    if (before && isThere()) await interfaces.configure(rest);
+    else await interfaces.create({ ...rest, type });
+    if (mode) await interfaces.start({ name, mode });
+    else await interfaces.stop({ name });
+    declared.set(name, after);
+  }
+}
+
+/** Reads the configuration anew. A mistake in it changes nothing, and is told. */
+async function reload(): Promise<void> {
+  try {
+    const { host, port } = config;
+    load(ARGS);
+    await interfaces.inTurn(follow);
+    const later =
+      host === config.host && port === config.port ? "" : "; --host and --port with the next start";
+    console.log(`the configuration was read anew${later}`);
+  } catch (error) {
+    const { message, hint } = error as Partial<Failure>;
+    console.error(`${chalk.red.bold("error")} ${message}. ${chalk.bold("Try:")} ${hint ?? "mend the file"}`);
+  }
+}
+
+program(
+  async () => {
+    load(ARGS);
+    if (config.shown) return console.log(config.shown);
+    await interfaces.inTurn(follow);
+    const address = await serve((request, response) => void answer(request, response));
+    console.log(`the interface manager: ${chalk.bold(address)}`);
+    if (config.file !== undefined) watchFile(config.file, { interval: EACH }, () => void reload());
+  },
+  // Of a terminal that was closed; or `kill -HUP`
+  () => (ON_TERMINAL && ![0, 1, 2].some((fd) => isatty(fd)) ? exit(0) : void reload()),
+);

@@ -1,0 +1,76 @@
+/** GET /metrics: the manager's own numbers, and those that others add. */
+import { readdirSync } from "node:fs";
+import { monitorEventLoopDelay } from "node:perf_hooks";
+import { type Family, render, type Sample } from "../base/prometheus.ts";
+import { listening } from "./events.ts";
+import { all } from "./interfaces.ts";
+
+const sources: (() => Family[] | Promise<Family[]>)[] = [ofRequests, ofInterfaces, ofProcess];
+/** More of them: a VPN's. */
+export const measure = (source: () => Family[] | Promise<Family[]>) => void sources.push(source);
+
+export const metrics = async () => render((await Promise.all(sources.map((source) => source()))).flat());
+
+const requests = new Map<string, { labels: Sample[0]; count: number; seconds: number }>();
+
+/** One request was answered. `path`: of the table; so strangers cannot make up new labels. */
+export function answered(method: string, path: string, code: number, seconds: number): void {
+  const key = `${method} ${path} ${code}`;
+  const one = requests.get(key) ?? { labels: { method, path, code }, count: 0, seconds: 0 };
+  requests.set(key, { ...one, count: one.count + 1, seconds: one.seconds + seconds });
+}
+
+function ofRequests(): Family[] {
+  const samples = [...requests.values()].flatMap(({ labels, count, seconds }): Sample[] => [
+    [labels, seconds, "_sum"],
+    [labels, count, "_count"],
+  ]);
+  return [
+    ["simple_vpn_manager_request_duration_seconds", "summary", "Requests, and how long they took.", samples],
+    ["simple_vpn_manager_listeners", "gauge", "Listeners to /api/events.", [[{}, listening()]]],
+  ];
+}
+
+function ofInterfaces(): Family[] {
+  type Counters = ReturnType<typeof all>[0]["counters"];
+  const total = (
+    name: string,
+    help: string,
+    samplesOf: (counters: Counters) => Record<string, number>,
+  ): Family => [
+    `simple_vpn_manager_interface_${name}_total`,
+    "counter",
+    help,
+    all().flatMap(({ tun, counters }) =>
+      Object.entries(samplesOf(counters)).map(([kind, value]): Sample => [
+        { interface: tun.name, kind },
+        value,
+      ]),
+    ),
+  ];
+  const active = all().map(({ tun, type, mode }): Sample => [{ interface: tun.name, type }, mode ? 1 : 0]);
+  return [
+    ["simple_vpn_manager_interface_active", "gauge", "1 while packets are read.", active],
+    total("packets", "Packets by what became of them.", ({ read, written, discarded, refused }) => ({
+      ...{ read: read.packets, written: written.packets, discarded, refused },
+    })),
+    total("bytes", "Bytes of them.", ({ read, written }) => ({ read: read.bytes, written: written.bytes })),
+    total("protocol_packets", "Packets read, by protocol.", ({ protocols }) => protocols),
+  ];
+}
+
+const delay = monitorEventLoopDelay();
+delay.enable();
+
+function ofProcess(): Family[] {
+  const { user, system } = process.cpuUsage();
+  const late = [0.5, 0.99].map((quantile): Sample => [{ quantile }, delay.percentile(quantile * 100) / 1e9]);
+  const gauge = (name: string, help: string, value: number): Family => [name, "gauge", help, [[{}, value]]];
+  return [
+    ["simple_vpn_manager_event_loop_delay_seconds", "summary", "How late the event loop is.", late],
+    ["process_cpu_seconds_total", "counter", "Processor time.", [[{}, (user + system) / 1e6]]],
+    gauge("process_resident_memory_bytes", "Memory.", process.memoryUsage.rss()),
+    gauge("process_open_fds", "Open file descriptors.", readdirSync("/proc/self/fd").length),
+    gauge("process_start_time_seconds", "When it was started.", performance.timeOrigin / 1000),
+  ];
+}

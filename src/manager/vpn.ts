@@ -1,0 +1,249 @@
+/**
+ * The VPN in the manager: servers and clients that it starts as processes of their own, and those started
+ * elsewhere that it watches. Each tells its state by --status. A process that we have started ends when we
+ * end, whatever ends us: the keeper sees to that.
+ */
+import { type ChildProcess, spawn } from "node:child_process";
+import { mkdtempSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { basename, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { setTimeout as sleep } from "node:timers/promises";
+import { stripVTControlCharacters } from "node:util";
+import { waitpid } from "../base/libc.ts";
+import type { Status } from "../base/status.ts";
+import { Keeper } from "../host/keeper.ts";
+import { familiesOf, type Labelled } from "../host/metrics.ts";
+import { hideMemory } from "../host/privileges.ts";
+import { atExit } from "../host/program.ts";
+import { takeFromEnvironment } from "../host/secret.ts";
+import { present, publish } from "./events.ts";
+import { measure } from "./metrics.ts";
+import { Refusal } from "./route.ts";
+import { StatusReader } from "./status-reader.ts";
+import { argumentsOf, isVpnName } from "./vpn-fields.ts";
+
+const MOST = 16; // programs
+const START = 20_000; // ms until the answer is "is starting"
+const END = 10_000; // ms that a program has to end, until it is killed
+const LAST_WORDS = 4096; // characters of its messages that are kept
+const WNOHANG = 1; // waitpid(2)
+
+// For those that we start. Nobody else is told.
+const secret = takeFromEnvironment();
+if (secret !== undefined) hideMemory();
+
+/** One program. */
+class Vpn {
+  readonly name: string;
+  status: Status | undefined; // the latest
+  problem: string | undefined; // why it tells nothing now
+  protected readonly reader: StatusReader;
+  private clients = new Map<string, string>(); // of a server: inner address → where it is
+
+  constructor(name: string, path: string) {
+    this.name = name;
+    this.reader = new StatusReader(path, {
+      status: (status) => this.take(status),
+      step: (event) => publish("step", { name, ...event }),
+      lost: (lines) => publish("client", { name, text: `${name}: ${lines} lines of its status were lost` }),
+      silent: (why) => this.quiet(why),
+    });
+  }
+
+  /** As GET /api/vpn tells it. */
+  get shown(): object {
+    const { name, status, problem } = this;
+    return { name, started: false, running: problem === undefined, problem, status };
+  }
+
+  /** As GET /api/events tells it; none if there never was a status. */
+  get event(): object[] {
+    if (!this.status) return [];
+    const gone = this.problem !== undefined && { state: "ended", peers: [], peerCount: 0 };
+    return [{ name: this.name, ...this.status, ...gone }];
+  }
+
+  forget(): void {
+    this.reader.close();
+    this.quiet("it is not watched any more");
+    all.delete(this.name);
+  }
+
+  private take(status: Status): void {
+    this.status = status;
+    this.problem = undefined;
+    if (status.role === "server") this.compare(status.peers);
+    for (const event of this.event) publish("vpn", event);
+  }
+
+  protected quiet(why: string): void {
+    const isNews = this.problem === undefined;
+    this.problem = why;
+    this.compare([]);
+    if (isNews) for (const event of this.event) publish("vpn", event);
+  }
+
+  /** Tells who has come, and who has gone. */
+  private compare(peers: Status["peers"]): void {
+    const { name } = this;
+    const now = new Map(peers.map(({ inner, remote }) => [inner, remote]));
+    const tell = (inner: string, remote: string, connected: boolean) => {
+      const text = `client ${inner} ${connected ? "connected from" : "left:"} ${remote}`;
+      publish("client", { name, inner, remote, connected, text });
+    };
+    for (const [inner, remote] of now) if (!this.clients.has(inner)) tell(inner, remote, true);
+    for (const [inner, remote] of this.clients) if (!now.has(inner)) tell(inner, remote, false);
+    this.clients = now;
+  }
+}
+
+/** One that we have started. */
+class Started extends Vpn {
+  readonly ended: Promise<void>;
+  isOver = false;
+  readonly undo: string; // what ends it
+  private readonly child: ChildProcess;
+
+  constructor(name: string, path: string, main: string, args: string[]) {
+    super(name, path);
+    const env = { ...process.env, ...(secret !== undefined && { SIMPLE_VPN_SECRET: secret }) };
+    const words = [...process.execArgv, main, `--status=${path}`, ...args];
+    // A session of its own (setsid(2)): Ctrl-C is for us, and we end it.
+    this.child = spawn(process.execPath, words, { stdio: ["ignore", "ignore", "pipe"], env, detached: true });
+    this.undo = `kill ${this.child.pid}`;
+    let said = "";
+    const { child } = this;
+    child.stderr?.setEncoding("utf8").on("data", (text: string) => (said = (said + text).slice(-LAST_WORDS)));
+    this.ended = new Promise((resolve) => {
+      const over = (why: string) => {
+        if (this.isOver) return;
+        this.isOver = true;
+        keeper!.forget(this.undo);
+        this.reader.close();
+        this.quiet(/^error (.*)$/m.exec(stripVTControlCharacters(said))?.[1] ?? why);
+        resolve();
+      };
+      child.once("error", ({ message }) => over(message)); // it could not be started
+      child.once("close", (code, signal) => over(`it has ended: ${signal ?? `exit code ${code}`}`));
+    });
+  }
+
+  override get shown(): object {
+    return { ...super.shown, started: true, running: !this.isOver, pid: this.child.pid };
+  }
+
+  stop(): void {
+    this.child.kill();
+  }
+
+  /** Ends it, and waits. */
+  async end(): Promise<void> {
+    this.stop();
+    const late = setTimeout(() => this.child.kill("SIGKILL"), END);
+    await this.ended;
+    clearTimeout(late);
+  }
+
+  /** The same at our own end, when no event comes any more. */
+  endNow(): void {
+    const late = Date.now() + END;
+    while (!this.isOver && waitpid(this.child.pid, [0], WNOHANG) === 0) {
+      if (Date.now() > late) this.child.kill("SIGKILL");
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 20); // ms
+    }
+    keeper!.forget(this.undo);
+  }
+}
+
+const all = new Map<string, Vpn>(); // by name
+const watched = new Map<string, Vpn>(); // by path
+let keeper: Keeper | undefined;
+let folder: string | undefined; // of the sockets
+
+present(async () =>
+  [...all.values()].flatMap(({ event }) => event.map((one): [string, object] => ["vpn", one])),
+);
+measure(() =>
+  familiesOf(
+    [...all.values()].flatMap(({ name, status, problem }): Labelled[] =>
+      status && problem === undefined ? [{ labels: { name, role: status.role }, status }] : [],
+    ),
+  ),
+);
+
+/** What the first start needs: a folder for the sockets, and what ends the programs when we end. */
+async function prepare(): Promise<string> {
+  if (folder !== undefined) return folder;
+  const started = await Keeper.start();
+  if (folder !== undefined) return (started.finish(), folder); // another request was quicker
+  keeper = started;
+  folder = mkdtempSync(join(/\s/.test(tmpdir()) ? "/tmp" : tmpdir(), `simple-vpn-${process.pid}-`));
+  keeper.keep(`rm -rf -- ${folder}`);
+  atExit(() => started.finish());
+  atExit(() => {
+    const running = [...all.values()].filter((one) => one instanceof Started);
+    for (const one of running) one.stop();
+    for (const one of running) one.endNow();
+  });
+  return folder;
+}
+
+// ---- what the API does. Errors: a Refusal ----
+
+/** Starts a program, and waits until it listens or is connected. If it ends, its own words are the error. */
+export const start =
+  (role: "server" | "client") =>
+  async ({ name = role, ...options }: { name?: string }): Promise<string> => {
+    const place = await prepare();
+    const before = all.get(name);
+    if (before && !(before instanceof Started && before.isOver))
+      throw new Refusal(409, `name: there is a VPN ${name} already`);
+    if (all.size >= MOST && !before) throw new Refusal(409, `name: there are ${MOST} already`);
+    const main = new URL(`../${role}${import.meta.url.slice(-3)}`, import.meta.url); // .ts, or compiled .js
+    const one = new Started(name, join(place, name), fileURLToPath(main), argumentsOf(options));
+    all.set(name, one);
+    if (!one.isOver) keeper!.keep(one.undo);
+    const isUp = () => one.status !== undefined && one.status.state !== "connecting";
+    for (const late = Date.now() + START; !isUp() && !one.isOver && Date.now() < late;)
+      await Promise.race([one.ended, sleep(50)]);
+    if (!one.isOver) return `VPN ${name} ${isUp() ? "started" : "is starting"}`;
+    if (all.get(name) === one) all.delete(name);
+    throw new Refusal(400, one.problem!);
+  };
+
+/** Ends a program that we have started, and forgets it. */
+export async function end({ name }: { name?: string }): Promise<string> {
+  const one = find(name);
+  if (!(one instanceof Started))
+    throw new Refusal(409, `name: ${name} was started elsewhere, and has to be ended there`);
+  await one.end();
+  one.forget();
+  return `VPN ${name} ended`;
+}
+
+export const list = () => [...all.values()].map(({ shown }) => shown);
+export const show = ({ name }: { name?: string }) => find(name).shown;
+
+function find(name = ""): Vpn {
+  const one = all.get(name);
+  if (!one) throw new Refusal(404, `name: there is no VPN ${name}`);
+  return one;
+}
+
+/** From now on these status sockets are watched, and no others. Each is called what its file is called. */
+export function watch(paths: string[]): void {
+  for (const [path, one] of watched) {
+    if (paths.includes(path)) continue;
+    watched.delete(path);
+    one.forget();
+  }
+  for (const path of paths.filter((path) => !watched.has(path))) {
+    const wish = basename(path).replace(/\.\w+$/, "");
+    const names = [wish, ...Array.from({ length: paths.length + MOST }, (_, i) => `watched-${i + 1}`)];
+    const name = names.find((one) => isVpnName(one) && !all.has(one))!;
+    const one = new Vpn(name, path);
+    watched.set(path, one);
+    all.set(name, one);
+  }
+}
