@@ -4,7 +4,7 @@ import { once } from "node:events";
 import { createServer, request, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { after, test } from "node:test";
-import { listen, listening, present, publish } from "./events.ts";
+import { listen, listening, present, publish, shows } from "./events.ts";
 
 const responses: ServerResponse[] = [];
 const server = createServer((_, response) => {
@@ -54,7 +54,7 @@ test("a slow listener: at most 256 KB wait; then it is told how many it missed, 
   let text = "";
   response.setEncoding("utf8").on("data", (part: string) => (text += part));
   response.resume();
-  while (!text.includes("later")) await once(response, "data");
+  while (!/event: lost[^]*later/.test(text)) await once(response, "data");
   const got = text.split("event: packet").length - 1;
   const lost = [...text.matchAll(/event: lost\ndata: {"events":(\d+)}/g)].map(([, events]) => Number(events));
   const missed = lost.reduce((a, b) => a + b);
@@ -69,4 +69,32 @@ test("65 listeners are one too many", async () => {
   const last = await connect();
   assert.equal(last.statusCode, 429);
   for (const response of [...all, last]) response.destroy();
+});
+
+test("20 packets a second are shown; more are folded, until a second has no more", async () => {
+  while (listening() > 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  const response = await connect();
+  let text = "";
+  response.setEncoding("utf8").on("data", (part: string) => (text += part));
+  const folded = () => [
+    ...text.matchAll(/event: folded\ndata: .*"host":"tun0","packets":(\d+),"bytes":(\d+)/g),
+  ];
+  const second = async (count: number) => {
+    const shown = Array.from({ length: count }, () => shows("tun0", 100)).filter(Boolean).length;
+    for (const before = folded().length; folded().length === before && shown < count;)
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    return shown;
+  };
+  const shown = [await second(50), await second(30), await second(5)];
+  assert.deepEqual(shown, [20, 0, 0]);
+  assert.deepEqual(
+    folded().map(([, packets, bytes]) => [Number(packets), Number(bytes)]),
+    [
+      [30, 3000],
+      [30, 3000],
+      [5, 500],
+    ],
+  );
+  assert.equal(await second(20), 20);
+  response.destroy();
 });

@@ -16,7 +16,7 @@ type Event = [name: string, data: unknown];
 interface Listener {
   response: ServerResponse;
   missed: number; // events, since it last took all
-  early: string[] | undefined; // events that came while its state was being read
+  early: string | undefined; // events that came while its state was being read
 }
 
 const listeners = new Set<Listener>();
@@ -37,9 +37,9 @@ const encode = ([name, data]: Event) => `event: ${name}\ndata: ${JSON.stringify(
 
 function send(listener: Listener, text: string): void {
   const { response, early } = listener;
-  if (response.writableLength > MOST_WAITING) listener.missed++;
-  else if (early) early.push(text);
-  else response.write(text);
+  if (response.writableLength + (early ?? "").length > MOST_WAITING) listener.missed++;
+  else if (early === undefined) response.write(text);
+  else listener.early += text;
 }
 
 /** The answer to GET /api/events. It ends when the listener goes. */
@@ -48,7 +48,7 @@ export async function listen(response: ServerResponse): Promise<void> {
   response.setHeader("Content-Type", STREAM);
   response.flushHeaders();
   if (response.req.method === "HEAD") return void response.end();
-  const listener: Listener = { response, missed: 0, early: [] };
+  const listener: Listener = { response, missed: 0, early: "" };
   let missedBefore = 0;
   const heartbeat = setInterval(() => {
     if (missedBefore > 0 && listener.missed > missedBefore) response.destroy(); // it takes nothing at all
@@ -64,7 +64,7 @@ export async function listen(response: ServerResponse): Promise<void> {
     if (listener.missed === 0) return;
     response.write(encode(["lost", { events: listener.missed }]));
     listener.missed = 0;
-    listener.early = [];
+    listener.early = "";
     void greet(listener);
   });
   await greet(listener);
@@ -73,9 +73,9 @@ export async function listen(response: ServerResponse): Promise<void> {
 /** Writes the present state, then what has happened while it was read. */
 async function greet(listener: Listener): Promise<void> {
   const state = await Promise.all(states.map((one) => one().catch(() => [])));
-  const early = listener.early ?? [];
+  const { early, response } = listener;
   listener.early = undefined;
-  listener.response.write(": the state\n\n" + [...state.flat().map(encode), ...early].join(""));
+  response.write([": the state\n\n", ...state.flat().map(encode), early].join(""));
 }
 
 // ---- packets: a person's are shown one by one, a flood is folded until it is quiet ----

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
+import { Agent } from "node:http";
 import { request } from "node:https";
 import { connect, type Socket } from "node:net";
 import { join } from "node:path";
@@ -178,9 +179,12 @@ test("too much, too often, too many: each has its limit, and /health answers mea
   ];
   const listener = new Events({ port });
   await listener.until((event) => event === "");
+  const agent = new Agent({ keepAlive: true, maxSockets: 1 }); // a page's connection, used now and then
+  t.after(() => agent.destroy());
   for (const start of starts) {
     const sockets: Socket[] = [];
     let closed = 0;
+    const ports = new Set<number | undefined>();
     for (let i = 0; i < 300; i++) {
       const socket = connect(port, "127.0.0.1", () => socket.write(start));
       socket
@@ -188,8 +192,13 @@ test("too much, too often, too many: each has its limit, and /health answers mea
         .on("close", () => closed++)
         .resume();
       sockets.push(socket);
-      if (i % 20 === 0) assert.equal((await ask({ port }, "GET", "/health")).status, 200);
+      if (i % 20 !== 0) continue;
+      assert.equal((await ask({ port }, "GET", "/health")).status, 200);
+      assert.equal((await ask({ port }, "GET", "/health", undefined, {}, agent)).status, 200);
+      await new Promise(setImmediate);
+      ports.add(Object.values(agent.freeSockets)[0]![0]!.localPort);
     }
+    assert.equal(ports.size, 1); // it is still the same
     assert.equal((await ask({ port }, "GET", "/health")).status, 200);
     await retry(() => assert.ok(closed >= 300 - 256, `${closed} of 300 were closed`));
     for (const socket of sockets) socket.destroy();

@@ -295,16 +295,34 @@ labTest(
 labTest(
   "a hundred requests at once: one creates, the others are told; what follows finds it",
   async (lab) => {
-    const { call } = await startManager(lab);
+    const { call, socketPath } = await startManager(lab);
     const creates = Array.from({ length: 98 }, () => call("POST", "/api/interface/create"));
     const started = call("POST", "/api/interface/start");
     const deleted = call("DELETE", "/api/interface/delete");
     const statuses = (await Promise.all(creates)).map(({ status }) => status).sort();
     assert.deepEqual(statuses, [200, ...Array(97).fill(409)]);
     assert.deepEqual([(await started).status, (await deleted).status], [200, 200]);
+    // three in one write, on one connection: each finds what the one before has done
+    const [create, start, remove] = [
+      "POST /api/interface/create",
+      "POST /api/interface/start",
+      "DELETE /api/interface/delete",
+    ];
+    const text = [create, start, remove, start].map((line) => `${line} HTTP/1.1\r\nHost: localhost\r\n\r\n`);
+    const socket = connect(socketPath, () => socket.write(text.join("")));
+    let answers = "";
+    socket.setEncoding("utf8").on("data", (part) => (answers += part));
+    await retry(() =>
+      assert.deepEqual(
+        answers.match(/^HTTP.*/gm)?.map((line) => line.slice(9, 12)),
+        ["200", "200", "200", "400"],
+      ),
+    );
+    socket.destroy();
+
     const names = Array.from({ length: 40 }, (_, i) => `many${i}`);
-    const answers = await Promise.all(names.map((name) => call("POST", "/api/interface/create", { name })));
-    assert.ok(answers.every(({ status }) => status === 200));
+    const made = await Promise.all(names.map((name) => call("POST", "/api/interface/create", { name })));
+    assert.ok(made.every(({ status }) => status === 200));
     assert.deepEqual(links(lab), [...NOTHING, ...names].sort());
     await Promise.all(names.map((name) => call("DELETE", `/api/interface/delete?name=${name}`)));
     assert.deepEqual(links(lab), NOTHING);
@@ -409,12 +427,14 @@ labTest("the configuration is read anew: interfaces that did not change lose no 
     { name: "moves", address: "10.3.0.2", mtu: 1300 },
     { name: "comes", type: "tap", address: "10.4.0.1" },
   );
+  await call("POST", "/api/interface/configure", { name: "stays", mtu: 1350 }); // is not taken back
   running.child.kill("SIGHUP");
   await running.until(/the configuration was read anew/);
   assert.deepEqual(links(lab), ["comes", "eth0", "lo", "moves", "probe", "stays"]);
   const moved = (await call("GET", "/api/interface/status?name=moves")).json;
   assert.deepEqual([moved.address, moved.mtu], ["10.3.0.2", 1300]);
   assert.equal((await call("GET", "/api/interface/status?name=comes")).json.mtu, 1400);
+  assert.equal((await call("GET", "/api/interface/status?name=stays")).json.mtu, 1350);
 
   writeFileSync(file, JSON.stringify({ mtu: 1400, interfaces: [{ name: "new", adress: "10.5.0.1" }] }));
   await running.until(/Cannot use .*manager\.json: "adress": no such field, the nearest is address/);
