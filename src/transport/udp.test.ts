@@ -19,6 +19,7 @@ import {
 import { packet, random, SEED, until } from "../lab/tests/peers.ts";
 import { tcpPacket } from "../lab/tests/tcp-packets.ts";
 import { counters } from "../base/counters.ts";
+import { byCode } from "../base/drops.ts";
 import { sockaddr } from "./addresses.ts";
 import { Remote } from "./datagrams.ts";
 
@@ -158,6 +159,7 @@ test(
     assert.deepEqual([client.reasons, far.reasons], [[], []], "no session ended");
     assert.equal(dropped() - before, sent, "each is counted");
     assert.ok(counters.drops.size <= 8, [...counters.drops.keys()].join("; "));
+    assert.ok(!("other" in byCode(counters.drops)), [...counters.drops.keys()].join("; "));
     const more = (process.memoryUsage().rss - memory) / 1e6;
     assert.ok(more < 60, `${more.toFixed()} MB more`);
     assert.equal(it.server.hellos.length, 1);
