@@ -74,7 +74,7 @@ async function greet(listener: Listener): Promise<void> {
   if (response.write(text)) catchUp(listener); // else with "drain"
 }
 
-/** All that was sent is taken. What has come since then is lost: it is told so, and the state is sent anew. */
+/** It has taken all that was sent. What came meanwhile is lost: it is told so, and gets the state anew. */
 function catchUp(listener: Listener): void {
   if (listener.missed === 0 || listener.early !== undefined) return;
   listener.response.write(encode(["lost", { events: listener.missed }]));
