@@ -17,6 +17,7 @@ import {
 } from "../base/address.ts";
 import { Failure } from "../base/failure.ts";
 import { IFNAMSIZ } from "../base/libc.ts";
+import { nearest } from "../base/nearest.ts";
 import { readSecrets, takeFromEnvironment } from "./secret.ts";
 
 /** One option: how its value is shown in the help, and read; `read` throws what is wrong with the value. */
@@ -226,7 +227,9 @@ export function parse<Table extends Record<string, Option<unknown>>>(
   try {
     given = parseArgs({ args, options, allowPositionals: true });
   } catch (error) {
-    throw usage((error as Error).message.split(/\. |\n/)[0]!, "--help");
+    const [problem = ""] = (error as Error).message.split(/\. |\n/);
+    const unknown = /^Unknown option '--(.*)'/.exec(problem)?.[1];
+    throw usage(problem + (unknown === undefined ? "" : nearest(unknown, names)), "--help");
   }
   const lines = names.map((name) => helpLine(name, table[name]!)).join("\n");
   if (given.values.help) printAndExit(`Usage: npx tsx ${usageLine} [options]\n\n${lines}`);
@@ -352,7 +355,7 @@ export function interfaceName(text: string): string {
   const length = Buffer.byteLength(text);
   if (length === 0 || length >= IFNAMSIZ)
     throw new Error(`has ${length} bytes, expected 1 to ${IFNAMSIZ - 1}`);
-  if (!/^[!-~]+$/.test(text) || /[/:%]|^\.\.?$/.test(text))
+  if (!/^[!-~]+$/.test(text) || /[/:%#"'\\]|^\.\.?$/.test(text))
     throw new Error("has a character that an interface name cannot have");
   if (/[+*]$/.test(text))
     throw new Error("ends in a character that makes it a pattern: iptables' +, nft's *");

@@ -29,6 +29,8 @@ const FOR_TESTS: Record<string, string> = {
   [OPENSSL_HEADER]: "libssl-dev",
   iperf3: "iperf3",
   python3: "python3",
+  openssl: "openssl",
+  curl: "curl",
 };
 
 /** Is `tool` installed? A path is looked for where it says. */

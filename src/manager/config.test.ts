@@ -65,12 +65,12 @@ test("unknown keys are errors with the nearest known one; a mistake changes noth
   load([]);
   const before = module.config;
   const wrong: [json: unknown, message: RegExp][] = [
-    [{ prot: 1 }, /there is no such setting, the nearest is port/],
+    [{ prot: 1 }, /manager\.json: Unknown option '--prot', the nearest is port/],
     [{ port: "many" }, /--port many is no whole number/],
     [{ port: 70000 }, /--port 70000 is no whole number/],
     [{ port: [1] }, /port: expected a text or a number/],
     [{ netmask: "255.0.255.0" }, /netmask/],
-    [{ token: TOKEN }, /there is no such setting/], // secrets are not kept in it
+    [{ token: TOKEN }, /Unknown option '--token'/], // secrets are not kept in it
     [{ interfaces: {} }, /interfaces: expected a list/],
     [{ interfaces: [1] }, /expected an object/],
     [{ interfaces: [{ mtu: 1 }] }, /mtu: 1 is no whole number/],
@@ -84,7 +84,7 @@ test("unknown keys are errors with the nearest known one; a mistake changes noth
     assert.equal(module.config, before);
   }
   refuses(["--config", join(folder, "none.json")], /ENOENT/);
-  refuses(["--prot", "1"], /Unknown option '--prot'/);
+  refuses(["--prot", "1"], /Unknown option '--prot', the nearest is port/);
   refuses(["8080"], /flags begin with --/);
 });
 

@@ -5,7 +5,6 @@
 import { readFileSync, statSync } from "node:fs";
 import { isIP } from "node:net";
 import { Failure } from "../base/failure.ts";
-import { nearest } from "../base/nearest.ts";
 import { CLIENT, flag, option, parse, whole } from "../host/options.ts";
 import { takeFromEnvironment } from "../host/secret.ts";
 import { CREATE, START } from "./fields.ts";
@@ -62,12 +61,9 @@ const MAKE = `to make it: (umask 077; node -p "crypto.randomBytes(16).toString('
 export const isLocal = (host: string) => /^(127\.|::1$|localhost$|\/)/.test(host);
 
 function read(args: string[], { token, texts }: ReturnType<typeof fromEnvironment>) {
-  const words = (texts: Texts) =>
-    Object.entries(texts).flatMap(([name, text]) => [text].flat().map((one) => `--${name}=${one}`));
-  const all = (...words: string[]) => parse([...words, ...args], FLAGS, "src/manager/main.ts");
-  const file = all(...words(texts)).values.config?.at(-1);
+  const file = parsed([...words(texts), ...args]).values.config?.at(-1);
   const inFile = file === undefined ? { texts: {}, interfaces: [] } : fromFile(file);
-  const { values, positionals } = all(...words(inFile.texts), ...words(texts));
+  const { values, positionals } = parsed([...words(inFile.texts), ...words(texts), ...args]);
   if (positionals.length > 0) throw refusal(positionals[0]!, "flags begin with --");
   const settings = Object.fromEntries(NAMES.map((name) => [name, values[name]!.at(-1)])) as Settings;
   const source = (name: Name) => {
@@ -95,13 +91,10 @@ function read(args: string[], { token, texts }: ReturnType<typeof fromEnvironmen
 function fromEnvironment() {
   const token = takeFromEnvironment(`${VARIABLE}TOKEN`);
   const ours = Object.entries(process.env).filter(([variable]) => variable.startsWith(VARIABLE));
-  const texts = ours.map(([variable, text]) => {
-    const name = variable.slice(VARIABLE.length).toLowerCase().replaceAll("_", "-");
-    return [known(name, variable, "config"), text!];
-  });
+  const nameOf = (variable: string) => variable.slice(VARIABLE.length).toLowerCase().replaceAll("_", "-");
   return {
     token: token === undefined ? undefined : goodToken(token, `${VARIABLE}TOKEN`),
-    texts: Object.fromEntries(texts) as Texts,
+    texts: Object.fromEntries(ours.map(([variable, text]) => [nameOf(variable), text!])) as Texts,
   };
 }
 
@@ -109,27 +102,24 @@ function fromEnvironment() {
 function fromFile(file: string): { texts: Texts; interfaces: Declared[] } {
   try {
     const json: Record<string, unknown> = { ...asObject(JSON.parse(readFileSync(file, "utf8"))) };
-    const { interfaces = [], ...rest } = json;
+    const { interfaces = [], ...texts } = json;
     const isText = (value: unknown) => ["string", "number"].includes(typeof value);
-    for (const [name, value] of Object.entries(rest)) {
-      const isList = known(name, `${name} in ${file}`, "interfaces") === "watch" && Array.isArray(value);
-      if (isList ? !value.every(isText) : !isText(value))
-        throw new Error(`${name}: expected a text or a number`);
-    }
+    const isGood = (value: unknown) => (Array.isArray(value) ? value.every(isText) : isText(value));
+    const odd = Object.keys(texts).find((name) => !isGood(texts[name]));
+    if (odd) throw new Error(`${odd}: expected a text or a number`);
+    parsed(words(texts as Texts)); // throws what is wrong with them
     if (!Array.isArray(interfaces)) throw new Error("interfaces: expected a list");
-    return { texts: rest as Texts, interfaces: interfaces.map((one) => take(DECLARED, asObject(one))) };
+    return { texts: texts as Texts, interfaces: interfaces.map((one) => take(DECLARED, asObject(one))) };
   } catch (error) {
-    throw error instanceof Failure ? error : refusal(file, (error as Error).message);
+    throw refusal(file, (error as Error).message.replace("Cannot start: ", ""));
   }
 }
 
+/** As flags; a list is a flag for each of it. */
+const words = (texts: Texts) =>
+  Object.entries(texts).flatMap(([name, text]) => [text].flat().map((one) => `--${name}=${one}`));
+const parsed = (args: string[]) => parse(args, FLAGS, "src/manager/main.ts");
 const refusal = (what: string, why: string) => new Failure(`Cannot use ${what}: ${why}`, "--help", 2);
-
-function known(name: string, shown: string, ...more: string[]): string {
-  const names: string[] = [...NAMES, "watch", ...more];
-  if (names.includes(name)) return name;
-  throw refusal(shown, `there is no such setting${nearest(name, names)}`);
-}
 
 function host(text: string): string {
   if (isIP(text) > 0 || text === "localhost" || text.startsWith("/")) return text;

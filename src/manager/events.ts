@@ -60,22 +60,26 @@ export async function listen(response: ServerResponse): Promise<void> {
     clearInterval(heartbeat);
     listeners.delete(listener);
   });
-  response.on("drain", () => {
-    if (listener.missed === 0) return;
-    response.write(encode(["lost", { events: listener.missed }]));
-    listener.missed = 0;
-    listener.early = "";
-    void greet(listener);
-  });
+  response.on("drain", () => catchUp(listener));
   await greet(listener);
 }
 
 /** Writes the present state, then what has happened while it was read. */
 async function greet(listener: Listener): Promise<void> {
+  const { response } = listener;
+  listener.early = "";
   const state = await Promise.all(states.map((one) => one().catch(() => [])));
-  const { early, response } = listener;
+  const text = [": the state\n\n", ...state.flat().map(encode), listener.early].join("");
   listener.early = undefined;
-  response.write([": the state\n\n", ...state.flat().map(encode), early].join(""));
+  if (response.write(text)) catchUp(listener); // else with "drain"
+}
+
+/** It has taken all that was sent. What came meanwhile is lost: it is told so, and gets the state anew. */
+function catchUp(listener: Listener): void {
+  if (listener.missed === 0 || listener.early !== undefined) return;
+  listener.response.write(encode(["lost", { events: listener.missed }]));
+  listener.missed = 0;
+  void greet(listener);
 }
 
 // ---- packets: a person's are shown one by one, a flood is folded until it is quiet ----

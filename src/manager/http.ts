@@ -100,22 +100,17 @@ export async function serve(handle: RequestListener): Promise<string> {
   const server = cert
     ? createTls({ ...LIMITS, ...tls, cert: readFileSync(cert), key: readFileSync(key) }, handle)
     : createServer(LIMITS, handle);
-  const isPath = host.startsWith("/");
   makeRoom(server);
+  const isPath = host.startsWith("/");
   if (isPath) await removeStale(host);
   const mask = process.umask(0o177); // a unix socket is its owner's alone
   server.listen(isPath ? { path: host } : { host, port });
   process.umask(mask);
   await new Promise<void>((resolve, reject) => {
-    server.once("listening", resolve);
-    server.once("error", ({ code }: NodeJS.ErrnoException) =>
-      reject(
-        new Failure(
-          `Cannot listen on ${host}${isPath ? "" : ` port ${port}`}: ${code}`,
-          "another --port or --host",
-        ),
-      ),
-    );
+    const problem = `Cannot listen on ${host}${isPath ? "" : ` port ${port}`}: `;
+    const refuse = ({ code }: NodeJS.ErrnoException) =>
+      reject(new Failure(problem + code, "another --port, --host"));
+    server.once("listening", resolve).once("error", refuse);
   });
   server.on("error", fail);
   if (isPath) atExit(() => unlinkSync(host));

@@ -4,7 +4,6 @@
  */
 import { parseIPv4 } from "../base/address.ts";
 import { EAGAIN } from "../base/errno.ts";
-import { Failure } from "../base/failure.ts";
 import { close, IFF_TUN, Memory, read } from "../base/libc.ts";
 import { MAX_PACKET } from "../base/packet.ts";
 import { notRead } from "../base/tun-failure.ts";
@@ -119,11 +118,8 @@ export function inTurn<T>(work: () => Promise<T>): Promise<T> {
 
 /** The one of that name; without a name, the only one. Errors: a Refusal. */
 function pick(name: string | undefined): Interface {
-  if (name === undefined && interfaces.size > 1)
-    throw new Refusal(
-      400,
-      `name: there are several interfaces, name one of ${[...interfaces.keys()].join(", ")}`,
-    );
+  const several = `name: there are several interfaces, name one of ${[...interfaces.keys()].join(", ")}`;
+  if (name === undefined && interfaces.size > 1) throw new Refusal(400, several);
   const found = name === undefined ? all()[0] : interfaces.get(name);
   if (found) return found;
   throw new Refusal(400, `name: there is no interface${name ? ` ${name}` : ""}; create one first`);
@@ -135,26 +131,18 @@ export async function create(asked: Values<typeof CREATE>): Promise<string> {
   const settings = checked(type, rest);
   if (interfaces.has(name)) throw new Refusal(409, `name: there is an interface ${name} already`);
   if (interfaces.size >= MOST) throw new Refusal(409, `name: there are ${MOST} interfaces already`);
-  const one = open(name, type, settings);
+  let one: Interface | undefined;
   try {
+    one = new Interface(name, type, settings);
     await change(lines(one, settings));
   } catch (error) {
-    one.end();
-    throw error;
+    one?.end();
+    const isTaken = (error as Error).message.endsWith("EBUSY");
+    throw isTaken ? new Refusal(409, `name: this machine has an interface ${name} already`) : error;
   }
   interfaces.set(name, one);
   tell(one);
   return `Interface ${name} created successfully`;
-}
-
-function open(...which: ConstructorParameters<typeof Interface>): Interface {
-  try {
-    return new Interface(...which);
-  } catch (error) {
-    if (error instanceof Failure && error.message.endsWith("EBUSY"))
-      throw new Refusal(409, `name: this machine has an interface ${which[0]} already`);
-    throw error;
-  }
 }
 
 export async function configure({ name, ...asked }: Values<typeof CONFIGURE>): Promise<string> {

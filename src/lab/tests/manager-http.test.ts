@@ -11,7 +11,7 @@ import { ours } from "../lab.ts";
 import { type Answer, ask, Events } from "../manager/ask.ts";
 import { Running } from "../running.ts";
 import { newFolder } from "./folder.ts";
-import { labTest, retry } from "./testing.ts";
+import { labTest, retry, runProgram } from "./testing.ts";
 import { has } from "../tools.ts";
 
 // On loopback, and with no request that would make an interface: /api/progress is what changes something.
@@ -113,6 +113,20 @@ test("with a token, what changes something needs it; it is in no answer, environ
   assert.ok(!readFileSync(`/proc/${running.child.pid}/environ`, "utf8").includes(TOKEN));
   // a DELETE, too; it would find no interface
   assert.equal((await ask({ port }, "DELETE", "/api/interface/delete")).status, 401);
+});
+
+test("--print-config and --help end at once; a port that is taken is a failure with a hint", async (t) => {
+  const config = runProgram("manager/main", ["--print-config", "--port", "81"]);
+  assert.deepEqual([config.status, config.stderr], [0, ""]);
+  assert.match(config.stdout, /^port +81 \(a flag\)$/m);
+  assert.match(
+    runProgram("manager/main", ["--help"]).stdout,
+    /^ +--port N +TCP port to listen on; .* \(8080\)$/m,
+  );
+  const { port } = await start(t);
+  const second = runProgram("manager/main", ["--port", `${port}`]);
+  assert.equal(second.status, 1);
+  assert.match(second.stderr, /Cannot listen on 127\.0\.0\.1 port \d+: EADDRINUSE\. Try: another --port/);
 });
 
 labTest("another address than loopback needs a token, to look as well", async (lab) => {
