@@ -19,6 +19,7 @@ import {
 import { packet, random, SEED, until } from "../lab/tests/peers.ts";
 import { tcpPacket } from "../lab/tests/tcp-packets.ts";
 import { counters } from "../base/counters.ts";
+import { byCode } from "../base/drops.ts";
 
 const [HELLO, DATA, ANSWER, COOKIE, NO_SESSION] = [1, 2, 4, 5, 6];
 const dropped = () => [...counters.drops.values()].reduce((sum, count) => sum + count, 0);
@@ -157,6 +158,7 @@ test(
     assert.deepEqual([client.reasons, far.reasons], [[], []], "no session ended");
     assert.equal(dropped() - before, sent, "each is counted");
     assert.ok(counters.drops.size <= 8, [...counters.drops.keys()].join("; "));
+    assert.ok(!("other" in byCode(counters.drops)), [...counters.drops.keys()].join("; "));
     const more = (process.memoryUsage().rss - memory) / 1e6;
     assert.ok(more < 60, `${more.toFixed()} MB more`);
     assert.equal(it.server.hellos.length, 1);
