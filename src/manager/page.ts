@@ -6,11 +6,13 @@ import { fill, lanes, LANES_CSS, LANES_JS, literal, WIDE } from "../picture/lane
 import { kindOf, WALK } from "../picture/steps.ts";
 
 const OURS = STAGES.flatMap((stage) => [UP[stage], DOWN[stage]]); // the steps that our programs see
-const FILE = new URL("../../src/manager/page.html", import.meta.url); // also from build/manager
+// From src/manager and from build/manager the same file.
+const read = (file: string) => readFileSync(new URL(`../../src/manager/${file}`, import.meta.url), "utf8");
 
-export const PAGE = fill(readFileSync(FILE, "utf8"), {
+export const PAGE = fill(read("page.html"), {
   CSS: LANES_CSS,
-  JS: LANES_JS,
+  LANES: LANES_JS,
+  PAGE: read("page.js"),
   PICTURE: lanes(WIDE, () => undefined, false),
   DATA: literal({
     steps: WALK,

@@ -1,13 +1,35 @@
 // What moves in the picture of the walk, and the bytes of a step: for walk.html and for the manager's page.
 
 /** The fields of each kind of bytes, name and length; of "plain" and "xor", the IPv4 header's (RFC 791). */
-const IPV4 = [["version, length", 1], ["service", 1], ["total length", 2], ["identification", 2], ["flags, fragment", 2], ["ttl", 1],
-  ["protocol", 1], ["checksum", 2], ["source", 4], ["destination", 4], ["payload", 99]];
+const IPV4 = [
+  ["version, length", 1],
+  ["service", 1],
+  ["total length", 2],
+  ["identification", 2],
+  ["flags, fragment", 2],
+  ["ttl", 1],
+  ["protocol", 1],
+  ["checksum", 2],
+  ["source", 4],
+  ["destination", 4],
+  ["payload", 99],
+];
 const LAYOUT = {
   plain: IPV4,
   xor: IPV4,
-  frame: [["type", 1], ["length", 3], ["sealed body", 99]],
-  datagram: [["type", 1], ["key", 1], ["length", 2], ["session", 4], ["number", 8], ["sealed body", 99]],
+  frame: [
+    ["type", 1],
+    ["length", 3],
+    ["sealed body", 99],
+  ],
+  datagram: [
+    ["type", 1],
+    ["key", 1],
+    ["length", 2],
+    ["session", 4],
+    ["number", 8],
+    ["sealed body", 99],
+  ],
   sealed: [["sealed", 99]],
 };
 /** As who has no key sees it: the header of a frame is no secret, but what matters is sealed. */
@@ -24,7 +46,8 @@ function element(tag, text, className) {
 
 /** The first bytes of a packet, field by field. IPv6 has another header: it is shown as a whole. */
 function fields(hex, kind) {
-  const bytes = pairs(hex), box = element("div", "", "bytes");
+  const bytes = pairs(hex),
+    box = element("div", "", "bytes");
   const isIPv6 = LAYOUT[kind] === IPV4 && bytes[0]?.[0] !== (kind === "xor" ? "0" : "4");
   for (const [name, size] of isIPv6 ? [["no IPv4 header", 99]] : LAYOUT[kind]) {
     const part = bytes.splice(0, size);
@@ -38,7 +61,11 @@ function fields(hex, kind) {
 /** One piece of evidence of a step: where it comes from, when, on which host, what, and the bytes. */
 function evidenceItem({ source, when, host, text, hex, kind }) {
   const item = document.createElement("li");
-  item.append(element("span", source, "source"), element("span", ` ${when} µs ${host} `, "when"), element("span", text, "dim"));
+  item.append(
+    element("span", source, "source"),
+    element("span", ` ${when} µs ${host} `, "when"),
+    element("span", text, "dim"),
+  );
   if (hex) item.appendChild(fields(hex, kind));
   return item;
 }
