@@ -104,8 +104,9 @@ function fromFile(file: string): { texts: Texts; interfaces: Declared[] } {
     const json: Record<string, unknown> = { ...asObject(JSON.parse(readFileSync(file, "utf8"))) };
     const { interfaces = [], ...texts } = json;
     const isText = (value: unknown) => ["string", "number"].includes(typeof value);
-    const isGood = (value: unknown) => (Array.isArray(value) ? value.every(isText) : isText(value));
-    const odd = Object.keys(texts).find((name) => !isGood(texts[name]));
+    const isGood = ([name, value]: [string, unknown]) =>
+      name === "watch" && Array.isArray(value) ? value.every(isText) : isText(value);
+    const [odd] = Object.entries(texts).find((one) => !isGood(one)) ?? [];
     if (odd) throw new Error(`${odd}: expected a text or a number`);
     parsed(words(texts as Texts)); // throws what is wrong with them
     if (!Array.isArray(interfaces)) throw new Error("interfaces: expected a list");
