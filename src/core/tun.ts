@@ -27,7 +27,7 @@ export type Offload = "none" | "off" | "on";
  * Creates the interface `name`, or attaches to a persistent one, and returns its non-blocking fd. The
  * interface lives as long as the fd: close it and it is gone, with its addresses and routes. Source: linux
  * Documentation/networking/tuntap.rst, ioctls TUNSETIFF, TUNSETVNETHDRSZ and TUNSETOFFLOAD. Errors: a Failure
- * that says what to try.
+ * that says what to try. `kind`: IFF_TUN; the manager asks for other flags, too.
  */
 export function openTun(name: string, offload: Offload, kind = libc.IFF_TUN): Tun {
   const fd = libc.open(CLONE_DEVICE, libc.O_RDWR | libc.O_NONBLOCK | libc.O_CLOEXEC);

@@ -5,7 +5,7 @@
  */
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmdirSync, rmSync } from "node:fs";
 import { Agent } from "node:http";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
@@ -209,6 +209,7 @@ async function kills(count: number, any: Random): Promise<string> {
   const last = await start("--host", socketPath);
   await last.stop();
   assert.deepEqual(readdirSync(folder), []);
+  rmdirSync(folder);
   const what = `while it was creating ${3 * count} interfaces, ${made} of them made before`;
   return `${count} kills ${what}: nothing left`;
 }
