@@ -11,7 +11,7 @@ import chalk from "chalk";
 import { Failure } from "../../base/failure.ts";
 import { option, parse } from "../../host/options.ts";
 import { atExit, exit, program } from "../../host/program.ts";
-import { random, SEED } from "../tests/peers.ts";
+import { random, SEED, until } from "../tests/peers.ts";
 import { type Client, CLIENT_FAULTS, SERVER_FAULTS, Stage } from "./faults.ts";
 import { spread } from "../bench/figures.ts";
 import { Lab, ROOT } from "../lab.ts";
@@ -19,6 +19,7 @@ import { type Running, startProgram } from "../running.ts";
 import { SECRET, snapshot } from "../tests/testing.ts";
 
 const QUIET = 1000; // ms before memory is looked at
+const SILENCE = 20_000; // ms: the server gives a client up after 15 s
 const AT_ONCE = 8; // clients that have a fault
 const BUSY = 4; // transfers under way when the server goes
 const OUTAGE = 18; // s, at most: longer than the 15 s after which a dead peer is noticed
@@ -56,13 +57,13 @@ async function serverFigures(server: Running): Promise<Record<"fds" | "memory" |
   await sleep(QUIET);
   const proc = `/proc/${server.child.pid}`;
   const kilobytes = /VmRSS:\s+(\d+) kB/.exec(readFileSync(`${proc}/status`, "utf8"))![1];
-  const leases = [...server.output.matchAll(/\((\d+) connected\)/g)].at(-1)?.[1];
   return {
     fds: readdirSync(`${proc}/fd`).length,
     memory: Math.round(Number(kilobytes) * 1.024e-3),
-    leases: Number(leases ?? 0),
+    leases: leases(server),
   };
 }
+const leases = ({ output }: Running) => Number([...output.matchAll(/\((\d+) connected\)/g)].at(-1)?.[1] ?? 0);
 
 /**
  * The lab without the programs: what each host has, as text; processes; the files in `folder`, where they
@@ -150,6 +151,8 @@ export async function soak(
     await serverFaults(stage);
     const before = await serverFigures(stage.server);
     await clientFaults(stage);
+    // over UDP, only their silence tells the server that clients were killed; if it does not, `rows` says so
+    await until(() => leases(stage.server) === clients, SILENCE).catch(() => {});
     const after = await serverFigures(stage.server);
 
     await stage.leaveAll();

@@ -32,7 +32,7 @@ async function startBoth(lab: Lab, ...args: string[]): Promise<[server: Running,
  * its length, and the sums of its headers. Where the checksum is left over, it has the pseudo header's sum.
  */
 const CAPTURE = (device: string, count: number) => `
-import socket, struct, sys
+import socket, struct
 def total(data):
     if len(data) % 2: data += b"\\0"
     value = sum(struct.unpack("!%dH" % (len(data) // 2), data))
@@ -42,7 +42,7 @@ SOL_PACKET, PACKET_AUXDATA = 263, 8
 tap = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3))
 tap.bind(("${device}", 0))
 tap.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
-tap.setsockopt(socket.SOL_SOCKET, 33, 1 << 25)
+tap.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 25)  # or what an ordinary user may have
 print("ready", flush=True)
 seen, wrong, large, left = {4: 0, 6: 0}, [], 0, 0
 while sum(seen.values()) < ${count}:
