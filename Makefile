@@ -5,8 +5,8 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 export PATH := $(or $(PATH),/usr/bin):/usr/local/bin:/usr/bin:/bin
-# tsx fails where it cannot write its cache; empty means /tmp.
-export TMPDIR := $(shell test -d "$$TMPDIR" -a -w "$$TMPDIR" && echo "$$TMPDIR")
+# tsx fails where it cannot write its cache.
+export TMPDIR := $(or $(shell test -d "$$TMPDIR" -a -w "$$TMPDIR" && echo "$$TMPDIR"),/tmp)
 TSX := node --import tsx
 TERMINAL := $(TSX) src/lab/terminals/terminal.ts
 

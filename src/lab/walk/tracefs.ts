@@ -7,6 +7,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileS
 import { join } from "node:path";
 
 const NAME = "simple-vpn-"; // and the pid
+const BUFFER = 4096; // KB for each processor: a second of much other traffic
 
 export class TraceInstance {
   private readonly folder: string;
@@ -22,6 +23,9 @@ export class TraceInstance {
     this.folder = join(instances, `${NAME}${process.pid}`);
     mkdirSync(this.folder);
     this.write("trace_clock", "mono");
+    // What comes first stays: other traffic on this machine must not push it out.
+    this.write("options/overwrite", "0");
+    this.write("buffer_size_kb", `${BUFFER}`);
   }
 
   /** Records an event, "net/net_dev_queue". False if this kernel does not have it. */
