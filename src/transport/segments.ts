@@ -16,7 +16,7 @@ import { complement, fold, sumOf } from "../base/checksum.ts";
 import type { Cutter } from "../core/link.ts";
 import type { Memory } from "../base/libc.ts";
 import { MIN_PIECE, OFFLOAD_HEADER } from "../core/offload.ts";
-import { tooBig } from "./too-big.ts";
+import { MIN_MTU6, tooBig } from "./too-big.ts";
 import { trace } from "../base/trace.ts";
 import { type Tun, writePacket } from "../core/tun.ts";
 
@@ -65,8 +65,14 @@ export class SegmentCutter implements Cutter {
     this.memory = memory;
     this.left = 0;
     if (count - OFFLOAD_HEADER <= largest) return this.start("whole", at, count, 0, count);
-    const cut = bytes[at + 1]!;
     const ip = at + OFFLOAD_HEADER;
+    if (largest < MIN_MTU6 && bytes[ip]! >> 4 === 6 && bytes[ip + 6] === TCP) {
+      // No kernel makes IPv6 packets of so few bytes, whoever asks. So a lone segment is cut, too.
+      if (bytes[at + 1] === 0) bytes.writeUInt16LE(LARGEST, at + 4);
+      bytes[at + 1] = IPV6;
+      bytes.writeUInt16LE(40, at + 6);
+    }
+    const cut = bytes[at + 1]!;
     if (cut === 0 && bytes[ip] === 0x45 && (bytes[ip + 6]! & (DONT_FRAGMENT >> 8)) === 0)
       return this.beginFragments(bytes, at, count, largest);
     if (cut !== IPV4 && cut !== IPV6) {

@@ -11,7 +11,7 @@ import { ipVersion } from "../base/packet.ts";
 import { type Tun, writePacket } from "../core/tun.ts";
 
 const [IP4, IP6, ICMP] = [20, 40, 8]; // bytes of these headers
-const MIN_MTU6 = 1280; // bytes: IPv6 knows none that is smaller (RFC 8200, section 5)
+export const MIN_MTU6 = 1280; // bytes: IPv6 knows none that is smaller (RFC 8200, section 5)
 const QUOTED4 = IP4 + 8; // of the packet, at least (RFC 792); its options would be more
 const answer = new Memory(OFFLOAD_HEADER + 2 + MIN_MTU6); // a multiple of 4
 

@@ -160,7 +160,7 @@ for (const [name, family] of [
       );
       assert.doesNotMatch(server.output, /left:/);
     },
-    "over UDP, packets inside do notice: udp.test.ts",
+    "over UDP, packets inside do notice: path.test.ts",
   );
 }
 

@@ -3,29 +3,34 @@
  * Nothing is cut by IP on the wire, and nothing that a sender can make smaller vanishes for long.
  */
 import assert from "node:assert/strict";
-import { type Lab, SERVER, SERVER6, TARGET } from "../lab.ts";
+import { type Lab, SERVER, SERVER6, TARGET, TARGET6 } from "../lab.ts";
 import { Running, startProgram } from "../running.ts";
 import { retry, routerTest, SECRET, startTransfer, transfer } from "./testing.ts";
 import { narrow, swallowTooBig } from "../wire/router.ts";
 
 const UDP = ["--configure", "--transport", "udp"];
 
-async function startBoth(lab: Lab, address: string): Promise<[server: Running, client: Running]> {
+async function startBoth(
+  lab: Lab,
+  address: string,
+  ...args: string[]
+): Promise<[server: Running, client: Running]> {
   const server = startProgram(lab, "server", "server", [...UDP, "--nat", "eth1"], SECRET);
   await server.until(/listening on/);
-  return [server, await startClient(lab, address)];
+  return [server, await startClient(lab, address, ...args)];
 }
 
-async function startClient(lab: Lab, address: string): Promise<Running> {
-  const client = startProgram(lab, "client", "client", [address, ...UDP, "--route", `${TARGET}/32`], SECRET);
+async function startClient(lab: Lab, address: string, ...more: string[]): Promise<Running> {
+  const args = [address, ...UDP, "--route", `${TARGET}/32`, ...more];
+  const client = startProgram(lab, "client", "client", args, SECRET);
   await client.until(/connected to/);
   return client;
 }
 
 /** TCP inside, of which every packet is as large as it may be. */
-async function bothWays(lab: Lab): Promise<void> {
-  await transfer(lab, "client", "internet", 4);
-  await transfer(lab, "internet", "client", 4);
+async function bothWays(lab: Lab, target = TARGET): Promise<void> {
+  await transfer(lab, "client", "internet", 4, undefined, target);
+  await transfer(lab, "internet", "client", 4, undefined, target);
 }
 
 /** Large pings, until three of three come back: their kernel makes them smaller once it is told. */
@@ -53,7 +58,7 @@ for (const [address, largest] of [
 
   routerTest(`a path to ${address} that narrows is noticed, with ICMP and without`, async (lab) => {
     const fragments = countFragments(lab);
-    const [server, client] = await startBoth(lab, address);
+    const [server, client] = await startBoth(lab, address, "--route", `${TARGET6}/128`);
     assert.match(client.output, new RegExp(`MTU ${largest}\\b`));
     await largePings(lab, "client", TARGET);
 
@@ -68,6 +73,7 @@ for (const [address, largest] of [
     assert.match(client.output, /packets of 13\d\d bytes do not arrive/);
     await retry(() => lab.run("server", "ping -c 1 -W 1 -M do -s 1100 10.8.0.2"));
     await bothWays(lab);
+    await bothWays(lab, TARGET6); // of less than IPv6's least MTU
     assert.equal(fragments(), 0);
     for (const program of [client, server]) assert.equal(await program.stop(), 0);
   });
