@@ -575,3 +575,15 @@ test("probes of the path end when no large packet is sent any more", async () =>
   assert.equal(sent(), before);
   it.end();
 });
+
+test("what a server says because of a client's first frame reaches it: a goodbye", async () => {
+  const server = new DatagramServer(await freePort());
+  const client = await dialEnd(server.port);
+  const far = server.ends[0]!;
+  far.peer.events.onProven = () => far.peer.close(`${far.peer.sendControl(Control.goodbye)}`);
+  client.peer.sendControl(Control.keepalive);
+  await until(() => client.reasons.length > 0);
+  assert.deepEqual(client.reasons, ["it said goodbye"]);
+  client.end();
+  server.end();
+});
