@@ -23,3 +23,15 @@ test("an answer leaves from the address that the latest datagram came to, whatev
   assert.deepEqual(froms, ["127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.1"]);
   for (const socket of [server, client]) socket.close();
 });
+
+test("a run of datagrams leaves with one system call, and one brings them all", async () => {
+  const port = await freePort();
+  const server = DatagramSocket.listen("127.0.0.1", port);
+  const client = DatagramSocket.open(false) as DatagramSocket;
+  const memory = new Memory(MAX_RECEIVED);
+  assert.equal(client.send(new Remote(sockaddr("127.0.0.1", port)), memory, 0, 9_500, 1000), 9_500);
+  let count = 0;
+  await until(() => (count = server.receive(memory, 0)) > 0);
+  assert.deepEqual([count, server.segment], [9_500, 1000]);
+  for (const socket of [server, client]) socket.close();
+});

@@ -63,7 +63,8 @@ export class Call {
         const left = deadline - performance.now();
         if (left <= 0) throw new Unreachable(to.text, -ETIMEDOUT);
         const known = pathMtu(to) || SIZES[0]!;
-        this.sizes = SIZES.slice(0, 1 + (attempt >> 1)).map((size) => Math.min(size, known));
+        const sizes = SIZES.slice(0, 1 + (attempt >> 1)).map((size) => Math.min(size, known));
+        this.sizes = [...new Set(sizes)];
         this.largest = Math.max(this.largest, this.sizes[0]!);
         const answer = await this.ask(Math.min(left, RETRY));
         if (answer) return answer;

@@ -99,7 +99,7 @@ export const TAKES = {
 
 /**
  * All measures of one contender, which runs already. Each lasts `seconds`. `check` is called once bulk has
- * gone up, and nothing else.
+ * gone both ways.
  */
 export async function measure(
   lab: Lab,
@@ -112,7 +112,6 @@ export async function measure(
   await startIperf(lab);
   await retry(() => lab.run("client", `ping -c 1 -W 1 ${address}`));
   await iperf(lab, address, 1); // a warm-up: the first packets find neighbours and routes …
-  check();
   // … thousands are needed until V8 has compiled all that a lone packet meets …
   await ping(lab, address, 2000, 0.001);
   // … and 8 s after its start it tidies up what the start has left, for 70 ms of CPU
@@ -125,6 +124,7 @@ export async function measure(
   report("up", gigabits(up));
   const down = await iperf(lab, address, seconds, " -R");
   report("down", gigabits(down));
+  check();
   if (programs.length > 0) report("cpu", (used() - before) / ((up.bytes + down.bytes) * 1e-9));
 
   const small = await iperf(lab, address, seconds, ` -u -b 0 -l ${SMALL} -w ${BUFFER}`);

@@ -123,12 +123,14 @@ export function arrived(lab: Lab, device: (typeof SIDES)[number]): { packets: nu
   return { packets, bytes: bytes - packets * ETHERNET };
 }
 
-/** Throws unless the client's packets had at most 1,500 bytes so far, on average. Call it after bulk. */
+/** Throws unless both ends' packets had at most 1,500 bytes so far, on average. Call it after bulk. */
 export function assertHonest(lab: Lab): void {
-  const { packets, bytes } = arrived(lab, "eth0");
-  if (bytes > packets * 1500)
-    throw new Failure(
-      `Cannot measure on an honest wire: its packets have ${(bytes / packets).toFixed(0)} bytes on average`,
-      "see whether 'ethtool -k eth0' on the lab's client still shows an offload of sending that is on",
-    );
+  for (const [i, device] of SIDES.entries()) {
+    const { packets, bytes } = arrived(lab, device);
+    if (bytes > packets * 1500)
+      throw new Failure(
+        `Cannot measure on an honest wire: its packets have ${(bytes / packets).toFixed(0)} bytes on average`,
+        `see whether 'ethtool -k eth0' on the lab's ${["client", "server"][i]} shows an offload of sending that is on`,
+      );
+  }
 }
