@@ -101,7 +101,7 @@ export async function serve(handle: RequestListener): Promise<string> {
     ? createTls({ ...LIMITS, ...tls, cert: readFileSync(cert), key: readFileSync(key) }, handle)
     : createServer(LIMITS, handle);
   makeRoom(server);
-  const isPath = host.startsWith("/");
+  isPath = host.startsWith("/");
   if (isPath) await removeStale(host);
   const mask = process.umask(0o177); // a unix socket is its owner's alone
   server.listen(isPath ? { path: host } : { host, port });
@@ -121,20 +121,24 @@ export async function serve(handle: RequestListener): Promise<string> {
 
 /**
  * When all places are taken, the next one gets that of the connection that has asked nothing for the longest
- * time. So who says nothing, or says it very slowly, keeps nobody out. Listeners to events stay.
+ * time; of one whose request is being answered only if there is no other. So who says nothing, or says it
+ * very slowly, keeps nobody out. Listeners to events stay.
  */
-function makeRoom(server: Server): void {
+export function makeRoom(server: Server): void {
   const open = new Map<unknown, { socket: Socket; response?: ServerResponse }>(); // who asked last at the end
   // TLS puts another socket around it, of the same addresses.
   const keyOf = (socket: Socket) =>
     socket.remotePort ? `${socket.remoteAddress} ${socket.remotePort}` : socket;
   server.on("connection", (socket: Socket) => {
     const key = keyOf(socket);
+    const others = [...open.values()].filter(
+      ({ response }) => response?.getHeader("Content-Type") !== STREAM,
+    );
+    const isIdle = ({ response }: { response?: ServerResponse }) =>
+      !response?.req.complete || response.writableFinished;
     open.set(key, { socket });
     socket.on("close", () => open.delete(key));
-    const isListener = ({ response }: { response?: ServerResponse }) =>
-      response?.getHeader("Content-Type") === STREAM;
-    if (open.size > MOST_CONNECTIONS) [...open.values()].find((one) => !isListener(one))?.socket.destroy();
+    if (open.size > MOST_CONNECTIONS) (others.find(isIdle) ?? others[0])?.socket.destroy();
   });
   server.on("request", (request, response) => {
     const key = keyOf(request.socket);
