@@ -43,12 +43,14 @@ export function admit({ socket, headers }: IncomingMessage): void {
   const { host = "", origin } = headers;
   if (!isOurs(host.replace(/:\d+$/, "").toLowerCase(), socket))
     throw new Refusal(403, "Host: this name is not mine; --allow-host names more");
-  if (origin !== undefined && origin !== `http://${host}` && origin !== `https://${host}`)
+  if (origin !== undefined && origin !== `${"encrypted" in socket ? "https" : "http"}://${host}`)
     throw new Refusal(403, "Origin: a page of another place may not ask here");
 }
 
-/** Did it come to an address of this machine alone? A unix socket has none. */
-const isNear = ({ localAddress = "/" }: Socket) => isLocal(localAddress.replace(/^::ffff:/, ""));
+let isPath = false; // do we listen on a unix socket?
+
+/** Did it come to an address of this machine alone? A socket that is closed has none any more. */
+const isNear = ({ localAddress = "" }: Socket) => isPath || isLocal(localAddress.replace(/^::ffff:/, ""));
 
 function isOurs(name: string, socket: Socket): boolean {
   if (isNear(socket) && /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/.test(name)) return true;
@@ -69,9 +71,11 @@ export function authorize({ headers, socket }: IncomingMessage, changes: boolean
 /** The body, an object as JSON; {} for none. Errors: a Refusal. */
 export async function readBody(request: IncomingMessage): Promise<object> {
   const bytes = await readBytes(request);
-  if (bytes.length === 0) return {};
-  if (!/^application\/json *(;|$)/i.test(request.headers["content-type"] ?? ""))
+  const type = request.headers["content-type"];
+  if (bytes.length === 0 && type === undefined) return {};
+  if (!/^application\/json *(;|$)/i.test(type ?? ""))
     throw new Refusal(415, "Content-Type: expected application/json");
+  if (bytes.length === 0) return {};
   try {
     return asObject(JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes)));
   } catch (error) {
