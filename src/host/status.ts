@@ -1,10 +1,10 @@
 /** --status and --metrics: the program's state and numbers, for whoever may ask on this machine. */
-import { monitorEventLoopDelay } from "node:perf_hooks";
 import { counters } from "../base/counters.ts";
 import { render } from "../base/prometheus.ts";
 import { encode } from "../base/render.ts";
 import { type OwnStatus, type Status, statusOf } from "../base/status.ts";
 import { trace } from "../base/trace.ts";
+import { measureLoop } from "./loop-delay.ts";
 import { familiesOf } from "./metrics.ts";
 import { serveMetrics } from "./metrics-server.ts";
 import { type Options, version } from "./options.ts";
@@ -12,14 +12,12 @@ import type { Setup } from "./setup.ts";
 import { StatusSocket } from "./status-socket.ts";
 
 const EACH = 1_000; // ms between two lines
-const TICK = 20; // ms between two looks at how late the loop is
 
 /** Tells what `own` says, and all that is counted, where the options ask for it. Errors: a Failure. */
 export async function openStatus(options: Options, setup: Setup, own: () => OwnStatus): Promise<void> {
   const { status: path, metrics } = options;
   if (path === undefined && metrics === undefined) return;
-  const delay = monitorEventLoopDelay({ resolution: TICK });
-  delay.enable();
+  const look = measureLoop();
   let loop: Status["loop"] = { p50: 0, p99: 0, max: 0 };
   const status = () => statusOf(own(), version, loop);
   const line = () => JSON.stringify(status());
@@ -36,17 +34,7 @@ export async function openStatus(options: Options, setup: Setup, own: () => OwnS
       if (socket.isRead) socket.write(events.map((event) => `{"type":"step",${encode(event).slice(1)}`));
     };
   setInterval(() => {
-    const late = (ns: number) => Math.max(0, Math.round(ns / 1e4 - TICK * 100) / 100); // ms
-    const { count, max } = delay;
-    loop =
-      count === 0
-        ? { p50: 0, p99: 0, max: 0 }
-        : {
-            p50: late(delay.percentile(50)),
-            p99: late(delay.percentile(99)),
-            max: late(max),
-          };
-    delay.reset();
+    loop = look();
     for (const traffic of counters.live) traffic.look(performance.now());
     if (socket?.isRead) socket.write([line()]);
   }, EACH).unref();

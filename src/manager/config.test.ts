@@ -75,6 +75,18 @@ test("unknown keys are errors with the nearest known one; a mistake changes noth
     [{ interfaces: [1] }, /expected an object/],
     [{ interfaces: [{ mtu: 1 }] }, /mtu: 1 is no whole number/],
     [{ interfaces: [{ nmae: "x" }] }, /"nmae": no such field, the nearest is name/],
+    [
+      { interfaces: [{ name: "a" }, { name: "b", address: "10.1.0.0" }] },
+      /manager\.json: interfaces: b: address: 10\.1\.0\.0 is no host's own/,
+    ],
+    [
+      { interfaces: [{ address: "10.1.0.255" }] },
+      /interfaces: tun0: address: 10\.1\.0\.255 is no host's own/,
+    ],
+    [{ interfaces: [{ type: "tap", mtu: 65535 }] }, /interfaces: tun0: mtu: 65535 is too much for a TAP/],
+    [{ interfaces: [{ mtu: 1279, address6: "fd00::1/64" }] }, /address6: it needs an mtu of 1280 bytes/],
+    [{ interfaces: [{ name: "a" }, { name: "a" }] }, /interfaces: there are two of the name a/],
+    [{ interfaces: [{ name: "tun0" }, {}] }, /interfaces: there are two of the name tun0/],
     ["{", /JSON/],
     ["[]", /expected an object/],
   ];

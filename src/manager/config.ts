@@ -7,7 +7,7 @@ import { isIP } from "node:net";
 import { Failure } from "../base/failure.ts";
 import { CLIENT, flag, option, parse, whole } from "../host/options.ts";
 import { takeFromEnvironment } from "../host/secret.ts";
-import { CREATE, START } from "./fields.ts";
+import { checked, CREATE, START } from "./fields.ts";
 import { asObject, take, type Values } from "./route.ts";
 
 const SETTINGS = {
@@ -77,11 +77,13 @@ function read(args: string[], { token, texts }: ReturnType<typeof fromEnvironmen
   lines.push(`watch       ${watch.join(", ")}`);
   lines.push(`interfaces  ${JSON.stringify(inFile.interfaces)}`);
   const { name, address, netmask, mtu } = settings;
+  const create = { name, address, netmask, mtu }; // what a new interface has, unless asked for something else
+  if (file !== undefined) checkTogether(file, inFile.interfaces, create);
   return {
     ...settings,
     watch,
     token: tokenFile ? fromTokenFile(tokenFile) : token,
-    create: { name, address, netmask, mtu }, // what a new interface has, unless asked for something else
+    create,
     file,
     interfaces: inFile.interfaces,
     shown: values["print-config"] && lines.join("\n"),
@@ -113,6 +115,25 @@ function fromFile(file: string): { texts: Texts; interfaces: Declared[] } {
     return { texts: texts as Texts, interfaces: interfaces.map((one) => take(DECLARED, asObject(one))) };
   } catch (error) {
     throw refusal(file, (error as Error).message.replace("Cannot start: ", ""));
+  }
+}
+
+/** What the fields of an entry say together, and the entries. Errors: a Failure. */
+function checkTogether(
+  file: string,
+  entries: Declared[],
+  create: Pick<Settings, keyof typeof CREATE & Name>,
+) {
+  const names = new Set<string>();
+  for (const entry of entries) {
+    const { name, type = "tun", mode, ...rest } = { address6: "", ...create, ...entry };
+    if (names.has(name)) throw refusal(file, `interfaces: there are two of the name ${name}`);
+    names.add(name);
+    try {
+      checked(type, rest);
+    } catch (error) {
+      throw refusal(file, `interfaces: ${name}: ${(error as Error).message}`);
+    }
   }
 }
 

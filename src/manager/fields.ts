@@ -1,7 +1,10 @@
 /** What is known of an interface's fields: how each is read, and what the OpenAPI document says of it. */
 import { formatIPv4, formatIPv6, parseIPv4, parseIPv6 } from "../base/address.ts";
+import { MAX_PACKET } from "../base/packet.ts";
+import { canCarryIPv6 } from "../host/machine.ts";
 import { choice, interfaceName, whole } from "../host/options.ts";
-import { integer, text } from "./route.ts";
+import { ETHERNET } from "./echo.ts";
+import { integer, Refusal, text, type Values } from "./route.ts";
 
 const name = text(deviceName, "of the interface", { maxLength: 15 });
 const type = text(choice("tun", "tap"), "tun: IP packets; tap: Ethernet frames", { enum: ["tun", "tap"] });
@@ -48,4 +51,23 @@ function address6(text: string): string {
   if (isHosts && Number(prefix) >= 8 && Number(prefix) <= 128)
     return `${formatIPv6(bytes)}/${Number(prefix)}`;
   throw new Error("is no host's IPv6 ADDRESS/PREFIX, as fd00::1/64 is");
+}
+
+/** What an interface is to have: "10.0.0.1", "255.255.255.0", "fd00::1/64" or "", 1500 bytes. */
+export type Settings = Required<Omit<Values<typeof CONFIGURE>, "name">>;
+
+/** What the fields say together. Errors: a Refusal. */
+export function checked(type: "tun" | "tap", settings: Settings): Settings {
+  const { address, netmask, address6, mtu } = settings;
+  const addresses = 2 ** 32 - parseIPv4(netmask)!; // in its network: the first and the last are no host's
+  if (addresses > 2 && [0, addresses - 1].includes(parseIPv4(address)! % addresses))
+    throw new Refusal(400, `address: ${address} is no host's own where the netmask is ${netmask}`);
+  if (type === "tap" && mtu > MAX_PACKET - ETHERNET)
+    throw new Refusal(400, `mtu: ${mtu} is too much for a TAP: a frame has ${ETHERNET} bytes more`);
+  if (address6 && !canCarryIPv6("default", mtu))
+    throw new Refusal(
+      400,
+      `address6: it needs ${mtu < 1280 ? "an mtu of 1280 bytes" : "a kernel with IPv6"}`,
+    );
+  return settings;
 }

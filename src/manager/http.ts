@@ -43,12 +43,14 @@ export function admit({ socket, headers }: IncomingMessage): void {
   const { host = "", origin } = headers;
   if (!isOurs(host.replace(/:\d+$/, "").toLowerCase(), socket))
     throw new Refusal(403, "Host: this name is not mine; --allow-host names more");
-  if (origin !== undefined && origin !== `http://${host}` && origin !== `https://${host}`)
+  if (origin !== undefined && origin !== `${"encrypted" in socket ? "https" : "http"}://${host}`)
     throw new Refusal(403, "Origin: a page of another place may not ask here");
 }
 
-/** Did it come to an address of this machine alone? A unix socket has none. */
-const isNear = ({ localAddress = "/" }: Socket) => isLocal(localAddress.replace(/^::ffff:/, ""));
+let isPath = false; // do we listen on a unix socket?
+
+/** Did it come to an address of this machine alone? A socket that is closed has none any more. */
+const isNear = ({ localAddress = "" }: Socket) => isPath || isLocal(localAddress.replace(/^::ffff:/, ""));
 
 function isOurs(name: string, socket: Socket): boolean {
   if (isNear(socket) && /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/.test(name)) return true;
@@ -69,9 +71,11 @@ export function authorize({ headers, socket }: IncomingMessage, changes: boolean
 /** The body, an object as JSON; {} for none. Errors: a Refusal. */
 export async function readBody(request: IncomingMessage): Promise<object> {
   const bytes = await readBytes(request);
-  if (bytes.length === 0) return {};
-  if (!/^application\/json *(;|$)/i.test(request.headers["content-type"] ?? ""))
+  const type = request.headers["content-type"];
+  if (bytes.length === 0 && type === undefined) return {};
+  if (!/^application\/json *(;|$)/i.test(type ?? ""))
     throw new Refusal(415, "Content-Type: expected application/json");
+  if (bytes.length === 0) return {};
   try {
     return asObject(JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes)));
   } catch (error) {
@@ -101,7 +105,7 @@ export async function serve(handle: RequestListener): Promise<string> {
     ? createTls({ ...LIMITS, ...tls, cert: readFileSync(cert), key: readFileSync(key) }, handle)
     : createServer(LIMITS, handle);
   makeRoom(server);
-  const isPath = host.startsWith("/");
+  isPath = host.startsWith("/");
   if (isPath) await removeStale(host);
   const mask = process.umask(0o177); // a unix socket is its owner's alone
   server.listen(isPath ? { path: host } : { host, port });
@@ -121,20 +125,24 @@ export async function serve(handle: RequestListener): Promise<string> {
 
 /**
  * When all places are taken, the next one gets that of the connection that has asked nothing for the longest
- * time. So who says nothing, or says it very slowly, keeps nobody out. Listeners to events stay.
+ * time; of one whose request is being answered only if there is no other. So who says nothing, or says it
+ * very slowly, keeps nobody out. Listeners to events stay.
  */
-function makeRoom(server: Server): void {
+export function makeRoom(server: Server): void {
   const open = new Map<unknown, { socket: Socket; response?: ServerResponse }>(); // who asked last at the end
   // TLS puts another socket around it, of the same addresses.
   const keyOf = (socket: Socket) =>
     socket.remotePort ? `${socket.remoteAddress} ${socket.remotePort}` : socket;
   server.on("connection", (socket: Socket) => {
     const key = keyOf(socket);
+    const others = [...open.values()].filter(
+      ({ response }) => response?.getHeader("Content-Type") !== STREAM,
+    );
+    const isIdle = ({ response }: { response?: ServerResponse }) =>
+      !response?.req.complete || response.writableFinished;
     open.set(key, { socket });
     socket.on("close", () => open.delete(key));
-    const isListener = ({ response }: { response?: ServerResponse }) =>
-      response?.getHeader("Content-Type") === STREAM;
-    if (open.size > MOST_CONNECTIONS) [...open.values()].find((one) => !isListener(one))?.socket.destroy();
+    if (open.size > MOST_CONNECTIONS) (others.find(isIdle) ?? others[0])?.socket.destroy();
   });
   server.on("request", (request, response) => {
     const key = keyOf(request.socket);

@@ -2,7 +2,6 @@
  * The interfaces of the manager: created, configured, started, stopped, deleted. An interface lives as long
  * as our fd. However this program ends, the kernel then takes it away, with its addresses and routes.
  */
-import { parseIPv4 } from "../base/address.ts";
 import { EAGAIN } from "../base/errno.ts";
 import { close, IFF_TUN, Memory, read } from "../base/libc.ts";
 import { MAX_PACKET } from "../base/packet.ts";
@@ -13,7 +12,15 @@ import { canCarryIPv6 } from "../host/machine.ts";
 import { config } from "./config.ts";
 import { answer, describeFrame, ETHERNET, PROTOCOLS, protocolOf } from "./echo.ts";
 import { now, present, publish, shows } from "./events.ts";
-import { type CONFIGURE, type CREATE, masks, type NAME, type START } from "./fields.ts";
+import {
+  checked,
+  type CONFIGURE,
+  type CREATE,
+  masks,
+  type NAME,
+  type Settings,
+  type START,
+} from "./fields.ts";
 import { Refusal, type Values } from "./route.ts";
 import { change, type IpLink, readLinks } from "./system.ts";
 
@@ -22,9 +29,6 @@ const MOST = 64; // interfaces
 const QUEUE = 10_000; // packets that may wait in the kernel, at most; it has 500, unless told otherwise
 const TURN = 64; // packets between two turns of the event loop
 const HEX_BYTES = 32; // shown of a packet
-
-/** What an interface is to have: "10.0.0.1", "255.255.255.0", "fd00::1/64" or "", 1500 bytes. */
-type Settings = Required<Omit<Values<typeof CONFIGURE>, "name">>;
 
 // All interfaces take turns in one buffer: a packet is done with before the next one is read.
 const memory = new Memory(MAX_PACKET + ETHERNET + 3);
@@ -261,20 +265,4 @@ function lines({ tun: { name }, type }: Interface, after: Settings, before?: Set
     [!before, `link set dev ${name} up`],
   ];
   return all.flatMap(([needed, line]) => (needed ? [line] : []));
-}
-
-/** What the fields say together. Errors: a Refusal. */
-function checked(type: "tun" | "tap", settings: Settings): Settings {
-  const { address, netmask, address6, mtu } = settings;
-  const addresses = 2 ** 32 - parseIPv4(netmask)!; // in its network: the first and the last are no host's
-  if (addresses > 2 && [0, addresses - 1].includes(parseIPv4(address)! % addresses))
-    throw new Refusal(400, `address: ${address} is no host's own where the netmask is ${netmask}`);
-  if (type === "tap" && mtu > MAX_PACKET - ETHERNET)
-    throw new Refusal(400, `mtu: ${mtu} is too much for a TAP: a frame has ${ETHERNET} bytes more`);
-  if (address6 && !canCarryIPv6("default", mtu))
-    throw new Refusal(
-      400,
-      `address6: it needs ${mtu < 1280 ? "an mtu of 1280 bytes" : "a kernel with IPv6"}`,
-    );
-  return settings;
 }

@@ -26,12 +26,14 @@ async function follow(): Promise<void> {
   for (const name of new Set([...declared.keys(), ...wanted.keys()])) {
     const [before, after] = [declared.get(name), wanted.get(name)];
     if (isDeepStrictEqual(before, after)) continue;
-    const isThere = () => interfaces.all().some(({ tun }) => tun.name === name);
-    if (before && isThere() && (!after || before.type !== after.type)) await interfaces.remove({ name });
-    declared.delete(name);
-    if (!after) continue;
     const { type = "tun", mode, ...rest } = { address6: "", ...config.create, ...after, name };
-    if (before && isThere()) await interfaces.configure(rest);
+    const typeNow = interfaces.all().find(({ tun }) => tun.name === name)?.type; // none: it is not there
+    if (before && (!after || type !== typeNow)) {
+      if (typeNow) await interfaces.remove({ name });
+      declared.delete(name);
+    }
+    if (!after) continue;
+    if (type === typeNow) await interfaces.configure(rest);
     else await interfaces.create({ ...rest, type });
     if (mode) await interfaces.start({ name, mode });
     else await interfaces.stop({ name });

@@ -6,7 +6,8 @@ const json = (schema: Schema) => ({ "application/json": { schema } });
 
 // Why any request may be refused, and which of those that change something
 const ANY = { 400: "a field is wrong", 403: "Host or Origin is another's", 429: "too many requests" };
-const CHANGING = { 401: "the token is missing", 413: "the body is too long", 415: "the body is no JSON" };
+const CLOSED = { 401: "the token is missing" };
+const CHANGING = { 413: "the body is too long", 415: "the body is no JSON" };
 
 export function openapi(routes: readonly Route[], version: string): object {
   const paths: Record<string, Record<string, object>> = {};
@@ -28,16 +29,15 @@ function operation({ method, path, summary, takes, answers, fails, open }: Route
   const required = fields.flatMap(([name, field]) => (field.required ? [name] : []));
   const properties = Object.fromEntries(fields.map(([name, { schema }]) => [name, schema]));
   const body = { type: "object", additionalProperties: false, required, properties };
-  const parameters = fields.map(([name, { schema }]) => ({ name, in: "query", schema }));
-  const wrong = Object.entries({ ...ANY, ...(method !== "GET" && CHANGING), ...fails });
+  const parameters = [...inPath, ...fields.map(([name, { schema }]) => ({ name, in: "query", schema }))];
+  const wrong = Object.entries({ ...ANY, ...(!open && CLOSED), ...(method !== "GET" && CHANGING), ...fails });
   const content = json({ $ref: "#/components/schemas/Error" });
   const good = typeof answers === "string" ? { [answers]: { schema: { type: "string" } } } : json(answers);
   return {
     operationId: `${method.toLowerCase()}${path.replace(/\W+/g, "_")}`,
     summary,
-    ...(method === "GET"
-      ? { parameters: [...inPath, ...parameters] }
-      : { parameters: inPath, requestBody: { required: required.length > 0, content: json(body) } }),
+    parameters,
+    ...(method !== "GET" && { requestBody: { required: required.length > 0, content: json(body) } }),
     responses: {
       200: { description: "done", content: good },
       ...Object.fromEntries(wrong.map(([status, description]) => [status, { description, content }])),

@@ -1,4 +1,4 @@
-/** How far everyone in the class is: told by the lessons, kept in memory, shown on the page. */
+/** How far everyone in the class is: told by whoever reports it, kept in memory, shown on the page. */
 import { whole } from "../host/options.ts";
 import { present, publish } from "./events.ts";
 import { integer, Refusal, text, type Values } from "./route.ts";

@@ -106,8 +106,9 @@ function isOf({ type, items, maxItems }: Schema, value: unknown): boolean {
   );
 }
 
-/** What somebody sent, in a message: short, and no orders to a terminal. */
+/** What somebody sent, in a message: short, no orders to a terminal, and nothing that may be a secret. */
 const shown = (value: unknown) =>
   JSON.stringify(value)
     .replace(/[^ -~]/g, "?")
+    .replace(/[\da-f]{64}/gi, "…")
     .replace(/^(.{60}).+/, "$1…");

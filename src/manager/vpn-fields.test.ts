@@ -39,6 +39,19 @@ test("fields become a command line that the program reads as they were meant", (
   assert.deepEqual([client.server, client.routes, client.rekey], ["--help", ["8.8.8.8/32", "::/0"], 5]);
 });
 
+test("a secret in the place of its file is refused, and is not in the answer", () => {
+  const secret = "0123456789abcdef".repeat(4);
+  for (const given of [[secret], [` ${secret}`], ["/a", secret], secret])
+    assert.throws(
+      () => take(SERVER_FIELDS, { secret: given }),
+      ({ message }: Refusal) => {
+        assert.ok(!message.includes(secret.slice(0, 16)), message);
+        return given === secret || /is the secret itself: name its file$/.test(message);
+      },
+    );
+  assert.deepEqual(options(SERVER_FIELDS, { secret: [`/run/${secret}`] }), [`--secret=/run/${secret}`]);
+});
+
 test("no value becomes another option, and none that a program cannot be given is taken", () => {
   for (const value of ["--help", "-x", "$(id)", "a b", ";", "true", "false"])
     assert.ok(

@@ -45,7 +45,7 @@ class Vpn {
     this.name = name;
     this.reader = new StatusReader(path, {
       status: (status) => this.take(status),
-      step: (event) => publish("step", { name, ...event }),
+      step: (event) => publish("step", { ...event, name }),
       lost: (lines) => publish("client", { name, text: `${name}: ${lines} lines of its status were lost` }),
       silent: (why) => this.quiet(why),
     });
@@ -61,7 +61,7 @@ class Vpn {
   get event(): object[] {
     if (!this.status) return [];
     const gone = this.problem !== undefined && { state: "ended", peers: [], peerCount: 0 };
-    return [{ name: this.name, ...this.status, ...gone }];
+    return [{ ...this.status, ...gone, name: this.name }]; // whatever it calls itself
   }
 
   forget(): void {

@@ -71,6 +71,7 @@ test("only names of this machine are taken in Host, and only our own page in Ori
     "http://localhost:1",
     `http://${host}.evil.example`,
     `ftp://${host}`,
+    `https://${host}`, // another scheme is another origin
   ]) {
     const { status, json } = await asked({ Host: host, Origin });
     assert.deepEqual(
@@ -178,6 +179,8 @@ test("too much, too often, too many: each has its limit, and /health answers mea
     "Content-Type": "text/plain",
   });
   assert.equal(text.status, 415);
+  const empty = await ask({ port }, "POST", "/api/interface/stop", "", { "Content-Type": "text/plain" });
+  assert.equal(empty.status, 415);
 
   // listeners
   const listeners = Array.from({ length: 64 }, () => new Events({ port }));

@@ -447,6 +447,27 @@ labTest("the configuration is read anew: interfaces that did not change lose no 
   assert.deepEqual(gaps, []);
 });
 
+labTest("an entry that failed is followed again once it is mended, or what it was before", async (lab) => {
+  const file = join(newFolder(), "manager.json");
+  const write = (entry: object) => writeFileSync(file, JSON.stringify({ interfaces: [entry] }));
+  const original = { name: "moves", address: "10.3.0.1" };
+  lab.addIPv6();
+  write(original);
+  const { call, running } = await startManager(lab, ["--config", file]);
+  lab.run("client", "sysctl -qw net.ipv6.conf.moves.disable_ipv6=1"); // that alone the file cannot tell
+  const state = async () => (await call("GET", "/api/interface/status?name=moves")).json;
+
+  write({ ...original, address: "10.3.0.2", address6: "fd00::1/64" });
+  await running.until(/Cannot run 'ip address add fd00::1\/64/);
+  assert.equal((await state()).address, "10.3.0.1");
+  write({ ...original, address: "10.3.0.3" });
+  await retry(async () => assert.equal((await state()).address, "10.3.0.3"));
+  write(original);
+  await retry(async () => assert.equal((await state()).address, "10.3.0.1"));
+  writeFileSync(file, "{}");
+  await retry(() => assert.deepEqual(links(lab), NOTHING));
+});
+
 labTest("/metrics is what promtool accepts, and counts", async (lab) => {
   const { call } = await startManager(lab);
   await call("POST", "/api/interface/create");

@@ -120,10 +120,10 @@ export function ping(lab: Lab, host: string, target: string, count = 3): void {
 }
 
 /** Tries until it does not throw, for 20 s. */
-export async function retry(attempt: () => void): Promise<void> {
+export async function retry(attempt: () => unknown): Promise<void> {
   for (const deadline = Date.now() + 20_000; ; await new Promise((resolve) => setTimeout(resolve, 100))) {
     try {
-      return attempt();
+      return void (await attempt());
     } catch (error) {
       if (Date.now() > deadline) throw error;
     }
