@@ -121,7 +121,7 @@ export class UdpLink implements Link, Member {
    */
   send(memory: Memory, from: number, to: number): number {
     const { hub } = this;
-    if (this.onProven && this.keysHere!.window.newest < 0) return to - from; // has anybody shown that he is there?
+    if (this.onProven && this.keysHere!.window.newest < 0) return to - from; // has anybody shown himself?
     const size = sizeOf(memory.bytes, from);
     let end = from + size;
     this.sentLarge ||= size > LARGE;
