@@ -35,7 +35,7 @@ test: ready ## type check, unit tests, lab tests with real TUNs (NODE=26; TRANSP
 
 unit: ready ## the unit tests alone (NODE=26: on that version, and with one of the lab)
 	@rm -rf build && $(COMPILE)
-	@$(RUN_TESTS) $(if $(NODE),build/lab/tests/bulk.test.js) \
+	@$(if $(NODE),MEGABYTES=128) $(RUN_TESTS) $(if $(NODE),build/lab/tests/bulk.test.js) \
 	  $$(find build -name '*.test.js' -not -path 'build/lab/*')
 
 experiments: ready ## what to try next: nine experiments, a line each

@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs";
 import { Running } from "../running.ts";
 import { IS_UDP, labTest, ping, retry, startClient, startServer, transfer } from "./testing.ts";
 
-const MEGABYTES = 1024;
+const MEGABYTES = Number(process.env.MEGABYTES ?? 1024); // make unit NODE=…: less
 
 /** The read() and write() calls that a process has made so far (proc(5), /proc/PID/io). */
 const calls = ({ child }: Running) =>

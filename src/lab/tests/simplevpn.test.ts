@@ -17,12 +17,13 @@ function compiled(name: keyof typeof PROGRAMS): string | undefined {
   return undefined;
 }
 
-/** A flood of large pings: reads from the socket then end in the middle of frames. */
+/**
+ * A flood of large pings: reads from the socket then end in the middle of frames. For the last 20 answers,
+ * those on their way when all are sent, ping waits only two round trips.
+ */
 function flood(lab: Lab): void {
-  assert.match(
-    lab.try("client", "ping -q -f -l 20 -s 1300 -c 2000 10.8.0.1").stdout,
-    /2000 received, 0% packet loss/,
-  );
+  const { stdout } = lab.try("client", "ping -q -f -l 20 -s 1300 -c 2000 10.8.0.1");
+  assert.match(stdout, /2000 packets transmitted, (19[89]\d|2000) received/);
 }
 
 const path = compiled("simplevpn");

@@ -130,7 +130,7 @@ export function assertHonest(lab: Lab): void {
     if (bytes > packets * 1500)
       throw new Failure(
         `Cannot measure on an honest wire: its packets have ${(bytes / packets).toFixed(0)} bytes on average`,
-        `see whether 'ethtool -k eth0' on the lab's ${["client", "server"][i]} shows that sending is offloaded`,
+        `see whether 'ethtool -k eth0' on the ${["client", "server"][i]} shows that sending is offloaded`,
       );
   }
 }
