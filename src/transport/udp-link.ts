@@ -121,7 +121,8 @@ export class UdpLink implements Link, Member {
    */
   send(memory: Memory, from: number, to: number): number {
     const { hub } = this;
-    if (this.onProven && this.keysHere!.window.newest < 0) return to - from; // has anybody shown himself?
+    // Until a frame of his has opened, nobody has proven that he receives there: he gets nothing.
+    if (this.onProven && this.keysHere!.window.newest < 0) return to - from;
     const size = sizeOf(memory.bytes, from);
     let end = from + size;
     this.sentLarge ||= size > LARGE;

@@ -9,7 +9,8 @@ import { writeFileSync } from "node:fs";
 import type { Readable, Writable } from "node:stream";
 import { newFolder } from "./folder.ts";
 
-const ARGUMENTS = [
+/** A Chromium without a window, which leaves the network alone. */
+export const HEADLESS = [
   "--headless",
   "--no-sandbox",
   "--disable-gpu",
@@ -18,6 +19,9 @@ const ARGUMENTS = [
   "--disable-background-networking",
   "--disable-component-update",
   "--disable-sync",
+];
+const ARGUMENTS = [
+  ...HEADLESS,
   "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
   "--remote-debugging-pipe", // we write to its descriptor 3, and read from 4
 ];

@@ -12,6 +12,7 @@ import { ROOT, spawned } from "../lab.ts";
 import { Running } from "../running.ts";
 import { labTest, needs } from "./testing.ts";
 import { WALK } from "../../picture/steps.ts";
+import { HEADLESS } from "./browser.ts";
 import { newFolder } from "./folder.ts";
 
 const folder = newFolder();
@@ -352,20 +353,10 @@ test("walk.html plays in a real browser, by mouse and by keyboard, and loads not
   assert.doesNotMatch(page, /(src|href)="?https?:|url\(|@import/);
   const title = (script: string, size = "1280,720") => {
     writeFileSync(join(folder, "tried.html"), page.replace("</html>", `<script>${script}</script></html>`));
-    const args = [
-      "--headless",
-      "--no-sandbox",
-      "--disable-gpu",
-      "--disable-quic",
-      "--no-first-run",
-      "--disable-background-networking",
-      "--disable-component-update",
-      "--disable-sync",
-    ];
     const { stdout } = spawnSync(
       "chromium",
       [
-        ...args,
+        ...HEADLESS,
         `--window-size=${size}`,
         `--user-data-dir=${profile}`,
         "--dump-dom",
