@@ -240,9 +240,7 @@ test(`datagrams of another connection, and cut or damaged ones, disturb no strea
 });
 
 test("an exchange of the reference: each end of ours, in the place of its own, sends the same bytes", () => {
-  const lines = readFileSync(`${ROOT}src/transport/kcp-exchange.txt`, "utf8")
-    .trim()
-    .split("\n");
+  const lines = readFileSync(`${ROOT}src/transport/kcp-exchange.txt`, "utf8").trim().split("\n");
   const all = lines.filter((line) => !line.startsWith("#")).map((line) => line.split(" "));
   for (const me of ["A", "B"]) {
     const mine = all.filter(([, end]) => end === me);

@@ -28,7 +28,7 @@ export const MODES = {
 } satisfies Record<string, Mode>;
 
 export interface Mode {
-  readonly nodelay: boolean; // what is lost is sent again after 30 ms, not 100; and then 1.5 times that, not 2
+  readonly nodelay: boolean; // lost: sent again after 30 ms, not 100; then 1.5 times that, not twice
   readonly interval: number; // ms between two calls of flush() while something is on its way
   readonly resend: number; // datagrams of ACKs for later segments that make a segment count as lost; 0: none
   readonly congestion: boolean; // is there a congestion window? Without it others get no share of a full wire
