@@ -21,14 +21,14 @@ import { DOWN, UP } from "./base/walk.ts";
 
 vpnProgram(async () => {
   const options = clientOptions(process.argv.slice(2)); //         flags, or exit 2
-  const { port, secrets } = options;
+  const { secrets } = options;
   trace.start("client", options.trace, options.traceFile);
   atExit(() => trace.stop());
 
   const tun = openTun(options.tun, options.offload); //            open() and ioctl(): tun0 and its fd
   const end = await ClientEnd.begin(options); //                   what this machine has
   await end.openStatus(); //                                       --status, --metrics: who asks is told
-  const transport = transports[options.transport].open({ port, handshake: secrets !== undefined });
+  const transport = transports[options.transport].open({ ...options, handshake: secrets !== undefined });
   let session = await openSession(options, end, transport); //     socket(), connect(): the other fd; keys
   if (!secrets) trace.note(XOR_WARNING);
   atExit(() => session.peer?.sendControl(Control.goodbye)); //     before the changes are undone

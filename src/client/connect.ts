@@ -6,7 +6,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { ECONNREFUSED, EINVAL } from "../base/errno.ts";
 import { hostRoute, ipFor } from "../base/block.ts";
-import { type Change, innerAddresses, insideOf } from "../host/changes.ts";
+import { type Change, innerAddresses, insideOf, keepKernelOut } from "../host/changes.ts";
 import { checkFree, strays } from "../host/checks.ts";
 import { run } from "../host/command.ts";
 import { withFirewall } from "../host/firewall.ts";
@@ -235,11 +235,19 @@ export class ClientEnd {
       );
   }
 
-  /** Before the first try: what --kill-switch of a client before us blocks, must let us connect. */
+  /**
+   * Before the first try: what --kill-switch of a client before us blocks, must let us connect. With raw, our
+   * kernel must not answer instead of us.
+   */
   async reachable(address: string): Promise<void> {
     const { options, machine, setup } = this;
-    if (!setup.runs || address.includes("%") || !isBlocked(ipFor(address), machine)) return;
-    await setup.make(spare(address, options, machine));
+    if (!setup.runs) return;
+    const isFree = address.includes("%") || !isBlocked(ipFor(address), machine);
+    const changes = [
+      ...keepKernelOut(options, machine, address),
+      ...(isFree ? [] : spare(address, options, machine)),
+    ];
+    if (changes.length > 0) await setup.make(changes);
   }
 
   /** Undefined: there was nothing to do. Else what is still to be typed, or "". */
@@ -290,7 +298,7 @@ export class ClientEnd {
   private async wayTo(outer: string): Promise<string> {
     if (!this.setup.runs) return "none"; // the user changes the routes, and sees where they lead
     const ask = `ip route get ${outer.replace(/%.*/, "")}`;
-    let { stdout, stderr } = await run(`${ask} ${tunnelTo(this.options)}`);
+    let { stdout, stderr } = await run(`${ask} ${tunnelTo(this.options, true)}`);
     if (stderr.includes("ipproto")) ({ stdout } = await run(ask)); // an ip command before 4.17 knows no ports
     return /(via \S+ )?dev \S+/.exec(stdout)?.[0] ?? "none";
   }

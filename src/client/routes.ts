@@ -12,6 +12,7 @@ import {
   type Inner,
   insideOf,
   keepInside,
+  keepKernelOut,
   removal,
   wall,
 } from "../host/changes.ts";
@@ -20,13 +21,14 @@ import { type Machine, mayTake, type Rule, selectorOf } from "../host/machine.ts
 import type { ClientOptions } from "../host/options.ts";
 import { guard, lift } from "./guard.ts";
 import { inItsName } from "./resolver.ts";
+import { MARK } from "../transport/raw-socket.ts";
 
 /**
  * The number of our own routing table. It has the routes that would send the tunnel's own packets into the
  * tunnel, round and round. Rules in front of the main table lead to it (ip-rule(8)). So the routes that are
  * there already stay, whichever network this machine moves to. wg-quick(8) does the same.
  *
- *   8600  to SERVER ipproto tcp dport 5555  goto 8999    the tunnel's own packets
+ *   8600  to SERVER ipproto tcp dport 5555  goto 8999    the tunnel's own packets (raw: fwmark 0x76706e)
  *   8601  from 192.168.1.100                goto 8999    answers to who came by another address
  *   8601  fwmark 0xca6c                     goto 8999    what a rule of the user's own names: of another VPN
  *   8698  lookup main suppress_prefixlength 0            here, more specific than 0.0.0.0/0
@@ -65,6 +67,7 @@ export function clientChanges(options: Routed, config: Inner, outers: string[], 
   for (const route of routes) inItsName(dns, () => checkRoute(route, machine, tabled.includes(route)));
   const placed = routes.map((route) => (tabled.includes(route) ? route + IN_TABLE : route));
   return [
+    ...outers.flatMap((outer) => keepKernelOut(options, machine, outer)),
     ...(configure ? wall(tun, addressesOf(config).map(withoutPrefix), machine) : []),
     ...(configure ? inside : []).flatMap((block) => guard(block, killSwitch, machine)),
     ...(killSwitch ? placed : []).flatMap((route) => guard(route, true, machine)),
@@ -191,9 +194,11 @@ export function spare(outer: string, options: Routed, machine: Machine): Change[
   return add(`${to} ${tunnelTo(options)} goto ${BEHIND}`, SPARED, `${to} goto ${BEHIND}`);
 }
 
-/** The words of `ip rule` and `ip route get` for the tunnel's own packets. */
-export const tunnelTo = ({ transport = "tcp", port }: Pick<Routed, "transport" | "port">) =>
-  `ipproto ${transport} dport ${port}`;
+/** The words of `ip rule` and `ip route get` for the tunnel's own packets. A raw socket's have no port. */
+export const tunnelTo = ({ transport = "tcp", port }: Pick<Routed, "transport" | "port">, asks = false) =>
+  transport === "raw"
+    ? `${asks ? "mark" : "fwmark"} 0x${MARK.toString(16)}`
+    : `ipproto ${transport} dport ${port}`;
 
 /** Has this rule one of our numbers? */
 export const isOurs = ({ preference }: Rule) => preference >= SPARED && preference <= BEHIND;

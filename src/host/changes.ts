@@ -94,10 +94,11 @@ export function bringUp(tun: string, mtu: number, forIPv6: boolean, machine: Mac
   ];
 }
 
-type Served = Pick<ServerOptions, "tun" | "mtu" | "subnet" | "nat"> & {
-  subnet6?: Prefix96 | undefined;
-  configure?: boolean;
-};
+type Served = Pick<ServerOptions, "tun" | "mtu" | "subnet" | "nat"> &
+  Partial<Pick<ServerOptions, "transport" | "port">> & {
+    subnet6?: Prefix96 | undefined;
+    configure?: boolean;
+  };
 export const IPV6 = "IPv6 inside the tunnel"; // a part
 
 /**
@@ -120,6 +121,7 @@ export function serverChanges(options: Served, gateway: number, machine: Machine
         ];
   if (configure && subnet6) ipv6.unshift(...wall(tun, [source6], machine));
   return [
+    ...keepKernelOut(options, machine),
     ...(configure ? wall(tun, [source], machine) : []),
     ...addAddress(tun, address, machine),
     ...bringUp(tun, mtu, address6 !== undefined, machine),
@@ -155,6 +157,45 @@ export function wall(tun: string, blocks: string[], { firewall }: Machine): Chan
       { run: `nft add rule ${table} wall iifname != lo iifname != ${tun} ${family} daddr ${block} drop` },
     ];
     return changes.map((change) => ({ ...change, part: WALL }));
+  });
+}
+
+/**
+ * --transport raw: our kernel's TCP knows nothing of the segments that we make. It must not answer what comes
+ * with RST, and must not track connections. `there`: a client's server; a server does so for all.
+ */
+export function keepKernelOut(
+  { tun, transport, port, configure = false }: Partial<Served>,
+  { firewall, setting }: Machine,
+  there?: string,
+): Change[] {
+  if (transport !== "raw" || there?.includes("%")) return [];
+  const hasIPv6 = setting("ipv6/conf/all/forwarding") !== "";
+  const families = there ? [there.includes(":") ? "6" : ""] : hasIPv6 ? ["", "6"] : [""];
+  const [near, far] = there ? ["sport", "dport"] : ["dport", "sport"]; // of the server's port: in, and out
+  return families.flatMap((six) => {
+    const part = six && !there ? { part: "IPv6 outside, by --transport raw" } : {};
+    if (firewall === "iptables") {
+      const iptables = `ip${six}tables -t raw -A`;
+      const [from, to] = there ? [` -s ${there}`, ` -d ${there}`] : ["", ""];
+      const out = `OUTPUT${to} -p tcp --${far} ${port}`;
+      return [
+        `${iptables} PREROUTING${from} -p tcp --${near} ${port} -j CT --notrack`,
+        `${iptables} ${out} --tcp-flags RST RST -j DROP`,
+        `${iptables} ${out} -j CT --notrack`,
+      ].map((line) => ({ ...rule(line, configure), ...part }));
+    }
+    const ip = `ip${six}`;
+    const table = `${ip} simple-vpn-${tun}-raw`;
+    const [from, to] = there ? [`${ip} saddr ${there} `, `${ip} daddr ${there} `] : ["", ""];
+    return [
+      { run: `nft add table ${table}`, undo: `nft delete table ${table}` },
+      { run: `nft add chain ${table} in { type filter hook prerouting priority -300 ; }` },
+      { run: `nft add chain ${table} out { type filter hook output priority -300 ; }` },
+      { run: `nft add rule ${table} in ${from}tcp ${near} ${port} notrack` },
+      { run: `nft add rule ${table} out ${to}tcp ${far} ${port} tcp flags rst drop` },
+      { run: `nft add rule ${table} out ${to}tcp ${far} ${port} notrack` },
+    ].map((change) => ({ ...change, ...part }));
   });
 }
 

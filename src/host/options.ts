@@ -41,9 +41,10 @@ const COMMON = {
   transport: option(
     "NAME",
     "tcp",
-    "tcp; or udp: what is lost holds up nothing behind it; the same on both ends; not with --cipher xor",
-    choice("tcp", "udp"),
+    "tcp; udp: what is lost holds up nothing behind it; raw: hand-made TCP segments, as root; on both ends",
+    choice("tcp", "udp", "raw"),
   ),
+  "tcp-flags": option("LIST", "PA", "raw: flags of its segments, in turn, of P A U E C: PA,A", tcpFlags),
   tun: option("NAME", "tun0", "interface name, at most 15 bytes", interfaceName),
   cipher: option(
     "NAME",
@@ -135,7 +136,7 @@ export const SERVER = {
 };
 
 /** Bytes. With udp, a packet in its datagram is as long as Ethernet takes: 76 bytes are around it. */
-export const MTU = { tcp: 1400, udp: 1424 };
+export const MTU = { tcp: 1400, udp: 1424, raw: 1400 };
 
 type Values<Table> = { [Name in keyof Table]?: Table[Name] extends Option<infer T> ? T[] : never };
 const last = <T>(values: T[] | undefined) => values?.at(-1);
@@ -195,6 +196,7 @@ function common(values: Values<typeof COMMON>, environment: string | undefined) 
     );
   return {
     transport,
+    tcpFlags: last(values["tcp-flags"])!,
     port: last(values.port)!,
     tun: last(values.tun)!,
     // 32 bytes each; undefined: --cipher xor
@@ -282,6 +284,14 @@ export function choice<const T extends string>(...allowed: T[]) {
     if (found === undefined) throw new Error(`is not one of ${allowed.join(", ")}`);
     return found;
   };
+}
+
+/** "PA,A": the flags of one segment, and of the next one (RFC 9293, section 3.1). */
+function tcpFlags(text: string): number[] {
+  const bits: Record<string, number> = { P: 0x08, A: 0x10, U: 0x20, E: 0x40, C: 0x80 };
+  if (!/^[PAUEC]+(,[PAUEC]+)*$/.test(text) || text.split(",").some((flags) => !flags.includes("A")))
+    throw new Error("is no list such as PA,A: each of P, A, U, E, C, with an A; F, S and R end connections");
+  return text.split(",").map((flags) => [...flags].reduce((sum, flag) => sum | bits[flag]!, 0));
 }
 
 function cidr(minPrefix: number, maxPrefix: number) {

@@ -16,6 +16,8 @@ export const setsockopt = libc("int setsockopt(int fd, int level, int name, void
 export const getsockopt = libc(
   "int getsockopt(int fd, int level, int name, void *value, _Inout_ uint32_t *length)",
 );
+// getsockname(2)
+export const getsockname = libc("int getsockname(int fd, _Out_ void *address, _Inout_ uint32_t *length)");
 // if_nametoindex(3): 0 if there is none such
 export const if_nametoindex = libc("uint32_t if_nametoindex(const char *name)");
 
@@ -31,12 +33,20 @@ export function recvmsg(fd: number, message: number): number {
   const result: number = cRecvmsg(fd, message, 0);
   return result < 0 ? -koffi.errno() : result;
 }
+// sendmmsg(2)
+const cSendmmsg = thisProcess.func("int sendmmsg(int fd, size_t messages, uint32_t count, int flags)");
+/** @param messages the address of `count` structs mmsghdr; how many were sent, or a negative errno */
+export function sendmmsg(fd: number, messages: number, count: number): number {
+  const result: number = cSendmmsg(fd, messages, count, 0);
+  return result < 0 ? -koffi.errno() : result;
+}
 
 // sys/socket.h, netinet/tcp.h
 export const AF_INET = 2;
 export const AF_INET6 = 10;
 export const SOCK_STREAM = 1;
 export const SOCK_DGRAM = 2;
+export const SOCK_RAW = 3;
 export const SOCK_NONBLOCK = O_NONBLOCK;
 export const SOCK_CLOEXEC = O_CLOEXEC;
 export const SHUT_RDWR = 2;
@@ -46,6 +56,8 @@ export const SO_ERROR = 4;
 export const SO_SNDBUF = 7; // bytes
 export const SO_RCVBUF = 8; // bytes
 export const SO_KEEPALIVE = 9;
+export const SO_ATTACH_FILTER = 26; // a program in BPF (linux/filter.h)
+export const SO_MARK = 36; // of each packet that is sent: `fwmark` of ip-rule(8)
 export const SO_RXQ_OVFL = 40; // with each datagram, how many the socket had no room for so far
 export const SO_SNDBUFFORCE = 32; // bytes; over net.core.wmem_max, with CAP_NET_ADMIN (socket(7))
 export const SO_RCVBUFFORCE = 33;
@@ -53,6 +65,7 @@ export const IPPROTO_IP = 0;
 export const IPPROTO_TCP = 6;
 export const IPPROTO_UDP = 17;
 export const IPPROTO_IPV6 = 41;
+export const IPPROTO_RAW = 255;
 export const IPV6_V6ONLY = 26; // linux/in6.h
 export const TCP_NODELAY = 1;
 export const TCP_KEEPIDLE = 4; // s
@@ -76,3 +89,9 @@ export const PMTUDISC_DO = 2; // never a fragment: EMSGSIZE instead
 // linux/udp.h (udp(7))
 export const UDP_SEGMENT = 103; // one sendmsg(), many datagrams
 export const UDP_GRO = 104; // one recvmsg(), many datagrams
+// linux/if_packet.h, linux/if_ether.h (packet(7))
+export const AF_PACKET = 17;
+export const SOL_PACKET = 263;
+export const PACKET_STATISTICS = 6;
+export const PACKET_IGNORE_OUTGOING = 23;
+export const ETH_P_ALL = 3;

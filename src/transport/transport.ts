@@ -7,8 +7,15 @@ import type { Link, Receiver } from "../core/link.ts";
 
 /** Opened while we are root, before --user takes that away: some transports need it for their socket. */
 export interface Transport {
-  /** @param listen the server's own address, "*" for all; a client has none. Errors: a Failure */
-  open(options: { listen?: string; port: number; handshake: boolean }): Port;
+  /** Errors: a Failure */
+  open(options: PortOptions): Port;
+}
+
+export interface PortOptions {
+  listen?: string; // the server's own address, "*" for all; a client has none
+  port: number;
+  handshake: boolean;
+  tcpFlags?: readonly number[]; // raw only: of the segments it makes, in turn
 }
 
 export interface Port {

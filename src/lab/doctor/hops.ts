@@ -95,7 +95,7 @@ export function clientChecks(options: Options): Check[] {
         const holder = remote === undefined ? findHolder(tun) : undefined;
         if (holder) remote = serverOf(holder);
         if (remote === undefined) return unknown("no client is connected: name the server with --server");
-        if (routeTo(remote, tunnelTo({ port, transport }))?.dev === tun) {
+        if (routeTo(remote, tunnelTo({ port, transport }, true))?.dev === tun) {
           const outside = routeWithout(tun, remote);
           const via = outside?.gateway ? `via ${outside.gateway} ` : "";
           const fix = `ip route replace ${hostRoute(remote)} ${via}dev ${outside?.dev ?? "eth0"}`;

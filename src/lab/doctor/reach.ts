@@ -12,10 +12,10 @@ import { bracketed, endpoint } from "../../transport/addresses.ts";
 import { connectTcp } from "../../transport/sockets.ts";
 import { TcpPort } from "../../transport/tcp.ts";
 import { type Answer, Unreachable } from "../../transport/transport.ts";
-import { UdpPort } from "../../transport/udp.ts";
+import { transports } from "../../transport/transports.ts";
 import { type Finding, ok, problem, unknown } from "./finding.ts";
 
-export type TransportName = "tcp" | "udp";
+export type TransportName = keyof typeof transports;
 const DEADLINE = 10_000; // ms, for all addresses of a name
 export const DOCTOR_THERE = "server# npx tsx src/lab/doctor/doctor.ts server";
 const SHORT = 3_000; // ms, for the other transport
@@ -52,7 +52,7 @@ export async function contact(
   return found;
 }
 
-/** TCP connects. Over UDP there is nothing to see before message 2, so message 1 is sent at once. */
+/** TCP connects. Over the others there is nothing to see before message 2, so message 1 is sent at once. */
 async function tryOne(address: string, options: Reachable, ms: number): Promise<Contact | number> {
   const { transport, port } = options;
   const handshake = handshakeOf(options);
@@ -66,7 +66,8 @@ async function tryOne(address: string, options: Reachable, ms: number): Promise<
     return { address, remote: socket.remote, handshake, answer };
   }
   try {
-    const answer = await new UdpPort(port).dial(address, ms, message1, isGood);
+    const opened = transports[transport].open({ port, handshake: true });
+    const answer = await opened.dial(address, ms, message1, isGood);
     return { address, remote: answer.remote, handshake, answer: async () => answer };
   } catch (error) {
     if (error instanceof Unreachable) return error.errno;
@@ -125,7 +126,7 @@ export async function whyNot(
   if (errno === -EPERM)
     return problem(
       `${what}: this host's own firewall drops it`,
-      `iptables -I OUTPUT -p ${transport} --dport ${port} -j ACCEPT`,
+      `iptables -I OUTPUT -p ${transport === "udp" ? "udp" : "tcp"} --dport ${port} -j ACCEPT`,
     );
   const answer = await contact(addresses, { ...options, transport: other }, SHORT);
   if (typeof answer !== "number") {
