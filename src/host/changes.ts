@@ -161,8 +161,9 @@ export function wall(tun: string, blocks: string[], { firewall }: Machine): Chan
 }
 
 /**
- * --transport raw: our kernel's TCP knows nothing of the segments that we make. It must not answer what comes
- * with RST, and must not track connections. `there`: a client's server; a server does so for all.
+ * --transport raw: our kernel's TCP knows nothing of the segments that we make. What comes is dropped before
+ * TCP answers with RST, and before a connection is tracked: by then our packet socket has its copy. What
+ * leaves is not tracked, either. `there`: a client's server; a server does so for all.
  */
 export function keepKernelOut(
   { tun, transport, port, configure = false }: Partial<Served>,
@@ -178,11 +179,9 @@ export function keepKernelOut(
     if (firewall === "iptables") {
       const iptables = `ip${six}tables -t raw -A`;
       const [from, to] = there ? [` -s ${there}`, ` -d ${there}`] : ["", ""];
-      const out = `OUTPUT${to} -p tcp --${far} ${port}`;
       return [
-        `${iptables} PREROUTING${from} -p tcp --${near} ${port} -j CT --notrack`,
-        `${iptables} ${out} --tcp-flags RST RST -j DROP`,
-        `${iptables} ${out} -j CT --notrack`,
+        `${iptables} PREROUTING${from} -p tcp --${near} ${port} -j DROP`,
+        `${iptables} OUTPUT${to} -p tcp --${far} ${port} -j CT --notrack`,
       ].map((line) => ({ ...rule(line, configure), ...part }));
     }
     const ip = `ip${six}`;
@@ -192,8 +191,7 @@ export function keepKernelOut(
       { run: `nft add table ${table}`, undo: `nft delete table ${table}` },
       { run: `nft add chain ${table} in { type filter hook prerouting priority -300 ; }` },
       { run: `nft add chain ${table} out { type filter hook output priority -300 ; }` },
-      { run: `nft add rule ${table} in ${from}tcp ${near} ${port} notrack` },
-      { run: `nft add rule ${table} out ${to}tcp ${far} ${port} tcp flags rst drop` },
+      { run: `nft add rule ${table} in ${from}tcp ${near} ${port} drop` },
       { run: `nft add rule ${table} out ${to}tcp ${far} ${port} notrack` },
     ].map((change) => ({ ...change, ...part }));
   });

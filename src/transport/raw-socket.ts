@@ -26,7 +26,7 @@ const [LDX_NUMBER, LDX_HEADER] = [0x01, 0xb1]; // x = a number; x = 4 × (the by
 const [GO, EQUAL, BITS, RETURN] = [0x05, 0x15, 0x45, 0x06];
 const [PROTOCOL, PACKET_TYPE] = [0xfffff000, 0xfffff004]; // SKF_AD_OFF + SKF_AD_…
 
-/** Whole packets of TCP, to this machine, whose port at TCP's byte `at` (0: source, 2: destination) is that. */
+/** Whole packets of TCP to this machine with that port at TCP's byte `at`: 0, source; 2, destination. */
 function filterFor(port: number, at: 0 | 2): Instruction[] {
   return [
     [LD_WORD, 0, 0, PACKET_TYPE],
@@ -50,11 +50,50 @@ function filterFor(port: number, at: 0 | 2): Instruction[] {
   ];
 }
 
+/**
+ * Copies of the packets that `filter` lets through, from the IP header on; without one, of all. The fd, or a
+ * negative errno.
+ */
+export function openPacketSocket(filter?: Instruction[]): number {
+  const fd = calls.socket(calls.AF_PACKET, calls.SOCK_DGRAM | calls.SOCK_CLOEXEC | calls.SOCK_NONBLOCK, 0);
+  const result = fd < 0 ? fd : listen(fd, filter);
+  if (result >= 0) return fd;
+  if (fd >= 0) close(fd);
+  return result;
+}
+
+/** Until bind() names a protocol, nothing comes: so nothing that the filter would not let through. */
+function listen(fd: number, filter?: Instruction[]): number {
+  if (filter) {
+    const [code, program] = [new Memory(8 * filter.length), Buffer.alloc(16)];
+    filter.forEach(([operation, yes, no, operand], i) => {
+      code.bytes.set([operation, 0, yes, no], 8 * i);
+      code.bytes.writeUInt32LE(operand, 8 * i + 4);
+    });
+    program.writeUInt16LE(filter.length); // struct sock_fprog
+    program.writeBigUInt64LE(BigInt(code.address), 8);
+    set(fd, calls.SOL_PACKET, calls.PACKET_IGNORE_OUTGOING, 1); // Linux 4.20; the filter does it, too
+    const result = calls.setsockopt(fd, calls.SOL_SOCKET, calls.SO_ATTACH_FILTER, program, program.length);
+    if (result < 0) return result;
+  }
+  set(fd, calls.SOL_SOCKET, calls.SO_RCVBUFFORCE, BUFFER);
+  const name = Buffer.alloc(20); // struct sockaddr_ll (packet(7)): all interfaces
+  name.writeUInt16LE(calls.AF_PACKET);
+  name.writeUInt16BE(calls.ETH_P_ALL, 2);
+  return calls.bind(fd, name, name.length);
+}
+
+function set(fd: number, level: number, name: number, value: number): void {
+  const int = Buffer.alloc(4);
+  int.writeInt32LE(value);
+  if (fd >= 0) calls.setsockopt(fd, level, name, int, int.length);
+}
+
 export class RawSocket {
   /** The one that receives. */
   readonly fd: number;
   private readonly senders: number[]; // of IPv4, of IPv6: a negative errno where there is none
-  private readonly askers: number[]; // UDP sockets that never send: they tell which address is ours on the way
+  private readonly askers: number[]; // UDP sockets that never send: they tell our address on a way
   private readonly vectors = new Memory(BATCH * (MSGHDR + IOVEC));
   private readonly data = new Memory(BATCH * LARGEST);
   private readonly names = new Memory(2 * BATCH * SIZEOF_SOCKADDR_IN6);
@@ -74,15 +113,15 @@ export class RawSocket {
       );
     this.senders = open(calls.SOCK_RAW, calls.IPPROTO_RAW); // which has IP_HDRINCL, of both families
     this.askers = open(calls.SOCK_DGRAM, 0);
-    this.fd = calls.socket(calls.AF_PACKET, calls.SOCK_DGRAM | calls.SOCK_CLOEXEC | calls.SOCK_NONBLOCK, 0);
-    const result = Math.min(this.fd, this.senders[0]!, 0) || this.listen(filterFor(port, isServer ? 2 : 0));
+    this.fd = openPacketSocket(filterFor(port, isServer ? 2 : 0));
+    const result = Math.min(this.fd, this.senders[0]!);
     if (result < 0) {
       this.close();
       const hint = result === -EPERM ? "start as root (sudo)" : "see packet(7) and raw(7)";
       throw new Failure(`Cannot open a raw socket: ${errnoName(result)}`, hint);
     }
-    for (const fd of [...this.senders, ...this.askers]) this.set(fd, calls.SOL_SOCKET, calls.SO_MARK, MARK);
-    for (const fd of this.senders) this.set(fd, calls.SOL_SOCKET, calls.SO_SNDBUFFORCE, BUFFER);
+    for (const fd of [...this.senders, ...this.askers]) set(fd, calls.SOL_SOCKET, calls.SO_MARK, MARK);
+    for (const fd of this.senders) set(fd, calls.SOL_SOCKET, calls.SO_SNDBUFFORCE, BUFFER);
     this.vectors.bytes.fill(0);
     for (let i = 0; i < BATCH; i++) {
       this.putAddress(i * MSGHDR, this.names.address + i * SIZEOF_SOCKADDR_IN6);
@@ -94,32 +133,6 @@ export class RawSocket {
 
   private putAddress(at: number, address: number): void {
     this.vectors.bytes.writeBigUInt64LE(BigInt(address), at);
-  }
-
-  private set(fd: number, level: number, name: number, value: number): number {
-    const int = Buffer.alloc(4);
-    int.writeInt32LE(value);
-    return fd < 0 ? fd : calls.setsockopt(fd, level, name, int, int.length);
-  }
-
-  /** Until bind() names a protocol, nothing comes: so nothing that the filter would not let through. */
-  private listen(filter: Instruction[]): number {
-    const { fd } = this;
-    const [code, program] = [new Memory(8 * filter.length), Buffer.alloc(16)];
-    filter.forEach(([operation, yes, no, operand], i) => {
-      code.bytes.set([operation, 0, yes, no], 8 * i);
-      code.bytes.writeUInt32LE(operand, 8 * i + 4);
-    });
-    program.writeUInt16LE(filter.length); // struct sock_fprog
-    program.writeBigUInt64LE(BigInt(code.address), 8);
-    this.set(fd, calls.SOL_PACKET, calls.PACKET_IGNORE_OUTGOING, 1); // Linux 4.20; the filter does it, too
-    this.set(fd, calls.SOL_SOCKET, calls.SO_RCVBUFFORCE, BUFFER);
-    const result = calls.setsockopt(fd, calls.SOL_SOCKET, calls.SO_ATTACH_FILTER, program, program.length);
-    if (result < 0) return result;
-    const name = Buffer.alloc(20); // struct sockaddr_ll (packet(7)): all interfaces
-    name.writeUInt16LE(calls.AF_PACKET);
-    name.writeUInt16BE(calls.ETH_P_ALL, 2);
-    return calls.bind(fd, name, name.length);
   }
 
   /** Our address on the way there, as a sockaddr with that port; or a negative errno. */

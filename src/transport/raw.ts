@@ -1,6 +1,6 @@
 /**
- * Frames in TCP segments that are made by hand. Unlike tcp.ts: no kernel keeps a connection. Segments leave by
- * a raw socket and are caught by a packet socket, behind TCP's back. KCP makes a stream of them again
+ * Frames in TCP segments that are made by hand. Unlike tcp.ts: no kernel keeps a connection. Segments leave
+ * by a raw socket and are caught by a packet socket, behind TCP's back. KCP makes a stream of them again
  * (kcp.ts), and is more eager than TCP where packets get lost. From there on, all is as in tcp.ts.
  *
  *   TCP                                          here
@@ -9,9 +9,9 @@
  *   what is lost, congestion                     kcp.ts; by default without a congestion window
  *   RST: nobody listens there                    counts only if nothing else comes
  *
- * Our own kernel knows of no connection, and answers what comes with RST. Rules of the firewall keep that in,
- * and keep connection tracking out: changes.ts. Who looks sees no SYN, PSH on each segment, and KCP's headers.
- * It hides nothing. What is in the stream is sealed as always.
+ * Our own kernel knows of no connection, and would answer what comes with RST. Rules of the firewall prevent
+ * that, and connection tracking: keepKernelOut() in changes.ts. It hides nothing: who looks sees no SYN, PSH
+ * on each segment, and KCP's headers. What is in the stream is sealed as always.
  *
  * A payload begins with its type, the numbers of source document 000:
  *
@@ -253,7 +253,7 @@ class Call {
     const most = Math.min(pathMtu(new Remote(this.there)) || SIZES[0]!, SIZES[0]!);
     let tries = 0;
     const ping = () => {
-      // After two pings without an answer a shorter one goes with each, and after two more a still shorter one.
+      // After two without an answer a shorter ping goes with each, and after two more a still shorter one.
       const sizes = SIZES.slice(0, 1 + (tries++ >> 1)).map((size) => Math.min(size, most));
       this.sizes = [...new Set(sizes)];
       if (this.refusal) this.end(this.refusal);

@@ -21,6 +21,11 @@ export const getsockname = libc("int getsockname(int fd, _Out_ void *address, _I
 // if_nametoindex(3): 0 if there is none such
 export const if_nametoindex = libc("uint32_t if_nametoindex(const char *name)");
 
+// recvfrom(2)
+export const recvfrom = libc(
+  "int64_t recvfrom(int fd, void *to, size_t count, int flags, _Out_ void *from, _Inout_ uint32_t *length)",
+);
+
 // sendmsg(2), recvmsg(2): written out as read() and write() are, for they are of the data path
 const cSendmsg = thisProcess.func("int64_t sendmsg(int fd, size_t message, int flags)");
 const cRecvmsg = thisProcess.func("int64_t recvmsg(int fd, size_t message, int flags)");
@@ -62,9 +67,11 @@ export const SO_RXQ_OVFL = 40; // with each datagram, how many the socket had no
 export const SO_SNDBUFFORCE = 32; // bytes; over net.core.wmem_max, with CAP_NET_ADMIN (socket(7))
 export const SO_RCVBUFFORCE = 33;
 export const IPPROTO_IP = 0;
+export const IPPROTO_ICMP = 1;
 export const IPPROTO_TCP = 6;
 export const IPPROTO_UDP = 17;
 export const IPPROTO_IPV6 = 41;
+export const IPPROTO_ICMPV6 = 58;
 export const IPPROTO_RAW = 255;
 export const IPV6_V6ONLY = 26; // linux/in6.h
 export const TCP_NODELAY = 1;

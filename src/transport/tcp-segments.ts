@@ -116,6 +116,11 @@ export class Flow {
     return header + size;
   }
 
+  /** For ping: the packet is dropped after so many routers. */
+  set hops(count: number) {
+    this.template[this.isIPv6 ? 7 : 8] = count;
+  }
+
   /** Has that segment come from the other end, to our end? */
   isFrom({ bytes, at, tcp }: Segment): boolean {
     const { template, start } = this;

@@ -19,6 +19,8 @@ const BELOW: Record<string, string[]> = {
   client: ["session", "transport", "host", "core", "base"],
   server: ["session", "transport", "host", "core", "base"],
   manager: ["picture", "host", "core", "base"],
+  tools: ["client", "session", "transport", "host", "core", "base"],
+  "tools.ts": ["tools", "host", "base"],
   "client.ts": ["client", "session", "transport", "host", "core", "base"],
   "server.ts": ["server", "session", "transport", "host", "core", "base"],
   lab: ["manager", "picture", "client", "server", "session", "transport", "host", "core", "base"],

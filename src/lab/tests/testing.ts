@@ -21,7 +21,7 @@ export function labTest(
   onlyTcp?: string,
 ): void {
   const options = { timeout: 120_000, ...(IS_UDP && onlyTcp && { skip: onlyTcp }) };
-  test(IS_UDP ? `${name} (udp)` : name, options, async (t) => {
+  test(TRANSPORT === "tcp" ? name : `${name} (${TRANSPORT})`, options, async (t) => {
     let lab: Lab;
     try {
       lab = await Lab.up();
@@ -63,7 +63,7 @@ export const SECRET: { env: NodeJS.ProcessEnv } = {
   env: { ...process.env, SIMPLE_VPN_SECRET: LAB_SECRET, UV_USE_IO_URING: "0" },
 };
 
-export const IS_UDP = TRANSPORT === "udp";
+export const [IS_UDP, IS_RAW] = [TRANSPORT === "udp", TRANSPORT === "raw"];
 /** Of tun0, where the path takes 1,500 bytes. */
 export const MTU = IS_UDP ? 1424 : 1400;
 

@@ -1,0 +1,134 @@
+/** --transport raw in the lab: what is on the wire, what the kernel is told, and what is left at the end. */
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { ours, SERVER, SERVER6, TARGET } from "../lab.ts";
+import { Running, startProgram } from "../running.ts";
+import { newFolder } from "./folder.ts";
+import { labTest, needs, ping, SECRET, snapshot, startClient, startServer, transfer } from "./testing.ts";
+
+const RAW = ["--transport", "raw"];
+
+labTest(
+  "tshark finds whole TCP with right checksums, over IPv4 and IPv6; no RST, nothing tracked, all undone",
+  async (lab, t) => {
+    if (!needs(t, "tshark")) return;
+    lab.addIPv6();
+    const before = ["client", "server"].map((host) => snapshot(lab, host));
+    const file = join(newFolder(), "pcap");
+    const words = ["tshark", "-q", "-i", "eth0", "-f", "tcp", "-w", file];
+    const capture = new Running(lab.spawn("server", words));
+    await capture.until(/Capturing on/);
+    const user = process.getuid!() === 0 ? ["--user", "nobody"] : [];
+    const server = await startServer(lab, ...RAW, ...user, "--tcp-flags", "PA,A");
+    for (const address of [SERVER, SERVER6]) {
+      const args = [address, "--configure", "--route", `${TARGET}/32`, ...RAW, ...user];
+      const client = startProgram(lab, "client", "client", args, SECRET);
+      await client.until(/connected to/);
+      ping(lab, "client", TARGET);
+      await transfer(lab, "client", "internet", 1);
+      assert.equal(await client.stop(), 0);
+      await server.until(/left: it said goodbye/);
+    }
+    assert.equal(await server.stop(), 0);
+    assert.deepEqual(
+      ["client", "server"].map((host) => snapshot(lab, host)),
+      before,
+      "all is undone",
+    );
+    await capture.stop("SIGINT");
+
+    const fields = ["tcp.srcport", "tcp.flags", "tcp.checksum.status", "ip.checksum.status", "ip.flags.df"];
+    const checks = ["-o", "tcp.check_checksum:TRUE", "-o", "ip.check_checksum:TRUE"];
+    const columns = fields.flatMap((field) => ["-e", field]);
+    const shown = lab.run("lab", ["tshark", "-r", file, ...checks, "-T", "fields", ...columns]);
+    const rows = shown
+      .replace(/\n$/, "")
+      .split("\n")
+      .map((line) => line.split("\t"));
+    const all = (column: number) => [...new Set(rows.map((row) => row[column]))].sort();
+    assert.ok(rows.length > 1500, `${rows.length} segments`);
+    assert.deepEqual(all(2), ["1"], "TCP's checksums");
+    assert.deepEqual(all(3), ["", "1"], "IPv4's checksums; IPv6 has none");
+    assert.match(all(4).join(), /^,(1|True)$/, "don't fragment, in IPv4");
+    const flags = (isServer: boolean) =>
+      [
+        ...new Set(rows.filter(([port]) => (port === "5555") === isServer).map(([, bits]) => Number(bits))),
+      ].sort();
+    assert.deepEqual([flags(true), flags(false)], [[0x10, 0x18], [0x18]], "--tcp-flags PA,A; and PA");
+    const bad = lab.run("lab", [
+      "tshark",
+      "-r",
+      file,
+      ...checks,
+      "-Y",
+      "_ws.malformed || tcp.flags.reset == 1",
+    ]);
+    assert.equal(bad, "");
+  },
+);
+
+labTest("one segment in thirty is lost: what is inside arrives, whole", async (lab) => {
+  const server = await startServer(lab, ...RAW);
+  const client = await startClient(lab, "client", ...RAW);
+  for (const host of ["server", "client"])
+    lab.run(host, "iptables -A OUTPUT -o eth0 -p tcp -m statistic --mode random --probability 0.03 -j DROP");
+  await transfer(lab, "client", "internet", 16);
+  await transfer(lab, "internet", "client", 16);
+  for (const program of [server, client]) assert.doesNotMatch(program.output, /left:|Lost the server/);
+});
+
+labTest(
+  "without --configure: the kernel's RST is seen and ignored; a server started anew is noticed",
+  async (lab) => {
+    const server = startProgram(lab, "server", "server", RAW, SECRET);
+    await server.until(/listening on/);
+    assert.match(server.output, /^ {2}iptables -t raw -A PREROUTING -p tcp --dport 5555 -j DROP$/m);
+    const client = startProgram(lab, "client", "client", [SERVER, ...RAW], SECRET);
+    await client.until(/connected to/);
+    await server.until(/connected from/);
+    await new Promise((resolve) => setTimeout(resolve, 4000)); // longer than a doubt lasts
+    assert.doesNotMatch(client.output, /Lost the server/);
+    await server.stop("SIGKILL");
+    const again = startProgram(lab, "server", "server", RAW, SECRET);
+    await again.until(/listening on/);
+    for (const command of ["ip addr add 10.8.0.2/24 dev tun0", "ip link set tun0 up"])
+      lab.run("client", command);
+    lab.try("client", "ping -c 1 -W 1 10.8.0.1"); // a doubt begins with what is sent
+    await client.until(/Lost the server 192\.168\.1\.1:5555: (ECONNRESET|it was started anew)/);
+    await client.until(/connected again/, 60_000);
+  },
+);
+
+labTest(
+  "tools: ping says whether segments arrive, or where they are lost; dump decodes them",
+  async (lab) => {
+    const tool = (host: string, ...args: string[]) =>
+      new Running(lab.spawn(host, [...ours("tools"), ...args], SECRET));
+    const server = await startServer(lab, ...RAW);
+    const dump = tool("server", "dump", "--count", "4");
+    await dump.until(/listens to port 5555/);
+    const good = tool("client", "ping", SERVER, "--count", "1");
+    assert.equal(await good.ended, 0, good.output);
+    assert.match(good.output, /^pong from 192\.168\.1\.1:5555: \d+\.\d ms, the same secret\n$/);
+    await dump.until(
+      /192\.168\.1\.100:\d+ → 192\.168\.1\.1:5555 PA seq \d+ ack \d+ \| ping, message of \d+ bytes/,
+    );
+    await dump.until(
+      /192\.168\.1\.1:5555 → 192\.168\.1\.100:\d+ PA seq \d+ ack \d+ \| pong, message of \d+ bytes/,
+    );
+    await server.stop();
+
+    const refused = tool("client", "ping", SERVER);
+    assert.equal(await refused.ended, 1);
+    assert.match(refused.output, /ECONNREFUSED\n.*--transport raw is not enabled on the server/);
+
+    lab.run("server", "sysctl -qw net.ipv4.ip_forward=1");
+    lab.run("internet", "iptables -t raw -A PREROUTING -p tcp -j DROP");
+    const lost = tool("client", "ping", "203.0.113.8");
+    assert.equal(await lost.ended, 1);
+    assert.match(
+      lost.output,
+      /ETIMEDOUT\nhop 1: 192\.168\.1\.1\nhop 2: no word\n[^]*the last that said a word is 192\.168\.1\.1/,
+    );
+  },
+);
