@@ -45,6 +45,12 @@ const COMMON = {
     choice("tcp", "udp", "raw"),
   ),
   "tcp-flags": option("LIST", "PA", "raw: flags of its segments, in turn, of P A U E C: PA,A", tcpFlags),
+  kcp: option(
+    "MODE",
+    "fast",
+    "raw: how eagerly it sends again what is lost: normal (and gives way to others), fast, fast2, fast3",
+    choice("normal", "fast", "fast2", "fast3"),
+  ),
   tun: option("NAME", "tun0", "interface name, at most 15 bytes", interfaceName),
   cipher: option(
     "NAME",
@@ -197,6 +203,7 @@ function common(values: Values<typeof COMMON>, environment: string | undefined) 
   return {
     transport,
     tcpFlags: last(values["tcp-flags"])!,
+    kcp: last(values.kcp)!,
     port: last(values.port)!,
     tun: last(values.tun)!,
     // 32 bytes each; undefined: --cipher xor

@@ -38,7 +38,7 @@ import { trace } from "../base/trace.ts";
 import { endpoint, readSockaddr, sockaddr } from "./addresses.ts";
 import { COOKIE, Cookies } from "./cookie.ts";
 import { pathMtu, Remote } from "./datagrams.ts";
-import { MODES } from "./kcp.ts";
+import { type Mode, MODES } from "./kcp.ts";
 import { type Owner, RawLink } from "./raw-link.ts";
 import { RawSocket, reserve } from "./raw-socket.ts";
 import { bindFailure } from "./sockets.ts";
@@ -72,7 +72,7 @@ const convOf = (message2: Buffer) => ((message2.readUInt32LE() & ~0xff) | Type.t
 
 export class RawPort implements Port, Owner {
   readonly socket: RawSocket;
-  readonly mode = MODES.fast;
+  readonly mode: Mode;
   private readonly port: number;
   private readonly flags: readonly number[];
   private readonly listen: string | undefined; // undefined: a client
@@ -85,9 +85,10 @@ export class RawPort implements Port, Owner {
   private call: Call | undefined;
   private reception: Reception | undefined;
 
-  constructor({ listen, port, tcpFlags = [PSH + ACK] }: Parameters<Transport["open"]>[0]) {
+  constructor({ listen, port, tcpFlags = [PSH + ACK], kcp = "fast" }: Parameters<Transport["open"]>[0]) {
     this.port = port;
     this.flags = tcpFlags;
+    this.mode = MODES[kcp];
     this.listen = listen;
     if (listen !== undefined) {
       const any = existsSync("/proc/net/if_inet6") ? "::" : "0.0.0.0"; // as in sockets.ts

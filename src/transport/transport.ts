@@ -16,6 +16,7 @@ export interface PortOptions {
   port: number;
   handshake: boolean;
   tcpFlags?: readonly number[]; // raw only: of the segments it makes, in turn
+  kcp?: "normal" | "fast" | "fast2" | "fast3"; // raw only: see kcp.ts
 }
 
 export interface Port {

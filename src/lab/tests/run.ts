@@ -2,8 +2,8 @@
  * Runs test files (its arguments), some at a time, and says how far it is. Those with labs come first, the
  * longest of them before the others: they take longest. node --test would take them by their names.
  *
- * Those about what a transport carries run a second time, over UDP. TRANSPORT=udp runs these alone, and more
- * of them; TRANSPORT=tcp runs none.
+ * Those about what a transport carries run a second time, over UDP, and the cheapest a third time, over raw.
+ * TRANSPORT=udp and TRANSPORT=raw run these alone, and more of them; TRANSPORT=tcp runs none.
  */
 import { statSync, writeFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
@@ -11,23 +11,33 @@ import { basename } from "node:path";
 import { run } from "node:test";
 import { spec as Spec } from "node:test/reporters";
 
-const UDP = " (udp)"; // in the name of a file that runs another one over UDP
-const weight = (file: string) => statSync(file.replace(UDP, "")).size + (file.includes("lab/") ? 1e6 : 0);
+const OVER = / \((udp|raw)\)/; // in the name of a file that runs another one over that transport
+const weight = (file: string) => statSync(file.replace(OVER, "")).size + (file.includes("lab/") ? 1e6 : 0);
 const given = process.argv.slice(2);
 const { TRANSPORT } = process.env;
-const SOME = /\/(vpn|bulk|reconnect|roaming|hostile)\.test\.js$/;
-const ALL = /\/(vpn|bulk|reconnect|roaming|hang|closed|hostile|ipv6|isolate|mtu|user|soak)\.test\.js$/;
-const OVER_UDP = TRANSPORT === "udp" ? ALL : SOME;
+const SOME = {
+  udp: /\/(vpn|bulk|reconnect|roaming|hostile)\.test\.js$/,
+  raw: /\/bulk\.test\.js$/,
+};
+const ALL = {
+  udp: /\/(vpn|bulk|reconnect|roaming|hang|closed|hostile|ipv6|isolate|mtu|user|soak)\.test\.js$/,
+  raw: /\/(vpn|bulk|raw)\.test\.js$/,
+};
 
 /** Makes the file that does, beside the other one. */
-function overUdp(file: string): string {
-  const other = file.replace(/\.test\.js$/, `${UDP}.test.js`);
-  writeFileSync(other, `process.env.TRANSPORT = "udp";\nawait import("./${basename(file)}");\n`);
+function over(transport: "udp" | "raw", file: string): string {
+  const other = file.replace(/\.test\.js$/, ` (${transport}).test.js`);
+  writeFileSync(other, `process.env.TRANSPORT = "${transport}";\nawait import("./${basename(file)}");\n`);
   return other;
 }
 
-const carried = TRANSPORT === "tcp" ? [] : given.filter((file) => OVER_UDP.test(file)).map(overUdp);
-const files = [...(TRANSPORT === "udp" ? [] : given), ...carried].sort((a, b) => weight(b) - weight(a));
+const carried = (["udp", "raw"] as const).flatMap((transport) => {
+  if (TRANSPORT && TRANSPORT !== transport) return [];
+  const which = (TRANSPORT ? ALL : SOME)[transport];
+  return given.filter((file) => which.test(file)).map((file) => over(transport, file));
+});
+const alone = TRANSPORT === "udp" || TRANSPORT === "raw";
+const files = [...(alone ? [] : given), ...carried].sort((a, b) => weight(b) - weight(a));
 const AT_A_TIME = availableParallelism() + 2; // while some wait for their labs, others can go on
 
 const report = new Spec(); // Node's own
