@@ -34,6 +34,25 @@ test("a route goes into the main table, or into ours, with rules around it, if i
   );
 });
 
+test("raw: the kernel is kept from the server's segments, and a mark keeps ours out of the tunnel", () => {
+  const options = { tun: "tun0", port: 5555, routes: ["0.0.0.0/0"], transport: "raw" as const };
+  const changes = (firewall: Machine["firewall"], outer: string) =>
+    lines(clientChanges(options, CONFIG, [outer], machine({ firewall })));
+  const iptables = changes("iptables", "203.0.113.1");
+  assert.deepEqual(iptables.slice(0, 2), [
+    "iptables -t raw -A PREROUTING -s 203.0.113.1 -p tcp --sport 5555 -j DROP",
+    "iptables -t raw -A OUTPUT -d 203.0.113.1 -p tcp --dport 5555 -j CT --notrack",
+  ]);
+  assert.ok(iptables.includes("ip rule add to 203.0.113.1 fwmark 0x76706e goto 8999 pref 8600"));
+  assert.deepEqual(changes("nft", "2001:db8::1").slice(0, 5), [
+    "nft add table ip6 simple-vpn-tun0-raw",
+    "nft add chain ip6 simple-vpn-tun0-raw in { type filter hook prerouting priority -300 ; }",
+    "nft add chain ip6 simple-vpn-tun0-raw out { type filter hook output priority -300 ; }",
+    "nft add rule ip6 simple-vpn-tun0-raw in ip6 saddr 2001:db8::1 tcp sport 5555 drop",
+    "nft add rule ip6 simple-vpn-tun0-raw out ip6 daddr 2001:db8::1 tcp dport 5555 notrack",
+  ]);
+});
+
 test("a thousand routes need no more rules than they have prefix lengths", () => {
   const blocks = Array.from({ length: 1000 }, (_, i) => `100.${i >> 8}.${i & 255}.0/24`);
   const rules = routing(["100.0.0.0/8", ...blocks], ["100.0.0.1"]).filter((line) => line.includes("lookup"));

@@ -43,6 +43,8 @@ test("the defaults are those of the README", () => {
     dns: [],
     address: { address: 0x0a080002, prefix: 24, network: 0x0a080000, size: 256 },
     transport: "tcp",
+    tcpFlags: [0x18],
+    kcp: "fast",
     port: 5555,
     tun: "tun0",
     mtu: 1400,
@@ -113,6 +115,15 @@ test("every option is read", () => {
     assert.deepEqual(server("--metrics", text).metrics, { host, port });
   for (const path of ["/run/vpn.sock", "vpn.sock", "/tmp/tén", "/".padEnd(107, "x")])
     assert.equal(server("--status", path).status, path);
+  const { transport, tcpFlags, kcp, mtu } = client(
+    "--transport",
+    "raw",
+    "--tcp-flags",
+    "PA,A",
+    "--kcp",
+    "fast3",
+  );
+  assert.deepEqual([transport, tcpFlags, kcp, mtu], ["raw", [0x18, 0x10], "fast3", 1400]);
   assert.deepEqual([client("--once").once, client("--rekey", "1").rekey], [true, 1]);
 });
 
@@ -122,6 +133,10 @@ test("wrong usage is one line that says what was wrong and what to try, exit cod
     refuses(() => client("--dns", dns), /--dns \S+ is this machine itself: name one that the server reaches/);
   for (const dns of ["dns.test", "fe80::1%eth0", "8.8.8", "::ffff:127.0.0.1"])
     refuses(() => client("--dns", dns), /--dns \S+ is no IP address/);
+  for (const flags of ["", "P", "PA,", "SA", "PAR", "FA", "pa", "PA A"])
+    refuses(() => client("--tcp-flags", flags), /--tcp-flags .* is no list such as PA,A/);
+  refuses(() => server("--kcp", "slow"), /--kcp slow is not one of normal, fast, fast2, fast3/);
+  refuses(() => server("--transport", "raw", "--cipher", "xor"), /for TCP/);
   for (const metrics of [
     "",
     "0",
