@@ -2,21 +2,31 @@
  * The sockets of raw.ts. Out: a raw socket of each family, to which we give whole IP packets (IP_HDRINCL,
  * raw(7)). In: a packet socket (packet(7)), which gets a copy of each packet before the firewall and before
  * TCP. A filter in the kernel, BPF, leaves us those of our port. All take root to open, and none to use.
+ *
+ * A raw socket takes one segment at a time. So, once something has come from the other end, what goes there
+ * leaves by another packet socket, up to 64 KB at a time: one large segment, which the kernel cuts as it cuts
+ * its own (PACKET_VNET_HDR; the ten bytes in front are those of core/offload.ts). That goes to whoever has
+ * handed us the other end's latest packet, the router or the end itself: no route is looked up.
  */
 import { EAFNOSUPPORT, EPERM, errnoName } from "../base/errno.ts";
 import { counters } from "../base/counters.ts";
 import { Failure } from "../base/failure.ts";
-import { close, Memory } from "../base/libc.ts";
+import { close, ioctl, Memory, SIZEOF_IFREQ } from "../base/libc.ts";
+import { OFFLOAD_HEADER } from "../core/offload.ts";
 import { SIZEOF_SOCKADDR_IN6, sockaddr } from "./addresses.ts";
 import * as calls from "./socket-calls.ts";
-import type { Flow } from "./tcp-segments.ts";
+import { CHECKSUM, type Flow, type Segment, TCP_HEADER } from "./tcp-segments.ts";
 
 /** On each packet of ours, for the rules that keep it out of the tunnel (SO_MARK, socket(7)): "vpn". */
 export const MARK = 0x76706e;
-const BATCH = 64; // packets in one sendmmsg()
-const LARGEST = 1536; // bytes of a packet, and of the place that it has
 const BUFFER = 8 * 1024 * 1024; // bytes
-const [MSGHDR, IOVEC] = [64, 16]; // bytes of a struct mmsghdr (sendmmsg(2)), and of a struct iovec
+const MAX_RECEIVED = 0x10000; // bytes
+const RUN = 0xffff; // bytes of an IP packet that the kernel is to cut
+const NAME = 20; // bytes of a struct sockaddr_ll (packet(7))
+const [ETHERNET, LOOPBACK, NONE] = [1, 772, 65534]; // kinds of links (linux/if_arp.h); a TUN is of the last
+const SIOCGIFHWADDR = 0x8927; // linux/sockios.h: an interface's own address (netdevice(7))
+const [NEEDS_CSUM, TCPV4, TCPV6] = [1, 1, 4]; // linux/virtio_net.h
+const IP_AT = 24; // where a packet begins in `run`: behind the ten bytes and Ethernet's header
 
 // One instruction of BPF: code, lines to skip if it holds, and if not, operand (linux/filter.h).
 type Instruction = [code: number, yes: number, no: number, operand: number];
@@ -94,11 +104,13 @@ export class RawSocket {
   readonly fd: number;
   private readonly senders: number[]; // of IPv4, of IPv6: a negative errno where there is none
   private readonly askers: number[]; // UDP sockets that never send: they tell our address on a way
-  private readonly vectors = new Memory(BATCH * (MSGHDR + IOVEC));
-  private readonly data = new Memory(BATCH * LARGEST);
-  private readonly names = new Memory(2 * BATCH * SIZEOF_SOCKADDR_IN6);
-  private waiting = 0; // packets
-  private waitsIPv6 = false; // of which family
+  private readonly cutter: number; // the one whose large segments the kernel cuts
+  private readonly memory = new Memory(MAX_RECEIVED);
+  private readonly from = new Memory(NAME + 4); // who has handed us the latest packet; how long that name is
+  private readonly run = new Memory(IP_AT + RUN + 1);
+  private runner: Flow | undefined; // whose segments are in it
+  private size = 0; // bytes of their payloads
+  private segment = 0; // bytes of each, but for the last one
 
   /**
    * @param port the server's
@@ -114,7 +126,8 @@ export class RawSocket {
     this.senders = open(calls.SOCK_RAW, calls.IPPROTO_RAW); // which has IP_HDRINCL, of both families
     this.askers = open(calls.SOCK_DGRAM, 0);
     this.fd = openPacketSocket(filterFor(port, isServer ? 2 : 0));
-    const result = Math.min(this.fd, this.senders[0]!);
+    this.cutter = calls.socket(calls.AF_PACKET, calls.SOCK_RAW | calls.SOCK_CLOEXEC | calls.SOCK_NONBLOCK, 0);
+    const result = Math.min(this.fd, this.senders[0]!, this.cutter);
     if (result < 0) {
       this.close();
       const hint = result === -EPERM ? "start as root (sudo)" : "see packet(7) and raw(7)";
@@ -122,17 +135,41 @@ export class RawSocket {
     }
     for (const fd of [...this.senders, ...this.askers]) set(fd, calls.SOL_SOCKET, calls.SO_MARK, MARK);
     for (const fd of this.senders) set(fd, calls.SOL_SOCKET, calls.SO_SNDBUFFORCE, BUFFER);
-    this.vectors.bytes.fill(0);
-    for (let i = 0; i < BATCH; i++) {
-      this.putAddress(i * MSGHDR, this.names.address + i * SIZEOF_SOCKADDR_IN6);
-      this.putAddress(i * MSGHDR + 16, this.vectors.address + BATCH * MSGHDR + i * IOVEC);
-      this.vectors.bytes.writeUInt32LE(1, i * MSGHDR + 24);
-      this.putAddress(BATCH * MSGHDR + i * IOVEC, this.data.address + i * LARGEST);
-    }
+    set(this.cutter, calls.SOL_SOCKET, calls.SO_SNDBUFFORCE, BUFFER);
+    set(this.cutter, calls.SOL_PACKET, calls.PACKET_VNET_HDR, 1);
   }
 
-  private putAddress(at: number, address: number): void {
-    this.vectors.bytes.writeBigUInt64LE(BigInt(address), at);
+  /** One packet into `segment`; false: it is none for us. Undefined: there is none, or a negative errno. */
+  receive(segment: Segment): boolean | undefined {
+    const { memory, from } = this;
+    from.bytes.writeUInt32LE(NAME, NAME);
+    const count = calls.recvfromTo(this.fd, memory, from.address, from.address + NAME);
+    return count < 0 ? undefined : segment.read(memory.bytes, 0, count);
+  }
+
+  /** The latest packet was the other end's: from now on, what goes there goes back that way. */
+  learn(flow: Flow): void {
+    const { bytes } = this.from;
+    if (flow.hop && bytes.compare(flow.hop.name, 4, NAME, 4, NAME) === 0) return;
+    const name = Buffer.from(bytes.subarray(0, NAME));
+    const header = this.linkHeader(name, flow.isIPv6 ? calls.ETH_P_IPV6 : calls.ETH_P_IP);
+    if (this.runner === flow) this.flush();
+    flow.hop = header && { name, header };
+  }
+
+  /** What stands before each packet to whom that sockaddr_ll names; undefined: the link is of another kind. */
+  private linkHeader(name: Buffer, protocol: number): Buffer | undefined {
+    const kind = name.readUInt16LE(8);
+    if (kind === NONE) return Buffer.alloc(0);
+    const request = Buffer.alloc(SIZEOF_IFREQ);
+    if (kind !== ETHERNET && kind !== LOOPBACK) return undefined;
+    if (!calls.if_indextoname(name.readUInt32LE(4), request)) return undefined; // it is gone
+    if (ioctl(this.cutter, SIOCGIFHWADDR, request) < 0) return undefined;
+    const header = Buffer.alloc(14); // of Ethernet: to, from, protocol
+    name.copy(header, 0, 12, 18);
+    request.copy(header, 6, 18, 24);
+    header.writeUInt16BE(protocol, 12);
+    return header;
   }
 
   /** Our address on the way there, as a sockaddr with that port; or a negative errno. */
@@ -148,28 +185,41 @@ export class RawSocket {
     return name;
   }
 
-  /** One more segment for the next flush(): bytes[from, to). */
+  /** One more segment: bytes[from, to). It leaves with the next flush(), at the latest. */
   put(flow: Flow, bytes: Buffer, from: number, to: number): void {
-    if (this.waiting === BATCH || (this.waiting > 0 && this.waitsIPv6 !== flow.isIPv6)) this.flush();
-    const i = this.waiting++;
-    this.waitsIPv6 = flow.isIPv6;
-    bytes.copy(this.data.bytes, i * LARGEST + flow.header, from, to);
-    const size = flow.write(this.data, i * LARGEST, to - from);
-    flow.to.copy(this.names.bytes, i * SIZEOF_SOCKADDR_IN6);
-    this.vectors.bytes.writeUInt32LE(flow.to.length, i * MSGHDR + 8);
-    this.vectors.bytes.writeUInt32LE(size, BATCH * MSGHDR + i * IOVEC + 8);
+    const count = to - from;
+    const isFull =
+      this.size % this.segment > 0 || count > this.segment || this.size + count > RUN - flow.header;
+    if (this.size > 0 && (this.runner !== flow || isFull)) this.flush();
+    if (this.size === 0) [this.runner, this.segment] = [flow, count];
+    bytes.copy(this.run.bytes, IP_AT + flow.header + this.size, from, to);
+    this.size += count;
+    if (!flow.hop) this.flush();
   }
 
   /** Sends what waits. What the network does not take is lost, and counted: KCP sends it again. */
   flush(): void {
-    const fd = this.senders[this.waitsIPv6 ? 1 : 0]!;
-    let done = 0;
-    while (done < this.waiting) {
-      const count = calls.sendmmsg(fd, this.vectors.address + done * MSGHDR, this.waiting - done);
-      if (count < 0) counters.drop(`the network does not take it: ${errnoName(count)}`, 1);
-      done += Math.max(count, 1); // behind the one that was refused
-    }
-    this.waiting = 0;
+    const { run, runner: flow, size, segment, cutter } = this;
+    if (!flow || size === 0) return;
+    this.size = 0;
+    const { hop, to, isIPv6 } = flow;
+    const count = flow.write(run, IP_AT, size, hop ? segment : 0);
+    let result;
+    if (hop) {
+      const { bytes } = run;
+      const isLarge = size > segment;
+      const link = hop.header.length;
+      const at = IP_AT - link - OFFLOAD_HEADER;
+      bytes[at] = NEEDS_CSUM;
+      bytes[at + 1] = isLarge ? (isIPv6 ? TCPV6 : TCPV4) : 0;
+      bytes.writeUInt16LE(link + flow.header, at + 2); // hdr_len
+      bytes.writeUInt16LE(isLarge ? segment : 0, at + 4); // gso_size
+      bytes.writeUInt16LE(link + flow.header - TCP_HEADER, at + 6); // csum_start
+      bytes.writeUInt16LE(CHECKSUM, at + 8); // csum_offset
+      hop.header.copy(bytes, at + OFFLOAD_HEADER);
+      result = calls.sendto(cutter, run.address + at, IP_AT - at + count, 0, hop.name, hop.name.length);
+    } else result = calls.sendto(this.senders[isIPv6 ? 1 : 0]!, run.address + IP_AT, count, 0, to, to.length);
+    if (result < 0) counters.drop(`the network does not take it: ${errnoName(result)}`, 1);
   }
 
   /** Packets that came while the socket had no room, since the last call. */
@@ -180,7 +230,7 @@ export class RawSocket {
   }
 
   close(): void {
-    for (const fd of [this.fd, ...this.senders, ...this.askers]) if (fd >= 0) close(fd);
+    for (const fd of [this.fd, this.cutter, ...this.senders, ...this.askers]) if (fd >= 0) close(fd);
   }
 }
 

@@ -10,8 +10,8 @@
  *   RST: nobody listens there                    counts only if nothing else comes
  *
  * Our own kernel knows of no connection, and would answer what comes with RST. Rules of the firewall prevent
- * that, and connection tracking: keepKernelOut() in changes.ts. It hides nothing: who looks sees no SYN, PSH
- * on each segment, and KCP's headers. What is in the stream is sealed as always.
+ * that, and connection tracking: keepKernelOut() in changes.ts. It hides nothing: who looks sees no SYN, and
+ * KCP's headers. What is in the stream is sealed as always.
  *
  * A payload begins with its type, the numbers of source document 000:
  *
@@ -27,7 +27,7 @@
  * a pong as its ping. Numbers are big-endian, but for KCP's.
  */
 import { ECONNREFUSED, ETIMEDOUT } from "../base/errno.ts";
-import { close, Memory, read } from "../base/libc.ts";
+import { close } from "../base/libc.ts";
 import { existsSync } from "node:fs";
 import { counters } from "../base/counters.ts";
 import { handshakeFraming } from "../core/frame.ts";
@@ -78,7 +78,6 @@ export class RawPort implements Port, Owner {
   private readonly listen: string | undefined; // undefined: a client
   private readonly reserved: number | undefined; // an fd
   private readonly links = new Map<number, RawLink>();
-  private readonly memory = new Memory(MAX_PACKET + 1);
   private readonly segment = new Segment();
   private readonly touched = new Set<RawLink>();
   private watched: Watch | undefined;
@@ -109,19 +108,18 @@ export class RawPort implements Port, Owner {
   }
 
   private restart(): void {
-    read(this.socket.fd, this.memory, 0, this.memory.bytes.length); // takes the error
+    this.socket.receive(this.segment); // takes the error
     this.watched = undefined;
     this.start();
   }
 
   private receive(): void {
-    const { socket, memory, segment, touched } = this;
+    const { socket, segment, touched } = this;
     const readAt = trace.clock();
     for (let i = 0; i < ROUND; i++) {
-      const count = read(socket.fd, memory, 0, memory.bytes.length);
-      if (count < 0) break;
-      if (!segment.read(memory.bytes, 0, count) || !this.take(segment))
-        trace.drop("a segment that makes no sense here", "the network", memory, 0, count);
+      const isOne = socket.receive(segment);
+      if (isOne === undefined) break;
+      if (!isOne || !this.take(segment)) counters.drop("a segment that makes no sense here", 1);
     }
     socket.flush();
     for (const link of touched) link.settle(readAt);
@@ -139,7 +137,9 @@ export class RawPort implements Port, Owner {
     const link = this.links.get(bytes.readUInt32LE(payload));
     if (!link?.flow.isFrom(segment)) return this.reception?.other(segment) ?? false;
     this.touched.add(link);
-    return link.take(segment);
+    if (!link.take(segment)) return false;
+    this.socket.learn(link.flow);
+    return true;
   }
 
   /** A kernel there says that nobody listens: ours there, if the rules are missing. */

@@ -2,7 +2,7 @@
  * The calls and constants of sockets: like those in libc.ts, each returns a result >= 0, or a negative errno.
  */
 import koffi from "koffi";
-import { libc, O_CLOEXEC, O_NONBLOCK, thisProcess } from "../base/libc.ts";
+import { libc, type Memory, O_CLOEXEC, O_NONBLOCK, thisProcess } from "../base/libc.ts";
 
 export const socket = libc("int socket(int domain, int type, int protocol)"); // socket(2)
 export const bind = libc("int bind(int fd, void *address, uint32_t length)"); // bind(2)
@@ -20,6 +20,8 @@ export const getsockopt = libc(
 export const getsockname = libc("int getsockname(int fd, _Out_ void *address, _Inout_ uint32_t *length)");
 // if_nametoindex(3): 0 if there is none such
 export const if_nametoindex = libc("uint32_t if_nametoindex(const char *name)");
+// if_indextoname(3): its name to 16 bytes; 0 if there is none such
+export const if_indextoname = thisProcess.func("size_t if_indextoname(uint32_t index, _Out_ void *name)");
 
 // recvfrom(2)
 export const recvfrom = libc(
@@ -38,11 +40,16 @@ export function recvmsg(fd: number, message: number): number {
   const result: number = cRecvmsg(fd, message, 0);
   return result < 0 ? -koffi.errno() : result;
 }
-// sendmmsg(2)
-const cSendmmsg = thisProcess.func("int sendmmsg(int fd, size_t messages, uint32_t count, int flags)");
-/** @param messages the address of `count` structs mmsghdr; how many were sent, or a negative errno */
-export function sendmmsg(fd: number, messages: number, count: number): number {
-  const result: number = cSendmmsg(fd, messages, count, 0);
+// sendto(2): of `count` bytes from that address on, as a number
+export const sendto = libc(
+  "int64_t sendto(int fd, size_t from, size_t count, int flags, void *to, uint32_t length)",
+);
+const cRecvfrom = thisProcess.func(
+  "int64_t recvfrom(int fd, size_t to, size_t count, int flags, size_t name, size_t length)",
+);
+/** recvfrom(2) to all of `memory`. `name`, `length`: the addresses of a sockaddr and of its length, u32. */
+export function recvfromTo(fd: number, { address, bytes }: Memory, name: number, length: number): number {
+  const result: number = cRecvfrom(fd, address, bytes.length, 0, name, length);
   return result < 0 ? -koffi.errno() : result;
 }
 
@@ -100,5 +107,6 @@ export const UDP_GRO = 104; // one recvmsg(), many datagrams
 export const AF_PACKET = 17;
 export const SOL_PACKET = 263;
 export const PACKET_STATISTICS = 6;
+export const PACKET_VNET_HDR = 15; // struct virtio_net_hdr before each packet
 export const PACKET_IGNORE_OUTGOING = 23;
-export const ETH_P_ALL = 3;
+export const [ETH_P_ALL, ETH_P_IP, ETH_P_IPV6] = [3, 0x0800, 0x86dd];

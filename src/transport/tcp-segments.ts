@@ -16,11 +16,11 @@
  *                                     32     …    payload
  */
 import { randomBytes } from "node:crypto";
-import { complement, sumOf } from "../base/checksum.ts";
+import { complement, fold, sumOf } from "../base/checksum.ts";
 import type { Memory } from "../base/libc.ts";
 import { endpoint, readSockaddr } from "./addresses.ts";
 
-export const TCP_HEADER = 32;
+export const [TCP_HEADER, CHECKSUM] = [32, 16]; // bytes, and where it has its checksum
 const [IPV4_HEADER, IPV6_HEADER] = [20, 40];
 const TCP = 6; // IPPROTO_TCP
 const WINDOW = 502; // what Linux says for 64 KB and a window scale of 7
@@ -38,9 +38,12 @@ export class Flow {
   readonly header: number; // bytes, of IP and TCP
   readonly name: Buffer; // the other end's address and port
   readonly to: Buffer; // the other end's sockaddr, as a raw socket takes it: without a port
+  /** Who hands on what we send: a sockaddr_ll, and the link's header. Undefined: the kernel finds out. */
+  hop: { name: Buffer; header: Buffer } | undefined;
   private readonly template: Buffer;
   private readonly start: number; // of the TCP header
-  private readonly sum: number; // of what the checksum covers and is always the same
+  private readonly pseudo: number; // of what the checksum covers besides the segment: addresses, protocol
+  private readonly sum: number; // the same, and the header's fields that never change
   private readonly clock = randomBytes(4).readUInt32BE(); // ms: what our timestamps begin with
   private seq: number;
   private ack: number;
@@ -81,7 +84,8 @@ export class Flow {
     template[start + 12] = (TCP_HEADER / 4) << 4;
     template.writeUInt16BE(WINDOW, start + 14);
     template.set([1, 1, 8, 10], start + 20); // NOP, NOP, timestamps, of 10 bytes
-    this.sum = sumOf(template, this.isIPv6 ? 8 : 12, this.header) + TCP;
+    this.pseudo = sumOf(template, this.isIPv6 ? 8 : 12, start) + TCP;
+    this.sum = this.pseudo + sumOf(template, start, this.header);
     this.seq = before ? before.ack : randomBytes(4).readUInt32BE();
     this.ack = before ? before.next : randomBytes(4).readUInt32BE();
     this.echo = before ? before.stamp : 0;
@@ -89,9 +93,10 @@ export class Flow {
 
   /**
    * Writes the headers for the `size` bytes at memory[at + header …], which begin at a multiple of 4. Returns
-   * the bytes of all.
+   * the bytes of all. `segment`: the kernel is to cut it into pieces of so many bytes, and to finish the
+   * checksum, which then has the sum of the pseudo header only.
    */
-  write(memory: Memory, at: number, size: number): number {
+  write(memory: Memory, at: number, size: number, segment = 0): number {
     const { template, start, header, seq, ack, echo } = this;
     const { bytes } = memory;
     const tcp = at + start;
@@ -100,7 +105,8 @@ export class Flow {
     if (this.isIPv6) bytes.writeUInt16BE(TCP_HEADER + size, at + 4);
     else {
       bytes.writeUInt16BE(header + size, at + 2);
-      bytes.writeUInt16BE((this.id = (this.id + 1) & 0xffff), at + 4);
+      bytes.writeUInt16BE(this.id, at + 4);
+      this.id = (this.id + (segment > 0 ? Math.ceil(size / segment) : 1)) & 0xffff;
       bytes.writeUInt16BE(complement(sumOf(bytes, at, at + IPV4_HEADER)), at + 10);
     }
     const flags = this.flags[this.turn++ % this.flags.length]!;
@@ -109,9 +115,12 @@ export class Flow {
     bytes[tcp + 13] = flags;
     bytes.writeUInt32BE(stamp, tcp + 24);
     bytes.writeUInt32BE(echo, tcp + 28);
-    const words = halves(seq) + halves(ack) + halves(stamp) + halves(echo);
-    const payload = sumOfWords(memory, at + header, size);
-    bytes.writeUInt16BE(complement(this.sum + TCP_HEADER + size + flags + words + payload), tcp + 16);
+    if (segment > 0) bytes.writeUInt16BE(fold(this.pseudo + TCP_HEADER + size), tcp + CHECKSUM);
+    else {
+      const words = halves(seq) + halves(ack) + halves(stamp) + halves(echo);
+      const payload = sumOfWords(memory, at + header, size);
+      bytes.writeUInt16BE(complement(this.sum + TCP_HEADER + size + flags + words + payload), tcp + CHECKSUM);
+    }
     this.seq = (seq + size) >>> 0;
     return header + size;
   }

@@ -30,7 +30,7 @@ labTest(
       // and 1,500 calls.
       const perMegabyte = (calls(client) - before) / MEGABYTES;
       assert.ok(
-        IS_RAW || perMegabyte < 150, // there each segment is read by itself
+        perMegabyte < 150,
         `${perMegabyte.toFixed()} read() and write() calls for each megabyte ${from} to ${to}`,
       );
     }
