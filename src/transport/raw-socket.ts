@@ -157,7 +157,7 @@ export class RawSocket {
     flow.hop = header && { name, header };
   }
 
-  /** What stands before each packet to whom that sockaddr_ll names; undefined: the link is of another kind. */
+  /** What stands before each packet that goes to that sockaddr_ll; undefined: its link is of another kind. */
   private linkHeader(name: Buffer, protocol: number): Buffer | undefined {
     const kind = name.readUInt16LE(8);
     if (kind === NONE) return Buffer.alloc(0);

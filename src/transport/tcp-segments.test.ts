@@ -40,6 +40,20 @@ for (const [here, there] of PAIRS) {
     }
   });
 
+  test(`what the kernel is to cut, from ${here}, has the sum of the pseudo header alone`, () => {
+    const one = flow();
+    const [memory, size] = [new Memory(8192), 5000];
+    const total = one.write(memory, 0, size, 1400);
+    const [addresses, tcp] = one.isIPv6 ? [8, 40] : [12, 20];
+    const pseudo = sumOf(memory.bytes, addresses, tcp) + 6 + (total - tcp);
+    assert.equal(memory.bytes.readUInt16BE(tcp + 16), fold(pseudo));
+    const [seq, id] = [memory.bytes.readUInt32BE(tcp + 4), memory.bytes.readUInt16BE(4)];
+    const next = new Memory(2048);
+    one.write(next, 0, 10);
+    assert.equal(next.bytes.readUInt32BE(tcp + 4), (seq + size) >>> 0);
+    if (!one.isIPv6) assert.equal(next.bytes.readUInt16BE(4), (id + 4) & 0xffff, "it makes four of it");
+  });
+
   test(`a segment from ${here} is read as it was written, and belongs to its flow alone`, () => {
     const payload = Buffer.from("odd");
     const { segment, packet } = made(flow(), payload);
