@@ -12,7 +12,7 @@ import { OrderedKeys } from "./ordered-keys.ts";
 import type { RawSocket } from "./raw-socket.ts";
 import type { Flow, Segment } from "./tcp-segments.ts";
 
-const WINDOW = 2048; // segments: 2.8 MB on their way, each way; over 50 ms that is 450 Mbit/s
+const WINDOW = 1024; // segments: 1.4 MB on their way, each way; over 50 ms that is 225 Mbit/s
 const QUIET = 5_000; // ms without a word, then the other end is asked each second …
 const GONE = 15_000; // … and so long until it counts as gone: as tcp.ts has it
 const DOUBT = 3_000; // ms that it has to answer, once something unproven says that it is gone
