@@ -9,6 +9,8 @@ export PATH := $(or $(PATH),/usr/bin):/usr/local/bin:/usr/bin:/bin
 export TMPDIR := $(or $(shell test -d "$$TMPDIR" -a -w "$$TMPDIR" && echo "$$TMPDIR"),/tmp)
 TSX := node --import tsx
 TERMINAL := $(TSX) src/lab/terminals/terminal.ts
+# A program that fails has said why. On a terminal make adds no line of its own to that.
+TOLD := || test -t 1
 
 help: ## these lines
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
@@ -63,7 +65,7 @@ secret.key: | node
 
 server: ## terminal 1: the lab, and the server in it (TRANSPORT=udp; ARGS="--cipher xor"; IPV6=1)
 configure-server: ## terminal 2: addresses, forwarding, NAT on the server
-client: ## terminal 3: starts the client (TRANSPORT=udp; ARGS="--cipher xor")
+client: ## terminal 3: starts the client (TRANSPORT=udp; ARGS="--cipher xor"; N=2 to 30: one more client)
 configure-client: ## terminal 4: address and route on the client
 ping: ## terminal 5: ping 8.8.8.8 on the client (ARGS="-c 3 8.8.8.8")
 manager: ## the page of the class: a lab, its packets live in a browser, who is there, and how far
@@ -71,16 +73,16 @@ doctor: ## no answer? goes along the walk on both hosts, names the broken hop an
 down: ## ends the lab of the five terminals
 server client manager: $(if $(shell test -w . && echo yes),secret.key)
 server configure-server client configure-client ping doctor down: ready
-	@$(TERMINAL) $@ $(ARGS)
+	@$(TERMINAL) $@ $(ARGS) $(TOLD)
 
 manager: ready
 	@$(TSX) src/lab/terminals/manager.ts
 
-terminals: ready ## the five of them as tmux panes, commands typed and waiting for Enter
+terminals: node node_modules/.package-lock.json ## the five of them as tmux panes, commands typed and waiting for Enter
 	@$(TSX) src/lab/terminals/terminals.ts
 
-on: ready ## any command on a host of the lab: make on HOST=client CMD="ip route"
-	@$(TERMINAL) on $(HOST) $(CMD)
+on: ## any command on a host of the lab: make on HOST=client CMD="ip route"
+	@sh src/lab/terminals/on.sh "$(HOST)" $(CMD) $(TOLD)
 
 # What every target needs: the npm packages of the lock file, and the system tools.
 ready: node node_modules/.package-lock.json

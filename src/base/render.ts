@@ -8,7 +8,7 @@ const NARROW = 72; // below, it does without the host, which the terminal's titl
 /** The words of a step, and shorter ones where the screen is narrow. */
 const SHORTER: [long: RegExp, short: string][] = [
   [/the loop wakes: the TUN is readable/, "TUN readable"],
-  [/AES-256-GCM, nonce (\d+), tag of (\d+) bytes appended/, "AES-GCM nonce $1, tag $2 B"],
+  [/AES-256-GCM, nonce (\d+), tag of (\d+) bytes appended/, "nonce $1, tag of $2 B"],
   [/AES-256-GCM: tag good, decrypted/, "tag good, decrypted"],
   [
     /header of (\d+) bytes in front, with number \d+: a datagram of (\d+) bytes/,
@@ -19,6 +19,7 @@ const SHORTER: [long: RegExp, short: string][] = [
   [/a whole frame: body of (\d+) bytes/, "frame: body $1 B"],
   [/: the kernel takes over/, ""],
   [/ICMP(v6)? echo (request|reply) id \d+ seq (\d+)/, "echo $3"],
+  [/ bytes \^ 0x42:/, " B ^0x42"],
   [/ bytes\b:?/g, " B"],
   [/ → /g, "→"],
 ];
@@ -74,8 +75,8 @@ export class Screen {
     const shown = isWide ? 8 : 4; // bytes; the trace file has more
     const bytes = (event.hex.slice(0, shown * 2).match(/../g) ?? []).join(" ").padEnd(isWide ? 24 : 11);
     const time = isWide ? `${micros.padStart(6)} µs` : micros.padStart(5);
-    const step = event.step.padEnd(isWide ? 10 : 9);
-    const id = event.id.padEnd(isWide ? 7 : 5);
+    const step = event.step.padEnd(10);
+    const id = event.id.padEnd(7);
     const isNamed = columns >= NARROW;
     const before = [time, ...(isNamed ? [event.host] : []), step, id, bytes, ""].join(" ").length;
     const coloured = [

@@ -134,5 +134,5 @@ test("a step is one line in a terminal of 80 columns, and of 59: shorter words, 
     steps.packet(0).unxor(memory, 0, 84, "");
     steps.packet(0).inject(memory, 0, 84, "tun0", 0n);
   }
-  assert.ok(texts.includes("+1258 client 6.read    up12.0 02 00 00 74 read 84 B 10.8.0.2→8.8.8.8 echo 1"));
+  assert.ok(texts.includes("+1258 client 6.read     up12.0  02 00 00 74 read 84 B 10.8.0.2→8.8.8.8 echo 1"));
 });

@@ -32,6 +32,7 @@ export async function run(): Promise<string> {
     duplicates >= 1 && answers > requests,
     `the client sent ${requests} packets, ${answers} answers came back; ping counts ${duplicates} as DUP!`,
   );
+  if (duplicates < requests) note("ping ends with its last answer, before the copy of that comes");
 
   heading("2. --cipher xor+aes: the same, with a server that has one address to give");
   const lab = await up();
@@ -57,6 +58,7 @@ export async function run(): Promise<string> {
   const replays = node(
     lab,
     "client",
+    `connects ${COPIES} times, and sends the recorded bytes each time`,
     `for (let i = 0; i < ${COPIES}; i++) {`,
     `  const socket = require("node:net").connect(5555, "${SERVER}").on("error", () => {});`,
     '  socket.once("data", (data) => console.log("answer of " + data.length + " bytes"));',

@@ -59,11 +59,10 @@ export async function type(lab: Lab, host: string, command: string): Promise<str
   return running.output;
 }
 
-/** Starts a Node program of a few lines on a host, and shows it. */
-export function node(lab: Lab, host: string, ...lines: string[]): Running {
-  const script = lines.length > 1 ? `\n${lines.map((line) => `  ${line}\n`).join("")}` : lines[0]!;
-  console.log(prompt(host, `node -e '${script}'`));
-  return new Running(lab.spawn(host, [process.execPath, "-e", script]));
+/** Starts a Node program of a few lines on a host. `what` it does is shown, the lines are not. */
+export function node(lab: Lab, host: string, what: string, ...lines: string[]): Running {
+  console.log(`${prompt(host, "node -e …")} ${chalk.dim(`# ${what}`)}`);
+  return new Running(lab.spawn(host, [process.execPath, "-e", lines.join("\n")]));
 }
 
 /** Starts the server, forwarding and masquerading. */
@@ -108,9 +107,9 @@ export async function start(
   return running;
 }
 
-/** Packets that went out of an interface of a host so far, as the kernel counts them. */
+/** Packets that went out of an interface of a host so far, as the kernel counts them: `ip -s link`. */
 export function sentOn(lab: Lab, host: string, device: string): number {
-  const [link] = JSON.parse(lab.run(host, `ip -s -j link show dev ${device}`)) as [
+  const [link] = JSON.parse(lab.try(host, `ip -s -j link show dev ${device}`).stdout) as [
     { stats64: { tx: { packets: number } } },
   ];
   return link.stats64.tx.packets;

@@ -102,6 +102,7 @@ async function stream(lab: Lab, address: string): Promise<number> {
   const receiver = node(
     lab,
     "server",
+    `a TCP receiver at ${address}: it counts bytes for ${SECONDS} s`,
     "let sum = 0;",
     `const end = () => { console.log("rate " + sum * 8e-6 / ${SECONDS} + "."); process.exit(); };`,
     'const server = require("node:net").createServer((socket) => {',
@@ -114,6 +115,7 @@ async function stream(lab: Lab, address: string): Promise<number> {
   const sender = node(
     lab,
     "client",
+    "a TCP sender: as much as goes",
     `const socket = require("node:net").connect(9000, "${address}", send);`,
     'socket.on("drain", send).on("error", () => process.exit());',
     "const data = Buffer.alloc(65536);",
