@@ -19,6 +19,7 @@ import {
 import { packet, random, SEED, until } from "../lab/tests/peers.ts";
 import { tcpPacket } from "../lab/tests/tcp-packets.ts";
 import { counters } from "../base/counters.ts";
+import { trace } from "../base/trace.ts";
 import { byCode } from "../base/drops.ts";
 import { ECONNREFUSED, EMSGSIZE } from "../base/errno.ts";
 import { sockaddr } from "./addresses.ts";
@@ -602,6 +603,23 @@ test("probes of the path end when no large packet is sent any more", async () =>
     await new Promise((resolve) => setTimeout(resolve, 30));
   }
   assert.equal(sent(), before);
+  it.end();
+});
+
+test("the trace shows 6.write for what was sent, and not for what the network refused", async (t) => {
+  const it = await session();
+  const shown: string[] = [];
+  t.mock.method(trace, "record" as "note", ({ step }: { step: string } & string) => void shown.push(step));
+  trace["mode"] = "walk";
+  const outcome = () => shown.splice(0).filter((step) => step === "6.write" || step === "drop");
+  it.client.send(packet(84));
+  assert.deepEqual(outcome(), ["6.write"]);
+  t.mock.method(it.client.link["hub"].socket, "send", () => -EMSGSIZE, { times: 1 });
+  it.client.send(packet(84));
+  assert.deepEqual(outcome(), ["drop"]);
+  it.client.send(packet(84));
+  assert.deepEqual(outcome(), ["6.write"]);
+  trace["mode"] = "off";
   it.end();
 });
 
