@@ -202,7 +202,7 @@ test("the server makes fresh keys at most once a second for a client", () => {
   it.end();
 });
 
-test("over UDP, an answer that comes twice, or during the next rekey, is counted as that, and no fault", async (t) => {
+test("over UDP, an answer that comes twice, or during the next rekey, is no fault", async (t) => {
   const seconds = clock(t);
   const it = await datagramSession();
   const { client, far, relay } = it;

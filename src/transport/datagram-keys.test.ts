@@ -188,8 +188,8 @@ interface Sent {
 }
 
 for (const lossy of [0, 0.1, 0.5])
-  // rekey.ts itself, on a network that loses and repeats, has its test in rekey.test.ts
-  test(`fresh keys in rekey.ts's order, ${lossy * 100} % lost, all reordered: what comes opens, once (${SEED})`, () => {
+  // A model of rekey.ts gives the keys. rekey.ts itself over UDP: rekey.test.ts, and udp.test.ts of the lab.
+  test(`modelled rekeys, ${lossy * 100} % lost, all reordered: what comes opens, once (${SEED})`, () => {
     const below = random(SEED);
     const [client, server] = ends();
     const DELAY = 30; // steps, at most

@@ -7,8 +7,8 @@
  *   8      8      number: 0, 1, 2 … of all frames that this end sends in this session, whatever their key
  *
  * The nonce is the number with 4 zero bytes in front. With fresh keys the numbers go on. So no nonce is used
- * twice, and one window finds all replays. An old key opens for 10 s more, for what was on its way. Fresh keys
- * come once a second at most (PAUSE in rekey.ts). So there are a dozen old ones at most.
+ * twice, and one window finds all replays. An old key opens for 10 s more, for what was on its way. Fresh
+ * keys come once a second at most (PAUSE in rekey.ts). So there are a dozen old ones at most.
  */
 import type { Keys, SessionKeys } from "../core/aes.ts";
 import { BrokenStream } from "../base/failure.ts";

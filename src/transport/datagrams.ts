@@ -148,10 +148,10 @@ export class DatagramSocket {
   }
 
   /**
-   * Shall an ICMP error, such as "nothing listens there", be told by receive()? A client wants it. On a server
-   * the error would fail the next sendmsg(), which may be another client's. The price: where a card's queue
-   * is full, ENOBUFS is told only to who wants errors (net/ipv4/udp.c, udp_send_skb()). So a server cannot
-   * count what is lost there; `tc -s qdisc` does.
+   * Shall an ICMP error, such as "nothing listens there", be told by receive()? A client wants it. On a
+   * server the error would fail the next sendmsg(), which may be another client's, and anybody can forge it.
+   * The price: that a network card's queue is full (ENOBUFS) is told only to who wants ICMP errors
+   * (net/ipv4/udp.c, udp_send_skb()). So a server does not count what is lost there; `tc -s qdisc` does.
    */
   tellErrors(wanted: boolean): void {
     this.set(calls.IPPROTO_IP, calls.IP_RECVERR, Number(wanted));

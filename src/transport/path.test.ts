@@ -72,7 +72,7 @@ test("a path that takes more by now is noticed after a minute, the whole at firs
   assert.equal(path.size, 1500);
 });
 
-test("an idle session on a narrow path asks nothing; once it is used, whether the path takes more by now", () => {
+test("an idle session on a narrow path asks nothing; a busy one, whether it takes more by now", () => {
   const path = new Path(1500, () => 1500);
   path.limit(1400);
   let takes = 1400;
@@ -104,7 +104,7 @@ test("a shorter first message than needed is no limit: the search goes up from t
   assert.equal(path.size, 1500);
 });
 
-test(`from a size that goes through, it never uses more than the path takes, whatever is lost (${SEED})`, () => {
+test(`from a size that goes through, it never uses more than goes through (seed ${SEED})`, () => {
   const below = random(SEED);
   for (let run = 0; run < 300; run++) {
     const top = 600 + below(8400);
@@ -122,7 +122,7 @@ test(`from a size that goes through, it never uses more than the path takes, wha
   }
 });
 
-test(`on any path it ends within 16 bytes of what the path takes, from a size that is too large (${SEED})`, () => {
+test(`from any larger size, it ends within 16 bytes of what the path takes (seed ${SEED})`, () => {
   const below = random(SEED);
   for (let run = 0; run < 300; run++) {
     const top = 1280 + below(7720);
