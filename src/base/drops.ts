@@ -35,6 +35,7 @@ export const CODES: Record<string, string> = {
   "a frame without room for its tag": "no-tag",
   "a record that does not fit its frame": "bad-record",
   "a rekey that we did not ask for": "rekey-unasked",
+  "an answer to a rekey that has come before": "rekey-repeated",
   "a rekey out of turn": "rekey-out-of-turn",
   "a rekey before the last one was used": "rekey-too-early",
   "it asks for fresh keys more than once a second": "rekey-too-often",
