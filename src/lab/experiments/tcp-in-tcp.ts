@@ -33,11 +33,34 @@ interface Measured {
   times: number[]; // ms, of the pings that were answered, the quickest first
 }
 
-export async function run(): Promise<string> {
-  heading("1. Two tunnels side by side: one over TCP, one over UDP");
+/** A lab with a router between client and server. */
+async function upWithRouter(): Promise<Lab> {
   provide(ROUTER_NEEDS, "make a long way");
   const lab = await up();
-  addRouter(lab); // between client and server
+  addRouter(lab);
+  return lab;
+}
+
+/** The pings alone, in the two tunnels, on a way with that loss: exercise 18, in some seconds. */
+export async function pings(loss: number): Promise<Record<"tcp" | "udp", number[]>> {
+  const lab = await upWithRouter();
+  await tunnel(lab, "tcp", "tun0", "10.8.0.0/24");
+  await tunnel(lab, "udp", "tun1", "10.9.0.0/24");
+  heading(`A way of ${DELAY} ms in each direction, with ${loss * 100} % loss`);
+  await Emulator.start(lab, { delay: DELAY, loss });
+  const times = { tcp: await ping(lab, "10.8.0.1"), udp: await ping(lab, "10.9.0.1") };
+  await lab.down();
+  for (const [name, answered] of Object.entries(times))
+    measured(
+      answered.length > 0,
+      `over ${name}, ${PINGS - answered.length} of ${PINGS} pings were lost; the slowest took ${ms(answered.at(-1)!).trim()}`,
+    );
+  return times;
+}
+
+export async function run(): Promise<string> {
+  heading("1. Two tunnels side by side: one over TCP, one over UDP");
+  const lab = await upWithRouter();
   // The default of some machines, BBR, does not mind loss: it would show nothing.
   for (const host of ["client", "server"]) lab.run(host, "sysctl -qw net.ipv4.tcp_congestion_control=reno");
   // First the long way, then the tunnels: TCP measures it when it connects.
