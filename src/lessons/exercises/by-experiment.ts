@@ -22,9 +22,13 @@ import { ROOT, spawned, TARGET } from "../../lab/lab.ts";
 import { Running } from "../../lab/running.ts";
 import { provide } from "../../lab/tools.ts";
 import { type Exercise, find, yes } from "./exercise-of.ts";
-import { MODES, STEPS, YES_NO } from "./judge.ts";
+import { MODES, STEPS } from "./judge.ts";
 
-const TRANSPORTS = { TCP: /\btcp\b/i, UDP: /\budp\b/i };
+const LOST = {
+  yes: /\b(?:yes|y|lost|refused|dropped)\b/i,
+  no: /\b(?:no|n|not (?:lost|refused|dropped)|accepted)\b/i,
+};
+const TRANSPORTS = { TCP: /\btcp\b/i, UDP: /\budp\b/i, both: /\bboth\b/i, neither: /\bneither\b/i };
 
 export const BY_EXPERIMENT: Record<number, Exercise> = {
   7: {
@@ -51,9 +55,10 @@ export const BY_EXPERIMENT: Record<number, Exercise> = {
     ],
     async measure() {
       await breakXor.run();
-      const [key, length] = [observed(/the key is (0x\w+)/), observed(/are the length of the rest: (\d+)/)];
+      const key = observed(/(all \d+ guesses agree: the key is 0x\w+)/);
+      const length = observed(/are the length of the rest: (\d+)/);
       return [
-        { right: Number(key), seen: `07 ^ 45 = 42, and each captured frame says so: ${key}.` },
+        { right: Number(find(/(0x\w+)/, key)), seen: `07 must have been 45. In this run ${key}.` },
         { right: "length", seen: `In each captured frame they are the length of the rest: ${length}.` },
       ];
     },
@@ -74,7 +79,9 @@ export const BY_EXPERIMENT: Record<number, Exercise> = {
       return [
         {
           right: sent === received ? "xor+aes" : "xor",
-          seen: `With xor, "${sent}" arrived as "${received}". With xor+aes, ${observed(/(nothing was received)/)}.`,
+          seen:
+            `With xor, "${sent}" arrived as "${received}". ` +
+            `With xor+aes, ${observed(/(nothing was received)/)}.`,
         },
       ];
     },
@@ -129,8 +136,8 @@ export const BY_EXPERIMENT: Record<number, Exercise> = {
 
   11: {
     parts: [
-      { kind: "choice", ask: "1,000 others: is it lost, yes or no", label: /\b1,?000\b/, options: YES_NO },
-      { kind: "choice", ask: "2,100 others: is it lost, yes or no", label: /\b2,?100\b/, options: YES_NO },
+      { kind: "choice", ask: "1,000 others: is it lost, yes or no", label: /\b1,?000\b/, options: LOST },
+      { kind: "choice", ask: "2,100 others: is it lost, yes or no", label: /\b2,?100\b/, options: LOST },
       {
         kind: "number",
         ask: "of two copies, how many are accepted",

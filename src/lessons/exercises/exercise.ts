@@ -47,9 +47,9 @@ function list(sheet: Sheet[]): void {
 function named(sheet: Sheet[], name: string): Sheet {
   const found = sheet.find(({ number, experiment }) => `${number}` === name || experiment === name);
   if (found) return found;
-  const names = sheet.flatMap(({ experiment }) => experiment ?? []);
   throw new Failure(
-    `Cannot find the exercise '${name}': expected N=1 to N=${sheet.length}, or NAME= one of ${names.join(", ")}`,
+    `Cannot find the exercise '${name}': expected N=1 to N=${sheet.length}, or NAME= one of ` +
+      sheet.flatMap(({ experiment }) => experiment ?? []).join(", "),
     "make exercises",
     2,
   );
@@ -72,7 +72,10 @@ async function ask(parts: Part[], question: string): Promise<(string[] | undefin
     prompt();
   }
   console.log();
-  throw new Failure("Cannot judge: there is no answer", `type one, or: echo "an answer" | make exercise N=…`);
+  throw new Failure(
+    "Cannot judge: there is no answer",
+    'one in a pipe: echo "an answer" | make exercise N=2',
+  );
 }
 
 function print({ ask, given, right, why }: Verdict): void {
@@ -115,11 +118,13 @@ program(async () => {
     keep(progressName(number), passed, total);
   if (values.report !== undefined)
     console.log(await report(values.report, values.student, progressName(number), { passed, total }));
-  const next = sheet.find((one) => one.number === number + 1);
-  console.log(
-    passed === total
-      ? `\n${chalk.green.bold("Right.")} ${next ? `The next one: make exercise N=${next.number}` : "That was the last one."}`
-      : `\n${chalk.yellow.bold(`${passed} of ${total} right.`)} Once more: make exercise N=${number}`,
-  );
+  const next = sheet.some((one) => one.number === number + 1)
+    ? `make exercise N=${number + 1}`
+    : "make exercises";
+  if (passed === total) console.log(`\n${chalk.green.bold("Right.")} Next: ${next}`);
+  else
+    console.log(
+      `\n${chalk.yellow.bold(`${passed} of ${total} right.`)} Once more: make exercise N=${number}`,
+    );
   exit(passed === total ? 0 : NOT_YET);
 });

@@ -12,6 +12,10 @@ import { until } from "../../lab/tests/peers.ts";
 import { decodeTap } from "../../lab/walk/taps.ts";
 import { type Exercise, find, yes } from "./exercise-of.ts";
 import { HOSTS, type Seen, STEPS, YES_NO } from "./judge.ts";
+import type { Shown } from "./terminals.ts";
+
+/** A ping is home again: both terminals have shown its last step. */
+const isHome = ({ server, client }: Shown) => /R4\.write/.test(server) && /R6\.write/.test(client);
 
 const HEADERS = 28; // IP 20, ICMP 8: ping -s counts what follows them
 const addresses = (...all: string[]) =>
@@ -71,9 +75,7 @@ export const IN_TERMINALS: Record<number, Exercise> = {
     ],
     async measure(open) {
       const terminals = await open("tcp");
-      const shown = await terminals.type(`ping -c 1 -s 1000 ${TARGET}`, /6\.(read|frame)/, ({ client }) =>
-        /R6\.write/.test(client),
-      );
+      const shown = await terminals.type(`ping -c 1 -s 1000 ${TARGET}`, /6\.(read|frame)/, isHome);
       const read = find(/6\.read .*?read (\d+) bytes/, shown.client);
       const frame = find(/6\.frame .* (\d+) bytes$/m, shown.client);
       return [
@@ -104,9 +106,7 @@ export const IN_TERMINALS: Record<number, Exercise> = {
     ],
     async measure(open) {
       const terminals = await open("tcp");
-      const shown = await terminals.type(`ping -c 1 -t 1 -W 1 ${TARGET}`, /server +(8|R)/, ({ client }) =>
-        /R6\.write/.test(client),
-      );
+      const shown = await terminals.type(`ping -c 1 -t 1 -W 1 ${TARGET}`, /server +(8|R)/, isHome);
       const from = find(/From (\S+) .*Time to live exceeded/, shown.said);
       const steps = [...new Set([...shown.server.matchAll(/server (R?\d+)\.\w+/g)].map(([, id]) => id!))];
       return [
@@ -136,9 +136,7 @@ export const IN_TERMINALS: Record<number, Exercise> = {
       const broken = await terminals.type(`ping -c 1 -W 1 ${TARGET}`, /8\.write|R\d/, ({ server }) =>
         /8\.write/.test(server),
       );
-      const own = await terminals.type(`ping -c 1 -W 2 10.8.0.1`, /(?!)/, ({ client }) =>
-        /R6\.write/.test(client),
-      );
+      const own = await terminals.type(`ping -c 1 -W 2 10.8.0.1`, /(?!)/, isHome);
       terminals.lab.run("server", "sysctl -w net.ipv4.ip_forward=1");
       // along the way: client, server, and nothing comes back
       const [last] = [...`${broken.client}\n${broken.server}`.matchAll(/(?:client|server) (R?\d+\.\w+)/g)]
@@ -218,7 +216,7 @@ export const IN_TERMINALS: Record<number, Exercise> = {
         { right: Number(limit), seen: `Terminal 3 says: more than ${limit} packets a second.` },
         {
           right: /6\.read/.test(after) ? "every packet" : "a line a second",
-          seen: `After that, terminal 3 had ${lines} lines that begin "1 s: sent".`,
+          seen: `Lines of terminal 3 after that, which begin "1 s: sent": ${lines}.`,
         },
       ];
     },
@@ -245,12 +243,11 @@ export const IN_TERMINALS: Record<number, Exercise> = {
       const { lab } = terminals;
       const tap = new Running(lab.spawn("client", [...ours("lab/walk/taps"), "client", "eth0"]));
       await tap.until(/^ready$/m);
-      const done = ({ client }: { client: string }) => /R6\.write|drop/.test(client);
       const fit = (size: number) => `ping -c 1 -W 1 -M do -s ${size} ${TARGET}`;
       const tooLong = await type(lab, "client", fit(1397));
       const largest = Number(find(/mtu=(\d+)/, tooLong));
       const answered = (said: string) => / 1 received/.test(said);
-      const whole = await terminals.type(fit(largest - HEADERS), /6\.(read|write)/, done);
+      const whole = await terminals.type(fit(largest - HEADERS), /6\.(read|write)/, isHome);
       await tap.stop();
       const wire = tap.output
         .split("\n")
@@ -263,8 +260,8 @@ export const IN_TERMINALS: Record<number, Exercise> = {
       lab.run("client", "ip link set eth0 mtu 1280");
       const three = await type(lab, "client", `ping -c 3 -W 1 -M do -s 1396 ${TARGET}`);
       const narrow = Number(find(/mtu ?= ?(\d+)/, three));
-      const inside = await type(lab, "client", fit(narrow - HEADERS));
-      expect(answered(inside), `a ping of ${narrow} bytes was not answered`);
+      const inside = await terminals.type(fit(narrow - HEADERS), /6\.(read|write)/, isHome);
+      expect(answered(inside.said), `a ping of ${narrow} bytes was not answered`);
       const cut = await terminals.type(`ping -c 1 -W 1 -s 1396 ${TARGET}`, /6\.read/, ({ client }) =>
         /6\.read/.test(client),
       );
@@ -377,7 +374,9 @@ async function move(): Promise<Seen[]> {
   return [
     {
       right: Object.entries(stays).flatMap(([name, stayed]) => (stayed ? [name] : [])),
-      seen: `${from}:${port} became ${to}:${portNow}; inside it is ${inner()}; the index is ${indexes[1]!.trim()}. The numbers go on.`,
+      seen:
+        `${from}:${port} became ${to}:${portNow}; inside it is ${inner()}; ` +
+        `the index is ${indexes[1]!.trim()}. The numbers go on.`,
     },
     { right: step, seen: `Terminal 1 names the new address behind ${step}.` },
     { right: udp, seen: `Over UDP, ${udp} of 15 were lost.` },

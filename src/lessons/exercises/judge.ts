@@ -42,7 +42,12 @@ export const HOSTS = {
   server: /\bserver\b|\b10\.8\.0\.1\b|\b192\.168\.1\.1\b/i,
   internet: /\binternet\b|\b8\.8\.8\.8\b/i,
 };
-export const MODES = { xor: /\bxor\b/i, "xor+aes": /\bxor ?\+ ?aes\b|\baes\b/i };
+export const MODES = {
+  xor: /\bxor\b/i,
+  "xor+aes": /\bxor ?\+ ?aes\b|\baes\b/i,
+  both: /\bboth\b|\bxor(?:,| and| &) (?:xor ?\+ ?)?aes\b/i,
+  neither: /\bneither\b/i,
+};
 
 /** Our own steps, "6.read" or "6", and the kernel's. */
 export const STEPS: Record<string, RegExp> = {};
@@ -53,11 +58,11 @@ for (const name of STAGES.flatMap((stage) => [UP[stage], DOWN[stage]]).filter((o
 
 const ADDRESS = /\b\d+\.\d+\.\d+\.\d+(?:\/\d+)?\b/g;
 const STEP_NAME = /\bR?\d+\.[a-z]+\b/gi;
-const WORDS: [RegExp, string][] = [
-  [/\b(?:none|zero|nothing|never)\b/gi, "0"],
-  [/\b(?:one|once)\b/gi, "1"],
-  [/\b(?:two|twice)\b/gi, "2"],
-  [/\bthree\b/gi, "3"],
+const WORDS = [
+  ["none", "zero", "nothing", "never"],
+  ["one", "once"],
+  ["two", "twice"],
+  ...["three", "four", "five", "six", "seven", "eight", "nine", "ten"].map((word) => [word]),
 ];
 
 /**
@@ -77,19 +82,24 @@ export function read(parts: Part[], answer: string, question = ""): (string[] | 
   }
   for (const [i, part] of parts.entries()) {
     if (part.kind !== "choice" || found[i]) continue;
-    const matches = [...choices(part, rest)];
+    const matches = choices(part, rest);
     if (matches.length === 0) continue;
-    const taken = part.many ? matches : matches.slice(0, 1);
+    // "6, step 4": a number that is asked for before the step stands before it
+    const before = parts.filter((one, k) => k < i && one.kind === "number" && !found[k]).length;
+    const at = part.options === STEPS ? Math.min(before, matches.length - 1) : 0;
+    const taken = part.many ? matches : matches.slice(at, at + 1);
     found[i] = [...new Set(taken.map(({ name }) => name))];
-    for (const { text } of taken) rest = rest.replace(text, " ".repeat(text.length));
+    for (const { text, at } of taken)
+      rest = rest.slice(0, at) + " ".repeat(text.length) + rest.slice(at + text.length);
   }
   const numeric = parts
     .map((part, i) => [part, i] as const)
     .filter(([{ kind }, i]) => kind === "number" && !found[i]);
   if (numeric.length === 0) return found;
-  let values = valuesOf(numeric[0]![0], rest);
-  const given = new Set(valuesOf(numeric[0]![0], question));
-  if (values.length > numeric.length) values = values.filter((value) => !given.has(value));
+  const all = valuesOf(numeric[0]![0], rest);
+  const repeated = new Set(valuesOf(numeric[0]![0], question));
+  const own = all.filter((value) => !repeated.has(value));
+  const values = own.length >= numeric.length ? own : all;
   for (const [k, [, i]] of numeric.entries()) if (values[k] !== undefined) found[i] = [values[k]];
   return found;
 }
@@ -99,9 +109,13 @@ const isList = (part: Part) => part.kind === "choice" && part.many;
 /** All that could be a value of this part, in order. */
 function valuesOf(part: Part, text: string): string[] {
   if (part.kind === "choice") return [...new Set(choices(part, text).map(({ name }) => name))];
-  let plain = text.replace(ADDRESS, " ").replace(STEP_NAME, " ");
-  for (const [words, digits] of WORDS) plain = plain.replace(words, digits);
-  if (part.all !== undefined) plain = plain.replace(/\ball\b/gi, `${part.all}`);
+  let plain = text
+    .replace(ADDRESS, " ")
+    .replace(STEP_NAME, " ")
+    .replace(/\bof \d+/gi, " ");
+  for (const [value, words] of WORDS.entries())
+    plain = plain.replace(new RegExp(`\\b(?:${words.join("|")})\\b`, "gi"), `${value}`);
+  if (part.all !== undefined) plain = plain.replace(/\ball(?: \d+)?\b/gi, `${part.all}`);
   const numbers = part.hex
     ? /\b(?:0x[0-9a-f]{2}|\d[0-9a-f]|[a-f]\d)\b/gi
     : /(?<![\w.])(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)/g;
@@ -109,7 +123,7 @@ function valuesOf(part: Part, text: string): string[] {
 }
 
 /** The options that stand in a text, in its order; of two at one place, the longer one. */
-function choices({ options }: ChoicePart, text: string): { name: string; text: string }[] {
+function choices({ options }: ChoicePart, text: string): { name: string; text: string; at: number }[] {
   const found = [];
   for (let from = 0; from < text.length;) {
     const matches = Object.entries(options).flatMap(([name, pattern]) => {
@@ -139,47 +153,55 @@ export function form(part: Part): string {
 /** A verdict for each part. */
 export function judge(parts: Part[], given: (string[] | undefined)[], seen: Seen[]): Verdict[] {
   return parts.map((part, i) => {
-    const values = given[i];
-    const { right, seen: how } = seen[i]!;
-    const verdict = (isRight: boolean, why: string): Verdict => ({
+    const [values, { seen: how }] = [given[i], seen[i]!];
+    const said = values ? wrong(part, values, seen[i]!) : `not answered (${form(part)}). `;
+    const isRight = said === "" || said.startsWith(EXACTLY);
+    const other = isRight || !values ? undefined : meantFor(parts, i, values, seen);
+    const swapped = other ? `That is the answer to: ${other.ask}. ` : "";
+    return {
       ask: part.ask,
       given: values?.join(", ") ?? "",
       right: isRight,
-      why,
-    });
-    if (!values) return verdict(false, `not answered (${form(part)}). ${how}`);
-    if (part.kind === "number") {
-      const near = (value: string) => isNear(part, value, right as number);
-      if (near(values[0]!)) return verdict(true, how);
-      const other = seen.findIndex(
-        (one, k) => k !== i && parts[k]!.kind === "number" && isNear(part, values[0]!, one.right as number),
-      );
-      const swapped = other < 0 ? "" : `That is the answer to: ${parts[other]!.ask}. `;
-      return verdict(false, `${part.mistakes?.[values[0]!] ?? swapped}${space(part, values)}${how}`);
-    }
-    const rights = [right].flat().map(String);
-    if (!part.many) {
-      const [value] = values as [string];
-      const [exact] = rights as [string];
-      if (value === exact) return verdict(true, how);
-      // a step's number alone will do
-      if (exact.startsWith(`${value}.`)) return verdict(true, `More exactly, ${exact}. ${how}`);
-      return verdict(false, `${part.mistakes?.[value] ?? ""}${space(part, values)}${how}`);
-    }
-    const stage = (name: string) => (part.options === STEPS ? name.replace(/\..*/, "") : name);
-    const named = new Set(values.map(stage));
-    const missing = rights.filter((name) => !named.has(name) && !part.either?.includes(name));
-    const more = [...named].filter((name) => !rights.includes(name) && !part.either?.includes(name));
-    const said = [
-      missing.length > 0 ? `Missing: ${missing.join(", ")}. ` : "",
-      more.length > 0 ? `Too many: ${more.join(", ")}. ` : "",
-      ...more.map((name) => (part.mistakes?.[name] ? `${part.mistakes[name]} ` : "")),
-    ];
-    return verdict(missing.length + more.length === 0, `${said.join("")}${how}`);
+      why: `${swapped}${said.trim()} ${how}`.trim(),
+    };
   });
 }
 
-const space = ({ mistakes }: Part, [value]: string[]) => (mistakes?.[value!] ? " " : "");
+const EXACTLY = "More exactly, "; // right, but
+
+/** What is wrong with the values of one part; "" if nothing is. */
+function wrong(part: Part, values: string[], { right }: Seen): string {
+  const [value] = values as [string];
+  const rights = [right].flat().map(String);
+  if (part.kind === "number") return isNear(part, value, Number(right)) ? "" : mistake(part, value);
+  if (!part.many) {
+    if (rights[0] === value) return "";
+    // a step's number alone will do
+    return rights[0]!.startsWith(`${value}.`) ? `${EXACTLY}${rights[0]}.` : mistake(part, value);
+  }
+  // of a list of steps, the numbers will do, too
+  const named = new Set(values.map((one) => (part.options === STEPS ? one.replace(/\..*/, "") : one)));
+  const missing = rights.filter((name) => !named.has(name) && !part.either?.includes(name));
+  const more = [...named].filter((name) => !rights.includes(name) && !part.either?.includes(name));
+  return [
+    missing.length > 0 ? `Missing: ${missing.join(", ")}.` : "",
+    more.length > 0 ? `Too many: ${more.join(", ")}.` : "",
+    ...more.map((name) => part.mistakes?.[name] ?? ""),
+  ]
+    .filter((sentence) => sentence !== "")
+    .join(" ");
+}
+
+/** Another part, of which the number would be right: they were given the other way round. */
+function meantFor(parts: Part[], i: number, [value]: string[], seen: Seen[]): Part | undefined {
+  if (parts[i]!.kind !== "number") return undefined;
+  return parts.find(
+    (part, k) => k !== i && part.kind === "number" && isNear(part, value!, Number(seen[k]!.right)),
+  );
+}
+
+/** Why a value that is often given is wrong. */
+const mistake = ({ mistakes }: Part, value: string) => mistakes?.[value.replace(/^0x/, "")] ?? "No.";
 
 function isNear({ hex, within = 0 }: NumberPart, value: string, right: number): boolean {
   const readings = hex ? [parseInt(value, 16), Number(value)] : [Number(value)];
