@@ -55,7 +55,10 @@ labTest("the program asks again, says which part is wrong and why, and keeps the
   const [output, code] = await exercise(["2"], "", "what?", "1000 and 1064");
   assert.equal(code, 3, output);
   assert.match(output, /2\. Count the bytes[^]*how many at 6\.read/);
-  assert.match(output, /Asked for is:\n {2}bytes at 6\.read \(a number\)\n[^]*Nothing in it answers/);
+  assert.match(
+    output,
+    /empty line\.\nAsked for is:\n {2}- bytes at 6\.read \(a number\)\n[^]*Nothing in it answers/,
+  );
   assert.match(output, /terminal 3 .*6\.read .* 1028 bytes/);
   assert.match(
     output,
@@ -78,5 +81,8 @@ test("no answer, and no such exercise: one line that says what to try", async ()
   assert.match(silent, /\nerror Cannot judge: there is no answer\. Try: .*echo "an answer"/);
   const [output, two] = await exercise(["no-such"]);
   assert.equal(two, 2);
-  assert.match(output, /^error Cannot find the exercise 'no-such': .* N=18, .*break-xor.* Try: make exercises/);
+  assert.match(
+    output,
+    /^error Cannot find the exercise 'no-such': .* N=18, .*break-xor.* Try: make exercises/,
+  );
 });

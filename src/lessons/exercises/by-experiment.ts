@@ -45,7 +45,7 @@ export const BY_EXPERIMENT: Record<number, Exercise> = {
       },
       {
         kind: "choice",
-        ask: "what the first two bytes are: length, version or key",
+        ask: "what the first two bytes say",
         options: {
           length: /\b(?:length|long|size)\b|\b0x0?0?54\b|\b84\b/i,
           version: /\b(?:version|type|header)\b/i,
@@ -68,7 +68,7 @@ export const BY_EXPERIMENT: Record<number, Exercise> = {
     parts: [
       {
         kind: "choice",
-        ask: "the mode in which 0100 arrives: xor or xor+aes",
+        ask: "the mode in which 0100 arrives",
         options: MODES,
         mistakes: { "xor+aes": "There the tag does not fit, and nothing arrives." },
       },
@@ -136,8 +136,8 @@ export const BY_EXPERIMENT: Record<number, Exercise> = {
 
   11: {
     parts: [
-      { kind: "choice", ask: "1,000 others: is it lost, yes or no", label: /\b1,?000\b/, options: LOST },
-      { kind: "choice", ask: "2,100 others: is it lost, yes or no", label: /\b2,?100\b/, options: LOST },
+      { kind: "choice", ask: "overtaken by 1,000: is it lost", label: /\b1,?000\b/, options: LOST },
+      { kind: "choice", ask: "overtaken by 2,100: is it lost", label: /\b2,?100\b/, options: LOST },
       {
         kind: "number",
         ask: "of two copies, how many are accepted",
@@ -264,14 +264,14 @@ export const BY_EXPERIMENT: Record<number, Exercise> = {
     parts: [
       {
         kind: "choice",
-        ask: "the tunnel that loses pings: TCP or UDP",
+        ask: "the tunnel that loses pings",
         label: /\b(?:los[est]+)\b/i,
         options: TRANSPORTS,
         mistakes: { TCP: "What TCP has lost, it sends again." },
       },
       {
         kind: "choice",
-        ask: "the tunnel with the slowest ping: TCP or UDP",
+        ask: "the tunnel with the slowest ping",
         label: /\b(?:slow\w*|late\w*|wait\w*)\b/i,
         options: TRANSPORTS,
         mistakes: { UDP: "Over UDP nothing waits for what was lost." },

@@ -37,7 +37,7 @@ function list(sheet: Sheet[]): void {
         : "      ";
     const other = experiment ? chalk.dim(`or NAME=${experiment}`) : "";
     console.log(
-      `  ${state}  make exercise N=${`${number}`.padEnd(3)} ${title.padEnd(28)} ${other}`.trimEnd(),
+      `  ${state}  make exercise N=${`${number}`.padEnd(3)} ${title.padEnd(26)} ${other}`.trimEnd(),
     );
   }
   console.log(`\n${done} of ${sheet.length} done. lessons/progress.json keeps it.`);
@@ -55,6 +55,11 @@ function named(sheet: Sheet[], name: string): Sheet {
   );
 }
 
+function askedFor(parts: Part[]): void {
+  console.log("Asked for is:");
+  for (const part of parts) console.log(`  - ${fill(`${part.ask} (${form(part)})`, COLUMNS, "    ")}`);
+}
+
 /** Asks until something can be understood. Throws a Failure when the input ends before that. */
 async function ask(parts: Part[], question: string): Promise<(string[] | undefined)[]> {
   const input = createInterface({ input: process.stdin });
@@ -67,8 +72,8 @@ async function ask(parts: Part[], question: string): Promise<(string[] | undefin
       input.close();
       return given;
     }
-    console.log(line.trim() === "" ? "Asked for is:" : "Nothing in it answers the question. Asked for is:");
-    for (const part of parts) console.log(`  ${part.ask} (${form(part)})`);
+    console.log(line.trim() === "" ? "That was an empty line." : "Nothing in it answers the question.");
+    askedFor(parts);
     prompt();
   }
   console.log();
@@ -97,8 +102,8 @@ program(async () => {
   const { parts, measure } = EXERCISES[number]!;
 
   console.log(`${chalk.bold.inverse(` ${number}. ${title} `)}\n\n${shown(question, COLUMNS)}\n`);
-  console.log("Answer here, and the command is run for you. Asked for:");
-  for (const part of parts) console.log(`  - ${part.ask}`);
+  console.log("Answer here, and it is done for you.");
+  askedFor(parts);
   const given = await ask(parts, question);
 
   heading("Now for real");

@@ -89,7 +89,7 @@ export const IN_TERMINALS: Record<number, Exercise> = {
     parts: [
       {
         kind: "choice",
-        ask: "who answers: client, server or internet",
+        ask: "who answers",
         options: HOSTS,
         mistakes: {
           client: "The client's kernel made the packet: it lowers no TTL.",
@@ -98,7 +98,7 @@ export const IN_TERMINALS: Record<number, Exercise> = {
       },
       {
         kind: "choice",
-        ask: "the steps in terminal 1, by number",
+        ask: "the steps in terminal 1",
         options: STEPS,
         many: true,
         mistakes: { 9: "Step 9 is the kernel's: no terminal shows it." },
@@ -128,7 +128,7 @@ export const IN_TERMINALS: Record<number, Exercise> = {
         options: STEPS,
         mistakes: { 9: "Step 9 is the kernel's, and it drops the packet there. Nobody shows it." },
       },
-      { kind: "choice", ask: "does 10.8.0.1 still answer: yes or no", options: YES_NO },
+      { kind: "choice", ask: "does 10.8.0.1 still answer", options: YES_NO },
     ],
     async measure(open) {
       const terminals = await open("tcp");
@@ -154,7 +154,7 @@ export const IN_TERMINALS: Record<number, Exercise> = {
     parts: [
       {
         kind: "choice",
-        ask: "what the server does: drops it, or passes it on",
+        ask: "what the server does with it",
         options: {
           "drops it": /\b(?:drop|refus|reject|discard|throw)\w*/i,
           "passes it on": /\b(?:pass|accept|forward|deliver|write)\w*/i,
@@ -162,7 +162,7 @@ export const IN_TERMINALS: Record<number, Exercise> = {
       },
       {
         kind: "choice",
-        ask: "which of the packet's addresses is the reason",
+        ask: "the packet's address that is the reason",
         options: { source: /\b(?:source|sender|src)\b/i, destination: /\b(?:destination|target|dst)\b/i },
       },
     ],
@@ -193,7 +193,7 @@ export const IN_TERMINALS: Record<number, Exercise> = {
       },
       {
         kind: "choice",
-        ask: "and of the rest: a line a second, every packet, or nothing",
+        ask: "what it shows of the rest",
         options: {
           "a line a second":
             /\b(?:(?:one|a|1) )?(?:summary )?line\b(?: (?:a|per|each|every) second)?|\bsecond\b|\bsummary\b/i,
@@ -309,7 +309,7 @@ export const IN_TERMINALS: Record<number, Exercise> = {
       { kind: "number", ask: "pings lost over UDP", label: /\budp\b/i, within: 1 },
       {
         kind: "choice",
-        ask: "are pings lost over TCP: yes or no",
+        ask: "are pings lost over TCP",
         label: /\btcp\b/i,
         options: YES_NO,
         mistakes: { no: "A TCP connection is between two addresses. One of them is gone." },

@@ -144,9 +144,9 @@ function choices({ options }: ChoicePart, text: string): { name: string; text: s
 /** How a part may be answered: "a number"; "one of client, server, internet". */
 export function form(part: Part): string {
   if (part.kind === "number") return part.hex ? "a byte in hex, such as 0x1f" : "a number";
-  if (part.options === YES_NO) return "yes or no";
   if (part.options === STEPS) return part.many ? "the steps, such as 5, 6, R1" : "a step, such as 6.read";
   const names = Object.keys(part.options).join(", ");
+  if (names === "yes, no") return "yes or no";
   return part.many ? `those that it is true of: ${names}` : `one of: ${names}`;
 }
 
