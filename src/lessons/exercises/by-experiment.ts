@@ -162,11 +162,11 @@ export const BY_EXPERIMENT: Record<number, Exercise> = {
 
   14: {
     parts: [
-      { kind: "number", ask: "8.8.8.8, with both routes", all: 3 },
-      { kind: "number", ask: "8.8.4.4", all: 3 },
+      { kind: "number", ask: "packets to 8.8.8.8 in tun0, with both routes", all: 3 },
+      { kind: "number", ask: "packets to 8.8.4.4 in tun0", all: 3 },
       {
         kind: "number",
-        ask: "8.8.8.8, without the /32",
+        ask: "packets to 8.8.8.8 in tun0, without the /32",
         all: 3,
         mistakes: { 3: "Without the /32, the /8 is the longest that fits." },
       },
@@ -245,11 +245,11 @@ export const BY_EXPERIMENT: Record<number, Exercise> = {
     parts: [
       {
         kind: "number",
-        ask: "of 69, with one nonce for both",
+        ask: "bytes found out, with one nonce for both",
         all: 69,
         mistakes: { 0: "Both are XORed with the same key stream: it cancels out." },
       },
-      { kind: "number", ask: "of 69, each with its own", all: 69, within: 10 },
+      { kind: "number", ask: "bytes found out, each with its own", all: 69, within: 10 },
     ],
     async measure() {
       await reuseNonce.run();

@@ -4,9 +4,9 @@
  * all. Exit code 0: right; 3: not yet.
  */
 import { createInterface } from "node:readline";
-import { parseArgs } from "node:util";
 import chalk from "chalk";
 import { Failure } from "../../base/failure.ts";
+import { CLIENT, option, parse } from "../../host/options.ts";
 import { exit, program } from "../../host/program.ts";
 import { heading } from "../../lab/experiments/stage.ts";
 import { keep, readProgress, report } from "../progress.ts";
@@ -20,6 +20,11 @@ const EXERCISES = { ...IN_TERMINALS, ...BY_EXPERIMENT }; // by their number in t
 const NOT_YET = 3; // exit code
 const COLUMNS = Math.min(process.stdout.columns || 80, 100);
 const MARGIN = 10; // columns in front of what is said of a part
+const OPTIONS = {
+  report: option("URL", undefined, "tell that manager how far you are", String),
+  student: option("NAME", undefined, "by this name", String),
+  help: CLIENT.help,
+};
 const progressName = (number: number) => `exercise-${number}`;
 
 /** All exercises, and how far one is. */
@@ -30,11 +35,8 @@ function list(sheet: Sheet[]): void {
     const { passed, total } = progress[progressName(number)] ?? { passed: 0, total: 0 };
     const isDone = total > 0 && passed === total;
     if (isDone) done++;
-    const state = isDone
-      ? chalk.green("done  ")
-      : total > 0
-        ? chalk.yellow(`${passed} of ${total}`)
-        : "      ";
+    const reached = total > 0 ? chalk.yellow(`${passed} of ${total}`) : " ".repeat(6);
+    const state = isDone ? chalk.green("done  ") : reached;
     const other = experiment ? chalk.dim(`or NAME=${experiment}`) : "";
     console.log(
       `  ${state}  make exercise N=${`${number}`.padEnd(3)} ${title.padEnd(26)} ${other}`.trimEnd(),
@@ -91,15 +93,14 @@ function print({ ask, given, right, why }: Verdict): void {
 }
 
 program(async () => {
-  const { values, positionals } = parseArgs({
-    allowPositionals: true,
-    options: { report: { type: "string" }, student: { type: "string" } },
-  });
+  const { values, positionals } = parse(process.argv.slice(2), OPTIONS, "src/lessons/exercises/exercise.ts");
+  const [url, student] = [values.report?.at(-1), values.student?.at(-1)];
   const sheet = readSheet();
   const [name] = positionals;
   if (name === undefined) return list(sheet);
   const { number, title, question, answer } = named(sheet, name);
   const { parts, measure } = EXERCISES[number]!;
+  const before = readProgress()[progressName(number)]?.passed ?? 0;
 
   console.log(`${chalk.bold.inverse(` ${number}. ${title} `)}\n\n${shown(question, COLUMNS)}\n`);
   console.log("Answer here, and it is done for you.");
@@ -119,17 +120,10 @@ program(async () => {
 
   const passed = verdicts.filter(({ right }) => right).length;
   const total = verdicts.length;
-  if (passed >= (readProgress()[progressName(number)]?.passed ?? 0))
-    keep(progressName(number), passed, total);
-  if (values.report !== undefined)
-    console.log(await report(values.report, values.student, progressName(number), { passed, total }));
-  const next = sheet.some((one) => one.number === number + 1)
-    ? `make exercise N=${number + 1}`
-    : "make exercises";
-  if (passed === total) console.log(`\n${chalk.green.bold("Right.")} Next: ${next}`);
-  else
-    console.log(
-      `\n${chalk.yellow.bold(`${passed} of ${total} right.`)} Once more: make exercise N=${number}`,
-    );
+  if (passed >= before) keep(progressName(number), passed, total);
+  if (url !== undefined) console.log(await report(url, student, progressName(number), { passed, total }));
+  const next = number < sheet.length ? `make exercise N=${number + 1}` : "make exercises";
+  const once = `${chalk.yellow.bold(`${passed} of ${total} right.`)} Once more: make exercise N=${number}`;
+  console.log(`\n${passed === total ? `${chalk.green.bold("Right.")} Next: ${next}` : once}`);
   exit(passed === total ? 0 : NOT_YET);
 });

@@ -154,15 +154,15 @@ export function form(part: Part): string {
 export function judge(parts: Part[], given: (string[] | undefined)[], seen: Seen[]): Verdict[] {
   return parts.map((part, i) => {
     const [values, { seen: how }] = [given[i], seen[i]!];
-    const said = values ? wrong(part, values, seen[i]!) : `not answered (${form(part)}). `;
-    const isRight = said === "" || said.startsWith(EXACTLY);
+    const wrongs = values ? wrong(part, values, seen[i]!) : `not answered (${form(part)}).`;
+    const isRight = wrongs === "" || wrongs.startsWith(EXACTLY);
     const other = isRight || !values ? undefined : meantFor(parts, i, values, seen);
-    const swapped = other ? `That is the answer to: ${other.ask}. ` : "";
+    const said = other ? `That is the answer to: ${other.ask}.` : wrongs;
     return {
       ask: part.ask,
       given: values?.join(", ") ?? "",
       right: isRight,
-      why: `${swapped}${said.trim()} ${how}`.trim(),
+      why: `${said} ${how}`.trim(),
     };
   });
 }
