@@ -156,7 +156,7 @@ export function judge(parts: Part[], given: (string[] | undefined)[], seen: Seen
     const [values, { seen: how }] = [given[i], seen[i]!];
     const wrongs = values ? wrong(part, values, seen[i]!) : `not answered (${form(part)}).`;
     const isRight = wrongs === "" || wrongs.startsWith(EXACTLY);
-    const other = isRight || !values ? undefined : meantFor(parts, i, values, seen);
+    const other = values && wrongs === NO ? meantFor(parts, i, values, seen) : undefined;
     const said = other ? `That is the answer to: ${other.ask}.` : wrongs;
     return {
       ask: part.ask,
@@ -168,6 +168,7 @@ export function judge(parts: Part[], given: (string[] | undefined)[], seen: Seen
 }
 
 const EXACTLY = "More exactly, "; // right, but
+const NO = "No."; // nobody has thought of this mistake
 
 /** What is wrong with the values of one part; "" if nothing is. */
 function wrong(part: Part, values: string[], { right }: Seen): string {
@@ -201,7 +202,7 @@ function meantFor(parts: Part[], i: number, [value]: string[], seen: Seen[]): Pa
 }
 
 /** Why a value that is often given is wrong. */
-const mistake = ({ mistakes }: Part, value: string) => mistakes?.[value.replace(/^0x/, "")] ?? "No.";
+const mistake = ({ mistakes }: Part, value: string) => mistakes?.[value.replace(/^0x/, "")] ?? NO;
 
 function isNear({ hex, within = 0 }: NumberPart, value: string, right: number): boolean {
   const readings = hex ? [parseInt(value, 16), Number(value)] : [Number(value)];
