@@ -88,6 +88,7 @@ for (const [number, ...answers] of RIGHT)
 
 const WRONG: [number, string, boolean[], RegExp][] = [
   [1, "8.8.8.8, 8.8.4.4 and 10.8.0.77", [false], /^Too many: 8\.8\.4\.4\. It looks like/],
+  [1, "all of them", [false], /^Too many: 8\.8\.4\.4, 192\.168\.1\.1\./],
   [1, "only 8.8.8.8", [false], /^Missing: 10\.8\.0\.77\./],
   [1, "all: 8.8.8.8 8.8.4.4 10.8.0.77 192.168.1.1", [false], /round and round/],
   [2, "1000 and 1064", [false, true], /ICMP has a header of 8 bytes/],

@@ -57,6 +57,7 @@ for (const name of STAGES.flatMap((stage) => [UP[stage], DOWN[stage]]).filter((o
   STEPS[name] = new RegExp(`(?<![\\w.])${name.replace(".", "[. :]*")}\\b`, "i");
 
 const ADDRESS = /\b\d+\.\d+\.\d+\.\d+(?:\/\d+)?\b/g;
+const ALL = /\ball\b/i;
 const STEP_NAME = /\bR?\d+\.[a-z]+\b/gi;
 const WORDS = [
   ["none", "zero", "nothing", "never"],
@@ -83,6 +84,10 @@ export function read(parts: Part[], answer: string, question = ""): (string[] | 
   for (const [i, part] of parts.entries()) {
     if (part.kind !== "choice" || found[i]) continue;
     const matches = choices(part, rest);
+    if (matches.length === 0 && part.many && part.options !== STEPS && ALL.test(rest)) {
+      found[i] = Object.keys(part.options);
+      rest = rest.replace(ALL, " ");
+    }
     if (matches.length === 0) continue;
     // "6, step 4": a number that is asked for before the step stands before it
     const before = parts.filter((one, k) => k < i && one.kind === "number" && !found[k]).length;
