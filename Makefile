@@ -2,6 +2,7 @@
 # need them. TRANSPORT=udp is for demo, walk, the five terminals, test and soak: make hands it on.
 .PHONY: help demo walk test unit experiments experiment bench soak fuzz secret server configure-server client
 .PHONY: configure-client ping manager terminals doctor check on down ready node
+.PHONY: exercises exercise
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 export PATH := $(or $(PATH),/usr/bin):/usr/local/bin:/usr/bin:/bin
@@ -39,6 +40,12 @@ unit: ready ## the unit tests alone (NODE=26: on that version, and with one of t
 	@rm -rf build && $(COMPILE)
 	@$(if $(NODE),MEGABYTES=128) $(RUN_TESTS) $(if $(NODE),build/lab/tests/bulk.test.js) \
 	  $$(find build -name '*.test.js' -not -path 'build/lab/*')
+
+exercises: ready ## the lab sheet: its exercises, and which of them you have done
+	@$(TSX) src/lessons/exercises/exercise.ts
+
+exercise: ready ## one of them: it asks, does it in a lab of its own, and judges: N=4, or NAME=replay
+	@$(TSX) src/lessons/exercises/exercise.ts $(or $(N),$(NAME)) $(ARGS) || test $$? = 3 # 3: not right yet
 
 experiments: ready ## what to try next: nine experiments, a line each
 	@$(TSX) src/lab/experiments/run.ts

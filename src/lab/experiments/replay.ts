@@ -68,7 +68,9 @@ export async function run(): Promise<string> {
   );
   const [, bytes] = await replays.until(/answer of (\d+) bytes/);
   await replays.until(new RegExp(`(hung up[^]*){${COPIES - 1}}`));
-  note(`one gets an answer of ${bytes} bytes, ${Number(bytes) - aesFraming.header} of them message 2`);
+  const answered = replays.output.match(/answer of/g)!.length;
+  measured(answered === 1, `of ${COPIES} copies of message 1, ${answered} got an answer`);
+  note(`it has ${bytes} bytes, ${Number(bytes) - aesFraming.header} of them message 2`);
   note("its sender cannot read it: the ephemeral key is gone");
   note(`the server hangs up on the other ${COPIES - 1}: it remembers the public key in message 1`);
   await startClient(lab, "xor+aes"); // while the replayed connection is still open

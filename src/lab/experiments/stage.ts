@@ -20,6 +20,9 @@ export const note = (text: string) => console.log(text);
 export const hex = (bytes: Buffer, count = 16) =>
   (bytes.toString("hex", 0, count).match(/../g) ?? []).join(" ") + (bytes.length > count ? " …" : "");
 
+/** What was measured so far: the exercises judge by it. */
+export const observations: string[] = [];
+
 /**
  * An observation, made from what was captured or measured. The experiment ends with exit code 1 unless it
  * `holds`.
@@ -30,6 +33,7 @@ export function measured(holds: boolean, observation: string): void {
       `Cannot confirm: ${observation}`,
       "run it again; if it stays so, the code has changed, or this experiment is wrong",
     );
+  observations.push(observation);
   console.log(`${chalk.green.bold("measured")} ${observation}`);
 }
 
