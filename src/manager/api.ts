@@ -1,8 +1,8 @@
 /** The API: one table, in which each request finds its row, and what it may send. */
-import { readFileSync } from "node:fs";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { Failure } from "../base/failure.ts";
 import { PROMETHEUS } from "../base/prometheus.ts";
+import { version } from "../host/options.ts";
 import { listen } from "./events.ts";
 import { CONFIGURE, CREATE, NAME, START } from "./fields.ts";
 import { admit, authorize, HEADERS, readBody } from "./http.ts";
@@ -15,9 +15,6 @@ import { get, post, Refusal, remove, type Route, take } from "./route.ts";
 import { list, NUMBER, object, STRING, SUCCESS, success } from "./route.ts";
 import * as vpn from "./vpn.ts";
 import { CLIENT_FIELDS, NAMED, SERVER_FIELDS, VPN } from "./vpn-fields.ts";
-
-const ROOT = new URL("../../", import.meta.url); // also of what is compiled, in build/
-const { version } = JSON.parse(readFileSync(new URL("package.json", ROOT), "utf8"));
 
 // ---- what is answered ----
 

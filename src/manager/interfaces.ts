@@ -3,6 +3,7 @@
  * as our fd. However this program ends, the kernel then takes it away, with its addresses and routes.
  */
 import { EAGAIN } from "../base/errno.ts";
+import { Failure } from "../base/failure.ts";
 import { close, IFF_TUN, Memory, read } from "../base/libc.ts";
 import { MAX_PACKET } from "../base/packet.ts";
 import { notRead } from "../base/tun-failure.ts";
@@ -141,7 +142,7 @@ export async function create(asked: Values<typeof CREATE>): Promise<string> {
     await change(lines(one, settings));
   } catch (error) {
     one?.end();
-    const isTaken = (error as Error).message.endsWith("EBUSY");
+    const isTaken = error instanceof Failure && error.code === "EBUSY";
     throw isTaken ? new Refusal(409, `name: this machine has an interface ${name} already`) : error;
   }
   interfaces.set(name, one);

@@ -391,7 +391,7 @@ labTest("whatever ends the manager, nothing is left; after SIGKILL with the next
     assert.equal((await ask({ socketPath }, "POST", "/api/interface/create")).status, 200);
     const second = new Running(lab.spawn("client", [...ours("manager/main"), "--host", socketPath]));
     assert.equal(await second.ended, 1);
-    assert.match(second.output, /Cannot listen on .*: in use/);
+    assert.match(second.output, /Cannot use --host .*: a program that runs has it/);
     await next.stop();
     assert.equal(existsSync(socketPath), false);
     assert.deepEqual(links(lab), NOTHING);
