@@ -37,6 +37,19 @@ function raw(port: number, text: string): Promise<string> {
   });
 }
 
+/** Whoever does not finish a header, or a body, is told so, and closed. It takes 6 s, and 11. */
+const slow = (async () => {
+  const [node, ...words] = ours("manager/main");
+  const running = new Running(spawn(node!, [...words, "--port", "0"]));
+  const [, port] = await running.until(/the interface manager: .*:(\d+)\//);
+  const head = "POST /api/progress HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n";
+  const since = performance.now();
+  const one = async (text: string) => [await raw(Number(port), text), performance.now() - since] as const;
+  const answers = await Promise.all([one(head), one(`${head}Content-Type: application/json\r\n\r\n{`)]);
+  await running.stop();
+  return answers;
+})().catch((error: Error) => error);
+
 test("each answer bears the headers that keep a page in its place", async (t) => {
   const { port } = await start(t);
   for (const path of ["/health", "/nowhere", "/", "/metrics"]) {
@@ -294,4 +307,14 @@ test("TLS, with a certificate and its key", { skip: missing && !process.env.CI &
   assert.equal(await asked({ Host: "localhost", Origin: "https://localhost" }), 200);
   assert.equal(await asked({ Host: "evil.example" }), 403);
   await assert.rejects(asked({ Host: "localhost" }, "TLSv1.1"));
+});
+
+test("a header has 5 s, a whole request 10 s", async () => {
+  const answers = await slow; // begun with the first test, for it takes so long
+  assert.ok(Array.isArray(answers), String(answers));
+  for (const [i, limit] of [5_000, 10_000].entries()) {
+    const [answer, ms] = answers[i]!;
+    assert.match(answer, /^HTTP\/1\.1 408 /);
+    assert.ok(ms > limit - 100 && ms < limit + 5_000, `${ms} ms`);
+  }
 });

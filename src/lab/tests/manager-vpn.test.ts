@@ -1,6 +1,5 @@
 /** The VPN in the manager: programs that it starts, and those that it watches, over real HTTP. */
 import assert from "node:assert/strict";
-import { spawnSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -8,9 +7,8 @@ import { type Lab, LAB_SECRET, ours } from "../lab.ts";
 import { ask, Events } from "../manager/ask.ts";
 import { fits } from "../manager/schema.ts";
 import { Running } from "../running.ts";
-import { has } from "../tools.ts";
 import { newFolder } from "./folder.ts";
-import { labTest, ping, retry, SECRET, startClient, startServer } from "./testing.ts";
+import { checkMetrics, labTest, ping, retry, SECRET, startClient, startServer } from "./testing.ts";
 
 /** A manager on a host of the lab, with the lab's secret in its environment. */
 async function startManager(lab: Lab, host: string, ...args: string[]) {
@@ -21,7 +19,7 @@ async function startManager(lab: Lab, host: string, ...args: string[]) {
   const document = (await ask(where, "GET", "/openapi.json")).json;
   const call = async (method: string, path: string, body?: unknown) => {
     const answer = await ask(where, method, path, body);
-    const row = method === "POST" ? path : path.replace(/(?<=^\/api\/vpn\/)\w+$/, "{name}");
+    const row = path in document.paths ? path : path.replace(/(?<=^\/api\/vpn\/)\w+$/, "{name}");
     fits(document, method, row, answer);
     return answer;
   };
@@ -33,6 +31,23 @@ const CLIENT = { server: "192.168.1.1", configure: true, route: ["8.8.8.8/32"] }
 /** What a manager has left in the folder for temporary files. */
 const left = ({ running }: { running: Running }) =>
   readdirSync(tmpdir()).filter((name) => name.startsWith(`simple-vpn-${running.child.pid}-`));
+
+/** A file of /proc, "" if the process has ended meanwhile. */
+function look(pid: number, name: string): string {
+  try {
+    return readFileSync(`/proc/${pid}/${name}`, "utf8");
+  } catch {
+    return "";
+  }
+}
+
+/** These processes and all that they have started, and these, and so on. */
+function descendants(pids: number[]): number[] {
+  const all = readdirSync("/proc").flatMap((name) => Number(name) || []);
+  const parentOf = (pid: number) => Number(/^PPid:\s+(\d+)/m.exec(look(pid, "status"))?.[1]);
+  const more = all.filter((pid) => !pids.includes(pid) && pids.includes(parentOf(pid)));
+  return more.length === 0 ? pids : descendants([...pids, ...more]);
+}
 
 labTest("a server and a client are started, told of, and ended; the secret is nowhere", async (lab) => {
   const far = await startManager(lab, "server");
@@ -62,15 +77,16 @@ labTest("a server and a client are started, told of, and ended; the secret is no
     text,
     /^simple_vpn_peer_received_bytes_total\{name="server",role="server",inner="10\.8\.0\.2"\} \d/m,
   );
-  if (has("promtool")) {
-    const { status, stderr } = spawnSync("promtool", ["check", "metrics"], { input: text, encoding: "utf8" });
-    assert.deepEqual([status, stderr], [0, ""]);
-  }
+  checkMetrics(text);
 
-  const words = readFileSync(`/proc/${server.pid}/cmdline`, "utf8");
-  const said = [words, JSON.stringify([server, one]), JSON.stringify(events.all), text, far.running.output];
-  for (const one of said) assert.ok(!one.includes(LAB_SECRET));
-  assert.match(words, /--nat=eth1/);
+  const family = descendants([far.running.child.pid!, near.running.child.pid!]);
+  assert.ok([server.pid, one.pid].every((pid) => family.includes(pid)) && family.length > 4, `${family}`);
+  const shown = family.flatMap((pid) => ["cmdline", "environ"].map((name) => look(pid, name)));
+  assert.ok(
+    shown.some((text) => text.includes("--nat=eth1")) && shown.some((text) => text.includes("PATH=")),
+  );
+  const said = [JSON.stringify([server, one]), JSON.stringify(events.all), text, far.running.output];
+  for (const one of [...said, ...shown]) assert.ok(!one.includes(LAB_SECRET), one.replaceAll("\0", " "));
 
   assert.equal((await near.call("DELETE", "/api/vpn/mine")).json.message, "VPN mine ended");
   assert.equal((await near.call("GET", "/api/vpn/mine")).status, 404);
@@ -123,6 +139,12 @@ labTest("what a program refuses, and what nobody may ask of it, is 4xx with its 
   for (const method of ["GET", "DELETE"]) assert.equal((await call(method, "/api/vpn/none")).status, 404);
   const { status, headers } = await call("PUT", "/api/vpn/server");
   assert.deepEqual([status, headers.allow], [405, "POST, GET, HEAD, DELETE"]);
+  const sockets = Array.from({ length: 16 }, (_, i) => ["--watch", `/none/${i}`]).flat();
+  const full = await startManager(lab, "client", ...sockets);
+  const seventeenth = await full.call("POST", "/api/vpn/server", { tun: "tun8" });
+  assert.deepEqual([seventeenth.status, seventeenth.json.error], [409, "name: there are 16 already"]);
+  assert.doesNotMatch(lab.run("client", "ip addr"), /tun8/);
+  await full.running.stop();
   const many = await Promise.all(
     Array.from({ length: 10 }, () => call("POST", "/api/vpn/server", { tun: "tun7", name: "once" })),
   );
@@ -135,6 +157,7 @@ labTest("what a program refuses, and what nobody may ask of it, is 4xx with its 
   assert.deepEqual([killed.running, killed.problem], [false, "it has ended: SIGKILL"]);
   assert.equal((await call("POST", "/api/vpn/server", { tun: "tun7", name: "once" })).status, 200, "anew");
   assert.equal(left({ running }).length, 1);
+  process.kill((await call("GET", "/api/vpn/once")).json.pid, "SIGSTOP"); // deaf to all but SIGKILL
   await running.stop("SIGKILL");
   await retry(() => assert.doesNotMatch(lab.run("client", "ip addr"), /tun7/, "the keeper ends it"));
   await retry(() => assert.deepEqual(left({ running }), []));
