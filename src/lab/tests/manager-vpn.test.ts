@@ -3,28 +3,12 @@ import assert from "node:assert/strict";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type Lab, LAB_SECRET, ours } from "../lab.ts";
-import { ask, Events } from "../manager/ask.ts";
-import { fits } from "../manager/schema.ts";
-import { Running } from "../running.ts";
+import { LAB_SECRET } from "../lab.ts";
+import { Events } from "../manager/ask.ts";
+import type { Running } from "../running.ts";
 import { newFolder } from "./folder.ts";
-import { checkMetrics, labTest, ping, retry, SECRET, startClient, startServer } from "./testing.ts";
-
-/** A manager on a host of the lab, with the lab's secret in its environment. */
-async function startManager(lab: Lab, host: string, ...args: string[]) {
-  const where = { socketPath: join(newFolder(), "manager") };
-  const command = [...ours("manager/main"), "--host", where.socketPath, ...args];
-  const running = new Running(lab.spawn(host, command, { env: SECRET.env }));
-  await running.until(/the interface manager: /);
-  const document = (await ask(where, "GET", "/openapi.json")).json;
-  const call = async (method: string, path: string, body?: unknown) => {
-    const answer = await ask(where, method, path, body);
-    const row = path in document.paths ? path : path.replace(/(?<=^\/api\/vpn\/)\w+$/, "{name}");
-    fits(document, method, row, answer);
-    return answer;
-  };
-  return { running, where, call };
-}
+import { startManager } from "./managers.ts";
+import { checkMetrics, labTest, ping, retry, startClient, startServer } from "./testing.ts";
 
 const SERVER = { configure: true, nat: "eth1", subnet: "10.8.0.0/24" };
 const CLIENT = { server: "192.168.1.1", configure: true, route: ["8.8.8.8/32"] };
@@ -52,7 +36,7 @@ function descendants(pids: number[]): number[] {
 labTest("a server and a client are started, told of, and ended; the secret is nowhere", async (lab) => {
   const far = await startManager(lab, "server");
   const near = await startManager(lab, "client");
-  const events = new Events(far.where);
+  const events = new Events(far);
   const done = await far.call("POST", "/api/vpn/server", SERVER);
   assert.deepEqual([done.status, done.json], [200, { status: "success", message: "VPN server started" }]);
   const again = await far.call("POST", "/api/vpn/server", SERVER);
@@ -140,7 +124,7 @@ labTest("what a program refuses, and what nobody may ask of it, is 4xx with its 
   const { status, headers } = await call("PUT", "/api/vpn/server");
   assert.deepEqual([status, headers.allow], [405, "POST, GET, HEAD, DELETE"]);
   const sockets = Array.from({ length: 16 }, (_, i) => ["--watch", `/none/${i}`]).flat();
-  const full = await startManager(lab, "client", ...sockets);
+  const full = await startManager(lab, "client", sockets);
   const seventeenth = await full.call("POST", "/api/vpn/server", { tun: "tun8" });
   assert.deepEqual([seventeenth.status, seventeenth.json.error], [409, "name: there are 16 already"]);
   assert.doesNotMatch(lab.run("client", "ip addr"), /tun8/);
@@ -166,8 +150,9 @@ labTest("what a program refuses, and what nobody may ask of it, is 4xx with its 
 labTest("programs that were started elsewhere are watched, and shown in the same manner", async (lab) => {
   const folder = newFolder();
   const [server, client] = ["server.sock", "client.sock"].map((name) => join(folder, name));
-  const { call, where } = await startManager(lab, "server", "--watch", server!, "--watch", client!);
-  const events = new Events(where);
+  const args = ["--watch", server!, "--watch", client!];
+  const { call, socketPath } = await startManager(lab, "server", args);
+  const events = new Events({ socketPath });
   const isVpn = (name: string, state: string) => (event: string, data: Record<string, unknown>) =>
     event === "vpn" && data.name === name && data.state === state;
   const silent = (await call("GET", "/api/vpn/server")).json;
@@ -188,7 +173,7 @@ labTest("programs that were started elsewhere are watched, and shown in the same
     [status, json.error],
     [409, "name: server was started elsewhere, and has to be ended there"],
   );
-  const late = new Events(where); // is told the state first
+  const late = new Events({ socketPath }); // is told the state first
   await late.until((event, { name, peerCount }) => event === "vpn" && name === "server" && peerCount === 1);
 
   await program.stop();

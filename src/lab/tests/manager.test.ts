@@ -7,32 +7,11 @@ import { existsSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
 import { join } from "node:path";
 import { type Lab, ours, ROOT } from "../lab.ts";
-import { type Answer, ask, Events } from "../manager/ask.ts";
-import { fits } from "../manager/schema.ts";
+import { ask, Events } from "../manager/ask.ts";
 import { Running } from "../running.ts";
 import { newFolder } from "./folder.ts";
+import { type Manager, startManager } from "./managers.ts";
 import { checkMetrics, labTest, ping, retry, SECRET, standIn, startServer } from "./testing.ts";
-
-interface Manager {
-  running: Running;
-  socketPath: string;
-  /** One request; a body is sent as JSON. Its answer is held against the OpenAPI document. */
-  call(method: string, path: string, body?: unknown, headers?: Record<string, string>): Promise<Answer>;
-}
-
-async function startManager(lab: Lab, args: string[] = [], env = process.env): Promise<Manager> {
-  const socketPath = join(newFolder(), "manager.sock");
-  const command = [...ours("manager/main"), "--host", socketPath, ...args];
-  const running = new Running(lab.spawn("client", command, { env }));
-  await running.until(/the interface manager: /);
-  const document = (await ask({ socketPath }, "GET", "/openapi.json")).json;
-  const call: Manager["call"] = async (method, path, body, headers) => {
-    const answer = await ask({ socketPath }, method, path, body, headers);
-    fits(document, method, path.split("?")[0]!, answer);
-    return answer;
-  };
-  return { running, socketPath, call };
-}
 
 const links = (lab: Lab) =>
   JSON.parse(lab.run("client", "ip -json address show"))
@@ -41,7 +20,7 @@ const links = (lab: Lab) =>
 const NOTHING = ["eth0", "lo", "probe"]; // of the host, without an interface of the manager
 
 labTest("each row of the table of endpoints does what it says", async (lab) => {
-  const { call } = await startManager(lab);
+  const { call } = await startManager(lab, "client");
   const good = async (message: string, ...request: Parameters<Manager["call"]>) => {
     const { status, json } = await call(...request);
     assert.deepEqual([status, json], [200, { status: "success", message }]);
@@ -131,7 +110,7 @@ labTest("each row of the table of endpoints does what it says", async (lab) => {
 });
 
 labTest("what is wrong is answered with 400, and names the field; nothing is made", async (lab) => {
-  const { call } = await startManager(lab);
+  const { call } = await startManager(lab, "client");
   const refused: [field: string, body: unknown][] = [
     ["body", "{"],
     ["body", "[]"],
@@ -215,7 +194,7 @@ labTest(
   "in echo mode TUN and TAP answer pings, IPv4 and IPv6, several at once; packets are shown",
   async (lab) => {
     lab.addIPv6();
-    const { call, socketPath } = await startManager(lab);
+    const { call, socketPath } = await startManager(lab, "client");
     const interfaces = [
       { name: "tun0", address: "10.1.0.1", address6: "fd01::1/64" },
       { name: "tap0", address: "10.2.0.1", address6: "fd02::1/64", type: "tap" },
@@ -301,7 +280,7 @@ labTest(
 labTest(
   "a hundred requests at once: one creates, the others are told; what follows finds it",
   async (lab) => {
-    const { call, socketPath } = await startManager(lab);
+    const { call, socketPath } = await startManager(lab, "client");
     const creates = Array.from({ length: 98 }, () => call("POST", "/api/interface/create"));
     const started = call("POST", "/api/interface/start");
     const deleted = call("DELETE", "/api/interface/delete");
@@ -341,7 +320,7 @@ labTest("a change that fails leaves nothing: no interface, no half of a configur
   // this ip takes every address but one
   const ip = `case "$*" in *-batch*) sed "/add 10.66/s/tun0/none/" | real "$@" ;; *) real "$@" ;; esac`;
   const { env } = standIn("ip", ip);
-  const { call } = await startManager(lab, [], env);
+  const { call } = await startManager(lab, "client", [], env);
   const failed = await call("POST", "/api/interface/create", { address: "10.66.0.1" });
   assert.equal(failed.status, 500);
   assert.match(
@@ -362,7 +341,7 @@ labTest("a change that fails leaves nothing: no interface, no half of a configur
 });
 
 labTest("who goes away in the middle costs nobody anything: a whole interface, or none", async (lab) => {
-  const { call, socketPath } = await startManager(lab);
+  const { call, socketPath } = await startManager(lab, "client");
   const lines = (name: string, length: number) =>
     `POST /api/interface/create HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n` +
     `Content-Length: ${length}\r\n\r\n{"name":"${name}"}`;
@@ -389,7 +368,7 @@ labTest("who goes away in the middle costs nobody anything: a whole interface, o
 
 labTest("whatever ends the manager, nothing is left; after SIGKILL with the next start", async (lab) => {
   for (const signal of ["SIGINT", "SIGTERM", "SIGQUIT", "SIGKILL"] as const) {
-    const { running, call, socketPath } = await startManager(lab);
+    const { running, call, socketPath } = await startManager(lab, "client");
     assert.equal(statSync(socketPath).mode & 0o777, 0o600);
     await call("POST", "/api/interface/create");
     await call("POST", "/api/interface/start");
@@ -425,7 +404,7 @@ labTest("an error in the manager itself: it says so, and leaves nothing", async 
 });
 
 labTest("an interface that somebody else deletes is gone, running or not", async (lab) => {
-  const { call, running } = await startManager(lab);
+  const { call, running } = await startManager(lab, "client");
   for (const starts of [true, false]) {
     await call("POST", "/api/interface/create");
     if (starts) await call("POST", "/api/interface/start");
@@ -441,7 +420,7 @@ labTest("the configuration is read anew: interfaces that did not change lose no 
   const write = (...interfaces: object[]) => writeFileSync(file, JSON.stringify({ mtu: 1400, interfaces }));
   const stays = { name: "stays", address: "10.1.0.1", mode: "echo" };
   write(stays, { name: "goes", address: "10.2.0.1" }, { name: "moves", address: "10.3.0.1" });
-  const { call, running } = await startManager(lab, ["--config", file]);
+  const { call, running } = await startManager(lab, "client", ["--config", file]);
   assert.deepEqual(links(lab), ["eth0", "goes", "lo", "moves", "probe", "stays"]);
   const pings = new Running(lab.spawn("client", ["ping", "-i", "0.01", "10.1.0.9"]));
   await pings.until(/icmp_seq=20 /);
@@ -479,7 +458,7 @@ labTest("an entry that failed is followed again once it is mended, or what it wa
   const original = { name: "moves", address: "10.3.0.1" };
   lab.addIPv6();
   write(original);
-  const { call, running } = await startManager(lab, ["--config", file]);
+  const { call, running } = await startManager(lab, "client", ["--config", file]);
   lab.run("client", "sysctl -qw net.ipv6.conf.moves.disable_ipv6=1"); // that alone the file cannot tell
   const state = async () => (await call("GET", "/api/interface/status?name=moves")).json;
 
@@ -495,7 +474,7 @@ labTest("an entry that failed is followed again once it is mended, or what it wa
 });
 
 labTest("/metrics is what promtool accepts, and counts", async (lab) => {
-  const { call } = await startManager(lab);
+  const { call } = await startManager(lab, "client");
   await call("POST", "/api/interface/create");
   await call("POST", "/api/interface/start", { mode: "echo" });
   ping(lab, "client", "10.0.0.9");
