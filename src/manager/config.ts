@@ -60,6 +60,7 @@ export function load(args: string[]): void {
   if (!next["tls-cert"] !== !next["tls-key"]) throw new Failure(half, "give both");
   config = next;
 }
+const inFront = (file: string) => `${VARIABLE}TOKEN=$(cat ${file}) in front of npx or node`;
 const MAKE = `to make it: (umask 077; node -p "crypto.randomBytes(16).toString('hex')" > FILE)`;
 
 function read(args: string[], { token, texts }: ReturnType<typeof fromEnvironment>) {
@@ -73,6 +74,7 @@ function read(args: string[], { token, texts }: ReturnType<typeof fromEnvironmen
     return name in texts ? "the environment" : name in inFile.texts ? file! : "default";
   };
   const tokenFile = settings["token-file"];
+  const tokenSource = tokenFile || (token && "the environment");
   const places: [{ watch?: string | string[] }, string][] = [
     [inFile.texts, file!],
     [texts, "the environment"],
@@ -84,11 +86,7 @@ function read(args: string[], { token, texts }: ReturnType<typeof fromEnvironmen
   const line = (name: string, value: unknown, from: string) => `${name.padEnd(12)}${value} (${from})`;
   const lines = [
     ...NAMES.map((name) => line(name, settings[name], source(name))),
-    line(
-      "token",
-      tokenFile || token ? "set" : "not set",
-      tokenFile || (token ? "the environment" : "default"),
-    ),
+    line("token", tokenSource ? "set" : "not set", tokenSource || "default"),
     ...watch.map(({ path, from }) => line("watch", path, from)),
     ...interfaces.map((one) => line("interface", JSON.stringify(one), file!)),
   ];
@@ -98,7 +96,7 @@ function read(args: string[], { token, texts }: ReturnType<typeof fromEnvironmen
   return {
     ...settings,
     watch: watch.map(({ path }) => path),
-    token: tokenFile ? fromTokenFile(tokenFile) : token,
+    token: tokenFile ? goodToken(`${readPrivate("token", tokenFile, inFront, MAKE)}`, tokenFile) : token,
     create,
     file,
     interfaces,
@@ -183,12 +181,8 @@ function hostNames(text: string): string[] {
   return text.toLowerCase().split(",").filter(Boolean);
 }
 
-function fromTokenFile(file: string): string {
-  const fromShell = (typed: string) => `${VARIABLE}TOKEN=$(cat ${typed}) in front of npx or node`;
-  return goodToken(readPrivate("token", file, fromShell, MAKE).toString().trim(), file);
-}
-
-function goodToken(token: string, source: string): string {
+function goodToken(text: string, source: string): string {
+  const token = text.trim();
   if (/^[!-~]{16,128}$/.test(token)) return token;
   throw new Failure(`Cannot use the token in ${source}: expected 16 to 128 characters without a space`, MAKE);
 }

@@ -13,15 +13,8 @@ import { canCarryIPv6 } from "../host/machine.ts";
 import { config } from "./config.ts";
 import { answer, describeFrame, ETHERNET, PROTOCOLS, protocolOf } from "./echo.ts";
 import { now, present, publish, shows } from "./events.ts";
-import {
-  checked,
-  type CONFIGURE,
-  type CREATE,
-  masks,
-  type NAME,
-  type Settings,
-  type START,
-} from "./fields.ts";
+import { checked, masks, type Settings } from "./fields.ts";
+import type { CONFIGURE, CREATE, NAME, START } from "./fields.ts";
 import { Refusal, type Values } from "./route.ts";
 import { change, type IpLink, readLinks } from "./system.ts";
 
@@ -248,22 +241,18 @@ async function look(ones: Interface[]): Promise<object[]> {
 
 /** What `ip -batch` is told to get from `before` to `after`. */
 function lines({ tun: { name }, type }: Interface, after: Settings, before?: Settings): string[] {
-  const block = ({ address, netmask }: Settings) => `${address}/${netmask}`;
-  const moved = !before || block(before) !== block(after);
-  const moved6 = (before?.address6 ?? "") !== after.address6;
+  const isNew = (...fields: (keyof Settings)[]) => fields.some((field) => before?.[field] !== after[field]);
+  const [moved, moved6, resized] = [isNew("address", "netmask"), isNew("address6"), isNew("mtu")];
   // Else the kernel sends router solicitations and the like into it.
   const quiet = type === "tun" ? "addrgenmode none multicast off" : "addrgenmode none";
-  const all: [boolean, string][] = [
-    [!!before && moved, `address flush dev ${name} to ${before?.address}/32`],
-    [
-      !!before?.address6 && moved6,
-      `address flush dev ${name} to ${before?.address6.replace(/\/.*/, "/128")}`,
-    ],
-    [before?.mtu !== after.mtu, `link set dev ${name} mtu ${after.mtu}`],
-    [before?.mtu !== after.mtu && canCarryIPv6(name, after.mtu), `link set dev ${name} ${quiet}`],
-    [moved, `address add ${block(after)} dev ${name}`],
-    [!!after.address6 && moved6, `address add ${after.address6} dev ${name} nodad`],
-    [!before, `link set dev ${name} up`],
-  ];
-  return all.flatMap(([needed, line]) => (needed ? [line] : []));
+  const address6 = before?.address6.replace(/\/.*/, "");
+  return [
+    before && moved && `address flush dev ${name} to ${before.address}/32`,
+    address6 && moved6 && `address flush dev ${name} to ${address6}/128`,
+    resized && `link set dev ${name} mtu ${after.mtu}`,
+    resized && canCarryIPv6(name, after.mtu) && `link set dev ${name} ${quiet}`,
+    moved && `address add ${after.address}/${after.netmask} dev ${name}`,
+    after.address6 && moved6 && `address add ${after.address6} dev ${name} nodad`,
+    !before && `link set dev ${name} up`,
+  ].filter(Boolean) as string[];
 }
