@@ -137,9 +137,10 @@ test("TLS needs both files; --host an address, localhost or a path", () => {
 });
 
 test("a bad value in the environment is named by its variable", () => {
+  const config = new URL(`config${import.meta.url.slice(-3)}`, import.meta.url);
   const script = `
     process.env["SIMPLE_VPN_MANAGER_" + process.argv[1]] = process.argv[2];
-    const { load } = await import(${JSON.stringify(new URL(`config${import.meta.url.slice(-3)}`, import.meta.url))});
+    const { load } = await import(${JSON.stringify(config)});
     try { load([]); } catch ({ message }) { console.log(message); }`;
   const said = (...words: string[]) => {
     const args = [...process.execArgv, "--input-type=module", "-e", script, "--", ...words];

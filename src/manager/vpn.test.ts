@@ -62,7 +62,7 @@ test("a watched program that leaves out a number, or has another in its place, b
   assert.match(await metrics(), /^simple_vpn_dropped_packets_total\{name="odd",.*code="forged"\} NaN$/m);
 });
 
-test("withParent(): a program runs for as long as its parent, and not at all if that has ended before", async () => {
+test("withParent(): a program runs as long as its parent, and not at all if that has ended", async () => {
   const ends = async (parent: number) => {
     const child = spawn("setpriv", withParent(parent, ["-e", "console.log('runs')"]), { stdio: "pipe" });
     let said = "";

@@ -107,7 +107,7 @@ export function body(any: Random): [string, string, Buffer | undefined, Record<s
   const query =
     isRight || any.below(9)
       ? ""
-      : `?${any.one("name", "mtu", "x")}=${encodeURIComponent(String(any.one(...WORDS)))}`;
+      : `?${new URLSearchParams([[any.one("name", "mtu", "x"), String(any.one(...WORDS))]])}`;
   const types = ["text/plain", "application/jsonp", "", "application/json; charset=utf-8"];
   const type = isRight || any.below(30) ? "application/json" : any.one(...types);
   const method = path === "interface/delete" ? "DELETE" : "POST";
