@@ -16,7 +16,7 @@ import { now, present, publish, shows } from "./events.ts";
 import { checked, masks, type Settings } from "./fields.ts";
 import type { CONFIGURE, CREATE, NAME, START } from "./fields.ts";
 import { Refusal, type Values } from "./route.ts";
-import { change, type IpLink, readLinks } from "./system.ts";
+import { change, type Link, readLinks } from "./system.ts";
 
 const [IFF_TAP, IFF_TUN_EXCL] = [0x0002, 0x8000]; // linux/if_tun.h; the latter: only a new one
 const MOST = 64; // interfaces
@@ -214,7 +214,7 @@ export async function status({ name }: Values<typeof NAME>): Promise<object> {
 
 /** What the kernel has of them. One that it does not have any more is gone. */
 async function look(ones: Interface[]): Promise<object[]> {
-  const links = ones.length > 0 ? await readLinks() : new Map<string, IpLink>();
+  const links = ones.length > 0 ? await readLinks() : new Map<string, Link>();
   const there = ones.filter((one) => interfaces.get(one.tun.name) === one); // still
   return there.flatMap((one) => {
     const link = links.get(one.tun.name);
