@@ -177,7 +177,8 @@ async function wholeWalk(browser: Browser): Promise<void> {
 async function look(browser: Browser, name: string, top = "header"): Promise<void> {
   assert.deepEqual(await browser.ask(SMALL), [], `${name}: too small for the last row`);
   if (!SHOTS) return;
-  await browser.ask('$("said").textContent = ""');
+  // no message before it, and the packet where it goes
+  await browser.ask(`$("said").textContent = ""; new Promise((resolve) => setTimeout(resolve, 500))`);
   await browser.ask(`document.querySelector("${top}").scrollIntoView()`);
   for (const scheme of ["light", "dark"] as const) {
     for (const [width, height] of [
