@@ -1,6 +1,6 @@
 /**
- * The configuration: a JSON file, the environment, flags. Each is stronger than the one before: what the
- * first two say is put in front of the flags, and the last word counts.
+ * The configuration: a JSON file, the environment, flags. Each is stronger than the one before. The values of
+ * the first two are put in front of the flags, and the last value counts.
  */
 import { readFileSync } from "node:fs";
 import { isIP } from "node:net";

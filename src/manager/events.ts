@@ -1,7 +1,7 @@
 /**
  * GET /api/events: server-sent events (WHATWG HTML, "Server-sent events"). Each is a name and an object.
- * A new listener first gets the present state. Nobody's slowness costs memory: who has not taken what was
- * sent gets no more, is told how much it missed, and gets the state anew.
+ * A new listener first gets the present state. A slow listener costs no memory: it gets nothing more until it
+ * has taken what was sent. Then it is told how many events it missed, and gets the state anew.
  */
 import type { ServerResponse } from "node:http";
 import { Fold } from "../base/fold.ts";

@@ -62,7 +62,10 @@ function isOurs(name: string, socket: Socket): boolean {
   return name === to || name === `[${to}]` || config["allow-host"].includes(name);
 }
 
-/** Who changes something needs the token, if there is one; who comes from elsewhere always. A Refusal. */
+/**
+ * A request that changes something needs the token, if there is one. A request from another machine always
+ * needs it. Errors: a Refusal.
+ */
 export function authorize({ headers, socket }: IncomingMessage, changes: boolean): void {
   const { token } = config;
   if (isNear(socket) && (!changes || token === undefined)) return;
@@ -133,9 +136,9 @@ async function listenOn(host: string, port: number, server: Server): Promise<voi
 }
 
 /**
- * When all places are taken, the next one gets that of the connection that has asked nothing for the longest
- * time; of one whose request is being answered only if there is no other. So who says nothing, or says it
- * very slowly, keeps nobody out. Listeners to events stay.
+ * When all places are taken, a new connection gets the place of the one that has asked nothing for the longest
+ * time. A connection whose request is being answered loses its place only if there is no other. So silent and
+ * slow clients keep nobody out. Listeners to events stay.
  */
 export function makeRoom(server: Server): void {
   const open = new Map<unknown, { socket: Socket; response?: ServerResponse }>(); // who asked last at the end

@@ -27,7 +27,7 @@ export function readLinks(): Promise<Map<string, Link>> {
 
 /**
  * Runs lines for `ip -batch`, up to the first that fails; with `force` all of them. Errors: a Failure with
- * ip's own words. Who asks afterwards gets a new reading.
+ * ip's own words. The next question gets a new reading.
  */
 export async function change(lines: string[], force = false): Promise<void> {
   if (lines.length === 0) return;

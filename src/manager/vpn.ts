@@ -73,7 +73,7 @@ class Vpn {
   }
 
   private take(status: Status): void {
-    familiesOf([{ labels: {}, status }]); // throws unless it has what all who ask need
+    familiesOf([{ labels: {}, status }]); // throws if something is missing that its metrics need
     this.status = status;
     this.problem = undefined;
     if (status.role === "server") this.compare(status.peers);
@@ -161,9 +161,9 @@ class Started extends Vpn {
 }
 
 /**
- * The arguments of setpriv(1) to run Node.js with `words` for as long as the process `parent` lives. The
- * kernel kills it when `parent` ends (PR_SET_PDEATHSIG), however early that is: whoever has ended before this
- * was asked for is not its parent any more. With --user the kernel forgets it; the keeper does not.
+ * The arguments of setpriv(1) that run Node.js with `words` while the process `parent` lives. When `parent`
+ * ends, the kernel kills it (prctl(2), PR_SET_PDEATHSIG). If `parent` ended before that was set, the program
+ * has another parent by now, and ends itself. With --user the kernel forgets the signal: then the keeper kills.
  */
 export function withParent(parent: number, words: string[]): string[] {
   const orphan = `data:text/javascript,if(process.ppid!==${parent})process.exit(1)`;
