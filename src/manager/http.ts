@@ -136,7 +136,7 @@ async function listenOn(host: string, port: number, server: Server): Promise<voi
 }
 
 /**
- * When all places are taken, a new connection gets the place of the one that has asked nothing for the longest
+ * When all places are taken, a new connection gets the place of the one that has been silent for the longest
  * time. A connection whose request is being answered loses its place only if there is no other. So silent and
  * slow clients keep nobody out. Listeners to events stay.
  */

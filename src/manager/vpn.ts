@@ -163,7 +163,7 @@ class Started extends Vpn {
 /**
  * The arguments of setpriv(1) that run Node.js with `words` while the process `parent` lives. When `parent`
  * ends, the kernel kills it (prctl(2), PR_SET_PDEATHSIG). If `parent` ended before that was set, the program
- * has another parent by now, and ends itself. With --user the kernel forgets the signal: then the keeper kills.
+ * has another parent by now, and ends itself. With --user the kernel forgets this: then the keeper kills it.
  */
 export function withParent(parent: number, words: string[]): string[] {
   const orphan = `data:text/javascript,if(process.ppid!==${parent})process.exit(1)`;
