@@ -93,6 +93,7 @@ export const SHAPE = {
   drops: { "*": 0 },
   handshakes: { ok: 0, failed: 0 },
   ...{ rekeys: 0, reconnects: 0, peerCount: 0 },
+  "socks?": { open: 0, ok: 0, failed: 0 },
   peers: [
     {
       ...{ inner: "", "inner6?": "", remote: "", sent: AMOUNT, received: AMOUNT },
