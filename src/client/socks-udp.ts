@@ -6,7 +6,7 @@ import { createSocket, type RemoteInfo, type Socket as UdpSocket } from "node:dg
 import { once } from "node:events";
 import { isIP, isIPv6 } from "node:net";
 import { counters } from "../base/counters.ts";
-import { datagramHeader, readDatagram, Refusal, type Target } from "./socks-messages.ts";
+import { datagramHeader, readDatagram, type Target } from "./socks-messages.ts";
 import { lookUp } from "./socks-names.ts";
 import { isBeyond, udpThrough, type Way } from "./socks-sockets.ts";
 
@@ -34,7 +34,12 @@ export class Association {
   static async open(way: Way, host: string, program: Target, onIdle: () => void): Promise<Association> {
     const inside = createSocket(isIPv6(host) ? "udp6" : "udp4");
     inside.bind(0, host);
-    await once(inside, "listening");
+    try {
+      await once(inside, "listening");
+    } catch (error) {
+      inside.close();
+      throw error;
+    }
     return new Association(way, inside, program, onIdle);
   }
 
@@ -57,34 +62,27 @@ export class Association {
   /** Never throws. */
   private async fromProgram(bytes: Buffer, { address, port }: RemoteInfo): Promise<void> {
     const { program } = this;
-    if (address !== program.address || (program.port !== 0 && port !== program.port))
-      return drop("of another program");
-    program.port = port;
+    const isIts = address === program.address && (program.port === 0 || port === program.port);
     try {
-      const found = readDatagram(bytes);
-      if (!found) return drop("cut short, or a fragment");
+      const found = isIts ? readDatagram(bytes) : undefined;
+      if (!found) return counters.drop("a datagram for --socks that makes no sense, or is another program's");
+      program.port = port;
       const [target, size] = found;
       const host = isIP(target.host) ? target.host : await this.addressOf(target.host);
-      if (host === undefined || this.closed) return drop("for a name that is not found");
-      if (!isBeyond(host, this.way.own())) return drop("for a host that is not beyond the tunnel");
-      const socket = this.socketFor(host);
-      if (!socket) return drop("no way through the tunnel");
+      const socket = host && !this.closed && isBeyond(host, this.way.own()) && this.socketFor(host);
+      if (!socket) return unreachable();
       this.idle.refresh();
       remember(this.hosts, host, true);
-      socket.send(
-        bytes.subarray(size),
-        target.port,
-        host,
-        (error) => error && drop("no way through the tunnel"),
-      );
-    } catch (error) {
-      drop(error instanceof Refusal ? "for a host that cannot be" : "no way through the tunnel");
+      socket.send(bytes.subarray(size), target.port, host, (error) => error && unreachable());
+    } catch {
+      unreachable(); // a host that no name server knows of, port 0
     }
   }
 
   private fromOutside(bytes: Buffer, { address, port }: RemoteInfo): void {
     const { program } = this;
-    if (!this.hosts.has(address)) return drop("of a host that was asked nothing");
+    if (!this.hosts.has(address))
+      return counters.drop("a datagram for --socks from a host that was asked nothing");
     this.idle.refresh();
     const answer = Buffer.concat([datagramHeader(address, port), bytes]);
     this.inside.send(answer, program.port, program.address, () => {});
@@ -121,6 +119,4 @@ function remember<T>(known: Map<string, T>, key: string, value: T): void {
   if (known.size > MAX_KNOWN) known.delete(known.keys().next().value!);
 }
 
-function drop(why: string): void {
-  counters.drop(`a datagram of --socks: ${why}`);
-}
+const unreachable = () => counters.drop("a datagram of --socks to a host that cannot be reached");
