@@ -116,6 +116,15 @@ function isFar(text: string): boolean {
 /** An IPv6 address, perhaps with a scope. */
 const isIPv6 = (text: string) => ipv6(text.replace(/%[\da-z.:-]+$/i, "")) !== undefined;
 
+/** The address of "[::1]:9586", "" of a port alone; undefined if it is neither. */
+function addressAndPort(text: string): string | undefined {
+  const at = text.lastIndexOf(":");
+  const [address, port] = [text.slice(0, Math.max(at, 0)), text.slice(at + 1)];
+  const inside = address.startsWith("[") && address.endsWith("]") ? address.slice(1, -1) : undefined;
+  const isAddress = inside === undefined ? ipv4(address) !== undefined : isIPv6(inside);
+  return between(1, 65535)(port) && (at < 0 || isAddress) ? address : undefined;
+}
+
 /**
  * Which values each option takes, and on which of the two programs. Not here: --secret and --user, which
  * depend on the machine, and --status, whose white space is Unicode's.
@@ -131,13 +140,11 @@ export const OPTIONS: Record<string, { of: "both" | "client" | "server"; takes: 
     "trace-file": { of: "both", takes: () => true },
     metrics: {
       of: "both",
-      takes(text) {
-        const at = text.lastIndexOf(":");
-        const [address, port] = [text.slice(0, Math.max(at, 0)), text.slice(at + 1)];
-        const inside = address.startsWith("[") && address.endsWith("]") ? address.slice(1, -1) : undefined;
-        const isAddress = inside === undefined ? ipv4(address) !== undefined : isIPv6(inside);
-        return between(1, 65535)(port) && (at < 0 || isAddress);
-      },
+      takes: (text) => addressAndPort(text) !== undefined,
+    },
+    socks: {
+      of: "client",
+      takes: (text) => /^(127\..*|\[::1\]|)$/.test(addressAndPort(text) ?? "none"), // without a login
     },
     route: { of: "client", takes: (text) => network(text, 2) !== undefined || network6(text) !== undefined },
     dns: { of: "client", takes: isFar },
