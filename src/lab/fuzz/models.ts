@@ -101,7 +101,7 @@ const device = (text: string) =>
   text !== "" &&
   text !== "." &&
   text !== ".." &&
-  [...text].every((char) => char > " " && char < "\x7f" && !"/:%".includes(char)) &&
+  [...text].every((char) => char > " " && char < "\x7f" && !"/:%#\"'\\".includes(char)) &&
   !"+*".includes(text.at(-1)!);
 const prefixIn = (found: ReturnType<typeof block>, least: number, most: number) =>
   found !== undefined && found.groups.length === 2 && found.prefix >= least && found.prefix <= most;
