@@ -97,11 +97,13 @@ export function clientChanges(options: Routed, config: Inner, outers: string[], 
  */
 function socksRules(tun: string, own: string[], machine: Machine): Change[] {
   const other = machine.tables.get(`${SOCKS_TABLE}`)?.[0];
-  if (other)
+  if (other) {
+    const flush = `${ipFor(other.block)} route flush table ${SOCKS_TABLE}`;
     throw new Failure(
       `Cannot use --socks: table ${SOCKS_TABLE} has a route ${other.where} already`,
-      `end the other client first; if it is no client's: ${ipFor(other.block)} route flush table ${SOCKS_TABLE}`,
+      `end the other client first; if it is no client's: ${flush}`,
     );
+  }
   const left = machine.rules.filter(({ preference, text }) => preference === SOCKS && ofSocks(text));
   return [
     ...left.map(ruleDel).map((run) => ({ run, sets: `left ${run}` })), // a killed client left it

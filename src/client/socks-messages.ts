@@ -41,7 +41,7 @@ export const Reply = {
 const [VERSION, LOGIN_VERSION] = [0x05, 0x01];
 const [IPV4, NAME, IPV6] = [0x01, 0x03, 0x04];
 
-/** A request that comes to nothing. `answer`: what the program is told before we close; undefined: nothing. */
+/** A request that comes to nothing. `answer`: what the program is told before we close, if anything. */
 export class Refusal extends Error {
   readonly answer: Buffer | undefined;
 

@@ -34,7 +34,8 @@ function listOf(family: "ipv4" | "ipv6", ...blocks: string[]): BlockList {
 
 /** May a program reach it? Not ourselves by our inner address either: for that, nobody needs a tunnel. */
 export function isBeyond(address: string, own: string[]): boolean {
-  const family = isIPv6(address) ? "ipv6" : "ipv4"; // each has a list: BlockList takes 8.8.8.8 for ::ffff:808:808
+  // Each family has its list: for a BlockList, 8.8.8.8 is in ::ffff:0:0/96.
+  const family = isIPv6(address) ? "ipv6" : "ipv4";
   return !own.includes(address) && !NOT_BEYOND[family].check(address, family);
 }
 

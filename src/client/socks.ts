@@ -224,7 +224,7 @@ const replyTo = (errno: number) =>
 const memory = new Memory(LONGEST);
 
 /** The next message, however it was split. Errors: a Refusal; an Error where it ends before, or too late. */
-export async function take<T>(program: Program, parse: (bytes: Buffer) => Parsed<T>): Promise<T> {
+async function take<T>(program: Program, parse: (bytes: Buffer) => Parsed<T>): Promise<T> {
   for (;;) {
     const found = parse(program.rest);
     if (found) program.rest = program.rest.subarray(found[1]);

@@ -36,7 +36,8 @@ async function watchPackets(lab: Lab, device: string): Promise<Running> {
 /** A program that speaks SOCKS5's UDP ASSOCIATE: asks a name server by its name, and prints the answer. */
 const DATAGRAMS = `
   const dgram = require("node:dgram"), net = require("node:net");
-  const control = net.connect(1080, "127.0.0.1", () => control.write(Buffer.from("05010005030001000000000000", "hex")));
+  const request = Buffer.from("05010005030001000000000000", "hex");
+  const control = net.connect(1080, "127.0.0.1", () => control.write(request));
   let got = Buffer.alloc(0);
   control.on("data", (data) => {
     got = Buffer.concat([got, data]);
@@ -57,7 +58,8 @@ const HOSTILE = `
   const net = require("node:net");
   const good = () => {
     const socket = net.connect(1080, "127.0.0.1").on("error", () => {}).setNoDelay(true);
-    const bytes = Buffer.concat([Buffer.from("05010005010001080808080050", "hex"), Buffer.from("GET / HTTP/1.0\\r\\n\\r\\n")]);
+    const request = Buffer.from("05010005010001080808080050", "hex");
+    const bytes = Buffer.concat([request, Buffer.from("GET / HTTP/1.0\\r\\n\\r\\n")]);
     let text = "";
     socket.on("data", (data) => (text += data)).on("end", () => (console.log(text), process.exit(0)));
     let at = 0;
@@ -130,7 +132,10 @@ labTest(
     const leaked = outside.output.split("\n").filter((line) => /\bIP6? /.test(line) && !tunnel.test(line));
     assert.deepEqual(leaked, []);
 
-    const read = `require("node:net").connect("${path}").once("data", (d) => (console.log(String(d).split("\\n")[0]), process.exit()))`;
+    const read = `require("node:net").connect("${path}").once("data", (data) => {
+      console.log(String(data).split("\\n")[0]);
+      process.exit();
+    })`;
     await retry(() => {
       const { socks, drops } = JSON.parse(lab.run("client", [process.execPath, "-e", read]));
       assert.deepEqual(
