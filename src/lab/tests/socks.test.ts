@@ -10,10 +10,9 @@ import { labTest, needs, retry, SECRET, snapshot, startServer } from "./testing.
 const NAME = "some.name.test"; // the lab's name server says it is TARGET
 const PROXY = "--proxy socks5h://127.0.0.1:1080";
 
-/** A client with --socks, but without a route. As root it gives that up, once all is set up. */
-async function start(lab: Lab, env: NodeJS.ProcessEnv = {}, ...args: string[]): Promise<Running> {
-  const user = process.getuid!() === 0 ? ["--user", "nobody"] : [];
-  const all = [SERVER, "--configure", "--socks-dns", TARGET, ...user, ...args];
+/** A client without a route. */
+async function start(lab: Lab, env: NodeJS.ProcessEnv, ...args: string[]): Promise<Running> {
+  const all = [SERVER, "--configure", "--socks-dns", TARGET, ...args];
   const client = startProgram(lab, "client", "client", all, { env: { ...SECRET.env, ...env } });
   await client.until(/connected to/);
   return client;
@@ -88,7 +87,8 @@ labTest(
     await new Running(lab.spawn("internet", ours("lab/internet"))).until(/ready/);
     const before = snapshot(lab, "client");
     const path = join(newFolder(), "status");
-    const client = await start(lab, {}, "--socks", "1080", "--status", path);
+    const user = process.getuid!() === 0 ? ["--user", "nobody"] : [];
+    const client = await start(lab, {}, "--socks", "1080", "--status", path, ...user);
     const [outside, inside] = [await watchPackets(lab, "eth0"), await watchPackets(lab, "tun0")];
 
     assert.deepEqual(curl(lab, `${PROXY} http://${NAME}/`), HELLO);
@@ -150,9 +150,9 @@ labTest(
   },
 );
 
-labTest("--socks for other machines asks for a user and a password", async (lab, t) => {
+labTest("--socks for other machines asks for a login; after another session, too", async (lab, t) => {
   if (!needs(t, "curl")) return;
-  await startServer(lab);
+  const server = await startServer(lab);
   await new Running(lab.spawn("internet", ours("lab/internet"))).until(/ready/);
   const file = join(newFolder(), "login");
   writeFileSync(file, "student:pass word\n", { mode: 0o600 });
@@ -166,5 +166,14 @@ labTest("--socks for other machines asks for a user and a password", async (lab,
   const environment = { SIMPLE_VPN_SOCKS_LOGIN: "student:secret" };
   const client = await start(lab, environment, "--socks", "192.168.1.100:1080");
   assert.deepEqual([ask("--proxy-user student:secret"), ask("")], [0, 97]);
+  await server.stop();
+  await startServer(lab, "--subnet", "172.16.5.0/24");
+  await client.until(/now 172\.16\.5\.2/);
+  assert.match(
+    lab.run("client", "ip rule"),
+    /^0:.*\n8598:\tfrom 172\.16\.5\.2 lookup 87\n32766:/,
+    "none for 10.8.0.2",
+  );
+  assert.equal(ask("--proxy-user student:secret"), 0, "its sockets have the new address");
   assert.equal(await client.stop(), 0, client.output);
 });
