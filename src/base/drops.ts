@@ -18,6 +18,10 @@ export const CODES: Record<string, string> = {
   "its source is not the client's own address": "wrong-source",
   "its source is link-local, as a router's": "link-local-source",
   "it is for another client, and they are isolated": "isolated",
+  // datagrams of programs that use --socks
+  "a datagram of --socks to a host that cannot be reached": "socks-unreachable",
+  "a datagram for --socks that makes no sense, or is another program's": "socks-refused",
+  "a datagram for --socks from a host that was asked nothing": "socks-unasked",
   // our TUN does not take it
   "… is down (the commands printed at the start set it up)": "tun-down",
   "the kernel says it is no IP packet": "tun-refused",

@@ -7,6 +7,7 @@ import { readFileSync } from "node:fs";
 import { isIP } from "node:net";
 import { parseArgs } from "node:util";
 import {
+  isLoopback,
   type Cidr,
   formatIPv6,
   parseBlock6,
@@ -18,7 +19,7 @@ import {
 import { Failure } from "../base/failure.ts";
 import { IFNAMSIZ } from "../base/libc.ts";
 import { nearest } from "../base/nearest.ts";
-import { readSecrets, takeFromEnvironment } from "./secret.ts";
+import { readLogin, readSecrets, takeFromEnvironment } from "./secret.ts";
 
 /** One option: how its value is shown in the help, and read; `read` throws what is wrong with the value. */
 interface Option<T> {
@@ -91,7 +92,7 @@ const COMMON = {
     "[ADDR:]PORT",
     undefined,
     "numbers for Prometheus, by HTTP; without an address, for this machine alone",
-    metricsEndpoint,
+    addressAndPort(9586),
   ),
   configure: flag("run the ip, sysctl and iptables commands instead of printing them; undo them at exit"),
   user: option("NAME", undefined, "once all is set up, go on as this user, without root", account),
@@ -102,6 +103,23 @@ export const CLIENT = {
   ...COMMON,
   route: several("CIDR", "a block to send into the tunnel", route),
   dns: several("ADDRESS", "ask this name server, through the tunnel", dnsServer),
+  socks: option(
+    "[ADDR:]PORT",
+    undefined,
+    "a SOCKS5 server for programs here: what they ask for goes through the tunnel, without a route",
+    addressAndPort(1080),
+  ),
+  "socks-dns": several(
+    "ADDRESS",
+    "the name server for --socks, asked through the tunnel (that of --dns; the server)",
+    dnsServer,
+  ),
+  "socks-login": option(
+    "FILE",
+    undefined,
+    "USER:PASSWORD for --socks, mode 0600; or the environment's SIMPLE_VPN_SOCKS_LOGIN",
+    String,
+  ),
   "kill-switch": flag(
     "what belongs into the tunnel stays blocked when the client has ended; with --configure",
   ),
@@ -155,6 +173,7 @@ export type ServerOptions = ReturnType<typeof serverOptions>;
  */
 export function clientOptions(args: string[]) {
   const environment = takeFromEnvironment();
+  const login = takeFromEnvironment("SIMPLE_VPN_SOCKS_LOGIN");
   const { values, positionals } = parse(args, CLIENT, "src/client.ts <server>");
   if (positionals.length !== 1)
     throw usage(`expected one server, got ${positionals.length}`, "npx tsx src/client.ts 192.168.1.1");
@@ -168,11 +187,27 @@ export function clientOptions(args: string[]) {
     server: positionals[0]!,
     routes: values.route ?? [],
     dns: values.dns ?? [],
+    socks: socksOptions(values, login),
     address: last(values.address)!,
     killSwitch: values["kill-switch"] !== undefined,
     once: values.once !== undefined,
     rekey: last(values.rekey)!,
   };
+}
+
+/** --socks and what belongs to it; undefined: it was not asked for. */
+function socksOptions(values: Values<typeof CLIENT>, environment: string | undefined) {
+  const place = last(values.socks);
+  const alone = (["socks-dns", "socks-login"] as const).find((name) => values[name]);
+  if (!place && alone) throw usage(`--${alone} is for --socks`, "add --socks 1080, or leave it out");
+  if (!place) return undefined;
+  const login = readLogin(last(values["socks-login"]), environment);
+  if (login === undefined && !isLoopback(place.host))
+    throw usage(
+      `--socks ${place.host} is for other machines, too, and needs a login`,
+      "add --socks-login FILE, or leave the address out",
+    );
+  return { ...place, login, dns: values["socks-dns"] ?? values.dns ?? [] };
 }
 
 /** The server's options, likewise. */
@@ -348,12 +383,14 @@ export function socketPath(text: string): string {
   return text;
 }
 
-/** "9586", "127.0.0.1:9586" or "[::1]:9586". */
-function metricsEndpoint(text: string): { host: string; port: number } {
-  const [, host = "127.0.0.1", port = ""] = /^(?:\[?([^[\]]*)\]?:)?(\d+)$/.exec(text) ?? [];
-  if (isIP(host) === 0 || text.includes("[") !== (isIP(host) === 6))
-    throw new Error("is no ADDR:PORT, such as 127.0.0.1:9586 or [::1]:9586");
-  return { host, port: whole(1, 65535)(port) };
+/** "9586", "127.0.0.1:9586" or "[::1]:9586". `example`: a port, for the error. */
+function addressAndPort(example: number) {
+  return (text: string): { host: string; port: number } => {
+    const [, host = "127.0.0.1", port = ""] = /^(?:\[?([^[\]]*)\]?:)?(\d+)$/.exec(text) ?? [];
+    if (isIP(host) === 0 || text.includes("[") !== (isIP(host) === 6))
+      throw new Error(`is no ADDR:PORT, such as 127.0.0.1:${example} or [::1]:${example}`);
+    return { host, port: whole(1, 65535)(port) };
+  };
 }
 
 export function interfaceName(text: string): string {

@@ -39,6 +39,26 @@ function readSecret(path: string, instead: string): Buffer {
 }
 
 /**
+ * "user:password" for --socks: from the file, else from the environment's value. Undefined: there is none.
+ * Errors: a Failure.
+ */
+export function readLogin(path: string | undefined, environment: string | undefined): string | undefined {
+  const parseLogin = (text: Buffer) => {
+    const login = text.toString().trim();
+    const [user = "", password] = [login.split(":", 1)[0], login.split(":").slice(1).join(":")];
+    const isGood = [user, password].every((one) => one !== "" && Buffer.byteLength(one) <= 255);
+    if (isGood && !login.includes("\n")) return login;
+    const problem = `Cannot use the login for --socks in ${path ?? VARIABLE}: it is not USER:PASSWORD`;
+    throw new Failure(problem, "one line, with 1 to 255 bytes before and behind the first colon");
+  };
+  if (path === undefined) return environment === undefined ? undefined : parseLogin(Buffer.from(environment));
+  const fromShell = (typed: string) => `${VARIABLE}=$(cat ${typed}) in front of npx or node`;
+  const missing = "write one line into it, USER:PASSWORD, after 'umask 077'";
+  return parseLogin(readPrivate("login", path, fromShell, missing));
+}
+const VARIABLE = "SIMPLE_VPN_SOCKS_LOGIN";
+
+/**
  * The bytes of a file that nobody else may read or change. `what` it is, in an error; `otherwise`: how to do
  * without the file, given its path as a shell takes it; `missing`: what to try if there is none. Errors: a
  * Failure.

@@ -32,6 +32,7 @@ const FOR_TESTS: Record<string, string> = {
   openssl: "openssl",
   curl: "curl",
   promtool: "prometheus",
+  tcpdump: "tcpdump",
 };
 
 /** Is `tool` installed? A path is looked for where it says. */
