@@ -3,7 +3,7 @@
  * says what a failed check saw. The file is a program of its own. What becomes of it, a crash or an endless
  * loop, must not become ours.
  */
-import { readFileSync } from "node:fs";
+import { readFileSync, readlinkSync } from "node:fs";
 import { relative } from "node:path";
 import { stripVTControlCharacters } from "node:util";
 import { type Lab, ROOT } from "../lab/lab.ts";
@@ -16,6 +16,7 @@ export interface Lesson {
   about: string[]; // at most three lines
   write: string[]; // a line for each TODO
   read: string[]; // a man page, a chapter of walkthrough.md, a file
+  crashes?: [said: RegExp, hint: string][]; // what a program's last words mean
   checks: Check[];
 }
 
@@ -40,10 +41,12 @@ export class Stage {
   readonly lab: Lab;
   readonly file: string; // the student's, an absolute path
   readonly programs: Program[] = []; // those that were started, and not ended by the check
+  private readonly crashes: [said: RegExp, hint: string][];
 
-  constructor(lab: Lab, file: string) {
+  constructor(lab: Lab, file: string, { crashes = [] }: Lesson) {
     this.lab = lab;
     this.file = file;
+    this.crashes = crashes;
   }
 
   /** Starts the student's file on a host. */
@@ -53,6 +56,31 @@ export class Stage {
     const program = new Program(new Running(this.lab.spawn(host, command)), host, this.file);
     this.programs.push(program);
     return program;
+  }
+
+  /** Runs a command on a host, at most `ms`; what it printed, whatever comes of it. */
+  async run(host: string, command: string | string[], ms = 4_000): Promise<string> {
+    const running = new Running(
+      this.lab.spawn(host, typeof command === "string" ? command.split(" ") : command),
+    );
+    const deadline = setTimeout(() => running.child.kill("SIGKILL"), ms);
+    await running.ended;
+    clearTimeout(deadline);
+    return running.output;
+  }
+
+  /** Waits until tun0 is there on the host of `program`. */
+  async tun(program: Program, hint: string): Promise<void> {
+    await this.until(
+      () => /^ *tun0:/m.test(program.net("dev")),
+      () => new Miss(`there is no tun0 on ${program.host}`, hint),
+      STARTING,
+    );
+  }
+
+  /** Gives tun0 its address, and waits until the program has seen that. */
+  async configure(host: string, cidr: string): Promise<void> {
+    await this.run(host, ["sh", "-c", `ip addr add ${cidr} dev tun0; ip link set tun0 mtu 1400 up`]);
   }
 
   /** Ends one program, or all of them. */
@@ -81,7 +109,8 @@ export class Stage {
   why(miss: Miss): Miss {
     for (const program of this.programs) {
       const better = program.trouble();
-      if (better) return better;
+      const [, hint] = (better && this.crashes.find(([said]) => said.test(program.said))) || [];
+      if (better) return hint ? new Miss(better.message, hint) : better;
     }
     const said = this.programs.map(({ said }) => said.trim()).find((text) => text !== "");
     const ended = this.programs.find(({ running }) => running.over);
@@ -90,6 +119,7 @@ export class Stage {
   }
 }
 
+const STARTING = 10_000; // ms: what a program may take on a busy machine
 const TURN = 20; // ms between two looks
 const LOOKS = 25; // the last half second
 
@@ -109,6 +139,17 @@ export class Program {
   /** What it has printed so far, without colours. */
   get said(): string {
     return stripVTControlCharacters(this.running.output);
+  }
+
+  /** proc(5)'s /proc/PID/net/`file` of its host; "" if it is not there yet, or has ended. */
+  net(file: string): string {
+    const { pid } = this.running.child;
+    try {
+      if (readlinkSync(`/proc/${pid}/ns/net`) === readlinkSync("/proc/self/ns/net")) return "";
+      return readFileSync(`/proc/${pid}/net/${file}`, "utf8");
+    } catch {
+      return "";
+    }
   }
 
   /** Notes whether it runs now, or sleeps: the state in proc(5)'s /proc/PID/stat. */

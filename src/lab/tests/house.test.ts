@@ -21,6 +21,7 @@ const BELOW: Record<string, string[]> = {
   manager: ["picture", "host", "core", "base"],
   "client.ts": ["client", "session", "transport", "host", "core", "base"],
   "server.ts": ["server", "session", "transport", "host", "core", "base"],
+  lessons: ["lab", "session", "host", "core", "base"],
   lab: ["manager", "picture", "client", "server", "session", "transport", "host", "core", "base"],
 };
 const LESSON = ["client.ts", "server.ts", "base/libc.ts", "core/"];
