@@ -1,5 +1,5 @@
 /** Lesson 6, solved: AES-256-GCM. The text is in starters/6-aes.ts. */
-import { createCipheriv, createDecipheriv, hkdfSync } from "node:crypto";
+import * as crypto from "node:crypto";
 import * as c from "../kit.ts";
 
 const PORT = 5555;
@@ -25,7 +25,10 @@ function xor(bytes: Buffer): void {
 }
 
 /** The key of one sender (with one for both, each nonce would come twice), and its next frame's number. */
-const newKey = (who: string) => ({ bytes: Buffer.from(hkdfSync("sha256", SECRET, "", who, 32)), number: 0 });
+const newKey = (who: string) => ({
+  bytes: Buffer.from(crypto.hkdfSync("sha256", SECRET, "", who, 32)),
+  number: 0,
+});
 type Key = ReturnType<typeof newKey>;
 
 /** The next frame's number in 12 bytes. It is not sent: both ends count. */
@@ -33,19 +36,18 @@ const nonce = (key: Key) => Buffer.from((key.number++).toString(16).padStart(24,
 
 /** A frame: the header, the encrypted text, and the tag that fits both and the frame's number. */
 function seal(key: Key, header: Buffer, text: Buffer): Buffer {
-  const cipher = createCipheriv("aes-256-gcm", key.bytes, nonce(key)).setAAD(header);
+  const cipher = crypto.createCipheriv("aes-256-gcm", key.bytes, nonce(key)).setAAD(header);
   return Buffer.concat([header, cipher.update(text), cipher.final(), cipher.getAuthTag()]);
 }
 
 /** The text again; undefined if one bit of the header, the text or the tag has changed. */
 function unseal(key: Key, header: Buffer, body: Buffer): Buffer | undefined {
-  const end = Math.max(body.length - TAG, 0);
-  const cipher = createDecipheriv("aes-256-gcm", key.bytes, nonce(key), { authTagLength: TAG });
-  cipher.setAAD(header).setAuthTag(body.subarray(end));
+  const cipher = crypto.createDecipheriv("aes-256-gcm", key.bytes, nonce(key), { authTagLength: TAG });
   try {
-    return Buffer.concat([cipher.update(body.subarray(0, end)), cipher.final()]);
+    cipher.setAAD(header).setAuthTag(body.subarray(-TAG));
+    return Buffer.concat([cipher.update(body.subarray(0, -TAG)), cipher.final()]);
   } catch {
-    return undefined; // from final(), which compares the tags
+    return undefined; // from final(), which compares the tags; or there is no room for one
   }
 }
 
@@ -55,8 +57,7 @@ let connection = -1; // the fd of the TCP connection to the other end; -1: there
 let stopWatching = () => {};
 let stream = Buffer.alloc(0); // what has come from the other end, and is no whole frame yet
 let unsent: Buffer = Buffer.alloc(0); // the rest of a frame that the full socket has not taken
-let sealer: Key; // of what we send
-let opener: Key; // of what we receive
+let sealer: Key, opener: Key; // of what we send, and of what we receive
 
 /** tun0 is readable: each packet becomes a frame. Its length goes in front, 2 bytes, the high byte first. */
 function onPacket(): void {

@@ -6,7 +6,7 @@
  * fresh keys, limits for strangers, IPv6, UDP, large packets, the trace, cleaning up after SIGKILL.
  */
 import { execSync } from "node:child_process";
-import { createCipheriv, createDecipheriv } from "node:crypto";
+import * as crypto from "node:crypto";
 import { readFileSync } from "node:fs";
 import { formatIPv4 } from "../../base/address.ts";
 import { refuseOffload } from "../../core/offload.ts";
@@ -51,19 +51,18 @@ const nonce = (key: Key) => Buffer.from((key.number++).toString(16).padStart(24,
 
 /** A frame: the header, the encrypted text, and the tag that fits both and the frame's number. */
 function seal(key: Key, header: Buffer, text: Buffer): Buffer {
-  const cipher = createCipheriv("aes-256-gcm", key.bytes, nonce(key)).setAAD(header);
+  const cipher = crypto.createCipheriv("aes-256-gcm", key.bytes, nonce(key)).setAAD(header);
   return Buffer.concat([header, cipher.update(text), cipher.final(), cipher.getAuthTag()]);
 }
 
 /** The text again; undefined if one bit of the header, the text or the tag has changed. */
 function unseal(key: Key, header: Buffer, body: Buffer): Buffer | undefined {
-  const end = Math.max(body.length - TAG, 0);
-  const cipher = createDecipheriv("aes-256-gcm", key.bytes, nonce(key), { authTagLength: TAG });
-  cipher.setAAD(header).setAuthTag(body.subarray(end));
+  const cipher = crypto.createDecipheriv("aes-256-gcm", key.bytes, nonce(key), { authTagLength: TAG });
   try {
-    return Buffer.concat([cipher.update(body.subarray(0, end)), cipher.final()]);
+    cipher.setAAD(header).setAuthTag(body.subarray(-TAG));
+    return Buffer.concat([cipher.update(body.subarray(0, -TAG)), cipher.final()]);
   } catch {
-    return undefined; // from final(), which compares the tags
+    return undefined; // from final(), which compares the tags; or there is no room for one
   }
 }
 
