@@ -2,6 +2,7 @@
 import { lesson as tun } from "./checks/1-tun.ts";
 import { lesson as answer } from "./checks/2-answer.ts";
 import { lesson as loop } from "./checks/3-loop.ts";
+import { lesson as tunnel } from "./checks/4-tunnel.ts";
 import type { Lesson } from "./check.ts";
 
-export const LESSONS: Lesson[] = [tun, answer, loop];
+export const LESSONS: Lesson[] = [tun, answer, loop, tunnel];

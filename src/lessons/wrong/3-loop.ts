@@ -22,7 +22,7 @@ export const WRONG: Wrong[] = [
   {
     what: "EAGAIN taken for a mistake",
     text: ["if (length === -c.EAGAIN) return;", ""],
-    check: PING,
+    check: [PING, ENTER],
     hint: /read tun0: EAGAIN\n-EAGAIN is no mistake/,
   },
   {
