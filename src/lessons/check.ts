@@ -41,12 +41,24 @@ export class Stage {
   readonly lab: Lab;
   readonly file: string; // the student's, an absolute path
   readonly programs: Program[] = []; // those that were started, and not ended by the check
+  private readonly endings: (() => unknown)[] = [];
   private readonly crashes: [said: RegExp, hint: string][];
 
   constructor(lab: Lab, file: string, { crashes = [] }: Lesson) {
     this.lab = lab;
     this.file = file;
     this.crashes = crashes;
+  }
+
+  /** `ending` is done when all checks are over. */
+  atEnd(ending: () => unknown): void {
+    this.endings.push(ending);
+  }
+
+  /** Ends all. */
+  async over(): Promise<void> {
+    await this.end();
+    for (const ending of this.endings) await ending();
   }
 
   /** Starts the student's file on a host. */
@@ -96,12 +108,22 @@ export class Stage {
    * a program of the student's has ended: throws what `miss` makes, or says how the program ended.
    */
   async until<T>(condition: () => T | undefined | false | "", miss: () => Miss, ms = 2_000): Promise<T> {
+    for (const program of this.programs) program.looks = [];
     for (const deadline = Date.now() + ms; ; await new Promise((resolve) => setTimeout(resolve, TURN))) {
       for (const program of this.programs) program.look();
       const over = Date.now() > deadline || this.programs.some((program) => program.running.over);
       const found = condition();
       if (found !== undefined && found !== false && found !== "") return found;
       if (over) throw this.why(miss());
+    }
+  }
+
+  /** Looks at a program for half a second: does it sleep, or spin? */
+  async rest(program: Program): Promise<void> {
+    program.looks = [];
+    while (program.looks.length < LOOKS && !program.running.over) {
+      program.look();
+      await new Promise((resolve) => setTimeout(resolve, TURN));
     }
   }
 
@@ -114,7 +136,10 @@ export class Stage {
     }
     const said = this.programs.map(({ said }) => said.trim()).find((text) => text !== "");
     const ended = this.programs.find(({ running }) => running.over);
-    const notes = [ended && "your program has ended", said && `it printed: ${said.split("\n").at(-1)}`];
+    const notes = [
+      ended && "your program has ended",
+      said && !miss.message.includes("printed") && `it printed: ${said.split("\n").at(-1)}`,
+    ];
     return new Miss([miss.message, ...notes.filter(Boolean)].join("; "), miss.hint);
   }
 }
@@ -128,7 +153,7 @@ export class Program {
   readonly running: Running;
   readonly host: string;
   private readonly file: string;
-  private looks: boolean[] = []; // was it busy? the latest of them
+  looks: boolean[] = []; // was it busy? the latest of them
 
   constructor(running: Running, host: string, file: string) {
     this.running = running;
@@ -154,13 +179,12 @@ export class Program {
 
   /** Notes whether it runs now, or sleeps: the state in proc(5)'s /proc/PID/stat. */
   look(): void {
-    let state: string | undefined;
     try {
-      state = /\) (\w)/.exec(readFileSync(`/proc/${this.running.child.pid}/stat`, "utf8"))?.[1];
+      const [, state] = /\) (\w)/.exec(readFileSync(`/proc/${this.running.child.pid}/stat`, "utf8"))!;
+      this.looks = [...this.looks, state !== "S"].slice(-LOOKS);
     } catch {
       // it has ended
     }
-    this.looks = [...this.looks, state === "R"].slice(-LOOKS);
   }
 
   /** Has it been busy all the time lately? A program that waits for packets sleeps. */
@@ -178,7 +202,7 @@ export class Program {
         "a C call got something wrong: an fd that is closed and still watched, or no Buffer where C wants one",
       );
     if (exitCode) return this.exception(exitCode, where);
-    if (!this.spins) return undefined;
+    if (this.running.over || !this.spins) return undefined;
     return new Miss(
       `your program is busy all the time ${where}, and never waits`,
       "look for a loop that does not end: what does it do when read() gives -EAGAIN, or 0?",
@@ -202,7 +226,7 @@ export class Program {
       `your program ended with exit code ${exitCode} ${where}${at}: ${error ?? "it printed nothing"}`,
       syntax
         ? "it is no TypeScript yet: mend that line"
-        : `read the line that is named; node_modules/.bin/tsc --noEmit --skipLibCheck says more`,
+        : "read that line of your file; node_modules/.bin/tsc -p lessons finds more of the kind",
     );
   }
 }

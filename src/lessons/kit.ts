@@ -71,8 +71,8 @@ export function check(result: number, what: string): number {
   return result;
 }
 
-/** -11 → "EAGAIN" */
-export const errorName = (errno: number) => getSystemErrorName(-Math.abs(errno));
+/** -11 → "EAGAIN"; Node does not know EBADFD, which is what a TUN without an interface answers. */
+export const errorName = (errno: number) => (errno === -77 ? "EBADFD" : getSystemErrorName(errno));
 
 /** "45 00 00 54": the first `count` bytes. */
 export const hex = (bytes: Buffer, count = bytes.length) =>

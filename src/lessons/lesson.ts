@@ -18,6 +18,13 @@ const STARTERS = join(ROOT, "src/lessons/starters");
 const UNPASSED = 3; // exit code: a check failed. The Makefile lets it pass: to have not passed yet is no error
 const HERE = relative(process.cwd(), FOLDER) || "."; // as a student types it
 
+/** For editors, and for tsc -p lessons: as the project is checked, but what is not used yet is no error. */
+const SETTINGS = {
+  extends: relative(FOLDER, join(ROOT, "tsconfig.json")),
+  compilerOptions: { rootDir: relative(FOLDER, ROOT), noUnusedLocals: false, noUnusedParameters: false },
+  include: ["*.ts"],
+};
+
 /** Copies a starter, unless the student has begun. Its imports lead from there to the same files. */
 function begin({ file }: Lesson): string {
   const path = join(FOLDER, `${file}.ts`);
@@ -29,6 +36,7 @@ function begin({ file }: Lesson): string {
   try {
     mkdirSync(FOLDER, { recursive: true });
     writeFileSync(path, text, { flag: "wx" });
+    writeFileSync(join(FOLDER, "tsconfig.json"), JSON.stringify(SETTINGS, null, 2));
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     throw new Failure(`Cannot write ${path}: ${code}`, "SIMPLE_VPN_LESSONS=FOLDER names another folder");

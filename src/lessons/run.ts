@@ -27,7 +27,7 @@ export async function runChecks(
     }
     return { passed };
   } finally {
-    await stage.end();
+    await stage.over();
   }
 }
 

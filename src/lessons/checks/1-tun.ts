@@ -59,7 +59,8 @@ export const lesson: Lesson = {
       /TUNSETIFF: EINVAL/,
       "EINVAL: the flags stand at byte 16, low byte first (writeUInt16LE), and need IFF_TUN",
     ],
-    [/TUNSETIFF: EBADF/, "EBADFD: the fd is no TUN: TODO 1 opens /dev/net/tun"],
+    [/TUNSETIFF: (ENOTTY|EBADF)/, "the fd is no TUN: TODO 1 opens /dev/net/tun"],
+    [/EBADFD/, "the fd is no interface yet: ioctl() with TUNSETIFF comes before read()"],
     [/TUNSETIFF: E(PERM|BUSY)/, "another program has a tun0 here: end it"],
     [/EISDIR|ENOENT|EACCES/, "the file is /dev/net/tun, and it is opened with O_RDWR"],
   ],
@@ -77,6 +78,10 @@ export const lesson: Lesson = {
       async run(stage) {
         const shown = await stage.run("client", "ip -d -o link show tun0");
         const [, type, info] = /\btun type (\w+) pi (\w+)/.exec(shown) ?? [];
+        await stage.until(
+          () => type,
+          () => new Miss("tun0 is gone again", `it lives as long as its fd is open. ${READ}`),
+        );
         if (type === "tap")
           throw new Miss("tun0 is a TAP: it gives Ethernet frames", "the flag is IFF_TUN, not IFF_TAP (2)");
         if (info === "on")
