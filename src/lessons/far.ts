@@ -85,17 +85,22 @@ const sockets = (program: Program, state: string) =>
       return is === state && (local?.endsWith(`:${PORT}`) || remote?.endsWith(`:${PORT}`));
     });
 
-/** Pings from the client; ping's summary if all were answered. Throws the Miss that `miss` makes. */
+/**
+ * Pings from the client; ping's summary if all were answered. Throws the Miss that `miss` makes. What the `real`
+ * program at the other end says explains more than how the student's one ended.
+ */
 export async function pings(
   stage: Stage,
   address: string,
   options: string,
   miss: (answered: string) => Miss,
+  real?: Running,
 ): Promise<string> {
   const said = await stage.run("client", `ping -q -W 1 ${options} ${address}`, 6_000);
   const [summary, sent, received] = /(\d+) packets transmitted, (\d+) received/.exec(said) ?? ["", "", "0"];
   if (sent === received) return `ping ${address}: ${summary}`;
-  throw stage.why(miss(`ping ${options} ${address}: ${received} of ${sent || "all"} answered`));
+  const made = miss(`ping ${options} ${address}: ${received} of ${sent || "all"} answered`);
+  throw real && complaint(real) ? made : stage.why(made);
 }
 
 /** Both ends of the student's own tunnel, with addresses. `address`: where the client connects to. */
