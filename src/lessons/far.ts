@@ -32,19 +32,34 @@ export async function clear(stage: Stage): Promise<void> {
   others.delete(stage);
 }
 
-/** Starts the real server or client, and waits for what it says when it is ready. */
-export async function startReal(
-  stage: Stage,
-  program: "server" | "client",
-  ready: RegExp,
-  ...args: string[]
-): Promise<Running> {
+/** Starts one of the real programs. */
+function startReal(stage: Stage, program: "server" | "client", args: string[]): Running {
   const env = { ...process.env, SIMPLE_VPN_SECRET: LAB_SECRET };
-  const words = [...(program === "client" ? [SERVER] : []), "--configure", "--transport", "tcp", ...args];
-  const running = other(stage, startProgram(stage.lab, program, program, words, { env }));
-  const isReady = () => ready.test(running.output) || running.over;
-  await stage.until(isReady, () => new Miss(`the real ${program} does not start`, "run it again"), STARTING);
-  return running;
+  const words = ["--configure", "--transport", "tcp", ...args];
+  return other(stage, startProgram(stage.lab, program, program, words, { env }));
+}
+
+/** Starts the real server, and waits until it listens. */
+export async function startRealServer(stage: Stage, ...args: string[]): Promise<Running> {
+  const real = startReal(stage, "server", args);
+  await real.until(/listening on/, STARTING);
+  return real;
+}
+
+/** Starts the real client. The student's server has 2 s to make a session with it. Throws the Miss if not. */
+export async function startRealClient(stage: Stage, hint: string, ...args: string[]): Promise<Running> {
+  const real = startReal(stage, "client", [SERVER, ...args]);
+  let deadline = Date.now() + STARTING;
+  for (let isThere = false; Date.now() < deadline && !real.over;) {
+    if (/connected to/.test(real.output)) return real;
+    if (!isThere && stage.programs.some((program) => sockets(program, ESTABLISHED))) {
+      isThere = true;
+      deadline = Date.now() + 2_000;
+    }
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  const says = complaint(real) ?? "nothing";
+  throw stage.why(new Miss(`the real client has no session with your server, and says: ${says}`, hint));
 }
 
 /** The last thing of interest that a real program has said: why it closed, refused or dropped. */

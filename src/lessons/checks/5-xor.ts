@@ -2,7 +2,7 @@
 import type { Running } from "../../lab/running.ts";
 import { type Lesson, Miss, type Stage } from "../check.ts";
 import { clear, complaint, FAR, first, got, NEAR, pings, startC, startClient } from "../far.ts";
-import { startPeer, startReal, startServer } from "../far.ts";
+import { startPeer, startRealClient, startRealServer, startServer } from "../far.ts";
 
 const OUT = "TODO 2, in onPacket(): xor() the packet in the buffer, before the frame is sent";
 const IN = "TODO 3, in onStream(): xor() the packet, before it is written to tun0";
@@ -86,7 +86,7 @@ export const lesson: Lesson = {
       name: "your client talks to the real server",
       async run(stage) {
         await clear(stage);
-        const server = await startReal(stage, "server", /listening on/, "--cipher", "xor");
+        const server = await startRealServer(stage, "--cipher", "xor");
         await client(stage);
         const said = () => complaint(server) ?? "nothing";
         return pings(stage, FAR, "-c 3 -i 0.1", (saw) => new Miss(`${saw}; the server says: ${said()}`, OUT));
@@ -99,7 +99,7 @@ export const lesson: Lesson = {
         const server = await startServer(stage, GIVEN);
         await stage.tun(server, GIVEN);
         await stage.configure("server", `${FAR}/24`);
-        const real = await startReal(stage, "client", /connected to/, "--cipher", "xor");
+        const real = await startRealClient(stage, GIVEN, "--cipher", "xor");
         const said = () => complaint(real) ?? "nothing";
         return pings(stage, FAR, "-c 3 -i 0.1", (saw) => new Miss(`${saw}; the client says: ${said()}`, OUT));
       },

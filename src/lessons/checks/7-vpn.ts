@@ -2,7 +2,7 @@
 import { SERVER, TARGET } from "../../lab/lab.ts";
 import type { Running } from "../../lab/running.ts";
 import { type Lesson, Miss, type Program, type Stage } from "../check.ts";
-import { clear, complaint, FAR, pings, startReal, startServer } from "../far.ts";
+import { clear, complaint, FAR, pings, startRealClient, startRealServer, startServer } from "../far.ts";
 
 const GIVEN = "what is not marked TODO is given: take the starter's again";
 const HANDSHAKE = "TODO 3, in send(): the header; TODO 5, in begin(): a KEEPALIVE, which proves us";
@@ -10,6 +10,7 @@ const FRAMES = "TODO 1: IFF_VNET_HDR; TODO 2 and 4: the records";
 const ROUTE = `TODO 5, in begin(): ip addr add …, ip route add ${TARGET}/32 dev tun0`;
 const NAT = "TODO 7, in serve(): sysctl -qw net.ipv4.ip_forward=1, and iptables -t nat … MASQUERADE";
 const MINUTES = "the server's part of fresh keys is given: take onControl() from the starter again";
+const FORGET = "iptables -t nat -F POSTROUTING; sysctl -qw net.ipv4.ip_forward=0"; // what a killed server left
 const STARTING = 10_000; // ms: what a program may take on a busy machine
 const reals = new WeakMap<Stage, Running>();
 
@@ -95,7 +96,7 @@ export const lesson: Lesson = {
     {
       name: "your client gets an address from the real server",
       async run(stage) {
-        const server = await startReal(stage, "server", /listening on/, "--nat", "eth1");
+        const server = await startRealServer(stage, "--nat", "eth1");
         reals.set(stage, server);
         await welcomed(stage, server);
         return shown(stage, "client", "ip -o -4 addr show dev tun0", /inet 10\.8\.0\.2\/24/, (output) => {
@@ -123,19 +124,11 @@ export const lesson: Lesson = {
       name: "the real client gets an address from your server",
       async run(stage) {
         await clear(stage);
+        await stage.run("server", ["sh", "-c", FORGET]);
         await startServer(stage, GIVEN);
         const hint = "TODO 6, in welcome(): answer() makes message 2, and the keys";
-        const real = await startReal(
-          stage,
-          "client",
-          /connected to/,
-          "--route",
-          `${TARGET}/32`,
-          "--rekey",
-          "2",
-        );
+        const real = await startRealClient(stage, hint, "--route", `${TARGET}/32`, "--rekey", "2");
         reals.set(stage, real);
-        if (!/connected to/.test(real.output)) throw stage.why(new Miss(`no session${said(real)}`, hint));
         return pings(stage, FAR, "-c 3 -i 0.1", (seen) => new Miss(`${seen}${said(real)}`, FRAMES), real);
       },
     },

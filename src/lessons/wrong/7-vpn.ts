@@ -46,7 +46,7 @@ export const WRONG: Wrong[] = [
     what: "message 2 is not sent",
     text: ["if (message2) send(HANDSHAKE, message2);", "message2;"],
     check: REAL,
-    hint: /no session[^]*TODO 6, in welcome/,
+    hint: /no session with your server.*\nTODO 6, in welcome/,
   },
   {
     what: "no NAT",
