@@ -27,10 +27,7 @@ export async function answered(stage: Stage, options: string, hint = LOOP): Prom
   // the tap is another program: it tells a little later. And ping counts an answer with a wrong checksum
   const isSeen = () =>
     tap.written.length - written >= Number(received) && tap.sent.length - asked >= Number(sent);
-  await stage.until(
-    isSeen,
-    () => new Miss(`ping ${options} ${NOBODY} sent nothing into tun0`, "run it again"),
-  );
+  await stage.until(isSeen, () => new Miss(`ping ${options} ${NOBODY} sent nothing into tun0`, hint));
   const answers = tap.written.slice(written);
   const requests = tap.sent.slice(asked);
   for (const [i, one] of answers.entries()) {
