@@ -22,7 +22,7 @@ export async function started(stage: Stage): Promise<Program> {
 export async function answered(stage: Stage, options: string, hint = LOOP): Promise<string> {
   const tap = taps.get(stage)!;
   const [asked, written] = [tap.sent.length, tap.written.length];
-  const said = await stage.run("client", `ping -W 1 ${options} ${NOBODY}`);
+  const said = await stage.run("client", `ping -W 2 ${options} ${NOBODY}`);
   const [, sent, received] = /(\d+) packets transmitted, (\d+) received/.exec(said) ?? [said, "1", "0"];
   // the tap is another program: it tells a little later. And ping counts an answer with a wrong checksum
   const isSeen = () =>
