@@ -6,7 +6,7 @@ import { OtherEnd } from "../other-end.ts";
 
 const OPEN = "openTun() was not to change: it is lesson 1, solved";
 const READER =
-  "TODO 3: keep what has come in `stream`; as long as a whole frame is in it, write that packet to tun0 and cut it off";
+  "TODO 3: keep what comes in `stream`; while a whole frame is at its start, write the packet, cut it off";
 
 const OVER = "when a connection is over, read() gives 0: hangUp(), and accept() the next one";
 
@@ -55,6 +55,7 @@ async function startClient(stage: Stage): Promise<Program> {
   return client;
 }
 
+const got = ({ stream }: OtherEnd) => `the connection got ${stream.length} bytes, ${short(stream)} …`;
 const short = (bytes: Buffer) => (bytes.toString("hex", 0, 8).match(/../g) ?? []).join(" ");
 
 /** The frame at the start of `stream`, its two bytes of length included; undefined while it is not whole. */
@@ -98,7 +99,7 @@ async function pinged(stage: Stage, cut: (frame: Buffer) => Buffer[], hint: stri
   return shown;
 }
 
-/** Feeds an echo request to the student's server, in these pieces, and waits for the reply of the server's host. */
+/** Feeds an echo request to the student's server, in these pieces, and waits for its host's reply. */
 async function replied(stage: Stage, pieces: Buffer[], hint: string): Promise<string> {
   const far = ends.get(stage)!;
   const from = far.stream.length;
@@ -199,14 +200,14 @@ export const lesson: Lesson = {
                 "TODO 2: send() each packet as a frame",
               );
             return new Miss(
-              `the connection got ${far.stream.length} bytes, ${short(far.stream)} …; a frame of 84 begins 00 54 45 00`,
+              `${got(far)}; the frame of a packet of 84 begins 00 54 45 00`,
               "TODO 2: the length of the packet, 2 bytes, the high byte first, then the packet",
             );
           },
         );
         if (frame.length !== 86 || frame[2] !== 0x45 || far.stream.length !== 86)
           throw new Miss(
-            `the connection got ${far.stream.length} bytes, ${short(far.stream)} …; 86 were right: 00 54 45 00 00 54 …`,
+            `${got(far)}; 86 were right: 00 54 45 00 00 54 …`,
             "TODO 2: the length counts the packet alone, without its own 2 bytes; the high byte comes first",
           );
         return `${short(frame)} …`;
