@@ -1,7 +1,7 @@
 /**
- * The shape of a check, and what checks are made of: the student's file, run on hosts of a lab, and Miss, which
- * says what a failed check saw. The file is a program of its own. What becomes of it, a crash or an endless
- * loop, must not become ours.
+ * The shape of a check, and what checks are made of: the student's file, run on hosts of a lab, and Miss,
+ * which says what a failed check saw. The file is a program of its own. What becomes of it, a crash or an
+ * endless loop, must not become ours.
  */
 import { readFileSync, readlinkSync } from "node:fs";
 import { relative } from "node:path";
@@ -200,7 +200,7 @@ export class Program {
     if (signalCode === "SIGSEGV" || signalCode === "SIGABRT" || signalCode === "SIGBUS")
       return new Miss(
         `your program was ended by ${signalCode} ${where}`,
-        "a C call got something wrong: an fd that is closed and still watched, or no Buffer where C wants one",
+        "a C call got something wrong: an fd that is closed but still watched, or no Buffer",
       );
     if (exitCode) return this.exception(exitCode, where);
     if (this.running.over || !this.spins) return undefined;

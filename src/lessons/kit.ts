@@ -35,7 +35,7 @@ export function read(fd: number, buffer: Buffer, count = buffer.length): number 
   return cRead(fd, buffer, inside(buffer, count));
 }
 
-/** man 2 write: the first `count` bytes of `buffer`; how many were taken, maybe fewer, or a negative errno. */
+/** man 2 write: the first `count` bytes of `buffer`; how many were taken (maybe fewer), or -errno. */
 export function write(fd: number, buffer: Buffer, count = buffer.length): number {
   return cWrite(fd, buffer, inside(buffer, count));
 }
@@ -81,10 +81,10 @@ export const hex = (bytes: Buffer, count = bytes.length) =>
 const watched = new Set<node.PollHandle>(); // a handle that is garbage-collected falls silent
 
 /**
- * Puts `fd` into Node's loop, as FD_SET and select() would: `onReadable` is called whenever read() or accept()
- * would not have to wait, `onWritable` (if there is one) whenever write() would not. A mistake of the fd or
- * its end counts as readable: read() says which. The fd is non-blocking from now on: where a call would have
- * to wait, it returns -EAGAIN. Only for fds of open(), socket() and accept(), and 0, the keyboard.
+ * Puts `fd` into Node's loop, as FD_SET and select() would: `onReadable` is called whenever read() or
+ * accept() would not have to wait, `onWritable` (if there is one) whenever write() would not. An error of the
+ * fd, and its end, count as readable: read() says which. The fd is non-blocking from now on: where a call
+ * would have to wait, it returns -EAGAIN. Only for fds of open(), socket() and accept(), and 0, the keyboard.
  * @returns a function that takes the fd out of the loop: before close(), or to watch it in another way
  */
 export function watch(fd: number, onReadable: () => void, onWritable?: () => void): () => void {

@@ -15,7 +15,7 @@ import { FOLDER, keep, readProgress, report } from "./progress.ts";
 import { runChecks } from "./run.ts";
 
 const STARTERS = join(ROOT, "src/lessons/starters");
-const UNPASSED = 3; // exit code: a check failed. The Makefile lets it pass: to have not passed yet is no error
+const UNPASSED = 3; // exit code: a check failed. The Makefile lets it pass: it is no error of make's
 const HERE = relative(process.cwd(), FOLDER) || "."; // as a student types it
 
 /** For editors, and for tsc -p lessons: as the project is checked, but what is not used yet is no error. */

@@ -1,6 +1,6 @@
 /**
  * The other end of a student's connection, in the hands of a check: what each read() brought, and bytes to
- * write, cut as the check likes. TCP may join what is written; a pause between two pieces mostly prevents that.
+ * write, cut as the check likes. TCP may join what is written; pauses mostly prevent that.
  */
 import type { ChildProcess } from "node:child_process";
 import type { Lab } from "../lab/lab.ts";
@@ -52,6 +52,7 @@ export class OtherEnd {
   }
 
   async stop(): Promise<void> {
+    if (this.child.exitCode !== null || this.child.signalCode !== null) return;
     const gone = new Promise((resolve) => this.child.once("exit", resolve));
     this.child.kill("SIGKILL");
     await gone;

@@ -1,6 +1,6 @@
 /**
- * For the tests: a lesson's solution, which passes, and solutions that are wrong as those of students are. Each
- * of these fails at the check and with the hint that it names.
+ * For the tests: a lesson's solution, which passes, and solutions that are wrong as those of students are.
+ * Each of these fails at the check and with the hint that it names.
  */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";

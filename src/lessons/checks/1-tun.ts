@@ -26,7 +26,7 @@ async function printed(stage: Stage, program: Program, address: string, size: nu
   const found = await stage.until(
     () => pattern.test(program.said) && start,
     () => {
-      const said = /[\da-f]{2}( [\da-f]{2})+/.exec(program.said)?.[0];
+      const said = /[\da-f]{2}( [\da-f]{2}){3,}/.exec(program.said)?.[0];
       const wanted = `${start} … ${hex(10)} 08 00 02 … are the first bytes of that ping`;
       if (!said) return new Miss(`ping ${address} went into tun0, and no bytes were printed`, READ);
       return new Miss(

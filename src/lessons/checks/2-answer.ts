@@ -22,15 +22,12 @@ export async function started(stage: Stage): Promise<Program> {
 export async function answered(stage: Stage, options: string, hint = LOOP): Promise<string> {
   const tap = taps.get(stage)!;
   const [asked, written] = [tap.sent.length, tap.written.length];
-  const said = await stage.run("client", `ping -W 1 ${options} ${NOBODY}`);
+  const said = await stage.run("client", `ping -W 2 ${options} ${NOBODY}`);
   const [, sent, received] = /(\d+) packets transmitted, (\d+) received/.exec(said) ?? [said, "1", "0"];
   // the tap is another program: it tells a little later. And ping counts an answer with a wrong checksum
   const isSeen = () =>
     tap.written.length - written >= Number(received) && tap.sent.length - asked >= Number(sent);
-  await stage.until(
-    isSeen,
-    () => new Miss(`ping ${options} ${NOBODY} sent nothing into tun0`, "run it again"),
-  );
+  await stage.until(isSeen, () => new Miss(`ping ${options} ${NOBODY} sent nothing into tun0`, hint));
   const answers = tap.written.slice(written);
   const requests = tap.sent.slice(asked);
   for (const [i, one] of answers.entries()) {
@@ -66,7 +63,7 @@ export function mistake(request: Buffer, answer: Buffer): Miss | undefined {
   )
     return new Miss(
       `the request goes ${way(request)}, and your answer ${way(answer)}`,
-      "turn both addresses around: bytes 12 to 15 are the source, 16 to 19 the destination; keep one while you write the other",
+      "bytes 12 to 15 are the source, 16 to 19 the destination: keep one in a copy while you write the other",
     );
   if (answer[20] === 8)
     return new Miss("your answer is an echo request: byte 20 is 08", "the type of an echo reply is 0");
@@ -86,7 +83,7 @@ export function mistake(request: Buffer, answer: Buffer): Miss | undefined {
           ? "set the two bytes to 0 before you add up: they are in the sum, too"
           : is === (~right & 0xffff)
             ? "turn every bit over at the end: ~sum & 0xffff"
-            : "add up 16-bit words from byte 20 to the packet's end; an odd last byte counts times 256; add the carries";
+            : "words from byte 20 to the end; an odd last byte counts times 256; the carries added";
     return new Miss(
       `the ICMP checksum, bytes 22 and 23, is ${word(is)}; ${word(right)} would be right`,
       hint,
@@ -147,8 +144,8 @@ export const lesson: Lesson = {
       async run(stage) {
         const tap = taps.get(stage)!;
         const before = tap.sent.length;
-        // an echo reply (to nobody's request) cannot be sent by ping; UDP can
-        const send = `const s = require("node:dgram").createSocket("udp4"); s.send(Buffer.alloc(60, 8), 9, "${NOBODY}", () => s.close())`;
+        const udp = 'const udp = require("node:dgram").createSocket("udp4");';
+        const send = `${udp} udp.send(Buffer.alloc(60, 8), 9, "${NOBODY}", () => udp.close())`;
         await stage.run("client", [process.execPath, "-e", send]);
         await stage.until(
           () => tap.sent.length > before,
@@ -159,7 +156,7 @@ export const lesson: Lesson = {
         if (wrong)
           throw new Miss(
             "you answered a UDP packet: byte 9 is 17",
-            "answer() looks first: byte 0 is 45, byte 9 is 1 (ICMP), byte 20 is 8 (echo request); else return false",
+            "first look: byte 0 is 45, byte 9 is 1 (ICMP), byte 20 is 8 (request); else return false",
           );
         return "a UDP packet is left alone, and the next ping is answered";
       },

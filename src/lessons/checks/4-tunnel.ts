@@ -6,7 +6,9 @@ import { OtherEnd } from "../other-end.ts";
 
 const OPEN = "openTun() was not to change: it is lesson 1, solved";
 const READER =
-  "TODO 3: keep what has come in `stream`; as long as a whole frame is in it, write that packet to tun0 and cut it off";
+  "TODO 3: keep what comes in `stream`; while a whole frame is at its start, write the packet, cut it off";
+
+const OVER = "when a connection is over, read() gives 0: hangUp(), and accept() the next one";
 
 /** Waits until the program has a TCP socket in this state (proc(5)) at port 5555, its own or the other's. */
 async function socket(
@@ -53,6 +55,7 @@ async function startClient(stage: Stage): Promise<Program> {
   return client;
 }
 
+const got = ({ stream }: OtherEnd) => `the connection got ${stream.length} bytes, ${short(stream)} …`;
 const short = (bytes: Buffer) => (bytes.toString("hex", 0, 8).match(/../g) ?? []).join(" ");
 
 /** The frame at the start of `stream`, its two bytes of length included; undefined while it is not whole. */
@@ -96,7 +99,7 @@ async function pinged(stage: Stage, cut: (frame: Buffer) => Buffer[], hint: stri
   return shown;
 }
 
-/** Feeds an echo request to the student's server, in these pieces, and waits for the reply of the server's host. */
+/** Feeds an echo request to the student's server, in these pieces, and waits for its host's reply. */
 async function replied(stage: Stage, pieces: Buffer[], hint: string): Promise<string> {
   const far = ends.get(stage)!;
   const from = far.stream.length;
@@ -197,14 +200,14 @@ export const lesson: Lesson = {
                 "TODO 2: send() each packet as a frame",
               );
             return new Miss(
-              `the connection got ${far.stream.length} bytes, ${short(far.stream)} …; a frame of 84 begins 00 54 45 00`,
+              `${got(far)}; the frame of a packet of 84 begins 00 54 45 00`,
               "TODO 2: the length of the packet, 2 bytes, the high byte first, then the packet",
             );
           },
         );
         if (frame.length !== 86 || frame[2] !== 0x45 || far.stream.length !== 86)
           throw new Miss(
-            `the connection got ${far.stream.length} bytes, ${short(far.stream)} …; 86 were right: 00 54 45 00 00 54 …`,
+            `${got(far)}; 86 were right: 00 54 45 00 00 54 …`,
             "TODO 2: the length counts the packet alone, without its own 2 bytes; the high byte comes first",
           );
         return `${short(frame)} …`;
@@ -237,7 +240,8 @@ export const lesson: Lesson = {
     {
       name: "300 quick pings",
       async run(stage) {
-        const said = await stage.run("client", "ping -q -c 300 -l 300 -W 1 10.8.0.1");
+        // 100 at once: more could fill the socket that ping itself reads from
+        const said = await stage.run("client", "ping -f -q -c 300 -l 100 -W 2 10.8.0.1", 8_000);
         const [shown, count] = /300 packets transmitted, (\d+) received/.exec(said) ?? ["", "0"];
         if (count !== "300")
           throw stage.why(
@@ -252,15 +256,15 @@ export const lesson: Lesson = {
     {
       name: "the next client is served",
       async run(stage) {
-        await stage.end(stage.programs[1]!);
+        const [server, client] = stage.programs;
+        await stage.end(client!);
+        await stage.rest(server!);
+        const trouble = server!.trouble();
+        if (trouble) throw new Miss(`${trouble.message}; its client has just gone`, OVER);
         const far = await OtherEnd.start(stage.lab, "client", SERVER);
         ends.set(stage, far);
         stage.atEnd(() => far.stop());
-        return replied(
-          stage,
-          [framed(echoRequest())],
-          "when a connection is over, read() gives 0: hangUp(), and accept() the next one",
-        );
+        return replied(stage, [framed(echoRequest())], OVER);
       },
     },
     {

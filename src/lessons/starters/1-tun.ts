@@ -3,8 +3,8 @@
  *
  * WHAT   You make a network interface of your own, and read the first packet that the kernel sends into it.
  *
- * WHY    It is the door of every VPN. The cable of eth0 ends in a switch. The cable of tun0 ends in a program:
- *        what the kernel sends into tun0, the program reads, and it may do with it what it likes.
+ * WHY    It is the door of every VPN. The cable of eth0 ends in a switch. The cable of tun0 ends in a
+ *        program: what the kernel sends into tun0, the program reads, and does with it what it likes.
  *
  *     ping 10.8.0.1 ─▶ the kernel: "10.8.0.0/24 is behind tun0" ─▶ tun0 ─▶ c.read(tun, packet) in this file
  *
@@ -54,4 +54,4 @@ function openTun(name: string): number {
 const tun = openTun("tun0");
 const packet = Buffer.alloc(2048);
 // TODO 3: read one packet from `tun`, and print its first 20 bytes: console.log(c.hex(packet, 20))
-console.log(`tun0 is fd ${tun}; ${c.hex(packet, 0)}`);
+console.log(`tun0 is fd ${tun}, and the buffer begins ${c.hex(packet, 2)}`);

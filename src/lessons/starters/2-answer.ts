@@ -23,19 +23,20 @@
  *         22      2  the ICMP checksum          a new one: over bytes 20 to the end, with 0 in these two
  *         24         id, number, data           the same, byte for byte: ping compares them
  *
- *        The checksum (RFC 1071) takes the bytes by two, as numbers with the high byte first: 08 00 is 0x0800.
+ *        The checksum (RFC 1071) takes the bytes by two, the high byte first: 08 00 is 0x0800.
  *        1. Add all of them. An odd last byte counts as if a 0 followed.
  *        2. What is above 16 bits is a carry. Add it to the lower 16 bits, until there is none:
  *           0x2b3c5 → 0xb3c5 + 0x2 = 0xb3c7
  *        3. Turn every bit over, and keep 16 of them: ~sum & 0xffff. 0xb3c7 → 0x4c38
  *
- *        A Buffer has readUInt16BE(at), writeUInt16BE(value, at), and the same with 32: BE is "big-endian", the
- *        high byte first, as all numbers in packets are. packet.subarray(20) is the rest from byte 20 on: the
- *        same memory, no copy.
+ *        A Buffer has readUInt16BE(at), writeUInt16BE(value, at), and the same with 32. BE is "big-endian":
+ *        the high byte first, as all numbers in packets are. packet.subarray(20) is the rest from byte 20 on:
+ *        the same memory, no copy.
  *
  * READ   man 2 write; RFC 792 page 14, RFC 1071 section 1; walkthrough.md, "There".
  *
- * CHECK  make lesson N=2 gives tun0 the address 10.8.0.2/24, and pings 10.8.0.99: once, often, and in odd sizes.
+ * CHECK  make lesson N=2 gives tun0 the address 10.8.0.2/24, and pings 10.8.0.99: once, three times, in
+ *        odd sizes. It also sends a UDP packet, which is none of your business.
  */
 import * as c from "../kit.ts";
 
@@ -64,7 +65,8 @@ function answer(packet: Buffer): boolean {
 
 const tun = openTun("tun0");
 const buffer = Buffer.alloc(2048);
-// TODO 3: a loop around these lines, for (;;) { … }, that also writes the packet to `tun` once it is an answer.
+// TODO 3: a loop around these lines, for (;;) { … }, that also writes the packet to `tun`,
+// if answer() has made it one.
 const length = c.check(c.read(tun, buffer), "read tun0");
 const packet = buffer.subarray(0, length);
 console.log(`${length} bytes: ${c.hex(packet, 20)}`);

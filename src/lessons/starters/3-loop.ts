@@ -1,11 +1,11 @@
 /**
  * Lesson 3: the loop
  *
- * WHAT   Your program waits for two things at once: packets, and keystrokes. Enter shows how many pings it has
- *        answered.
+ * WHAT   Your program waits for two things at once: packets, and keystrokes. Enter shows how many pings
+ *        it has answered.
  *
- * WHY    A program that sleeps in read(tun) does not hear the keyboard, and the other way round. A VPN has the
- *        same trouble: its TUN and its socket. The classic answer is one place to sleep for all: select(2).
+ * WHY    A program that sleeps in read(tun) does not hear the keyboard, and the other way round. A VPN
+ *        has the same trouble: its TUN and its socket. The classic answer is one place to sleep for all: select(2).
  *
  *        In C                                             here
  *
@@ -32,8 +32,6 @@
  * READ   man 2 select, man 2 read (EAGAIN); walkthrough.md, "The loop"; src/core/loop.ts.
  *
  * CHECK  make lesson N=3 pings while nobody types, types while nobody pings, does both, and ends the input.
- *        To see it yourself: make lesson N=3 leaves no host running, but `node --import tsx lessons/3-loop.ts`
- *        as root in `sudo unshare -n` is a host of your own.
  */
 import * as c from "../kit.ts";
 

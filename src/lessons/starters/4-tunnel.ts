@@ -3,13 +3,13 @@
  *
  * WHAT   Two hosts, one TCP connection between them. What goes into tun0 here comes out of tun0 there.
  *
- *     client                                                     server
- *     ping 10.8.0.1 ─▶ tun0 ─▶ onPacket() ═▶ TCP, port 5555 ═▶ onStream() ─▶ tun0 ─▶ the kernel answers
+ *     client                                                   server
+ *     ping 10.8.0.1 ─▶ tun0 ─▶ onPacket() ═▶ TCP, port 5555 ═▶ onStream() ─▶ tun0 ─▶ kernel
  *          10.8.0.2 ◀─ tun0 ◀─ onStream() ◀═ ══════════════ ◀═ onPacket() ◀─ tun0 ◀─
  *
- * WHY    This is a whole VPN, but for its secrets. answer() and the keyboard are gone: the machine at the other
- *        end answers. Both ends do the same. Only who calls whom differs: `server`, or `client ADDRESS`, on the
- *        command line.
+ * WHY    This is a whole VPN, but for its secrets. answer() and the keyboard are gone: the machine at the
+ *        other end answers. Both ends do the same. Only who calls whom differs: the command line says
+ *        `server`, or `client ADDRESS`.
  *
  * BYTES  TCP carries a stream of bytes. It has no packets in it: what you write in two calls may come in one
  *        read, and what you write in one call may come in three. So the length goes in front of each packet:
@@ -69,8 +69,9 @@ function onStream(): void {
   const count = c.read(connection, buffer);
   if (count === -c.EAGAIN) return;
   if (count <= 0) return hangUp(); // 0: the other end has closed it
-  // TODO 3: add these bytes to the stream: stream = Buffer.concat([stream, …]). While a whole frame is at its
-  // start: write the packet to `tun`, and let `stream` begin behind it. If write() fails, print why, and go on.
+  // TODO 3: add these `count` bytes to the stream: stream = Buffer.concat([stream, …]). While a whole frame
+  // is at its start: write the packet to `tun`, and let `stream` begin behind it. If write() fails, print why,
+  // and go on.
   console.log(`${stream.length + count} bytes of the stream`); // away with this line, then
 }
 
@@ -120,7 +121,8 @@ function hangUp(): void {
 
 /** Server: a socket that waits for clients. The newest one is served. */
 function serve(): void {
-  console.log(`nobody listens at port ${PORT}`); // TODO 4: socket, setsockopt, bind, listen; watch, accept, use(fd)
+  // TODO 4: socket, setsockopt, bind, listen. Watch that fd: when readable, accept(), and use() the new fd
+  console.log(`nobody listens at port ${PORT}`);
 }
 
 /** Client: a socket that is connected to the server. */
