@@ -1,6 +1,6 @@
 /**
- * What lessons 5 to 7 have at the other end of the wire, and on it: the real programs, the C program, a peer of
- * a few lines that shows what it gets, and a relay that sees and changes the stream.
+ * What lessons 5 to 7 have at the other end of the wire, and on it: the real programs, the C program, a peer
+ * of a few lines that shows what it gets, and a relay that sees and changes the stream.
  */
 import { newFolder } from "../lab/tests/folder.ts";
 import { compile, startSimple } from "../lab/bench/simplevpn.ts";
@@ -101,8 +101,8 @@ const sockets = (program: Program, state: string) =>
     });
 
 /**
- * Pings from the client; ping's summary if all were answered. Throws the Miss that `miss` makes. What the `real`
- * program at the other end says explains more than how the student's one ended.
+ * Pings from the client; ping's summary if all were answered. Throws the Miss that `miss` makes. What the
+ * `real` program at the other end says explains more than how the student's one ended.
  */
 export async function pings(
   stage: Stage,

@@ -47,7 +47,7 @@ export const lesson: Lesson = {
   title: "XOR",
   about: [
     "Every byte of a packet is XORed with 0x42. It is not secure.",
-    "But now your tunnel speaks the C programs' protocol, --cipher xor, with whoever else does.",
+    "But now your tunnel speaks the protocol of the C programs, --cipher xor.",
   ],
   write: ["xor()", "onPacket(): XOR what goes out", "onStream(): XOR what comes in"],
   read: ["walkthrough.md, XOR is no encryption", "src/core/xor.ts", "refs/simplevpn.c"],

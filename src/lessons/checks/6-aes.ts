@@ -1,6 +1,6 @@
 /**
- * Lesson 6: AES-256-GCM. What its checks see: the frames on the wire, opened with the lab's secret by other code
- * than the student's, and what becomes of a frame that was changed, or sent twice.
+ * Lesson 6: AES-256-GCM. What its checks see: the frames on the wire, opened with the lab's secret by other
+ * code than the student's, and what becomes of a frame that was changed, or sent twice.
  */
 import { createDecipheriv, hkdfSync } from "node:crypto";
 import { LAB_SECRET, SERVER } from "../../lab/lab.ts";
@@ -168,7 +168,7 @@ export const lesson: Lesson = {
         if (got > 0)
           throw new Miss(
             "one bit was flipped on the way, and the server's kernel got the packet",
-            "TODO 3 and 5: setAuthTag(), and final() compares; a frame that does not fit is not written to tun0",
+            "TODO 3 and 5: setAuthTag(), and final() compares; what does not fit is not written to tun0",
           );
         return "one bit was flipped on the way, and no packet came out of it";
       },

@@ -1,4 +1,4 @@
-/** Lesson 7: your VPN. What its checks see: how it gets on with the real programs on their default settings. */
+/** Lesson 7: your VPN. What its checks see: how it gets on with the real programs, by default settings. */
 import { SERVER, TARGET } from "../../lab/lab.ts";
 import type { Running } from "../../lab/running.ts";
 import { type Lesson, Miss, type Program, type Stage } from "../check.ts";
@@ -10,7 +10,8 @@ const FRAMES = "TODO 1: IFF_VNET_HDR; TODO 2 and 4: the records";
 const ROUTE = `TODO 5, in begin(): ip addr add …, ip route add ${TARGET}/32 dev tun0`;
 const NAT = "TODO 7, in serve(): sysctl -qw net.ipv4.ip_forward=1, and iptables -t nat … MASQUERADE";
 const MINUTES = "the server's part of fresh keys is given: take onControl() from the starter again";
-const FORGET = "iptables -t nat -F POSTROUTING; sysctl -qw net.ipv4.ip_forward=0"; // what a killed server left
+// what a server left that was killed
+const FORGET = "iptables -t nat -F POSTROUTING; sysctl -qw net.ipv4.ip_forward=0";
 const STARTING = 10_000; // ms: what a program may take on a busy machine
 const reals = new WeakMap<Stage, Running>();
 
@@ -18,8 +19,8 @@ const reals = new WeakMap<Stage, Running>();
 const said = (real: Running) => `; the real one says: ${complaint(real) ?? "nothing"}`;
 
 /**
- * Starts the student's client, and waits until the server has a session with it. If not, what the server says comes before how
- * the client ended.
+ * Starts the student's client, and waits until the server has a session with it. If it has none, what the
+ * server says explains more than how the client ended.
  */
 async function welcomed(stage: Stage, server: Running): Promise<void> {
   const client = stage.start("client", "client", SERVER);
@@ -75,12 +76,12 @@ export const lesson: Lesson = {
   file: "7-vpn",
   title: "your VPN",
   about: [
-    "The handshake of src/session/ as a library, routes, and NAT. Then your client is a client of the real",
-    "server, and the real client is a client of your server.",
+    "The handshake of src/session/ as a library, routes, and NAT. Then your client",
+    "talks to the real server, and the real client to your server.",
   ],
   write: [
     "openTun(): packets with 10 bytes in front",
-    "onPacket(): a record",
+    "onPacket(): a packet becomes a record",
     "send(): the header of a frame",
     "onFrame(): records become packets",
     "begin(): the client's part of the handshake; address and routes",

@@ -1,31 +1,32 @@
 /**
  * Lesson 5: XOR
  *
- * WHAT   Every byte of a packet is XORed with 0x42 on its way. Then your client talks to the real server, and to
- *        a program in C, because this is their protocol: --cipher xor.
+ * WHAT   Every byte of a packet is XORed with 0x42 on its way. Then your client talks to the real server, and
+ *        to a program in C, because this is their protocol: --cipher xor.
  *
  * WHY    A VPN changes each packet before it goes over a network that others can read. XOR is the smallest
- *        change that can be taken back: twice XOR 0x42 is nothing. It keeps no secret. Everybody knows that an
- *        IP packet begins with 45, and 07 XOR 45 gives the key away. Lesson 6 mends that.
+ *        change that can be taken back: twice XOR 0x42 is nothing. It keeps no secret. Everybody knows that
+ *        an IP packet begins with 45, and 07 XOR 45 gives the key away. Lesson 6 mends that.
  *
  *     tun0 ─▶ read() ─▶ xor() ─▶ length in front ─▶ TCP ─▶ whole frame ─▶ xor() ─▶ write() ─▶ tun0
  *
  * BYTES  A frame, here of a ping (84 bytes = 00 54):
  *
- *     offset  bytes                                        before            on the wire
- *          0      2  length of the packet, as in lesson 4  00 54             00 54: not XORed, or the other end
- *                                                                            could not find the frame's end
- *          2         the packet, each byte ^ 0x42          45 00 00 54 …     07 42 42 16 …
+ *     offset  bytes                                        before         on the wire
+ *          0      2  length of the packet, as in lesson 4  00 54          00 54: not XORed, or the
+ *                                                                         other end could not find the end
+ *          2         the packet, each byte ^ 0x42          45 00 00 54 …  07 42 42 16 …
  *
- *        In TypeScript, a ^ b is a XOR b, for numbers. bytes[0]! ^= 0x42 changes the first byte in place. (The !
- *        says to TypeScript that this byte is there.) buffer.subarray(2, 9) are the bytes 2 to 8: the same
- *        memory, so whoever changes them there changes `buffer`.
+ *        In TypeScript, a ^ b is a XOR b, for numbers. bytes[0]! ^= 0x42 changes the first byte in place.
+ *        (The ! says to TypeScript that this byte is there.) buffer.subarray(2, 9) are the bytes 2 to 8: the
+ *        same memory, so whoever changes them there changes `buffer`.
  *
- * READ   walkthrough.md, "XOR is no encryption"; src/core/xor.ts, which does four bytes at once; refs/simplevpn.c,
- *        xor_crypt(). Afterwards: make experiment NAME=break-xor reads a packet without the key.
+ * READ   walkthrough.md, "XOR is no encryption"; src/core/xor.ts, which does four bytes at once;
+ *        refs/simplevpn.c, xor_crypt(). Afterwards: make experiment NAME=break-xor reads a packet without the
+ *        key.
  *
- * CHECK  make lesson N=5 looks at the bytes on the wire. Then your client meets the real server, the real client
- *        your server, and your client refs/simplevpn.c. Each gives tun0 the addresses of lesson 4.
+ * CHECK  make lesson N=5 looks at the bytes on the wire. Then your client meets the real server, the real
+ *        client your server, and your client refs/simplevpn.c. Each gives tun0 the addresses of lesson 4.
  *
  * Below is lesson 4, solved, and three gaps.
  */
@@ -65,7 +66,7 @@ function onPacket(): void {
     if (length === -c.EAGAIN) return;
     c.check(length, "read tun0");
     buffer.writeUInt16BE(length, 0);
-    // TODO 2: the packet lies in buffer, from byte 2 to byte 2 + length. Call xor() for it, and not for the length
+    // TODO 2: the packet lies in buffer, from byte 2 to 2 + length. Call xor() for it, not for the length
     send(buffer.subarray(0, 2 + length));
   }
 }

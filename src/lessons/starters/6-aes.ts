@@ -1,12 +1,12 @@
 /**
  * Lesson 6: AES-256-GCM
  *
- * WHAT   Each packet is encrypted, and has a tag: 16 bytes that only someone with the key can make. A frame that
- *        was changed on its way is refused.
+ * WHAT   Each packet is encrypted, and has a tag: 16 bytes that only someone with the key can make. A frame
+ *        that was changed on its way is refused.
  *
- * WHY    With XOR, who sits on the way reads each packet, and changes it: make experiment NAME=flip-a-bit turns
- *        1 euro into 100. Encryption alone would hide the packet, but still let a flipped bit through. The tag
- *        does not. So no byte of a packet is used before its tag was compared.
+ * WHY    With XOR, who sits on the way reads each packet, and changes it: make experiment NAME=flip-a-bit
+ *        turns 1 euro into 100. Encryption alone would hide the packet, but still let a flipped bit through.
+ *        The tag does not. So no byte of a packet is used before its tag was compared.
  *
  *     tun0 ─▶ xor() ─▶ seal() ─▶ TCP ─▶ unseal() ─▶ xor() ─▶ tun0
  *                                          └▶ the tag is wrong: hang up
@@ -24,29 +24,32 @@
  *     key         32 bytes. Each end has one to seal with and one to open with: newKey() makes them from the
  *                 secret, which both ends have
  *     nonce       12 bytes, which never come twice under one key. Else both texts are given away. Ours is the
- *                 number of the frame: 0, 1, 2 …, in 12 bytes, the high byte first. It is not sent, because TCP
- *                 loses nothing: both ends count. So a frame that comes twice, or not at all, is noticed, too
+ *                 number of the frame: 0, 1, 2 …, in 12 bytes, the high byte first. It is not sent, because
+ *                 TCP loses nothing: both ends count. So a frame that comes twice, or not at all, is
+ *                 noticed, too
  *
- *        Node's calls, to seal and to open. update() may be called before final() only, setAAD() before update():
+ *        Node's calls, to seal and to open. update() may be called before final() only, setAAD() before
+ *        update():
  *
- *     cipher = crypto.createCipheriv("aes-256-gcm", key, nonce)     crypto.createDecipheriv(…, …, …)
+ *     cipher = crypto.createCipheriv("aes-256-gcm", key, nonce)     crypto.createDecipheriv(…)
  *     cipher.setAAD(header)                                         the same; and cipher.setAuthTag(tag)
- *     cipher.update(text), cipher.final()                           the same; final() throws if the tag is wrong
+ *     cipher.update(text), cipher.final()                           the same; final() throws: a wrong tag
  *     cipher.getAuthTag()
  *
  *        update() and final() each return a part of the result: Buffer.concat([…]) puts them together.
  *
- * READ   walkthrough.md, "What AES-256-GCM adds"; nodejs.org/api/crypto.html; src/core/aes.ts, which does the same
- *        without a new Buffer for each packet. Afterwards: make experiment NAME=reuse-nonce.
+ * READ   walkthrough.md, "What AES-256-GCM adds"; nodejs.org/api/crypto.html; src/core/aes.ts, which does the
+ *        same without a new Buffer for each packet. Afterwards: make experiment NAME=reuse-nonce.
  *
- * CHECK  make lesson N=6 puts a relay between your client and your server. It looks at the frames, flips a bit
- *        in one, and sends one twice. It sets SIMPLE_VPN_SECRET; make secret makes one for other uses.
+ * CHECK  make lesson N=6 puts a relay between your client and your server. It looks at the frames, flips a
+ *        bit in one, and sends one twice. It sets SIMPLE_VPN_SECRET; make secret makes one for other uses.
  *
- * STILL  wrong: each connection counts from 0 again, under the same keys. So a nonce does come twice. Lesson 7's
- *        handshake gives each connection keys of its own.
+ * STILL  wrong: each connection counts from 0 again, under the same keys. So a nonce does come twice. Lesson
+ *        7's handshake gives each connection keys of its own.
  *
- * Below is lesson 5, solved, and five gaps. One more thing has changed, see flush(): a full socket makes lesson 5
- * drop a frame. Here that would be a number less at the other end. So a packet is dropped before it has a number.
+ * Below is lesson 5, solved, and five gaps. One more thing has changed, see flush(): a full socket makes
+ * lesson 5 drop a frame. Here that would be a number less at the other end. So a packet is dropped before it
+ * has a number.
  */
 import * as crypto from "node:crypto";
 import * as c from "../kit.ts";

@@ -1,12 +1,13 @@
 /**
  * Lesson 7: your VPN
  *
- * WHAT   Client and server of your own, that speak the protocol of src/. So your client gets an address from the
- *        real server, and the real client gets one from yours.
+ * WHAT   Client and server of your own, that speak the protocol of src/. So your client gets an address from
+ *        the real server, and the real client gets one from yours.
  *
- * WHY    Three things are missing in lesson 6. Its keys are the same each time, so nonces come twice: a handshake
- *        makes new ones. Somebody else has set addresses and routes: now your program does. And whoever is behind
- *        the server does not know the way back to 10.8.0.2: NAT shows him the server's own address instead.
+ * WHY    Three things are missing in lesson 6. Its keys are the same each time, so nonces come twice: a
+ *        handshake makes new ones. Somebody else has set addresses and routes: now your program does. And
+ *        whoever is behind the server does not know the way back to 10.8.0.2: NAT shows him the server's own
+ *        address instead.
  *
  *     client                                                   server
  *     message 1, in a handshake frame  ─────────────────────▶  answer(): keys, and message 2
@@ -14,9 +15,9 @@
  *     KEEPALIVE, sealed: it proves us  ─────────────────────▶
  *     data, sealed                     ◀────────────────────▶  data, sealed
  *
- *        The two messages are those of Noise (walkthrough.md, "What the handshake adds"). src/session/session.ts
- *        makes and reads them: a ClientHandshake has message1 and finish(message2, address); answer() is for the
- *        server.
+ *        The two messages are those of Noise (walkthrough.md, "What the handshake adds").
+ *        src/session/session.ts makes and reads them: a ClientHandshake has message1 and finish(message2,
+ *        address); answer() is for the server.
  *
  * BYTES  A frame:                                    What is in it, if it is data, is a record, or several:
  *
@@ -29,16 +30,17 @@
  *        The additional data of the tag are the 4 bytes of the header. Numbers have the high byte first.
  *
  *        Those 10 bytes (struct virtio_net_hdr) say which checksum is still to be computed, and where a large
- *        packet is to be cut. With the flag IFF_VNET_HDR, a TUN gives and takes each packet with them in front.
- *        Then our kernel does what the other one left undone. So a record is what read() gave, and its length.
+ *        packet is to be cut. With the flag IFF_VNET_HDR, a TUN gives and takes each packet with them in
+ *        front. Then our kernel does what the other one left undone. So a record is what read() gave, and its
+ *        length.
  *
  *        A control frame says one word: I am here, goodbye, or one of two for fresh keys. That part is given.
  *
- * READ   draft/wire.md, which has all of it; src/session/session.ts; man 8 ip-route; man 8 iptables-extensions,
- *        MASQUERADE; src/client.ts and src/server.ts, which you can read now.
+ * READ   draft/wire.md, which has all of it; src/session/session.ts; man 8 ip-route; man 8
+ *        iptables-extensions, MASQUERADE; src/client.ts and src/server.ts, which you can read now.
  *
- * CHECK  make lesson N=7 runs your client against the real server, then the real client against your server, each
- *        with its default settings. It sets SIMPLE_VPN_SECRET.
+ * CHECK  make lesson N=7 runs your client against the real server, then the real client against your server,
+ *        each with its default settings. It sets SIMPLE_VPN_SECRET.
  *
  * Below is lesson 6, solved, and seven gaps.
  */
@@ -122,8 +124,9 @@ function onPacket(): void {
     if (length === -c.EAGAIN) return;
     c.check(length, "read tun0");
     if (!sealer || unsent.length > 0 || buffer[VNET]! >> 4 !== 4) continue; // dropped: no number was used
-    // TODO 2: make a record: 4 bytes that say `length`, what was read, and zeros up to a multiple of 4. Buffer.alloc()
-    // gives zeros, buffer.copy(record, 4, 0, length) puts `length` bytes at offset 4. Then send(DATA, record)
+    // TODO 2: make a record: 4 bytes that say `length`, what was read, and zeros up to a multiple of 4.
+    // Buffer.alloc() gives zeros, buffer.copy(record, 4, 0, length) puts `length` bytes at offset 4. Then
+    // send(DATA, record)
     console.log(`not sent as ${DATA}: ${length} bytes`);
   }
 }
@@ -157,7 +160,7 @@ function onFrame(type: number, text: Buffer | undefined): void {
   if (type === CONTROL) return onControl(text.readUInt32BE(), text.subarray(4));
   owes = true;
   const packet = text.subarray(4); // TODO 4: one record may be followed by others, each behind the last one's
-  // zeros. A loop takes them all; `packet` ends where its length says, and a length beyond the text is an error
+  // zeros. A loop takes them all. `packet` ends where its length says; one beyond the text is an Error
   const isIPv4 = packet.length >= VNET + 20 && packet[VNET]! >> 4 === 4;
   if (!isIPv4 || refuseOffload(packet, 0, packet.length) !== undefined) return;
   if (role === "client" || packet.readUInt32BE(VNET + 12) === OURS.address) c.write(tun, packet);
@@ -167,7 +170,8 @@ function onFrame(type: number, text: Buffer | undefined): void {
 function welcome(message1: Buffer): void {
   const reply = () => OURS;
   const { message2, keys, refused } = answer([SECRET], message1, () => true, reply);
-  // TODO 6: send message 2, in a HANDSHAKE frame. Then sealer and opener, newKey(keys.send), newKey(keys.receive)
+  // TODO 6: send message 2, in a HANDSHAKE frame. Then there is a sealer, newKey(keys.send), and an opener,
+  // newKey(keys.receive)
   if (!keys) throw new Error(refused);
   throw new Error(`message 2 of ${message2!.length} bytes is not sent`);
 }
@@ -251,8 +255,8 @@ const run = (command: string) => (console.log(`# ${command}`), execSync(command)
 /** Server: a socket that waits for clients. The newest one is served. */
 function serve(): void {
   // TODO 7: tun0 gets 10.8.0.1/24 and the MTU OURS.mtu, and is up. net.ipv4.ip_forward is 1 (sysctl -qw).
-  // iptables -t nat -A POSTROUTING: what is from 10.8.0.0/24 and goes ! -o tun0, is MASQUERADEd. When this process
-  // ends, the rule goes: process.on("exit", () => run(`iptables -t nat -D …`))
+  // iptables -t nat -A POSTROUTING: what is from 10.8.0.0/24 and goes ! -o tun0, is MASQUERADEd. When this
+  // process ends, the rule goes: process.on("exit", () => run(`iptables -t nat -D …`))
   const listener = c.check(c.socket(c.AF_INET, c.SOCK_STREAM, 0), "socket");
   c.setsockopt(listener, c.SOL_SOCKET, c.SO_REUSEADDR, 1); // else the port stays taken for a minute
   c.check(c.bind(listener, c.sockaddr_in("0.0.0.0", PORT), 16), "bind");
