@@ -6,7 +6,7 @@
 import { readFileSync, readlinkSync } from "node:fs";
 import { relative } from "node:path";
 import { stripVTControlCharacters } from "node:util";
-import { type Lab, ROOT } from "../lab/lab.ts";
+import { type Lab, LAB_SECRET, ROOT } from "../lab/lab.ts";
 import { Running } from "../lab/running.ts";
 
 /** A lesson: its head, and its checks in the order in which a student gets there. */
@@ -65,7 +65,8 @@ export class Stage {
   start(host: string, ...args: string[]): Program {
     const words = this.file.endsWith(".js") ? ["--enable-source-maps"] : ["--import", "tsx"];
     const command = [process.execPath, ...words, this.file, ...args];
-    const program = new Program(new Running(this.lab.spawn(host, command)), host, this.file);
+    const env = { ...process.env, SIMPLE_VPN_SECRET: LAB_SECRET }; // lessons 6 and 7 take it
+    const program = new Program(new Running(this.lab.spawn(host, command, { env })), host, this.file);
     this.programs.push(program);
     return program;
   }
