@@ -5,6 +5,8 @@ const UNDONE = "TODO 1 opens /dev/net/tun, TODO 2 fills the request and calls io
 const READ =
   "TODO 3: read(tun, packet) waits for a packet; then print its first 20 bytes with c.hex(packet, 20)";
 
+const GONE = `it lives as long as its fd is open: the program must not end yet. ${READ}`;
+
 /** The program, with tun0 up and an address on it. */
 async function started(stage: Stage): Promise<Program> {
   const program = stage.start("client");
@@ -69,7 +71,11 @@ export const lesson: Lesson = {
       name: "tun0 is there",
       async run(stage) {
         await started(stage);
-        const [shown] = /tun0: <.*?>/.exec(await stage.run("client", "ip -o link show tun0")) ?? ["gone"];
+        const [shown] = /tun0: <.*?>/.exec(await stage.run("client", "ip -o link show tun0")) ?? [];
+        await stage.until(
+          () => shown,
+          () => new Miss("tun0 was there, and is gone again", GONE),
+        );
         return `ip link: ${shown}`;
       },
     },
@@ -80,7 +86,7 @@ export const lesson: Lesson = {
         const [, type, info] = /\btun type (\w+) pi (\w+)/.exec(shown) ?? [];
         await stage.until(
           () => type,
-          () => new Miss("tun0 is gone again", `it lives as long as its fd is open. ${READ}`),
+          () => new Miss("tun0 is gone again", GONE),
         );
         if (type === "tap")
           throw new Miss("tun0 is a TAP: it gives Ethernet frames", "the flag is IFF_TUN, not IFF_TAP (2)");

@@ -5,7 +5,8 @@
  *        it has answered.
  *
  * WHY    A program that sleeps in read(tun) does not hear the keyboard, and the other way round. A VPN
- *        has the same trouble: its TUN and its socket. The classic answer is one place to sleep for all: select(2).
+ *        has the same trouble: its TUN and its socket. The classic answer is one place to sleep for all of
+ *        them: select(2).
  *
  *        In C                                             here
  *

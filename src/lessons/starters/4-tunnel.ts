@@ -69,9 +69,9 @@ function onStream(): void {
   const count = c.read(connection, buffer);
   if (count === -c.EAGAIN) return;
   if (count <= 0) return hangUp(); // 0: the other end has closed it
-  // TODO 3: add these `count` bytes to the stream: stream = Buffer.concat([stream, …]). While a whole frame
-  // is at its start: write the packet to `tun`, and let `stream` begin behind it. If write() fails, print why,
-  // and go on.
+  // TODO 3: add these `count` bytes to the stream: stream = Buffer.concat([stream, …]). While a whole
+  // frame is at its start: write the packet to `tun`, and let `stream` begin behind it. If write() fails,
+  // print why, and go on.
   console.log(`${stream.length + count} bytes of the stream`); // away with this line, then
 }
 
