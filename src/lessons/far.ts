@@ -49,17 +49,20 @@ export async function startRealServer(stage: Stage, ...args: string[]): Promise<
 /** Starts the real client. The student's server has 2 s to make a session with it. Throws the Miss if not. */
 export async function startRealClient(stage: Stage, hint: string, ...args: string[]): Promise<Running> {
   const real = startReal(stage, "client", [SERVER, ...args]);
-  let deadline = Date.now() + STARTING;
-  for (let isThere = false; Date.now() < deadline && !real.over;) {
-    if (/connected to/.test(real.output)) return real;
-    if (!isThere && stage.programs.some((program) => sockets(program, ESTABLISHED))) {
-      isThere = true;
-      deadline = Date.now() + 2_000;
-    }
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
-  const says = complaint(real) ?? "nothing";
-  throw stage.why(new Miss(`the real client has no session with your server, and says: ${says}`, hint));
+  const says = () => complaint(real) ?? "nothing";
+  const miss = () => new Miss(`the real client has no session with your server, and says: ${says()}`, hint);
+  const isOver = () => real.over || /connected to/.test(real.output);
+  const isThere = () => stage.programs.some((program) => sockets(program, ESTABLISHED));
+  await stage.until(() => isThere() || isOver(), miss, STARTING);
+  await stage.until(isOver, miss);
+  if (!/connected to/.test(real.output)) throw await why(stage, miss());
+  return real;
+}
+
+/** As Stage.why(), after half a second in which the programs are looked at: do they sleep, or spin? */
+export async function why(stage: Stage, miss: Miss): Promise<Miss> {
+  await Promise.all(stage.programs.map((program) => stage.rest(program)));
+  return stage.why(miss);
 }
 
 /** The last thing of interest that a real program has said: why it closed, refused or dropped. */
@@ -115,7 +118,7 @@ export async function pings(
   const [summary, sent, received] = /(\d+) packets transmitted, (\d+) received/.exec(said) ?? ["", "", "0"];
   if (sent === received) return `ping ${address}: ${summary}`;
   const made = miss(`ping ${options} ${address}: ${received} of ${sent || "all"} answered`);
-  throw real && complaint(real) ? made : stage.why(made);
+  throw real && complaint(real) ? made : await why(stage, made);
 }
 
 /** Both ends of the student's own tunnel, with addresses. `address`: where the client connects to. */

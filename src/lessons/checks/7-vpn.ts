@@ -2,7 +2,7 @@
 import { SERVER, TARGET } from "../../lab/lab.ts";
 import type { Running } from "../../lab/running.ts";
 import { type Lesson, Miss, type Program, type Stage } from "../check.ts";
-import { clear, complaint, FAR, pings, startRealClient, startRealServer, startServer } from "../far.ts";
+import { clear, complaint, FAR, pings, startRealClient, startRealServer, startServer, why } from "../far.ts";
 
 const GIVEN = "what is not marked TODO is given: take the starter's again";
 const HANDSHAKE = "TODO 3, in send(): the header; TODO 5, in begin(): a KEEPALIVE, which proves us";
@@ -34,7 +34,7 @@ async function welcomed(stage: Stage, server: Running): Promise<void> {
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
   const miss = new Miss(`the server has no session with your client${said(server)}`, HANDSHAKE);
-  throw complaint(server) ? miss : stage.why(miss);
+  throw complaint(server) ? miss : await why(stage, miss);
 }
 
 /** Waits until a command on a host prints what it should. */
@@ -50,7 +50,7 @@ async function shown(
     const found = wanted.exec(output);
     if (found) return `${command}: ${found[0].trim()}`;
     if (Date.now() > deadline || stage.programs.some(({ running }) => running.over))
-      throw stage.why(miss(output.trim()));
+      throw await why(stage, miss(output.trim()));
     await new Promise((resolve) => setTimeout(resolve, 100));
   }
 }

@@ -74,6 +74,7 @@ let stream = NOTHING; // what has come from the other end, and is no whole frame
 let unsent = NOTHING; // the rest of a frame that the full socket has not taken
 let sealer: Key | undefined; // of what we send; none before the handshake
 let opener: Key | undefined; // of what we receive
+let nextSealer: Key | undefined; // the server's, until a good frame has come: message 1 may be a replay
 let nextOpener: Key | undefined; // of what comes behind the client's SWITCH
 let owes = false; // data came, and nothing of ours went since: without an answer, the other end gives us up
 const handshake = new ClientHandshake(SECRET); // the client's
@@ -106,8 +107,7 @@ function onStream(): void {
       const [header, body] = [stream.subarray(0, HEADER), stream.subarray(HEADER, end)];
       stream = stream.subarray(end);
       if (opener) onFrame(header[0]!, unseal(opener, header, body));
-      else if (role === "server") welcome(body);
-      else begin(body);
+      else (role === "server" ? welcome : begin)(body);
     }
   } catch (error) {
     hangUp((error as Error).message);
@@ -118,6 +118,7 @@ function onStream(): void {
 function onFrame(type: number, text: Buffer | undefined): void {
   if (!text) throw new Error("a frame was changed on its way: its tag is wrong");
   xor(text);
+  sealer ??= nextSealer;
   if (type === CONTROL) return onControl(text.readUInt32BE(), text.subarray(4));
   owes = true;
   for (let at = 0; at < text.length;) {
@@ -137,7 +138,7 @@ function welcome(message1: Buffer): void {
   const { message2, keys, refused } = answer([SECRET], message1, () => true, reply);
   if (message2) send(HANDSHAKE, message2);
   if (!keys) throw new Error(refused);
-  [sealer, opener] = [newKey(keys.send), newKey(keys.receive)];
+  [nextSealer, opener] = [newKey(keys.send), newKey(keys.receive)];
 }
 
 /** The client has message 2: keys and an address. The server waits for a sealed frame, which proves us. */
@@ -209,7 +210,7 @@ function hangUp(why = "the connection is over"): void {
   c.close(connection);
   connection = -1;
   stream = unsent = NOTHING;
-  sealer = opener = nextOpener = undefined;
+  sealer = opener = nextSealer = nextOpener = undefined;
 }
 
 /** Shows a command, and runs it. */

@@ -113,6 +113,7 @@ let stream = NOTHING; // what has come from the other end, and is no whole frame
 let unsent = NOTHING; // the rest of a frame that the full socket has not taken
 let sealer: Key | undefined; // of what we send; none before the handshake
 let opener: Key | undefined; // of what we receive
+let nextSealer: Key | undefined; // the server's, until a good frame has come: message 1 may be a replay
 let nextOpener: Key | undefined; // of what comes behind the client's SWITCH
 let owes = false; // data came, and nothing of ours went since: without an answer, the other end gives us up
 const handshake = new ClientHandshake(SECRET); // the client's
@@ -145,8 +146,7 @@ function onStream(): void {
       const [header, body] = [stream.subarray(0, HEADER), stream.subarray(HEADER, end)];
       stream = stream.subarray(end);
       if (opener) onFrame(header[0]!, unseal(opener, header, body));
-      else if (role === "server") welcome(body);
-      else begin(body);
+      else (role === "server" ? welcome : begin)(body);
     }
   } catch (error) {
     hangUp((error as Error).message);
@@ -157,6 +157,7 @@ function onStream(): void {
 function onFrame(type: number, text: Buffer | undefined): void {
   if (!text) throw new Error("a frame was changed on its way: its tag is wrong");
   xor(text);
+  sealer ??= nextSealer;
   if (type === CONTROL) return onControl(text.readUInt32BE(), text.subarray(4));
   owes = true;
   const packet = text.subarray(4); // TODO 4: one record may be followed by others, each behind the last one's
@@ -170,7 +171,7 @@ function onFrame(type: number, text: Buffer | undefined): void {
 function welcome(message1: Buffer): void {
   const reply = () => OURS;
   const { message2, keys, refused } = answer([SECRET], message1, () => true, reply);
-  // TODO 6: send message 2, in a HANDSHAKE frame. Then there is a sealer, newKey(keys.send), and an opener,
+  // TODO 6: send message 2, in a HANDSHAKE frame. Then set nextSealer, newKey(keys.send), and opener,
   // newKey(keys.receive)
   if (!keys) throw new Error(refused);
   throw new Error(`message 2 of ${message2!.length} bytes is not sent`);
@@ -246,7 +247,7 @@ function hangUp(why = "the connection is over"): void {
   c.close(connection);
   connection = -1;
   stream = unsent = NOTHING;
-  sealer = opener = nextOpener = undefined;
+  sealer = opener = nextSealer = nextOpener = undefined;
 }
 
 /** Shows a command, and runs it. */

@@ -37,12 +37,6 @@ export const WRONG: Wrong[] = [
     hint: /0 of 3 answered[^]*TODO 1: IFF_VNET_HDR/,
   },
   {
-    what: "a record's length counts its own 4 bytes",
-    text: ["record.writeUInt32BE(length)", "record.writeUInt32BE(length + 4)"],
-    check: PING,
-    hint: /the real one says: .*a record that does not fit[^]*TODO 2/,
-  },
-  {
     what: "message 2 is not sent",
     text: ["if (message2) send(HANDSHAKE, message2);", "message2;"],
     check: REAL,
