@@ -127,7 +127,7 @@ export const lesson: Lesson = {
     "onPacket(): the length counts the tag; seal the packet",
     "onStream(): unseal the body; refuse a frame that was changed",
   ],
-  read: ["walkthrough.md, What AES-256-GCM adds", "nodejs.org/api/crypto.html (Cipheriv)", "src/core/aes.ts"],
+  read: ["walkthrough.md, What AES-256-GCM adds", "nodejs.org/api/crypto.html"],
   crashes: [
     [/Invalid initialization vector/, "TODO 1: the nonce of GCM has 12 bytes"],
     [/Invalid authentication tag length/, "TODO 3: the tag is the last 16 bytes; a shorter body has none"],

@@ -88,7 +88,7 @@ export const lesson: Lesson = {
     "welcome(): the server's part",
     "serve(): forwarding and NAT",
   ],
-  read: ["draft/wire.md", "src/session/session.ts", "walkthrough.md, What the handshake adds"],
+  read: ["draft/wire.md", "walkthrough.md, What the handshake adds"],
   crashes: [
     [/Error: Command failed: iptables/, "run that command by hand: make on HOST=server CMD=…"],
     [/Error: Command failed: ip/, "run that command by hand: make on HOST=client CMD=…"],
