@@ -39,8 +39,8 @@ export function keep(name: string, passed: number, total: number): void {
 }
 
 /**
- * Tells the manager at `url`. Returns a line that says so, or why not: the lesson itself goes on. The token,
- * where the manager wants one, is in SIMPLE_VPN_MANAGER_TOKEN.
+ * Tells the manager at `url`; a line that says so, or why not: the lesson itself goes on. The token, where
+ * the manager wants one, is in SIMPLE_VPN_MANAGER_TOKEN.
  */
 export async function report(
   url: string,

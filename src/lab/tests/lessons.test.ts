@@ -1,4 +1,4 @@
-/** make lesson and make lessons: the student's file, the screen, the progress. Each lesson has its own tests. */
+/** make lesson and make lessons: the student's file, the screen, the progress. Each lesson has a test. */
 import assert from "node:assert/strict";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";

@@ -23,7 +23,7 @@ const numbers = (program: Program) =>
 function expect(number: number, right: number): void {
   if (number !== right)
     throw new Miss(
-      `${right} pings were answered so far, and your program says ${number}`,
+      `pings answered so far: ${right}; your program says ${number}`,
       "TODO 1: count each answer that was written: answered++",
     );
 }
