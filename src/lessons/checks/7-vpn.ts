@@ -75,10 +75,7 @@ async function undone(stage: Stage, server: Program): Promise<string> {
 export const lesson: Lesson = {
   file: "7-vpn",
   title: "your VPN",
-  about: [
-    "The handshake of src/session/ as a library, routes, and NAT. Then your client",
-    "talks to the real server, and the real client to your server.",
-  ],
+  about: ["The handshake as a library, routes, NAT: then each of your ends talks to a real one."],
   write: [
     "openTun(): packets with 10 bytes in front",
     "onPacket(): a packet becomes a record",
