@@ -190,7 +190,7 @@ export class Program {
 
   /** Has it been busy all the time lately? A program that waits for packets sleeps. */
   get spins(): boolean {
-    return this.looks.length === LOOKS && this.looks.filter(Boolean).length > 0.9 * LOOKS;
+    return this.looks.length === LOOKS && this.looks.filter(Boolean).length > 0.8 * LOOKS;
   }
 
   /** How it crashed, or that it never comes to rest; undefined if neither. */

@@ -35,8 +35,8 @@ export const WRONG: Wrong[] = [
   {
     what: "the keys are not read",
     text: ["const count = c.read(0, keys);", "const count = 1;"],
-    check: "after Ctrl-D it goes on, and sleeps when there is nothing to do",
-    hint: /busy all the time/,
+    check: "40 pings at once, and 5 times Enter between",
+    hint: /answered more often\n.*c\.read\(0, keys\) takes it out/,
   },
   {
     what: "the end of the keyboard is watched on",
