@@ -83,7 +83,7 @@ export const lesson: Lesson = {
         if (numbers(stage.programs[0]!).length > 7)
           throw new Miss(
             "Enter was typed 7 times, and answered more often",
-            "TODO 2: what was typed stays there, and the keyboard readable, until c.read(0, keys) takes it out",
+            "TODO 2: what was typed stays there until c.read(0, keys) takes it out",
           );
         return shown;
       },
