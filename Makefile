@@ -1,6 +1,6 @@
 # make demo and make test do everything. The other targets are the same things one by one, in the order you
 # need them. TRANSPORT=udp is for demo, walk, the five terminals, test and soak: make hands it on.
-.PHONY: help demo walk test unit experiments experiment bench soak fuzz secret server configure-server client
+.PHONY: help demo walk test unit experiments experiment lessons lesson bench soak fuzz secret server configure-server client
 .PHONY: configure-client ping manager terminals doctor check on down ready node
 .PHONY: exercises exercise
 .DEFAULT_GOAL := help
@@ -52,6 +52,12 @@ experiments: ready ## what to try next: nine experiments, a line each
 
 experiment: ready ## one of them, in a lab of its own: make experiment NAME=break-xor
 	@$(TSX) src/lab/experiments/run.ts $(NAME)
+
+lessons: ready ## build it yourself: seven lessons from an empty file to your own VPN, and how far you are
+	@$(TSX) src/lessons/lesson.ts
+
+lesson: ready ## one of them: make lesson N=1 (ARGS="--report URL" tells the manager of the class)
+	@$(TSX) src/lessons/lesson.ts $(N) $(ARGS) || test $$? = 3 # 3: a check has failed, and has said so
 
 bench: ready ## this VPN, others, and none: half an hour, or (ARGS="--only ours,openvpn --wire plain")
 	@$(TSX) src/lab/bench/bench.ts $(ARGS)

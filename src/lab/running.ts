@@ -11,7 +11,7 @@ export class Running {
   readonly child: ChildProcess;
   output = ""; // stdout and stderr
   readonly ended: Promise<number | string>; // exit code, or the signal that killed it
-  private over = false;
+  over = false; // has it ended?
   private wake: () => void = () => {};
 
   constructor(child: ChildProcess) {
