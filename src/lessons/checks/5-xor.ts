@@ -112,7 +112,7 @@ export const lesson: Lesson = {
         await client(stage);
         const miss = (saw: string) =>
           new Miss(saw, "one read() of a stream may bring a part of a frame, or two");
-        return pings(stage, FAR, "-c 300 -s 1300 -l 20 -f", miss);
+        return pings(stage, FAR, "-c 300 -i 0.002 -s 1300", miss);
       },
     },
   ],
