@@ -22,7 +22,11 @@ const asRoot = process.getuid?.() === 0;
 function runOver(TRANSPORT: "tcp" | "udp", out: string, ...args: string[]) {
   const [program, words] = spawned("lab/walk/walk", "--out", out, ...args);
   const env = { ...process.env, TRANSPORT };
-  return spawnSync(program, words, { cwd: ROOT, encoding: "utf8", timeout: 60_000, env });
+  // most systems have tracefs mounted; here, the walks over UDP find it so
+  const mount = "mount -t tracefs tracefs /sys/kernel/tracing 2> /dev/null || true";
+  const mounted = ["unshare", "--mount", "sh", "-c", `${mount}; exec "$@"`, "sh"];
+  const [first, ...rest] = [...(asRoot && TRANSPORT === "udp" ? mounted : []), program, ...words];
+  return spawnSync(first!, rest, { cwd: ROOT, encoding: "utf8", timeout: 60_000, env });
 }
 const runWalk = (out: string, ...args: string[]) => runOver("tcp", out, ...args);
 const walk = (...args: string[]) => runWalk(folder, ...args);
