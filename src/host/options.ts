@@ -16,7 +16,7 @@ import {
   type Prefix96,
 } from "../base/address.ts";
 import { Failure } from "../base/failure.ts";
-import { IFNAMSIZ } from "../base/libc.ts";
+import { IFNAMSIZ, thisProcess } from "../base/libc.ts";
 import { nearest } from "../base/nearest.ts";
 import { readSecrets, takeFromEnvironment } from "./secret.ts";
 
@@ -41,8 +41,8 @@ const COMMON = {
   transport: option(
     "NAME",
     "tcp",
-    "tcp; or udp: what is lost holds up nothing behind it; the same on both ends; not with --cipher xor",
-    choice("tcp", "udp"),
+    "tcp; udp: what is lost holds up nothing behind it; or quic, which needs Node 24; the same on both ends",
+    transportName,
   ),
   tun: option("NAME", "tun0", "interface name, at most 15 bytes", interfaceName),
   cipher: option(
@@ -135,7 +135,9 @@ export const SERVER = {
 };
 
 /** Bytes. With udp, a packet in its datagram is as long as Ethernet takes: 76 bytes are around it. */
-export const MTU = { tcp: 1400, udp: 1424 };
+export const MTU = { tcp: 1400, udp: 1424, quic: 1400 };
+/** What carries them, for the firewall and the routes. */
+export const IP_PROTOCOL = { tcp: "tcp", udp: "udp", quic: "udp" } as const;
 
 type Values<Table> = { [Name in keyof Table]?: Table[Name] extends Option<infer T> ? T[] : never };
 const last = <T>(values: T[] | undefined) => values?.at(-1);
@@ -260,6 +262,7 @@ function checked<T>(name: string, text: string, read: (text: string) => T): T {
   try {
     return read(text);
   } catch (error) {
+    if (error instanceof Failure) throw error;
     throw usage(`--${name} ${text} ${(error as Error).message}`, "--help");
   }
 }
@@ -282,6 +285,19 @@ export function choice<const T extends string>(...allowed: T[]) {
     if (found === undefined) throw new Error(`is not one of ${allowed.join(", ")}`);
     return found;
   };
+}
+
+function transportName(text: string) {
+  const name = choice("tcp", "udp", "quic")(text);
+  try {
+    if (name === "quic") thisProcess.func("void OSSL_QUIC_server_method()");
+  } catch {
+    throw usage(
+      `--transport quic needs OpenSSL 3.5 or later, and Node ${process.version} has ${process.versions.openssl}`,
+      "Node 24, or the newest Node 22; or leave out --transport quic",
+    );
+  }
+  return name;
 }
 
 function cidr(minPrefix: number, maxPrefix: number) {
