@@ -87,7 +87,7 @@ const bytesAt = (pointer: number, length: number) => Buffer.from(koffi.view(poin
 /** How our ends speak TLS: with our secrets, and in no other way. A client has one, a server takes any. */
 export class TlsContext {
   readonly address: number; // an SSL_CTX's
-  private readonly callbacks: unknown[] = []; // to be given back
+  private readonly callbacks: unknown[] = []; // kept: C only knows their addresses
   private readonly keys: { name: Memory; key: Buffer }[];
 
   constructor(role: "client" | "server", secrets: Buffer[]) {
@@ -128,12 +128,6 @@ export class TlsContext {
     // unlike all the others, it answers 0 for success
     must(openssl().SSL_set_alpn_protos(connection, ALPN, ALPN.length) + 1, "name the protocol");
     return connection;
-  }
-
-  /** Once all its connections are freed. */
-  free(): void {
-    openssl().SSL_CTX_free(this.address);
-    for (const callback of this.callbacks) koffi.unregister(callback as bigint);
   }
 
   /** Makes `run` callable for C. What C would get from an exception, koffi does not say: so it is `failed`. */
