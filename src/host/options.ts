@@ -287,17 +287,23 @@ export function choice<const T extends string>(...allowed: T[]) {
   };
 }
 
+/** Is there a QUIC server in this Node's OpenSSL? Declaring what is not there throws. */
+export function hasQuic(): boolean {
+  try {
+    thisProcess.func("void OSSL_QUIC_server_method()");
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 function transportName(text: string) {
   const name = choice("tcp", "udp", "quic")(text);
-  try {
-    if (name === "quic") thisProcess.func("void OSSL_QUIC_server_method()");
-  } catch {
-    throw usage(
-      `--transport quic needs OpenSSL 3.5 or later, and Node ${process.version} has ${process.versions.openssl}`,
-      "Node 24, or the newest Node 22; or leave out --transport quic",
-    );
-  }
-  return name;
+  if (name !== "quic" || hasQuic()) return name;
+  throw usage(
+    `--transport quic needs OpenSSL 3.5 or later, and Node ${process.version} has ${process.versions.openssl}`,
+    "Node 24, or the newest Node 22; or leave out --transport quic",
+  );
 }
 
 function cidr(minPrefix: number, maxPrefix: number) {

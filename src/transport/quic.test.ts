@@ -10,6 +10,7 @@ import { test } from "node:test";
 import { ECONNREFUSED, ETIMEDOUT } from "../base/errno.ts";
 import { Memory, thisProcess } from "../base/libc.ts";
 import type { Link, Receiver } from "../core/link.ts";
+import { hasQuic } from "../host/options.ts";
 import { newFolder } from "../lab/tests/folder.ts";
 import { random, SEED, until } from "../lab/tests/peers.ts";
 import { QuicPort } from "./quic.ts";
@@ -21,14 +22,6 @@ const [ONE, TWO] = [Buffer.from("message one"), Buffer.from("message two")];
 const IDLE = 1_000; // ms
 const skip = !hasQuic() && `Node ${process.version} has OpenSSL ${process.versions.openssl}; QUIC needs 3.5`;
 const quicTest = (name: string, run: () => Promise<void>) => test(name, { skip, timeout: 30_000 }, run);
-
-function hasQuic(): boolean {
-  try {
-    return thisProcess.func("void OSSL_QUIC_server_method()") !== undefined;
-  } catch {
-    return false;
-  }
-}
 
 /** One end of a connection: it keeps what comes, and why it was over. */
 class End implements Receiver {

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { decode } from "../../base/render.ts";
 import { DOWN, STAGES, type Step, UP } from "../../base/walk.ts";
 import { LAB_SECRET, OTHER_SECRET, ROOT, SERVER, TARGET } from "../lab.ts";
-import { Running, startProgram } from "../running.ts";
+import { Running, startProgram, TRANSPORT } from "../running.ts";
 import { IS_UDP, labTest, ping, retry, SECRET, startClient, startServer } from "./testing.ts";
 import { newFolder } from "./folder.ts";
 
@@ -164,9 +164,11 @@ labTest(
     for (const [signal, words] of [
       [
         "SIGKILL",
-        IS_UDP
-          ? /Lost the server 192\.168\.1\.1:5555: nobody listens there any more/
-          : /Lost the server 192\.168\.1\.1:5555: .*(without a goodbye|ECONNRESET)/,
+        {
+          tcp: /Lost the server 192\.168\.1\.1:5555: .*(without a goodbye|ECONNRESET)/,
+          udp: /Lost the server 192\.168\.1\.1:5555: nobody listens there any more/,
+          quic: /Lost the server 192\.168\.1\.1:5555: .*nothing comes from it any more|no answer/,
+        }[TRANSPORT],
       ],
       ["SIGTERM", /Lost the server 192\.168\.1\.1:5555: it said goodbye/],
     ] as const) {
