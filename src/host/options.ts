@@ -300,8 +300,9 @@ export function hasQuic(): boolean {
 function transportName(text: string) {
   const name = choice("tcp", "udp", "quic")(text);
   if (name !== "quic" || hasQuic()) return name;
+  const { node, openssl } = process.versions;
   throw usage(
-    `--transport quic needs OpenSSL 3.5 or later, and Node ${process.version} has ${process.versions.openssl}`,
+    `--transport quic needs OpenSSL 3.5 or later, and Node ${node} has ${openssl}`,
     "Node 24, or the newest Node 22; or leave out --transport quic",
   );
 }

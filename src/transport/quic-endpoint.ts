@@ -1,7 +1,7 @@
 /**
- * Datagrams between our socket and OpenSSL. OpenSSL could use the socket itself. Then nobody could ask who has
- * called (node does not export SSL_get_peer_addr), the answer could leave from another address of the server's
- * than the one that was called, and each datagram would cost a system call: datagrams.ts takes many at once.
+ * Datagrams between our socket and OpenSSL. OpenSSL could use the socket itself. But then a server could not
+ * ask who has called (node does not export SSL_get_peer_addr), its answer could leave from another address of
+ * its own than the one that was called, and each datagram would cost a system call: see datagrams.ts.
  */
 import { EAGAIN, EIO, ENOBUFS } from "../base/errno.ts";
 import { Memory } from "../base/libc.ts";
@@ -47,6 +47,7 @@ export class Endpoint<Link extends Connection> {
   private readonly out = new Memory(24); // what OpenSSL writes its answers to
   private next = 0; // of those in the outbox: the first that is not sent
   private count = 0;
+  private latest: Remote | undefined; // where the latest run went
   private segments = BATCH; // datagrams that one sendmsg() takes
   private watched: Watch | undefined;
   private timer: NodeJS.Timeout | undefined;
@@ -59,7 +60,7 @@ export class Endpoint<Link extends Connection> {
     const { calls, out, messages } = this;
     this.socket = socket;
     this.root = root;
-    const room = BATCH * (DATAGRAM + 2 * ADDRESS + 8); // a full one: OpenSSL waits
+    const room = 8 * BATCH * (DATAGRAM + 2 * ADDRESS + 8); // when it is full, OpenSSL waits
     must(calls.BIO_new_bio_dgram_pair(out.address, room, out.address + 8, 0), "make a pair of BIOs");
     const [near, far] = [out.bytes.readBigUInt64LE(0), out.bytes.readBigUInt64LE(8)].map(Number);
     for (const bio of [near, far]) calls.BIO_ctrl(bio, SET_CAPS, ALL_CAPS, 0);
@@ -185,7 +186,7 @@ export class Endpoint<Link extends Connection> {
     this.watched?.want(true, false);
   }
 
-  /** Those of one length that go to one address, the last one perhaps shorter, leave as a run: datagrams.ts. */
+  /** Those of one length and to one address, the last one perhaps shorter, leave as a run: datagrams.ts. */
   private sendRun(): number {
     const { messages, names, next, count, segments } = this;
     const lengthOf = (i: number) => messages.bytes.readUInt32LE(i * MESSAGE + 8);
@@ -196,7 +197,8 @@ export class Endpoint<Link extends Connection> {
       end++;
     }
     const size = (end - 1 - next) * DATAGRAM + lengthOf(end - 1);
-    const to = new Remote(Buffer.from(nameOf(next)));
+    if (!this.latest?.name.equals(nameOf(next))) this.latest = new Remote(Buffer.from(nameOf(next)));
+    const to = this.latest;
     const from = this.links.get(to.text)?.to ?? to; // it knows which address of ours was called
     const result = this.socket.send(from, this.outbox, next * DATAGRAM, size, lengthOf(next));
     // a card that cannot compute UDP's checksum: older kernels refuse runs

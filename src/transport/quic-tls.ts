@@ -65,7 +65,7 @@ function once<T>(make: () => T): () => T {
   return () => (made ??= make());
 }
 
-/** OpenSSL answers 1 for success. Anything else here is a fault of ours or of the machine, never of a peer. */
+/** OpenSSL answers 1 for success. Anything else here is our fault or the machine's, never a peer's. */
 export function must(result: number, action: string): void {
   if (result !== 1) throw new Error(`Cannot ${action}: OpenSSL answered ${result}`);
 }
@@ -113,7 +113,7 @@ export class TlsContext {
       return this.give(tls, this.keys.find(({ name }) => name.bytes.equals(named))?.key, out);
     };
     if (role === "client") {
-      ssl.SSL_CTX_set_verify(this.address, VERIFY_PEER, 0); // we trust no certificate: who shows one is refused
+      ssl.SSL_CTX_set_verify(this.address, VERIFY_PEER, 0); // a certificate is refused: we trust none
       ssl.SSL_CTX_set_psk_use_session_callback(this.address, this.register(types().use, use, 0));
     } else {
       ssl.SSL_CTX_set_psk_find_session_callback(this.address, this.register(types().find, find, 0));
@@ -130,7 +130,7 @@ export class TlsContext {
     return connection;
   }
 
-  /** Makes `run` callable for C. What C would get from an exception, koffi does not say: so it is `failed`. */
+  /** Makes `run` callable for C. koffi does not say what C gets after an exception: here it is `failed`. */
   private register(type: TypeObject, run: (...args: never[]) => number, failed: number): unknown {
     const guarded = (...args: never[]) => {
       try {

@@ -1,4 +1,4 @@
-/** Two ends over loopback, some with a relay between them. What a session makes of it is tested in the lab. */
+/** Two ends over loopback, some with a relay between them. The session on top is tested in the lab. */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { createHash, randomBytes } from "node:crypto";

@@ -1,11 +1,11 @@
 /**
  * Unlike tcp.ts: OpenSSL speaks QUIC (RFC 9000). That is TCP's work done in a program, over UDP, with TLS 1.3
- * in it. We use one stream of each connection. Like TCP, it carries bytes in order and whole, and knows nothing
- * of frames. So the frames and the handshake inside are those of tcp.ts, and all is encrypted twice: TLS alone
- * would do, but then the walk would have other steps, and the session another vocabulary.
+ * in it. We use one stream of each connection. Like TCP, it carries bytes in order and whole, and knows
+ * nothing of frames. So frames and handshake are those of tcp.ts, and all is encrypted twice. TLS alone would
+ * do. But then the walk would have other steps, and the session another vocabulary.
  *
- * Left out: QUIC's own datagrams (RFC 9221); an address that changes within a session, which OpenSSL cannot: the
- * client connects again, with its token; 0-RTT; and Retry, by which a client shows that it receives at its
+ * Left out: QUIC's own datagrams (RFC 9221); an address that changes within a session, which OpenSSL cannot,
+ * so that the client connects again, with its token; 0-RTT; and Retry, by which a client shows that it receives at its
  * address: with it, OpenSSL starts slowly on a long way.
  */
 import { isIPv6 } from "node:net";
@@ -25,8 +25,8 @@ import { must, openssl, TlsContext } from "./quic-tls.ts";
 import { takeMessage } from "./tcp.ts";
 import { type Answer, type Port, type PortEvents, type Transport, Unreachable } from "./transport.ts";
 
-// ms without a datagram until an end gives up; after half of it OpenSSL asks, so that takes half as long again
-const IDLE = 10_000;
+// ms: after half of it without a datagram OpenSSL asks, and after the whole of it more it gives up
+const IDLE = 8_000;
 const DEADLINE = 10_000; // ms, for the other end's message
 const LINGER = 300; // ms that OpenSSL has to deliver our last words
 const WAITING = 128 * 1024; // bytes that OpenSSL may hold for a slow network: what is more stays in the TUN
@@ -183,7 +183,7 @@ export class QuicLink implements Link, Connection {
   private readonly calls = openssl();
   private receiver: Pick<Receiver, "received" | "lost" | "flush"> | undefined;
   private greeter: Greeter | undefined;
-  private memory = new Memory(2 * pad(handshakeFraming.header + handshakeFraming.maxBody, 4)); // what was read
+  private memory = new Memory(2 * pad(handshakeFraming.header + handshakeFraming.maxBody, 4));
   private tail = 0; // its end
   private full = false; // does OpenSSL take nothing more for now?
   private state: "open" | "lost" | "closed" = "open";
@@ -317,7 +317,7 @@ export class QuicLink implements Link, Connection {
     return count;
   }
 
-  /** One call of OpenSSL: 0, or an SSL_ERROR_…. It looks at the queue of errors, which node:crypto shares. */
+  /** One call: 0, or an SSL_ERROR_…. That looks at the queue of errors, which we share with node:crypto. */
   private ask(call: () => number): number {
     this.calls.ERR_clear_error();
     const result = call();
