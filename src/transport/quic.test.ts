@@ -13,13 +13,16 @@ import type { Link, Receiver } from "../core/link.ts";
 import { hasQuic } from "../host/options.ts";
 import { newFolder } from "../lab/tests/folder.ts";
 import { random, SEED, until } from "../lab/tests/peers.ts";
-import { QuicPort } from "./quic.ts";
+import { type QuicLink, QuicPort } from "./quic.ts";
+import { openssl } from "./quic-tls.ts";
 import { type Answer, Unreachable } from "./transport.ts";
 
 const SECRET: Buffer = randomBytes(32);
 const OTHER: Buffer = randomBytes(32);
 const [ONE, TWO] = [Buffer.from("message one"), Buffer.from("message two")];
 const IDLE = 1_000; // ms
+const NEGOTIATED_GROUP = 134; // SSL_CTRL_GET_NEGOTIATED_GROUP (openssl/ssl.h)
+const X25519MLKEM768 = 0x11ec; // IANA, TLS supported groups
 const skip = !hasQuic() && `Node ${process.version} has OpenSSL ${process.versions.openssl}; QUIC needs 3.5`;
 const quicTest = (name: string, run: () => Promise<void>) => test(name, { skip, timeout: 30_000 }, run);
 
@@ -108,6 +111,8 @@ quicTest("bytes go both ways; last words arrive before the end; the port is free
     ends[0]!.send(Buffer.from("down"));
     await until(() => ends[0]!.came.length > 0 && client.came.length > 0);
     assert.deepEqual([`${ends[0]!.bytes}`, `${client.bytes}`], ["up", "down"]);
+    const link = client.link as QuicLink;
+    assert.equal(openssl().SSL_ctrl(link.ssl, NEGOTIATED_GROUP, 0, 0) & 0xffff, X25519MLKEM768);
     assert.match(ends[0]!.link.remote, /^127\.0\.0\.1:\d+$/);
     const [first, last] = i % 2 ? [client, ends[0]!] : [ends[0]!, client];
     first.send(Buffer.from(", goodbye"));
