@@ -237,7 +237,7 @@ export class QuicLink implements Link, Connection {
     const error = this.ask(() => calls.SSL_write_ex(ssl, memory.address + from, to - from, out.address));
     if (error !== 0) {
       this.full = true;
-      setImmediate(() => at.turn(this)); // if it is over, reading tells why
+      if (error !== WANT_READ && error !== WANT_WRITE) setImmediate(() => this.fail(this.why()));
       return -EAGAIN;
     }
     const count = out.bytes.readUInt32LE(0);
