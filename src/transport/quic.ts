@@ -5,8 +5,8 @@
  * do. But then the walk would have other steps, and the session another vocabulary.
  *
  * Left out: QUIC's own datagrams (RFC 9221); an address that changes within a session, which OpenSSL cannot,
- * so that the client connects again, with its token; 0-RTT; and Retry, by which a client shows that it receives at
- * its address: with it, OpenSSL starts slowly on a long way.
+ * so that the client connects again, with its token; 0-RTT; and Retry, by which a client shows that it
+ * receives at its address: with it, OpenSSL starts slowly on a long way.
  */
 import { isIPv6 } from "node:net";
 import { EAGAIN, EIO, ETIMEDOUT } from "../base/errno.ts";
