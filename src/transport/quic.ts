@@ -272,8 +272,10 @@ export class QuicLink implements Link, Connection {
     if (!this.isReady) {
       const error = this.ask(() => calls.SSL_do_handshake(ssl));
       if (error === WANT_READ || error === WANT_WRITE) return false;
-      // The second is another guard: TLS has used our key, and no certificate.
-      if (error !== 0 || calls.SSL_session_reused(ssl) !== 1) return (this.fail(this.why()), false);
+      // A second guard: TLS has used our key, and no certificate.
+      const isOurs = error === 0 && calls.SSL_session_reused(ssl) === 1;
+      if (!isOurs) this.fail(error === 0 ? OTHER_SECRET : this.why());
+      if (!isOurs) return false;
       calls.SSL_ctrl(ssl, CTRL_MODE, PARTIAL_WRITE | MOVING_BUFFER, 0);
       must(calls.SSL_set_value_uint(ssl, GENERIC, EVENT_MODE, EXPLICIT), "handle events ourselves");
       this.isReady = true;

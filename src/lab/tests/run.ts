@@ -19,7 +19,7 @@ const given = process.argv.slice(2);
 const { TRANSPORT } = process.env;
 const SOME = /\/(vpn|bulk|reconnect|roaming|hostile)\.test\.js$/;
 const ALL = /\/(vpn|bulk|reconnect|roaming|hang|closed|hostile|ipv6|isolate|mtu|user|soak)\.test\.js$/;
-const OVER_QUIC = /\/vpn\.test\.js$/;
+const OVER_QUIC = /\/lab\/tests\/vpn\.test\.js$/;
 const ALONE = TRANSPORT === "udp" || TRANSPORT === "quic";
 
 /** Those that run over that transport, too: makes the files that do, beside the others. */
