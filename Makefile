@@ -36,9 +36,10 @@ test: ready ## type check, unit tests, lab tests with real TUNs (NODE=26; TRANSP
 	@$(ON_NODE) node build/lab/docs/check.js
 	@$(RUN_TESTS) $$(find build -name '*.test.js')
 
-unit: ready ## the unit tests alone (NODE=26: on that version, and with one of the lab)
+unit: ready ## the unit tests alone (NODE=26: on that version, with two of the lab: bulk, quic)
 	@rm -rf build && $(COMPILE)
-	@$(if $(NODE),MEGABYTES=128) $(RUN_TESTS) $(if $(NODE),build/lab/tests/bulk.test.js) \
+	@$(if $(NODE),MEGABYTES=128) $(RUN_TESTS) \
+	  $(if $(NODE),build/lab/tests/bulk.test.js build/lab/tests/quic.test.js) \
 	  $$(find build -name '*.test.js' -not -path 'build/lab/*')
 
 exercises: ready ## the lab sheet: its exercises, and which of them you have done

@@ -29,7 +29,7 @@ vpnProgram(async () => {
   const end = await ClientEnd.begin(options); //                   what this machine has
   await end.openStatus(); //                                       --status, --metrics: who asks is told
   end.openSocks(); //                                              --socks: programs ask for a connection
-  const transport = transports[options.transport].open({ port, handshake: secrets !== undefined });
+  const transport = transports[options.transport].open({ port, secrets, handshake: secrets !== undefined });
   let session = await openSession(options, end, transport); //     socket(), connect(): the other fd; keys
   if (!secrets) trace.note(XOR_WARNING);
   atExit(() => session.peer?.sendControl(Control.goodbye)); //     before the changes are undone

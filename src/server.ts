@@ -23,7 +23,7 @@ vpnProgram(async () => {
 
   const tun = openTun(options.tun, options.offload); //       open() and ioctl(): tun0 and its fd
   const handshake = secrets !== undefined;
-  const transport = transports[options.transport].open({ listen, port, handshake }); // the other fd
+  const transport = transports[options.transport].open({ listen, port, secrets, handshake }); // the other fd
   if (!secrets) trace.note(XOR_WARNING);
 
   const end = await ServerEnd.begin(options, tun); //         addresses, forwarding, NAT

@@ -17,7 +17,7 @@ import {
 } from "../host/changes.ts";
 import { Failure } from "../base/failure.ts";
 import { type Machine, mayTake, type Rule, selectorOf } from "../host/machine.ts";
-import type { ClientOptions } from "../host/options.ts";
+import { type ClientOptions, IP_PROTOCOL } from "../host/options.ts";
 import { guard, lift } from "./guard.ts";
 import { inItsName } from "./resolver.ts";
 
@@ -227,7 +227,7 @@ export function spare(outer: string, options: Routed, machine: Machine): Change[
 
 /** The words of `ip rule` and `ip route get` for the tunnel's own packets. */
 export const tunnelTo = ({ transport = "tcp", port }: Pick<Routed, "transport" | "port">) =>
-  `ipproto ${transport} dport ${port}`;
+  `ipproto ${IP_PROTOCOL[transport]} dport ${port}`;
 
 /** Has this rule one of our numbers? */
 export const isOurs = ({ preference }: Rule) => preference >= SPARED && preference <= BEHIND;

@@ -6,7 +6,7 @@ import { syncBuiltinESMExports } from "node:module";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { Failure } from "../base/failure.ts";
-import { clientOptions, serverOptions } from "./options.ts";
+import { clientOptions, hasQuic, serverOptions } from "./options.ts";
 import { newFolder } from "../lab/tests/folder.ts";
 
 const folder = newFolder();
@@ -170,6 +170,14 @@ test("wrong usage is one line that says what was wrong and what to try, exit cod
   for (const seconds of ["0", "86401", "often"]) refuses(() => client("--rekey", seconds), /--rekey/);
   refuses(() => client("--trace", "loud"), /--trace/);
   for (const user of ["nosuch", "", "-G", "root", "0"]) refuses(() => client("--user", user), /--user/);
+});
+
+test("--transport quic needs a Node that has it: one that has not says so, and which one has", () => {
+  if (hasQuic()) assert.equal(client("--transport", "quic").transport, "quic");
+  else
+    refuses(() => client("--transport", "quic"), /needs OpenSSL 3\.5 or later, and Node \d/, 2, /^Node 24/);
+  refuses(() => client("--transport", "quic", "--cipher", "xor"), /--cipher xor|--transport quic needs/);
+  refuses(() => client("--transport", "sctp"), /--transport sctp is not one of tcp, udp, quic/);
 });
 
 test("--user is for root: whoever is not cannot become another", (t) => {

@@ -17,7 +17,7 @@ import {
   type Prefix96,
 } from "../base/address.ts";
 import { Failure } from "../base/failure.ts";
-import { IFNAMSIZ } from "../base/libc.ts";
+import { IFNAMSIZ, thisProcess } from "../base/libc.ts";
 import { nearest } from "../base/nearest.ts";
 import { readLogin, readSecrets, takeFromEnvironment } from "./secret.ts";
 
@@ -48,8 +48,8 @@ const COMMON = {
   transport: option(
     "NAME",
     "tcp",
-    "tcp; or udp: what is lost holds up nothing behind it; the same on both ends; not with --cipher xor",
-    choice("tcp", "udp"),
+    "tcp; udp: what is lost holds up nothing behind it; or quic, which needs Node 24; the same on both ends",
+    transportName,
   ),
   tun: option("NAME", "tun0", "interface name, at most 15 bytes", interfaceName),
   cipher: option(
@@ -158,7 +158,9 @@ export const SERVER = {
 };
 
 /** Bytes. With udp, a packet in its datagram is as long as Ethernet takes: 76 bytes are around it. */
-export const MTU = { tcp: 1400, udp: 1424 };
+export const MTU = { tcp: 1400, udp: 1424, quic: 1400 };
+/** What carries them, for the firewall and the routes. */
+export const IP_PROTOCOL = { tcp: "tcp", udp: "udp", quic: "udp" } as const;
 
 type Values<Table> = { [Name in keyof Table]?: Table[Name] extends Option<infer T> ? T[] : never };
 const last = <T>(values: T[] | undefined) => values?.at(-1);
@@ -300,6 +302,7 @@ function checked<T>(name: string, text: string, read: (text: string) => T): T {
   try {
     return read(text);
   } catch (error) {
+    if (error instanceof Failure) throw error;
     throw usage(`--${name} ${text} ${(error as Error).message}`, "--help");
   }
 }
@@ -322,6 +325,26 @@ export function choice<const T extends string>(...allowed: T[]) {
     if (found === undefined) throw new Error(`is not one of ${allowed.join(", ")}`);
     return found;
   };
+}
+
+/** Is there a QUIC server in this Node's OpenSSL? Declaring what is not there throws. */
+export function hasQuic(): boolean {
+  try {
+    thisProcess.func("void OSSL_QUIC_server_method()");
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function transportName(text: string) {
+  const name = choice("tcp", "udp", "quic")(text);
+  if (name !== "quic" || hasQuic()) return name;
+  const { node, openssl } = process.versions;
+  throw usage(
+    `--transport quic needs OpenSSL 3.5 or later, and Node ${node} has ${openssl}`,
+    "Node 24, or the newest Node 22; or leave out --transport quic",
+  );
 }
 
 function cidr(minPrefix: number, maxPrefix: number) {

@@ -61,8 +61,11 @@ export class Running {
   }
 }
 
-/** What carries frames: TRANSPORT=udp in the environment, as `make walk TRANSPORT=udp` sets it; else tcp. */
-export const TRANSPORT = (process.env.TRANSPORT || "tcp") as "tcp" | "udp"; // the programs refuse others
+/**
+ * What carries frames: TRANSPORT=udp in the environment, as `make walk TRANSPORT=udp` sets it; else tcp. The
+ * programs refuse others.
+ */
+export const TRANSPORT = (process.env.TRANSPORT || "tcp") as "tcp" | "udp" | "quic";
 
 /** A program's arguments, with the transport, unless they name one. --cipher xor is for TCP alone. */
 export function withTransport(args: string[]): string[] {

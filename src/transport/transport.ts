@@ -7,8 +7,11 @@ import type { Link, Receiver } from "../core/link.ts";
 
 /** Opened while we are root, before --user takes that away: some transports need it for their socket. */
 export interface Transport {
-  /** @param listen the server's own address, "*" for all; a client has none. Errors: a Failure */
-  open(options: { listen?: string; port: number; handshake: boolean }): Port;
+  /**
+   * @param listen the server's own address, "*" for all; a client has none
+   * @param secrets for a transport that has a handshake of its own below ours. Errors: a Failure
+   */
+  open(options: { listen?: string; port: number; handshake: boolean; secrets?: Buffer[] | undefined }): Port;
 }
 
 export interface Port {

@@ -1,6 +1,7 @@
 /** The transports by their names, as --transport says them. */
+import { quic } from "./quic.ts";
 import { tcp } from "./tcp.ts";
 import type { Transport } from "./transport.ts";
 import { udp } from "./udp.ts";
 
-export const transports: Record<"tcp" | "udp", Transport> = { tcp, udp };
+export const transports: Record<"tcp" | "udp" | "quic", Transport> = { tcp, udp, quic };

@@ -2,33 +2,44 @@
  * Runs test files (its arguments), some at a time, and says how far it is. Those with labs come first, the
  * longest of them before the others: they take longest. node --test would take them by their names.
  *
- * Those about what a transport carries run a second time, over UDP. TRANSPORT=udp runs these alone, and more
- * of them; TRANSPORT=tcp runs none.
+ * Those about what a transport carries run a second time, over UDP, and one of them over QUIC where this Node
+ * has it. TRANSPORT=udp runs those over UDP alone, and more of them; TRANSPORT=quic that over QUIC;
+ * TRANSPORT=tcp none.
  */
 import { statSync, writeFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { basename } from "node:path";
 import { run } from "node:test";
 import { spec as Spec } from "node:test/reporters";
+import { hasQuic } from "../../host/options.ts";
 
-const UDP = " (udp)"; // in the name of a file that runs another one over UDP
-const weight = (file: string) => statSync(file.replace(UDP, "")).size + (file.includes("lab/") ? 1e6 : 0);
+const OVER = / \(\w+\)/; // in the name of a file that runs another one over udp or quic
+const weight = (file: string) => statSync(file.replace(OVER, "")).size + (file.includes("lab/") ? 1e6 : 0);
 const given = process.argv.slice(2);
 const { TRANSPORT } = process.env;
 // Not dns, firewall, undo: set-up knows of a transport its name only. Not second, status: they use both.
 const SOME = /\/(vpn|bulk|reconnect|roaming|hostile|ipv6|mtu)\.test\.js$/;
 const ALL = /\/(vpn|bulk|reconnect|roaming|hang|closed|hostile|ipv6|isolate|mtu|user|soak)\.test\.js$/;
-const OVER_UDP = TRANSPORT === "udp" ? ALL : SOME;
+const OVER_QUIC = /\/lab\/tests\/vpn\.test\.js$/;
+const ALONE = TRANSPORT === "udp" || TRANSPORT === "quic";
 
-/** Makes the file that does, beside the other one. */
-function overUdp(file: string): string {
-  const other = file.replace(/\.test\.js$/, `${UDP}.test.js`);
-  writeFileSync(other, `process.env.TRANSPORT = "udp";\nawait import("./${basename(file)}");\n`);
-  return other;
+/** Those that run over that transport, too: makes the files that do, beside the others. */
+function over(transport: "udp" | "quic", which: RegExp): string[] {
+  if (TRANSPORT && TRANSPORT !== transport) return [];
+  return given
+    .filter((file) => which.test(file))
+    .map((file) => {
+      const other = file.replace(/\.test\.js$/, ` (${transport}).test.js`);
+      writeFileSync(other, `process.env.TRANSPORT = "${transport}";\nawait import("./${basename(file)}");\n`);
+      return other;
+    });
 }
 
-const carried = TRANSPORT === "tcp" ? [] : given.filter((file) => OVER_UDP.test(file)).map(overUdp);
-const files = [...(TRANSPORT === "udp" ? [] : given), ...carried].sort((a, b) => weight(b) - weight(a));
+const carried = [
+  ...over("udp", TRANSPORT === "udp" ? ALL : SOME),
+  ...(hasQuic() ? over("quic", OVER_QUIC) : []),
+];
+const files = [...(ALONE ? [] : given), ...carried].sort((a, b) => weight(b) - weight(a));
 const AT_A_TIME = availableParallelism() + 2; // while some wait for their labs, others can go on
 
 const report = new Spec(); // Node's own

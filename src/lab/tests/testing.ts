@@ -21,7 +21,7 @@ export function labTest(
   onlyTcp?: string,
 ): void {
   const options = { timeout: 120_000, ...(IS_UDP && onlyTcp && { skip: onlyTcp }) };
-  test(IS_UDP ? `${name} (udp)` : name, options, async (t) => {
+  test(TRANSPORT === "tcp" ? name : `${name} (${TRANSPORT})`, options, async (t) => {
     let lab: Lab;
     try {
       lab = await Lab.up();
