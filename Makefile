@@ -1,7 +1,8 @@
 # make demo and make test do everything. The other targets are the same things one by one, in the order you
 # need them. TRANSPORT=udp is for demo, walk, the five terminals, test and soak: make hands it on.
-.PHONY: help demo walk test unit experiments experiment bench soak fuzz secret server configure-server client
+.PHONY: help demo walk test unit experiments experiment lessons lesson bench soak fuzz secret server configure-server client
 .PHONY: configure-client ping manager terminals doctor check on down ready node
+.PHONY: exercises exercise
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 export PATH := $(or $(PATH),/usr/bin):/usr/local/bin:/usr/bin:/bin
@@ -9,6 +10,8 @@ export PATH := $(or $(PATH),/usr/bin):/usr/local/bin:/usr/bin:/bin
 export TMPDIR := $(or $(shell test -d "$$TMPDIR" -a -w "$$TMPDIR" && echo "$$TMPDIR"),/tmp)
 TSX := node --import tsx
 TERMINAL := $(TSX) src/lab/terminals/terminal.ts
+# A program that fails has said why. On a terminal make adds no line of its own to that.
+TOLD := || test -t 1
 
 help: ## these lines
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
@@ -33,16 +36,29 @@ test: ready ## type check, unit tests, lab tests with real TUNs (NODE=26; TRANSP
 	@$(ON_NODE) node build/lab/docs/check.js
 	@$(RUN_TESTS) $$(find build -name '*.test.js')
 
-unit: ready ## the unit tests alone (NODE=26: on that version, and with one of the lab)
+unit: ready ## the unit tests alone (NODE=26: on that version, with two of the lab: bulk, quic)
 	@rm -rf build && $(COMPILE)
-	@$(if $(NODE),MEGABYTES=128) $(RUN_TESTS) $(if $(NODE),build/lab/tests/bulk.test.js) \
+	@$(if $(NODE),MEGABYTES=128) $(RUN_TESTS) \
+	  $(if $(NODE),build/lab/tests/bulk.test.js build/lab/tests/quic.test.js) \
 	  $$(find build -name '*.test.js' -not -path 'build/lab/*')
+
+exercises: ready ## the lab sheet: its exercises, and which of them you have done
+	@$(TSX) src/lessons/exercises/exercise.ts
+
+exercise: ready ## one of them: it asks, does it in a lab of its own, and judges: N=4, or NAME=replay
+	@$(TSX) src/lessons/exercises/exercise.ts $(or $(N),$(NAME)) $(ARGS) || test $$? = 3 # 3: not right yet
 
 experiments: ready ## what to try next: nine experiments, a line each
 	@$(TSX) src/lab/experiments/run.ts
 
 experiment: ready ## one of them, in a lab of its own: make experiment NAME=break-xor
 	@$(TSX) src/lab/experiments/run.ts $(NAME)
+
+lessons: ready ## build it yourself: seven lessons from an empty file to your own VPN, and how far you are
+	@$(TSX) src/lessons/lesson.ts
+
+lesson: ready ## one of them: make lesson N=1 (ARGS="--report URL" tells the manager of the class)
+	@$(TSX) src/lessons/lesson.ts $(N) $(ARGS) || test $$? = 3 # 3: a check has failed, and has said so
 
 bench: ready ## this VPN, others, and none: half an hour, or (ARGS="--only ours,openvpn --wire plain")
 	@$(TSX) src/lab/bench/bench.ts $(ARGS)
@@ -63,7 +79,7 @@ secret.key: | node
 
 server: ## terminal 1: the lab, and the server in it (TRANSPORT=udp; ARGS="--cipher xor"; IPV6=1)
 configure-server: ## terminal 2: addresses, forwarding, NAT on the server
-client: ## terminal 3: starts the client (TRANSPORT=udp; ARGS="--cipher xor")
+client: ## terminal 3: starts the client (TRANSPORT=udp; ARGS="--cipher xor"; N=2 to 30: one more client)
 configure-client: ## terminal 4: address and route on the client
 ping: ## terminal 5: ping 8.8.8.8 on the client (ARGS="-c 3 8.8.8.8")
 manager: ## the page of the class: a lab, its packets live in a browser, who is there, and how far
@@ -71,16 +87,16 @@ doctor: ## no answer? goes along the walk on both hosts, names the broken hop an
 down: ## ends the lab of the five terminals
 server client manager: $(if $(shell test -w . && echo yes),secret.key)
 server configure-server client configure-client ping doctor down: ready
-	@$(TERMINAL) $@ $(ARGS)
+	@$(TERMINAL) $@ $(ARGS) $(TOLD)
 
 manager: ready
 	@$(TSX) src/lab/terminals/manager.ts
 
-terminals: ready ## the five of them as tmux panes, commands typed and waiting for Enter
+terminals: node node_modules/.package-lock.json ## the five of them as tmux panes, commands typed and waiting for Enter
 	@$(TSX) src/lab/terminals/terminals.ts
 
-on: ready ## any command on a host of the lab: make on HOST=client CMD="ip route"
-	@$(TERMINAL) on $(HOST) $(CMD)
+on: ## any command on a host of the lab: make on HOST=client CMD="ip route"
+	@sh src/lab/terminals/on.sh "$(HOST)" $(CMD) $(TOLD)
 
 # What every target needs: the npm packages of the lock file, and the system tools.
 ready: node node_modules/.package-lock.json

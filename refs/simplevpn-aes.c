@@ -1,10 +1,11 @@
 /*
- * simplevpn.c, and what makes src/core/ fast: the same design in C, for `make bench` to measure src/ by.
+ * The design of src/core/ in C. `make bench` (contender c-aes) shows by it what the language costs.
  *
- * A YARDSTICK, NOT A VPN: the key is fixed and stands below, and both ends use the same nonces. It lacks the handshake,
- * fresh keys, checks of what the other end sent, the trace, and more than one client. Unlike simplevpn.c:
+ * A YARDSTICK, NOT A VPN. The key is fixed and stands below. Both ends seal with it, and both count their
+ * nonces from 0. There is no handshake, no fresh key, no trace, no second client, and hardly a check of what
+ * the other end sends. Unlike simplevpn.c:
  *
- *     offload    the TUN gives and takes up to 64 KB of TCP at once, behind 10 bytes that say how to cut it (offload.ts)
+ *     offload    the TUN gives and takes up to 64 KB of TCP at once. 10 bytes in front say how to cut it
  *     batches    all packets that wait in the TUN share a frame, its seal, and a write()
  *     AES        each frame is sealed by OpenSSL's AES-256-GCM, after the XOR
  *
@@ -78,7 +79,8 @@ static int open_tun(const char *name) {
 
 static struct cipher new_cipher(int encrypt) {
     struct cipher cipher = { .context = EVP_CIPHER_CTX_new() };
-    must(EVP_CipherInit_ex(cipher.context, EVP_aes_256_gcm(), NULL, AES_KEY, NULL, encrypt), "EVP_CipherInit_ex");
+    must(EVP_CipherInit_ex(cipher.context, EVP_aes_256_gcm(), NULL, AES_KEY, NULL, encrypt),
+         "EVP_CipherInit_ex");
     return cipher;
 }
 
@@ -90,7 +92,8 @@ static void transform(struct cipher *cipher, unsigned char *frame, size_t length
     memcpy(nonce + 4, &counter, 8);
     must(EVP_CipherInit_ex(cipher->context, NULL, NULL, NULL, nonce, -1), "EVP_CipherInit_ex");
     must(EVP_CipherUpdate(cipher->context, NULL, &ignored, frame, HEADER), "EVP_CipherUpdate");
-    must(EVP_CipherUpdate(cipher->context, frame + HEADER, &ignored, frame + HEADER, length), "EVP_CipherUpdate");
+    must(EVP_CipherUpdate(cipher->context, frame + HEADER, &ignored, frame + HEADER, length),
+         "EVP_CipherUpdate");
 }
 
 static void seal(struct cipher *sealer, unsigned char *frame, size_t length) {
@@ -140,7 +143,7 @@ static int outbound(int tun_fd, int socket_fd, struct buffer *out, struct cipher
     return flush(socket_fd, out);
 }
 
-/* One read from the socket: a piece of the stream, cut anywhere. The packets of each whole frame go to the TUN. */
+/* One read from the socket: a piece of the stream, cut anywhere. Each whole frame's packets go to the TUN. */
 static int inbound(int socket_fd, int tun_fd, struct buffer *in, struct cipher *opener) {
     ssize_t count = read(socket_fd, in->bytes + in->end, sizeof in->bytes - in->end);
     if (count <= 0) return count < 0 && errno == EAGAIN;
@@ -162,7 +165,7 @@ static int inbound(int socket_fd, int tun_fd, struct buffer *in, struct cipher *
         in->start += HEADER + length + TAG;
     }
     in->end -= in->start;
-    memmove(in->bytes, in->bytes + in->start, in->end); /* less than a frame: its rest comes with the next read */
+    memmove(in->bytes, in->bytes + in->start, in->end); /* of a frame whose rest comes with the next read */
     return 1;
 }
 
@@ -193,7 +196,8 @@ static void loop(int tun_fd, int socket_fd) {
 int main(int argc, char **argv) {
     int server = argc == 4 && strcmp(argv[1], "server") == 0;
     struct sockaddr_in address = { .sin_family = AF_INET, .sin_port = htons(PORT) };
-    if (argc != 4 || (!server && strcmp(argv[1], "client") != 0) || inet_pton(AF_INET, argv[2], &address.sin_addr) != 1) {
+    int client = argc == 4 && strcmp(argv[1], "client") == 0;
+    if ((!server && !client) || inet_pton(AF_INET, argv[2], &address.sin_addr) != 1) {
         fprintf(stderr, "usage: simplevpn-aes server|client IPV4-ADDRESS TUN\n");
         return 2;
     }
@@ -211,7 +215,8 @@ int main(int argc, char **argv) {
         fprintf(stderr, server ? "listening\n" : "connected\n");
         int socket_fd = server ? check(accept(first_fd, NULL, NULL), "accept") : first_fd;
         check(setsockopt(socket_fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one), "setsockopt TCP_NODELAY");
-        check(fcntl(socket_fd, F_SETFL, O_NONBLOCK), "fcntl O_NONBLOCK"); /* or two full sockets would wait for each other */
+        /* or two full sockets would wait for each other */
+        check(fcntl(socket_fd, F_SETFL, O_NONBLOCK), "fcntl O_NONBLOCK");
         loop(tun_fd, socket_fd);
         close(socket_fd);
     } while (server);

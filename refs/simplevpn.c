@@ -1,10 +1,10 @@
 /*
- * The loop of this VPN as a C program with select(): to read beside src/core/loop.ts, and for `make bench` to race against.
+ * The loop of this VPN as a C program with select(): to read beside src/core/loop.ts, and to race with it.
  * It speaks --cipher xor, so that either end can be src/client.ts or src/server.ts, over TCP port 5555:
  *
  *     u16 length, big-endian | one IP packet, each byte XOR 0x42
  *
- * NOT SECURE: XOR hides nothing. One client at a time; packets of at most 2 KB. Addresses are set from outside:
+ * NOT SECURE: XOR hides nothing. One client at a time; packets of at most 2 KB. Others set the addresses:
  *
  *     cc -O2 -Wall -Wextra -o simplevpn refs/simplevpn.c
  *     ./simplevpn server 0.0.0.0 tun0          ip addr add 10.8.0.1/24 dev tun0; ip link set tun0 mtu 1400 up
@@ -69,7 +69,7 @@ static int outbound(int tun_fd, int socket_fd, struct buffer *out) {
     return flush(socket_fd, out);
 }
 
-/* One read from the socket: a piece of the stream, cut anywhere. Each frame that is now whole becomes a packet for the TUN. */
+/* One read from the socket: a piece of the stream, cut anywhere. Each whole frame is a packet for the TUN. */
 static int inbound(int socket_fd, int tun_fd, struct buffer *in) {
     ssize_t count = read(socket_fd, in->bytes + in->end, sizeof in->bytes - in->end);
     if (count <= 0) return count < 0 && errno == EAGAIN;
@@ -84,7 +84,7 @@ static int inbound(int socket_fd, int tun_fd, struct buffer *in) {
         in->start += HEADER + length;
     }
     in->end -= in->start;
-    memmove(in->bytes, in->bytes + in->start, in->end); /* less than a frame: its rest comes with the next read */
+    memmove(in->bytes, in->bytes + in->start, in->end); /* of a frame whose rest comes with the next read */
     return 1;
 }
 
@@ -111,7 +111,8 @@ static void loop(int tun_fd, int socket_fd) {
 int main(int argc, char **argv) {
     int server = argc == 4 && strcmp(argv[1], "server") == 0;
     struct sockaddr_in address = { .sin_family = AF_INET, .sin_port = htons(PORT) };
-    if (argc != 4 || (!server && strcmp(argv[1], "client") != 0) || inet_pton(AF_INET, argv[2], &address.sin_addr) != 1) {
+    int client = argc == 4 && strcmp(argv[1], "client") == 0;
+    if ((!server && !client) || inet_pton(AF_INET, argv[2], &address.sin_addr) != 1) {
         fprintf(stderr, "usage: simplevpn server|client IPV4-ADDRESS TUN\n");
         return 2;
     }
@@ -129,7 +130,8 @@ int main(int argc, char **argv) {
         fprintf(stderr, server ? "listening\n" : "connected\n");
         int socket_fd = server ? check(accept(first_fd, NULL, NULL), "accept") : first_fd;
         check(setsockopt(socket_fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one), "setsockopt TCP_NODELAY");
-        check(fcntl(socket_fd, F_SETFL, O_NONBLOCK), "fcntl O_NONBLOCK"); /* or two full sockets would wait for each other */
+        /* or two full sockets would wait for each other */
+        check(fcntl(socket_fd, F_SETFL, O_NONBLOCK), "fcntl O_NONBLOCK");
         loop(tun_fd, socket_fd);
         close(socket_fd);
     } while (server);

@@ -28,6 +28,7 @@ vpnProgram(async () => {
   const tun = openTun(options.tun, options.offload); //            open() and ioctl(): tun0 and its fd
   const end = await ClientEnd.begin(options); //                   what this machine has
   await end.openStatus(); //                                       --status, --metrics: who asks is told
+  end.openSocks(); //                                              --socks: programs ask for a connection
   const transport = transports[options.transport].open({ ...options, handshake: secrets !== undefined });
   let session = await openSession(options, end, transport); //     socket(), connect(): the other fd; keys
   if (!secrets) trace.note(XOR_WARNING);

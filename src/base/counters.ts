@@ -43,6 +43,8 @@ class Counters {
   readonly handshakes = { ok: 0, failed: 0 };
   rekeys = 0; // fresh keys in sessions that went on
   reconnects = 0; // a client's sessions after its first
+  /** By --socks: programs that are connected; requests that came to something, and those that did not. */
+  readonly socks = { open: 0, ok: 0, failed: 0 };
   readonly live = new Set<Traffic>(); // of the sessions that there are
   private readonly past = new Traffic(); // of those that have ended, together
 

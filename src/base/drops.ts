@@ -18,6 +18,10 @@ export const CODES: Record<string, string> = {
   "its source is not the client's own address": "wrong-source",
   "its source is link-local, as a router's": "link-local-source",
   "it is for another client, and they are isolated": "isolated",
+  // datagrams of programs that use --socks
+  "a datagram of --socks to a host that cannot be reached": "socks-unreachable",
+  "a datagram for --socks that makes no sense, or is another program's": "socks-refused",
+  "a datagram for --socks from a host that was asked nothing": "socks-unasked",
   // our TUN does not take it
   "… is down (the commands printed at the start set it up)": "tun-down",
   "the kernel says it is no IP packet": "tun-refused",
@@ -35,6 +39,7 @@ export const CODES: Record<string, string> = {
   "a frame without room for its tag": "no-tag",
   "a record that does not fit its frame": "bad-record",
   "a rekey that we did not ask for": "rekey-unasked",
+  "an answer to a rekey that has come before": "rekey-repeated",
   "a rekey out of turn": "rekey-out-of-turn",
   "a rekey before the last one was used": "rekey-too-early",
   "it asks for fresh keys more than once a second": "rekey-too-often",

@@ -2,7 +2,27 @@
 import chalk from "chalk";
 import type { Step } from "./walk.ts";
 
-const SHOWN_BYTES = 8; // on the screen; the trace file has more
+const WIDE = 112; // columns: from there on, a step has all its words and eight of its bytes
+const NARROW = 72; // below, it does without the host, which the terminal's title tells
+
+/** The words of a step, and shorter ones where the screen is narrow. */
+const SHORTER: [long: RegExp, short: string][] = [
+  [/the loop wakes: the TUN is readable/, "TUN readable"],
+  [/AES-256-GCM, nonce (\d+), tag of (\d+) bytes appended/, "nonce $1, tag of $2 B"],
+  [/AES-256-GCM: tag good, decrypted/, "tag good, decrypted"],
+  [
+    /header of (\d+) bytes in front, with number \d+: a datagram of (\d+) bytes/,
+    "+$1 B header: datagram $2 B",
+  ],
+  [/header of (\d+) bytes in front: (\d+) bytes/, "+$1 B header: $2 B"],
+  [/a datagram is a frame: body of (\d+) bytes/, "datagram: body $1 B"],
+  [/a whole frame: body of (\d+) bytes/, "frame: body $1 B"],
+  [/: the kernel takes over/, ""],
+  [/ICMP(v6)? echo (request|reply) id \d+ seq (\d+)/, "echo $3"],
+  [/ bytes \^ 0x42:/, " B ^0x42"],
+  [/ bytes\b:?/g, " B"],
+  [/ → /g, "→"],
+];
 
 /** One line of the trace, and one JSON object in the trace file. */
 export interface TraceEvent {
@@ -40,18 +60,40 @@ export class Screen {
     this.starts = starts;
   }
 
-  /** Microseconds since the walk began, host, step, id, bytes, and what happened. */
-  render(event: TraceEvent): string {
+  /**
+   * Microseconds since the walk began, host, step, id, bytes, and what happened. In a terminal a step is one
+   * line: where it is narrower, with shorter words and fewer bytes; at last it is cut.
+   */
+  render(event: TraceEvent, columns = process.stdout.columns || Infinity): string {
     const host = (HOST_COLOUR[event.host] ?? String)(event.host);
     if (event.step === "note") return `${host} ${event.text}`;
     if (event.step === "summary") return `${host} ${chalk.dim("1 s:")} ${event.text}`;
     if (event.step === "drop") return `${host} ${chalk.red("drop")} ${event.bytes} bytes: ${event.text}`;
     if (this.starts.includes(event.step)) this.wake = event.time;
-    const micros = `+${(event.time - this.wake) / 1000n}`.padStart(6);
-    const bytes = (event.hex.slice(0, SHOWN_BYTES * 2).match(/../g) ?? []).join(" ").padEnd(SHOWN_BYTES * 3);
-    const name = `${chalk.bold(event.step.padEnd(10))} ${event.id.padEnd(7)}`;
-    return `${chalk.dim(`${micros} µs`)} ${host} ${name} ${colourBytes(event.step, bytes)} ${event.text}`;
+    const micros = `+${(event.time - this.wake) / 1000n}`;
+    const isWide = columns >= WIDE;
+    const shown = isWide ? 8 : 4; // bytes; the trace file has more
+    const bytes = (event.hex.slice(0, shown * 2).match(/../g) ?? []).join(" ").padEnd(isWide ? 24 : 11);
+    const time = isWide ? `${micros.padStart(6)} µs` : micros.padStart(5);
+    const step = event.step.padEnd(10);
+    const id = event.id.padEnd(7);
+    const isNamed = columns >= NARROW;
+    const before = [time, ...(isNamed ? [event.host] : []), step, id, bytes, ""].join(" ").length;
+    const coloured = [
+      chalk.bold(step),
+      id,
+      colourBytes(event.step, bytes),
+      fitting(event.text, columns - before),
+    ];
+    return [chalk.dim(time), ...(isNamed ? [host] : []), ...coloured].join(" ");
   }
+}
+
+/** The text, if it has room; else in shorter words; else cut. */
+function fitting(text: string, room: number): string {
+  if (text.length <= room) return text;
+  const short = SHORTER.reduce((words, [long, few]) => words.replace(long, few), text);
+  return short.length <= room ? short : `${short.slice(0, Math.max(room - 1, 0))}…`;
 }
 
 /** Plain bytes green, XORed ones yellow, sealed ones red: the colours of the traffic light. */

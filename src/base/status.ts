@@ -27,6 +27,7 @@ export interface OwnStatus {
   inner: string[]; // this end's addresses in the tunnel: "10.8.0.1/24"; a client gets them with its session
   peers: PeerStatus[]; // MAX_PEERS at most
   peerCount: number; // of all
+  socks?: typeof counters.socks; // of a client with --socks
 }
 
 export interface Status extends OwnStatus {
@@ -70,7 +71,7 @@ export function peerStatus(
 /** The whole of it. */
 export function statusOf(own: OwnStatus, version: string, loop: Status["loop"]): Status {
   const { rss, heapUsed } = process.memoryUsage();
-  const { role, state, tun, transport, endpoint, inner, peers, peerCount } = own;
+  const { role, state, tun, transport, endpoint, inner, peers, peerCount, socks } = own;
   return {
     type: "status",
     time: new Date().toISOString(),
@@ -87,6 +88,7 @@ export function statusOf(own: OwnStatus, version: string, loop: Status["loop"]):
     handshakes: { ...counters.handshakes },
     rekeys: counters.rekeys,
     reconnects: counters.reconnects,
+    ...(socks && { socks: { ...socks } }),
     peers,
     peerCount,
     loop,

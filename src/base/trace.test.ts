@@ -3,10 +3,12 @@ import { readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
+import { stripVTControlCharacters } from "node:util";
 import { counters } from "./counters.ts";
 import { Memory } from "./libc.ts";
+import { describe } from "./packet.ts";
 import { decode, Screen } from "./render.ts";
-import { trace } from "./trace.ts";
+import { Steps, trace } from "./trace.ts";
 import { DOWN, STAGES, UP } from "./walk.ts";
 import { newFolder } from "../lab/tests/folder.ts";
 
@@ -92,4 +94,45 @@ test("render() shows time since the walk began, host, step, id and bytes", () =>
   screen.render({ ...event, time: 5_000_000n, step: "5", hex: "" });
   const line = screen.render({ ...event, time: 5_042_999n, step: "6.read" }).replace(/\x1b\[\d+m/g, "");
   assert.equal(line, "   +42 µs client 6.read     up1.0   45 00 00 54 aa bb cc dd  read 84 bytes");
+});
+
+test("a step is one line in a terminal of 80 columns, and of 59: shorter words, fewer bytes", (t) => {
+  const echo = Buffer.from("45000054554e400040010b54" + "0a080002" + "08080808" + "0800a0a0350e0001", "hex");
+  const memory = { bytes: Buffer.concat([echo, Buffer.alloc(56)]) } as Memory;
+  const texts: string[] = [];
+  const show: typeof trace.step = (step, id, bytes, text) => {
+    const described = /^read 84 bytes$|0x42$/.test(text) ? `${text}: ${describe(echo, 0, 84)}` : text;
+    for (const columns of [59, 80]) {
+      const event = {
+        time: 1_258_000n,
+        host: "client",
+        step,
+        id,
+        bytes,
+        text: described,
+        hex: "02000074ba34",
+      };
+      const line = stripVTControlCharacters(new Screen([]).render(event, columns));
+      assert.ok(line.length <= columns, line);
+      if (columns === 80) assert.doesNotMatch(line, /…/, "no word is lost");
+      texts.push(line);
+    }
+  };
+  t.mock.method(trace, "step", show);
+  t.mock.method(trace, "packet", show);
+  for (const walk of [UP, DOWN]) {
+    const steps = new Steps(walk, `${walk.name}12`);
+    steps.wake(0n);
+    steps.packet(0).read(memory, 0, 84, "");
+    steps.packet(0).xor(memory, 0, 84);
+    steps.seal(memory, 0, 84, 12);
+    for (const ordered of [true, false]) steps.frame(memory, 0, 120, 4, ordered);
+    steps.write(memory, 0, 120, "192.168.1.1:5555", 0n);
+    steps.receive(memory, 0, 120, "192.168.1.1:5555", 0n);
+    for (const ordered of [true, false]) steps.deframe(memory, 0, 120, 4, ordered);
+    steps.open(memory, 0, 100);
+    steps.packet(0).unxor(memory, 0, 84, "");
+    steps.packet(0).inject(memory, 0, 84, "tun0", 0n);
+  }
+  assert.ok(texts.includes("+1258 client 6.read     up12.0  02 00 00 74 read 84 B 10.8.0.2→8.8.8.8 echo 1"));
 });

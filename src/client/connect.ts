@@ -6,7 +6,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { ECONNREFUSED, EINVAL } from "../base/errno.ts";
 import { hostRoute, ipFor } from "../base/block.ts";
-import { type Change, innerAddresses, insideOf, keepKernelOut } from "../host/changes.ts";
+import { addressesOf, type Change, innerAddresses, insideOf, keepKernelOut } from "../host/changes.ts";
 import { checkFree, strays } from "../host/checks.ts";
 import { run } from "../host/command.ts";
 import { withFirewall } from "../host/firewall.ts";
@@ -18,9 +18,10 @@ import { canCarryIPv6, type Machine } from "../host/machine.ts";
 import type { ClientOptions } from "../host/options.ts";
 import { UNBLOCK } from "./guard.ts";
 import { resolver } from "./resolver.ts";
-import { clientChanges, isBlocked, renewal, spare, tunnelTo } from "./routes.ts";
+import { clientChanges, isBlocked, ofSocks, renewal, spare, tunnelTo, withoutPrefix } from "./routes.ts";
 import { Names, resolve } from "./names.ts";
-import { clientStatus } from "./status.ts";
+import { serveSocks } from "./socks.ts";
+import { clientStatus, serverOf } from "./status.ts";
 import type { Peer } from "../core/peer.ts";
 import type { Heartbeat } from "../session/pulse.ts";
 import { ClientHandshake, noSession, WrongSecret } from "../session/session.ts";
@@ -208,6 +209,18 @@ export class ClientEnd {
     return openStatus(this.options, this.setup, () => clientStatus(this.options, this.session));
   }
 
+  /** From now on, programs that speak SOCKS5 reach what is beyond the tunnel: --socks. Errors: a Failure. */
+  openSocks(): void {
+    const { socks, tun } = this.options;
+    if (!socks) return;
+    serveSocks(socks, {
+      tun,
+      own: () => (this.config ? addressesOf(this.config).map(withoutPrefix) : []),
+      nameServers: () =>
+        socks.dns.length > 0 || !this.config ? socks.dns : serverOf(this.config).slice(0, 1),
+    });
+  }
+
   /** Can this end be what a session says? Returns a warning, or "". Errors: a Failure. */
   check(config: ClientConfig, outer: string): string {
     clientChanges(this.options, config, [...this.outers, outer], this.machine);
@@ -260,7 +273,9 @@ export class ClientEnd {
     // A route that has moved to our table goes from the main one, and its guard with it.
     const guards = options.routes.map((route) => `ip route replace unreachable ${route} `);
     const moved = before.filter(
-      ({ run }) => ["ip route add ", ...guards].some((start) => run.startsWith(start)) && !runs.has(run),
+      ({ run }) =>
+        !runs.has(run) &&
+        (ofSocks(run) || ["ip route add ", ...guards].some((start) => run.startsWith(start))),
     );
     const changes = [
       ...after.filter(({ part }) => part !== undefined), // the wall, before there is a new address

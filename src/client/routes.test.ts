@@ -241,3 +241,29 @@ test("another address: the former one goes while the new one is a /32, so that t
   ]);
   assert.deepEqual(renewal("tun0", { ...CONFIG, mtu: 1300 }, CONFIG, FRESH), []);
 });
+
+test("--socks has a table of its own, for packets from our inner addresses; a killed one's rules go", () => {
+  const socks = { host: "127.0.0.1", port: 1080, login: undefined, dns: [] };
+  const options = { tun: "tun0", port: 5555, routes: [], socks };
+  const changes = (config: typeof SIX | typeof CONFIG, has = FRESH) =>
+    lines(clientChanges(options, config, ["203.0.113.1"], has)).filter((line) => /87/.test(line));
+  const SIX = { ...CONFIG, subnet6: parsePrefix96("fd56:504e::/96")! };
+  const four = ["ip route add 0.0.0.0/0 dev tun0 table 87", "ip rule add from 10.8.0.2 lookup 87 pref 8598"];
+  assert.deepEqual(changes(CONFIG), four);
+  assert.deepEqual(changes(SIX), [
+    ...four,
+    "ip route add ::/0 dev tun0 table 87",
+    "ip -6 rule add from fd56:504e::a08:2 lookup 87 pref 8598",
+  ]);
+  const left = { ip: "ip" as const, preference: 8598, text: "from 10.8.0.2 lookup 87" };
+  const foreign = { ...left, text: "from 10.8.0.2 lookup 100" };
+  assert.deepEqual(changes(CONFIG, machine({ rules: [left, foreign] })), [
+    "ip rule del pref 8598 from 10.8.0.2 lookup 87",
+    ...four,
+  ]);
+  const other = { block: "0.0.0.0/0", dev: "tun1", where: "out of tun1", gateway: undefined };
+  assert.throws(
+    () => changes(CONFIG, machine({ tables: new Map([["87", [other]]]) })),
+    /table 87 has a route out of tun1 already/,
+  );
+});

@@ -18,7 +18,7 @@ import {
 } from "../host/changes.ts";
 import { Failure } from "../base/failure.ts";
 import { type Machine, mayTake, type Rule, selectorOf } from "../host/machine.ts";
-import type { ClientOptions } from "../host/options.ts";
+import { type ClientOptions, IP_PROTOCOL } from "../host/options.ts";
 import { guard, lift } from "./guard.ts";
 import { inItsName } from "./resolver.ts";
 import { MARK } from "../transport/raw-socket.ts";
@@ -40,7 +40,7 @@ const IN_TABLE = ` table ${TABLE}`;
 const [SPARED, OWN, LOOKUPS, BEHIND] = [8600, 8601, 8602, 8999];
 
 export type Routed = Pick<ClientOptions, "tun" | "routes" | "port"> &
-  Partial<Pick<ClientOptions, "transport" | "dns" | "configure" | "killSwitch">>;
+  Partial<Pick<ClientOptions, "transport" | "dns" | "socks" | "configure" | "killSwitch">>;
 
 /**
  * The client's commands: its end of the tunnel, and what is routed into it. `outers`: the addresses that the
@@ -87,11 +87,45 @@ export function clientChanges(options: Routed, config: Inner, outers: string[], 
         machine,
       ),
     ),
+    ...(options.socks ? socksRules(tun, addressesOf(config), machine) : []),
     ...(configure ? lift([...inside, ...placed], killSwitch, machine) : []),
   ];
 }
 
-const withoutPrefix = (own: string) => own.replace(/\/.*/, "");
+/**
+ * The way of --socks, whose sockets have our inner addresses: a table that leads into the tunnel, whatever
+ * the destination. A socket that is bound to tun0 needs it for IPv6, which takes no way without a route, and
+ * for the answers, where the kernel asks whether it would send to their source by tun0 (rp_filter in
+ * ip-sysctl.rst). The kernel's own table of this machine's addresses comes before it.
+ */
+function socksRules(tun: string, own: string[], machine: Machine): Change[] {
+  const other = machine.tables.get(`${SOCKS_TABLE}`)?.[0];
+  if (other) {
+    const flush = `${ipFor(other.block)} route flush table ${SOCKS_TABLE}`;
+    throw new Failure(
+      `Cannot use --socks: table ${SOCKS_TABLE} has a route ${other.where} already`,
+      `end the other client first; if it is no client's: ${flush}`,
+    );
+  }
+  const left = machine.rules.filter(({ preference, text }) => preference === SOCKS && ofSocks(text));
+  return [
+    ...left.map(ruleDel).map((run) => ({ run, sets: `left ${run}` })), // a killed client left it
+    ...own.flatMap((address) => {
+      const [ip, all] = [ipFor(address), address.includes(":") ? "::/0" : "0.0.0.0/0"];
+      const rule = `from ${withoutPrefix(address)} lookup ${SOCKS_TABLE} pref ${SOCKS}`;
+      return [
+        ...addRoute(all, tun, machine, ` table ${SOCKS_TABLE}`),
+        { run: `${ip} rule add ${rule}`, undo: `${ip} rule del ${rule}` },
+      ];
+    }),
+  ];
+}
+const [SOCKS_TABLE, SOCKS] = [87, 8598];
+
+/** Is it a rule of --socks, or the command that adds it? */
+export const ofSocks = (text: string) => text.includes(` lookup ${SOCKS_TABLE}`);
+
+export const withoutPrefix = (own: string) => own.replace(/\/.*/, "");
 
 /** `main` has a default route already. Two halves are one, too: many VPNs write it so. */
 const isDefault = (route: string) => prefixOf(route) <= 1;
@@ -198,7 +232,7 @@ export function spare(outer: string, options: Routed, machine: Machine): Change[
 export const tunnelTo = ({ transport = "tcp", port }: Pick<Routed, "transport" | "port">, asks = false) =>
   transport === "raw"
     ? `${asks ? "mark" : "fwmark"} 0x${MARK.toString(16)}`
-    : `ipproto ${transport} dport ${port}`;
+    : `ipproto ${IP_PROTOCOL[transport]} dport ${port}`;
 
 /** Has this rule one of our numbers? */
 export const isOurs = ({ preference }: Rule) => preference >= SPARED && preference <= BEHIND;

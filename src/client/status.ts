@@ -1,5 +1,6 @@
 /** Client only: what it tells by --status. */
 import { embed, formatIPv4, parseCidr } from "../base/address.ts";
+import { counters } from "../base/counters.ts";
 import { type OwnStatus, peerStatus } from "../base/status.ts";
 import type { Peer } from "../core/peer.ts";
 import { addressesOf } from "../host/changes.ts";
@@ -9,7 +10,7 @@ import { endpoint } from "../transport/addresses.ts";
 
 /** `session`: the latest; undefined before the first. */
 export function clientStatus(
-  { tun, mtu, transport, server, port }: ClientOptions,
+  { tun, mtu, transport, server, port, socks }: ClientOptions,
   session: { config: ClientConfig; peer?: Peer } | undefined,
 ): OwnStatus {
   const { config, peer } = session ?? {};
@@ -26,11 +27,12 @@ export function clientStatus(
     inner: config ? addressesOf(config) : [],
     peers,
     peerCount: peers.length,
+    ...(socks && { socks: counters.socks }),
   };
 }
 
 /** The server's inner addresses: it takes the first of each block. */
-function serverOf({ address, prefix, subnet6 }: ClientConfig): string[] {
+export function serverOf({ address, prefix, subnet6 }: ClientConfig): string[] {
   const gateway = parseCidr(`${formatIPv4(address)}/${prefix}`)!.network + 1;
   return [formatIPv4(gateway), ...(subnet6 ? [embed(subnet6, gateway)] : [])];
 }

@@ -23,6 +23,7 @@ export interface Link {
   // Only what carries datagrams has the rest, for they are small, and packets are not.
   readonly cutter?: Cutter;
   readonly join?: typeof writePacket;
+  readonly refused?: boolean; // what the last send() took did not leave: it is lost
   /** A control frame that may be the link's own. False: it is not. */
   control?(word: number, message: Buffer): boolean;
 }

@@ -105,7 +105,7 @@ export class Outbox {
       if (count === -EAGAIN) break;
       if (count < 0) return this.sender.close(`write: ${errnoName(count)}`);
       const first = this.steps && link.framing.number?.(this.memory.bytes, this.head);
-      this.steps?.write(this.memory, this.head, count, link.remote, writtenAt, first);
+      if (!link.refused) this.steps?.write(this.memory, this.head, count, link.remote, writtenAt, first);
       this.head += count;
     }
     this.steps = undefined;

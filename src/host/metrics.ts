@@ -55,6 +55,16 @@ const METRICS: Metric[] = [
   ],
   one("rekeys_total", "Fresh keys in sessions that went on.", ({ rekeys }) => rekeys),
   one("reconnects_total", "A client's sessions after its first.", ({ reconnects }) => reconnects),
+  [
+    "socks_connections",
+    "Programs that are connected to --socks.",
+    ({ socks }) => (socks ? [[{}, socks.open]] : []),
+  ],
+  [
+    "socks_requests_total",
+    "Requests of programs to --socks.",
+    ({ socks }) => (socks ? (["ok", "failed"] as const).map((result) => [{ result }, socks[result]]) : []),
+  ],
   one("peers", "Sessions that there are.", ({ peerCount }) => peerCount),
   ...(["sent", "received"] as const).flatMap((way) => {
     const where = way === "sent" ? "to" : "from";

@@ -6,7 +6,7 @@ import { syncBuiltinESMExports } from "node:module";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { Failure } from "../base/failure.ts";
-import { clientOptions, serverOptions } from "./options.ts";
+import { clientOptions, hasQuic, serverOptions } from "./options.ts";
 import { newFolder } from "../lab/tests/folder.ts";
 
 const folder = newFolder();
@@ -41,6 +41,7 @@ test("the defaults are those of the README", () => {
     server: "192.168.1.1",
     routes: [],
     dns: [],
+    socks: undefined,
     address: { address: 0x0a080002, prefix: 24, network: 0x0a080000, size: 256 },
     transport: "tcp",
     tcpFlags: [0x18],
@@ -184,6 +185,14 @@ test("wrong usage is one line that says what was wrong and what to try, exit cod
   for (const seconds of ["0", "86401", "often"]) refuses(() => client("--rekey", seconds), /--rekey/);
   refuses(() => client("--trace", "loud"), /--trace/);
   for (const user of ["nosuch", "", "-G", "root", "0"]) refuses(() => client("--user", user), /--user/);
+});
+
+test("--transport quic needs a Node that has it: one that has not says so, and which one has", () => {
+  if (hasQuic()) assert.equal(client("--transport", "quic").transport, "quic");
+  else
+    refuses(() => client("--transport", "quic"), /needs OpenSSL 3\.5 or later, and Node \d/, 2, /^Node 24/);
+  refuses(() => client("--transport", "quic", "--cipher", "xor"), /--cipher xor|--transport quic needs/);
+  refuses(() => client("--transport", "sctp"), /--transport sctp is not one of tcp, udp, quic/);
 });
 
 test("--user is for root: whoever is not cannot become another", (t) => {
@@ -337,4 +346,35 @@ test("the environment's secret is used unless --secret names a file; no command 
   else refuses(() => clientOptions(["s", "--user", "somebody"]), /is for root/);
   const seen = readFileSync(log, "utf8");
   assert.ok(seen.includes("PATH=") && !seen.includes(OTHER!), "id's environment");
+});
+
+test("--socks is for this machine; for others it needs a login, out of a file or the environment", () => {
+  const here = { host: "127.0.0.1", port: 1080, login: undefined, dns: [] };
+  assert.deepEqual(client("--socks", "1080").socks, here);
+  assert.deepEqual(client("--socks", "[::1]:1080").socks, { ...here, host: "::1" });
+  assert.deepEqual(client("--socks", "1080", "--dns", "9.9.9.9").socks, { ...here, dns: ["9.9.9.9"] });
+  const both = ["--dns", "9.9.9.9", "--socks-dns", "8.8.8.8", "--socks-dns", "10.8.0.1"];
+  assert.deepEqual(client("--socks", "1080", ...both).socks, { ...here, dns: ["8.8.8.8", "10.8.0.1"] });
+  for (const host of ["192.168.1.100", "0.0.0.0"])
+    refuses(
+      () => client("--socks", `${host}:1080`),
+      /for other machines, too, and needs a login/,
+      2,
+      /--socks-l/,
+    );
+  for (const name of ["--socks-dns", "--socks-login"])
+    refuses(() => client(name, "8.8.8.8"), /is for --socks/, 2, /add --socks 1080/);
+  for (const text of ["", "0", "localhost:1080", "::1:1080"])
+    refuses(() => client("--socks", text), /--socks .*is no/);
+
+  const login = (...args: string[]) => client("--socks", "0.0.0.0:1080", ...args).socks?.login;
+  const file = (text: string, mode?: number) => ["--socks-login", secretFile(text, mode)];
+  assert.equal(login(...file("user:pass:word\n")), "user:pass:word");
+  process.env.SIMPLE_VPN_SOCKS_LOGIN = "a:b";
+  assert.equal(login(), "a:b");
+  assert.equal(process.env.SIMPLE_VPN_SOCKS_LOGIN, undefined, "no command of ours gets it");
+  for (const text of ["user", ":word", "user:", `${"u".repeat(256)}:word`, "a:b\nc:d", ""])
+    refuses(() => login(...file(text)), /login for --socks .*is not USER:PASSWORD/, 1, /one line/);
+  refuses(() => login(...file("a:b", 0o644)), /the login .*: other users can read it/, 1, /^chmod 600/);
+  refuses(() => login("--socks-login", "/no/such"), /Cannot read the login .*ENOENT/, 1, /USER:PASSWORD/);
 });

@@ -7,6 +7,7 @@ import { readFileSync } from "node:fs";
 import { isIP } from "node:net";
 import { parseArgs } from "node:util";
 import {
+  isLoopback,
   type Cidr,
   formatIPv6,
   parseBlock6,
@@ -16,9 +17,9 @@ import {
   type Prefix96,
 } from "../base/address.ts";
 import { Failure } from "../base/failure.ts";
-import { IFNAMSIZ } from "../base/libc.ts";
+import { IFNAMSIZ, thisProcess } from "../base/libc.ts";
 import { nearest } from "../base/nearest.ts";
-import { readSecrets, takeFromEnvironment } from "./secret.ts";
+import { readLogin, readSecrets, takeFromEnvironment } from "./secret.ts";
 
 /** One option: how its value is shown in the help, and read; `read` throws what is wrong with the value. */
 interface Option<T> {
@@ -26,6 +27,7 @@ interface Option<T> {
   initial?: string;
   help: string;
   read: (text: string) => T;
+  repeatable?: true;
 }
 export const option = <T>(
   value: string,
@@ -33,6 +35,11 @@ export const option = <T>(
   help: string,
   read: (text: string) => T,
 ): Option<T> => (initial === undefined ? { value, help, read } : { value, initial, help, read });
+/** One that may be given several times. */
+export const several = <T>(value: string, help: string, read: (text: string) => T): Option<T> => ({
+  ...option(value, undefined, `${help}; repeatable`, read),
+  repeatable: true,
+});
 /** An option without a value. */
 export const flag = (help: string) => option("", undefined, help, () => true);
 
@@ -41,8 +48,9 @@ const COMMON = {
   transport: option(
     "NAME",
     "tcp",
-    "tcp; udp: what is lost holds up nothing behind it; raw: hand-made TCP segments, as root; on both ends",
-    choice("tcp", "udp", "raw"),
+    "tcp; udp: what is lost holds up nothing behind it; quic: as in HTTP/3, on Node 24; raw: hand-made TCP " +
+      "segments, as root; the same on both ends",
+    transportName,
   ),
   "tcp-flags": option("LIST", "PA", "raw: flags of its segments, in turn, of P A U E C: PA,A", tcpFlags),
   kcp: option(
@@ -58,10 +66,9 @@ const COMMON = {
     "xor+aes; or xor, the original C programs' format: insecure, for lesson one",
     choice("xor+aes", "xor"),
   ),
-  secret: option(
+  secret: several(
     "FILE",
-    undefined,
-    "64 hex digits, mode 0600 (secret.key); or the environment's SIMPLE_VPN_SECRET; repeatable",
+    "64 hex digits, mode 0600 (secret.key); or the environment's SIMPLE_VPN_SECRET",
     String,
   ),
   mtu: option(
@@ -93,7 +100,7 @@ const COMMON = {
     "[ADDR:]PORT",
     undefined,
     "numbers for Prometheus, by HTTP; without an address, for this machine alone",
-    metricsEndpoint,
+    addressAndPort(9586),
   ),
   configure: flag("run the ip, sysctl and iptables commands instead of printing them; undo them at exit"),
   user: option("NAME", undefined, "once all is set up, go on as this user, without root", account),
@@ -102,8 +109,25 @@ const COMMON = {
 };
 export const CLIENT = {
   ...COMMON,
-  route: option("CIDR", undefined, "a block to send into the tunnel; repeatable", route),
-  dns: option("ADDRESS", undefined, "ask this name server, through the tunnel; repeatable", dnsServer),
+  route: several("CIDR", "a block to send into the tunnel", route),
+  dns: several("ADDRESS", "ask this name server, through the tunnel", dnsServer),
+  socks: option(
+    "[ADDR:]PORT",
+    undefined,
+    "a SOCKS5 server for programs here: what they ask for goes through the tunnel, without a route",
+    addressAndPort(1080),
+  ),
+  "socks-dns": several(
+    "ADDRESS",
+    "the name server for --socks, asked through the tunnel (that of --dns; the server)",
+    dnsServer,
+  ),
+  "socks-login": option(
+    "FILE",
+    undefined,
+    "USER:PASSWORD for --socks, mode 0600; or the environment's SIMPLE_VPN_SOCKS_LOGIN",
+    String,
+  ),
   "kill-switch": flag(
     "what belongs into the tunnel stays blocked when the client has ended; with --configure",
   ),
@@ -142,7 +166,9 @@ export const SERVER = {
 };
 
 /** Bytes. With udp, a packet in its datagram is as long as Ethernet takes: 76 bytes are around it. */
-export const MTU = { tcp: 1400, udp: 1424, raw: 1400 };
+export const MTU = { tcp: 1400, udp: 1424, quic: 1400, raw: 1400 };
+/** What carries them, for the firewall and the routes. */
+export const IP_PROTOCOL = { tcp: "tcp", udp: "udp", quic: "udp", raw: "tcp" } as const;
 
 type Values<Table> = { [Name in keyof Table]?: Table[Name] extends Option<infer T> ? T[] : never };
 const last = <T>(values: T[] | undefined) => values?.at(-1);
@@ -157,6 +183,7 @@ export type ServerOptions = ReturnType<typeof serverOptions>;
  */
 export function clientOptions(args: string[]) {
   const environment = takeFromEnvironment();
+  const login = takeFromEnvironment("SIMPLE_VPN_SOCKS_LOGIN");
   const { values, positionals } = parse(args, CLIENT, "src/client.ts <server>");
   if (positionals.length !== 1)
     throw usage(`expected one server, got ${positionals.length}`, "npx tsx src/client.ts 192.168.1.1");
@@ -170,11 +197,27 @@ export function clientOptions(args: string[]) {
     server: positionals[0]!,
     routes: values.route ?? [],
     dns: values.dns ?? [],
+    socks: socksOptions(values, login),
     address: last(values.address)!,
     killSwitch: values["kill-switch"] !== undefined,
     once: values.once !== undefined,
     rekey: last(values.rekey)!,
   };
+}
+
+/** --socks and what belongs to it; undefined: it was not asked for. */
+function socksOptions(values: Values<typeof CLIENT>, environment: string | undefined) {
+  const place = last(values.socks);
+  const alone = (["socks-dns", "socks-login"] as const).find((name) => values[name]);
+  if (!place && alone) throw usage(`--${alone} is for --socks`, "add --socks 1080, or leave it out");
+  if (!place) return undefined;
+  const login = readLogin(last(values["socks-login"]), environment);
+  if (login === undefined && !isLoopback(place.host))
+    throw usage(
+      `--socks ${place.host} is for other machines, too, and needs a login`,
+      "add --socks-login FILE, or leave the address out",
+    );
+  return { ...place, login, dns: values["socks-dns"] ?? values.dns ?? [] };
 }
 
 /** The server's options, likewise. */
@@ -269,6 +312,7 @@ function checked<T>(name: string, text: string, read: (text: string) => T): T {
   try {
     return read(text);
   } catch (error) {
+    if (error instanceof Failure) throw error;
     throw usage(`--${name} ${text} ${(error as Error).message}`, "--help");
   }
 }
@@ -299,6 +343,26 @@ function tcpFlags(text: string): number[] {
   if (!/^[PAUEC]+(,[PAUEC]+)*$/.test(text) || text.split(",").some((flags) => !flags.includes("A")))
     throw new Error("is no list such as PA,A: each of P, A, U, E, C, with an A; F, S and R end connections");
   return text.split(",").map((flags) => [...flags].reduce((sum, flag) => sum | bits[flag]!, 0));
+}
+
+/** Is there a QUIC server in this Node's OpenSSL? Declaring what is not there throws. */
+export function hasQuic(): boolean {
+  try {
+    thisProcess.func("void OSSL_QUIC_server_method()");
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function transportName(text: string) {
+  const name = choice("tcp", "udp", "quic", "raw")(text);
+  if (name !== "quic" || hasQuic()) return name;
+  const { node, openssl } = process.versions;
+  throw usage(
+    `--transport quic needs OpenSSL 3.5 or later, and Node ${node} has ${openssl}`,
+    "Node 24, or the newest Node 22; or leave out --transport quic",
+  );
 }
 
 function cidr(minPrefix: number, maxPrefix: number) {
@@ -353,19 +417,21 @@ function listenAddress(text: string): string {
 }
 
 /** White space in it would part the command that removes it at the end. */
-function socketPath(text: string): string {
+export function socketPath(text: string): string {
   const length = Buffer.byteLength(text);
   if (length === 0 || length > 107) throw new Error(`has ${length} bytes, expected 1 to 107`); // unix(7)
   if (/[\s\p{C}]/u.test(text)) throw new Error("has white space or a control character in it");
   return text;
 }
 
-/** "9586", "127.0.0.1:9586" or "[::1]:9586". */
-function metricsEndpoint(text: string): { host: string; port: number } {
-  const [, host = "127.0.0.1", port = ""] = /^(?:\[?([^[\]]*)\]?:)?(\d+)$/.exec(text) ?? [];
-  if (isIP(host) === 0 || text.includes("[") !== (isIP(host) === 6))
-    throw new Error("is no ADDR:PORT, such as 127.0.0.1:9586 or [::1]:9586");
-  return { host, port: whole(1, 65535)(port) };
+/** "9586", "127.0.0.1:9586" or "[::1]:9586". `example`: a port, for the error. */
+function addressAndPort(example: number) {
+  return (text: string): { host: string; port: number } => {
+    const [, host = "127.0.0.1", port = ""] = /^(?:\[?([^[\]]*)\]?:)?(\d+)$/.exec(text) ?? [];
+    if (isIP(host) === 0 || text.includes("[") !== (isIP(host) === 6))
+      throw new Error(`is no ADDR:PORT, such as 127.0.0.1:${example} or [::1]:${example}`);
+    return { host, port: whole(1, 65535)(port) };
+  };
 }
 
 export function interfaceName(text: string): string {

@@ -249,8 +249,8 @@ function toType(changes: Change[], leaving: boolean): string {
 /** What to type in the lab's next terminal. `make server TRANSPORT=udp` is for all of them. */
 export const nextTerminal = (command: string) =>
   `${chalk.bold.inverse(" next terminal ")} ${chalk.bold(command + OVER)}`;
-const { TRANSPORT = "tcp" } = process.env;
-const OVER = TRANSPORT === "tcp" ? "" : ` TRANSPORT=${TRANSPORT}`;
+const { TRANSPORT = "" } = process.env;
+const OVER = /^(udp|quic|raw)$/.test(TRANSPORT) ? ` TRANSPORT=${TRANSPORT}` : "";
 
 const PACKAGES: Record<string, string> = {
   ip: "iproute2",

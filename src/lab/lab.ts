@@ -4,7 +4,7 @@
  * kernel removes everything.
  */
 import { createHash } from "node:crypto";
-import { type ChildProcess, spawn, type SpawnOptions, type StdioOptions } from "node:child_process";
+import { type ChildProcess, spawn, type SpawnOptions } from "node:child_process";
 import { spawnSync, type SpawnSyncReturns } from "node:child_process";
 import { accessSync, constants, readFileSync } from "node:fs";
 import { dirname } from "node:path";
@@ -164,10 +164,12 @@ export class Lab {
   }
 
   /**
-   * A new lab with its three hosts up. It ends with this process, or with down(); `detached`: with down()
-   * only. Errors: a Failure that says what this machine lacks.
+   * A new lab with its three hosts up. It ends with this process, or with down(); with `remember`, with
+   * down() only: it is told of the lab before there is anything in it. Errors: a Failure that says what this
+   * machine lacks.
    */
-  static async up(say: Say = () => {}, detached = false): Promise<Lab> {
+  static async up(say: Say = () => {}, remember?: (lab: Lab) => void): Promise<Lab> {
+    const detached = remember !== undefined;
     try {
       accessSync(CLONE_DEVICE, constants.R_OK | constants.W_OK);
     } catch (error) {
@@ -177,27 +179,33 @@ export class Lab {
       );
     }
     const asUser = process.getuid?.() === 0 ? [] : ["--user", "--map-root-user"];
-    // `cat` reads a pipe that ends with this process; a detached holder waits for a signal
-    const wait = detached ? "exec sleep infinity" : "exec cat";
+    // Both read a pipe that ends with this process. A detached holder, once told so, waits for a signal.
+    const wait = detached ? "read -r built && exec sleep infinity" : "exec cat";
     const folders = [ROOT, dirname(process.execPath)].filter((folder) => folder.startsWith("/run/"));
     const command = ["--mount", "--net", ...asUser, "sh", "-c", `${HOLDER}\n${wait}`, ROOT, ...folders];
-    const stdio = [detached ? "ignore" : "pipe", "pipe", "pipe"] satisfies StdioOptions;
-    const holder = spawn("unshare", command, { stdio, detached });
+    const holder = spawn("unshare", command, { detached });
     const said = await new Promise<string>((resolve) => {
       const errors: string[] = [];
-      holder.stderr!.on("data", (data) => errors.push(String(data)));
-      holder.stdout!.once("data", (data) => resolve(String(data)));
+      holder.stderr.on("data", (data) => errors.push(String(data)));
+      holder.stdout.once("data", (data) => resolve(String(data)));
       holder.once("close", () => resolve(errors.join("")));
       holder.once("error", (error) => resolve(error.message));
     });
     if (said.trim() !== "up")
       throw new Failure(`Cannot make a private namespace: ${said.trim()}`, whatForbids());
-    for (const stream of [holder.stdout!, holder.stderr!]) (stream as unknown as { unref(): void }).unref();
-    (holder.stdin as unknown as { unref(): void } | null)?.unref();
+    const streams = [holder.stdin, holder.stdout, holder.stderr] as unknown as { unref(): void }[];
+    for (const stream of streams) stream.unref();
     holder.unref();
     const lab = new Lab(holder.pid!, say, holder);
-    say(TOPOLOGY);
-    lab.build();
+    try {
+      remember?.(lab);
+      say(TOPOLOGY);
+      lab.build();
+      if (detached) holder.stdin.end("built\n");
+    } catch (error) {
+      await lab.down(); // nobody could use it
+      throw error;
+    }
     return lab;
   }
 

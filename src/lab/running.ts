@@ -11,7 +11,7 @@ export class Running {
   readonly child: ChildProcess;
   output = ""; // stdout and stderr
   readonly ended: Promise<number | string>; // exit code, or the signal that killed it
-  private over = false;
+  over = false; // has it ended?
   private wake: () => void = () => {};
 
   constructor(child: ChildProcess) {
@@ -63,9 +63,9 @@ export class Running {
 
 /**
  * What carries frames: TRANSPORT=udp in the environment, as `make walk TRANSPORT=udp` sets it; else tcp. The
- * programs refuse what they do not know.
+ * programs refuse others.
  */
-export const TRANSPORT = (process.env.TRANSPORT || "tcp") as "tcp" | "udp" | "raw";
+export const TRANSPORT = (process.env.TRANSPORT || "tcp") as "tcp" | "udp" | "quic" | "raw";
 
 /** A program's arguments, with the transport, unless they name one. --cipher xor is for TCP alone. */
 export function withTransport(args: string[]): string[] {

@@ -11,6 +11,7 @@ import { Handshake, REKEY_PROLOGUE } from "./handshake.ts";
 import type { Peer } from "../core/peer.ts";
 import { Heartbeat } from "./pulse.ts";
 import { answerRekeys, keepFresh } from "./rekey.ts";
+import { session as datagramSession } from "../lab/tests/datagram-pair.ts";
 import { type End, random, SEED, session, until } from "../lab/tests/peers.ts";
 
 const SECRET = randomBytes(32);
@@ -198,6 +199,45 @@ test("the server makes fresh keys at most once a second for a client", () => {
     if (round === 1) assert.equal(it.server.reason, "");
     else assert.match(it.server.reason, /more than once a second/);
   }
+  it.end();
+});
+
+test("over UDP, an answer that comes twice, or during the next rekey, is no fault", async (t) => {
+  const seconds = clock(t);
+  const it = await datagramSession();
+  const { client, far, relay } = it;
+  answerRekeys(far.peer, SECRET);
+  keepFresh(client.peer, SECRET, 2);
+  const { onRekey } = client.peer.events;
+  const answers: Buffer[] = [];
+  client.peer.events.onRekey = (word, message) => (answers.push(message), onRekey(word, message));
+  const { rekeys } = counters;
+  const before = new Map(counters.drops);
+  const held: Buffer[] = [];
+  const wait = async (asked: number, late?: Buffer) => {
+    relay.down = (datagram) => (held.push(datagram), []);
+    for (let second = 1; second <= asked; second++) {
+      seconds(second === 1 ? 2 : 1); // due after 2 s; then it asks again each second
+      await until(() => held.length === second);
+    }
+    if (late) far.peer.sendControl(Control.rekey, late);
+    await until(() => held.length === asked + (late ? 1 : 0));
+    relay.down = (datagram) => [datagram];
+    for (const datagram of held.splice(0).reverse()) relay.toClient(datagram);
+  };
+  await wait(2);
+  await until(() => answers.length === 2);
+  assert.deepEqual(answers[0], answers[1]);
+  await until(() => far.peer.keys!.settled);
+  far.peer.sendControl(Control.keepalive);
+  await until(() => client.peer.keys!.settled);
+  await wait(1, answers[0]);
+  await until(() => answers.length === 4);
+  assert.deepEqual(answers[2], answers[0]);
+  assert.equal(counters.rekeys - rekeys, 4, "two rekeys, at both ends");
+  for (const [reason, count] of counters.drops) before.set(reason, count - (before.get(reason) ?? 0));
+  const counted = [...before].filter(([, count]) => count > 0);
+  assert.deepEqual(counted, [["an answer to a rekey that has come before", 2]]);
   it.end();
 });
 

@@ -36,6 +36,7 @@ export function keepFresh(peer: Peer, secret: Buffer, seconds: number): void {
   let overdue = 0; // s
   let handshake: Handshake | undefined; // its message 1 is on its way
   let message1: Buffer = NOTHING;
+  let message2: Buffer = NOTHING; // of the latest rekey
   const { ordered } = peer.link.framing;
   whenClosed(peer, () => handshake?.end());
   const clock = setInterval(() => {
@@ -56,8 +57,11 @@ export function keepFresh(peer: Peer, secret: Buffer, seconds: number): void {
   }, 1000).unref();
 
   peer.events.onRekey = (word, message) => {
+    if (!ordered && message.equals(message2))
+      throw new BrokenStream("an answer to a rekey that has come before"); // we had asked twice
     if (word !== Control.rekey || !handshake) throw new BrokenStream("a rekey that we did not ask for");
     handshake.read(message);
+    message2 = message;
     const { send, receive } = handshake.split();
     try {
       keys.receiveWith(receive);

@@ -7,7 +7,8 @@
  *   8      8      number: 0, 1, 2 … of all frames that this end sends in this session, whatever their key
  *
  * The nonce is the number with 4 zero bytes in front. With fresh keys the numbers go on. So no nonce is used
- * twice, and one window finds all replays. The old key opens for 10 s more, for what was on its way.
+ * twice, and one window finds all replays. An old key opens for 10 s more, for what was on its way. Fresh
+ * keys come once a second at most (PAUSE in rekey.ts). So there are a dozen old ones at most.
  */
 import type { Keys, SessionKeys } from "../core/aes.ts";
 import { BrokenStream } from "../base/failure.ts";
@@ -30,9 +31,8 @@ export class DatagramKeys implements Keys {
   settled = true; // has the other end used the newest key that opens?
   private sends = 0; // the key that seals
   private receives = 0; // the newest key that opens
-  private former: RecordCipher | undefined; // opens what was sealed with the key before that
+  private readonly former = new Map<number, RecordCipher>(); // what opened before, by key
   private waiting: Buffer | undefined; // a key to seal with, once it has
-  private overlap: NodeJS.Timeout | undefined;
   private freed = false;
 
   constructor({ send, receive }: SessionKeys) {
@@ -51,7 +51,7 @@ export class DatagramKeys implements Keys {
     const header = at - ad;
     const key = memory.bytes[header + KEY_AT]!;
     const isNewest = key === this.receives;
-    const opener = isNewest ? this.opener : key === ((this.receives - 1) & 255) ? this.former : undefined;
+    const opener = isNewest ? this.opener : this.former.get(key);
     if (!opener) throw new BrokenStream("a datagram under a key that we do not have");
     const number = numberOf(memory.bytes, header);
     opener.counter = number;
@@ -79,9 +79,8 @@ export class DatagramKeys implements Keys {
 
   receiveWith(key: Buffer): void {
     if (this.freed) return wipe(key);
-    clearTimeout(this.overlap);
-    this.former?.free();
-    this.former = this.opener;
+    this.endFormer(this.receives); // 256 keys ago
+    this.former.set(this.receives, this.opener);
     this.opener = new RecordCipher(key, "open", this.window.newest + 1);
     this.receives = (this.receives + 1) & 255;
     this.settled = false;
@@ -90,10 +89,9 @@ export class DatagramKeys implements Keys {
 
   free(): void {
     this.freed = true;
-    clearTimeout(this.overlap);
     wipe(this.waiting);
-    for (const cipher of [this.sealer, this.opener, this.former]) cipher?.free();
-    this.former = undefined;
+    for (const cipher of [this.sealer, this.opener, ...this.former.values()]) cipher.free();
+    this.former.clear();
   }
 
   /** The other end has used its fresh key: now it has ours, too. */
@@ -101,9 +99,12 @@ export class DatagramKeys implements Keys {
     this.settled = true;
     if (this.waiting) this.sendWith(this.waiting);
     this.waiting = undefined;
-    this.overlap = setTimeout(() => {
-      this.former?.free();
-      this.former = undefined;
-    }, OVERLAP).unref();
+    const key = (this.receives - 1) & 255;
+    setTimeout(() => this.endFormer(key), OVERLAP).unref();
+  }
+
+  private endFormer(key: number): void {
+    this.former.get(key)?.free();
+    this.former.delete(key);
   }
 }

@@ -87,7 +87,11 @@ export class DatagramSocket {
   readonly fd: number;
   readonly isIPv6: boolean;
   segment = 0; // bytes of each datagram that the last receive() gave, but for the last one
-  overflowed = 0; // datagrams that came while the socket had no room; a run that GRO had joined counts as one
+  /**
+   * What the kernel had to drop: it came while the socket had no room, or its UDP checksum was wrong
+   * (SO_RXQ_OVFL tells sk_drops, which counts both). A run that GRO had joined counts as one.
+   */
+  overflowed = 0;
   received = 0; // how often has receive() given something?
   private readonly out = new Message();
   private readonly in = new Message();
@@ -143,7 +147,12 @@ export class DatagramSocket {
     return calls.setsockopt(this.fd, level, name, int, int.length);
   }
 
-  /** Shall an ICMP error, such as "nothing listens there", be told by receive()? */
+  /**
+   * Shall an ICMP error, such as "nothing listens there", be told by receive()? A client wants it. On a
+   * server the error would fail the next sendmsg(), which may be another client's, and anybody can forge it.
+   * The price: that a network card's queue is full (ENOBUFS) is told only to who wants ICMP errors
+   * (net/ipv4/udp.c, udp_send_skb()). So a server does not count what is lost there; `tc -s qdisc` does.
+   */
   tellErrors(wanted: boolean): void {
     this.set(calls.IPPROTO_IP, calls.IP_RECVERR, Number(wanted));
     if (this.isIPv6) this.set(calls.IPPROTO_IPV6, calls.IPV6_RECVERR, Number(wanted));

@@ -14,7 +14,7 @@ const TRIES_OF_USED = 5; // … and of the size in use: loss by chance must not 
 const BASE = 1280; // bytes: what every path for IPv6 takes; after a black hole, the search begins here
 const LEAST = 576; // bytes: what every host takes (RFC 791)
 const EXACT = 16; // bytes: no search for less
-const RAISE = 60; // checks after which we look whether the path takes more by now
+const RAISE = 60; // checks after which we look whether the path takes more by now, if it is used
 
 export class Path {
   private low: number; // bytes of IP packets
@@ -45,7 +45,10 @@ export class Path {
    * was answered since the last CHECK. If not even that one is, size is not what is wrong.
    */
   check(isUsed: boolean, isAlive: boolean): number {
-    if (++this.checks % RAISE === 0) this.high = this.above();
+    if (++this.checks >= RAISE && isUsed) {
+      this.checks = 0;
+      this.high = this.above();
+    }
     const enough = this.probing > this.low ? TRIES : TRIES_OF_USED;
     if (this.probing > 0 && isAlive && ++this.tries >= enough) this.lost(this.probing);
     if (this.probing === 0) this.probing = this.next(isUsed);

@@ -253,7 +253,7 @@ test("no row is longer than an IP packet can be", () => {
   );
 });
 
-test("a row that our kernel would refuse is dropped, and counted", () => {
+test("a packet with an impossible header is refused at once; who asked for it counts it", () => {
   const before = counters.drops.get("its IP header has an impossible length") ?? 0;
   const it = newTun();
   const memory = new Memory(64);

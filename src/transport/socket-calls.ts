@@ -16,8 +16,9 @@ export const setsockopt = libc("int setsockopt(int fd, int level, int name, void
 export const getsockopt = libc(
   "int getsockopt(int fd, int level, int name, void *value, _Inout_ uint32_t *length)",
 );
-// getsockname(2)
-export const getsockname = libc("int getsockname(int fd, _Out_ void *address, _Inout_ uint32_t *length)");
+export const getsockname = libc(
+  "int getsockname(int fd, _Out_ void *address, _Inout_ uint32_t *length)", // getsockname(2)
+);
 // if_nametoindex(3): 0 if there is none such
 export const if_nametoindex = libc("uint32_t if_nametoindex(const char *name)");
 // if_indextoname(3): its name to 16 bytes; 0 if there is none such
@@ -61,6 +62,7 @@ export const SOCK_DGRAM = 2;
 export const SOCK_RAW = 3;
 export const SOCK_NONBLOCK = O_NONBLOCK;
 export const SOCK_CLOEXEC = O_CLOEXEC;
+export const SHUT_WR = 1;
 export const SHUT_RDWR = 2;
 export const SOL_SOCKET = 1;
 export const SO_REUSEADDR = 2;
@@ -68,9 +70,11 @@ export const SO_ERROR = 4;
 export const SO_SNDBUF = 7; // bytes
 export const SO_RCVBUF = 8; // bytes
 export const SO_KEEPALIVE = 9;
+export const SO_LINGER = 13;
+export const SO_BINDTODEVICE = 25; // an interface's name, with its NUL
 export const SO_ATTACH_FILTER = 26; // a program in BPF (linux/filter.h)
 export const SO_MARK = 36; // of each packet that is sent: `fwmark` of ip-rule(8)
-export const SO_RXQ_OVFL = 40; // with each datagram, how many the socket had no room for so far
+export const SO_RXQ_OVFL = 40; // with each datagram, how many this socket has dropped so far
 export const SO_SNDBUFFORCE = 32; // bytes; over net.core.wmem_max, with CAP_NET_ADMIN (socket(7))
 export const SO_RCVBUFFORCE = 33;
 export const IPPROTO_IP = 0;

@@ -29,7 +29,7 @@ const NEAR = 2_000; // µs there and back: a network of one's own
 const NEAR_BUFFER = 256 * 1024;
 
 /** setsockopt(2) of one int after the other; 0, or the first negative errno. */
-function setOptions(fd: number, ...options: [level: number, name: number, value: number][]): number {
+export function setOptions(fd: number, ...options: [level: number, name: number, value: number][]): number {
   const int = Buffer.alloc(4);
   for (const [level, name, value] of options) {
     int.writeInt32LE(value);

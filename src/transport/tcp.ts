@@ -246,12 +246,8 @@ async function receiveMessage(fd: number): Promise<Buffer> {
   const memory = new Memory(2 * pad(header + maxBody, 4));
   const deadline = performance.now() + DEADLINE;
   for (let have = 0; ;) {
-    const size = wholeFrame(handshakeFraming, memory.bytes, 0, have);
-    const type = memory.bytes[0];
-    if (size > 0 && type !== FrameType.handshake)
-      throw new BrokenStream(`frame type ${type} before the handshake`);
-    if (size > 0 && have > size) throw new BrokenStream(`${have - size} bytes too many in the handshake`);
-    if (size > 0) return Buffer.from(memory.bytes.subarray(header, size));
+    const message = takeMessage(memory.bytes, 0, have);
+    if (message) return message;
     if (!(await ready(fd, "readable", Math.max(0, deadline - performance.now()))))
       throw new BrokenStream(`no handshake within ${DEADLINE / 1000} s`);
     const count = read(fd, memory, have, memory.bytes.length - have);
@@ -259,4 +255,15 @@ async function receiveMessage(fd: number): Promise<Buffer> {
     if (count < 0 && count !== -EAGAIN) throw new BrokenStream(`read: ${errnoName(count)}`);
     have += Math.max(count, 0);
   }
+}
+
+/** The message in bytes[from, to), if it has come whole. Throws BrokenStream. */
+export function takeMessage(bytes: Buffer, from: number, to: number): Buffer | undefined {
+  const size = wholeFrame(handshakeFraming, bytes, from, to);
+  if (size === 0) return undefined;
+  if (bytes[from] !== FrameType.handshake)
+    throw new BrokenStream(`frame type ${bytes[from]} before the handshake`);
+  const more = to - from - size;
+  if (more > 0) throw new BrokenStream(`${more} bytes too many in the handshake`);
+  return Buffer.from(bytes.subarray(from + handshakeFraming.header, from + size));
 }

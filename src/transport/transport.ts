@@ -15,6 +15,7 @@ export interface PortOptions {
   listen?: string; // the server's own address, "*" for all; a client has none
   port: number;
   handshake: boolean;
+  secrets?: Buffer[] | undefined; // quic only: its TLS has a handshake of its own, below ours
   tcpFlags?: readonly number[]; // raw only: of the segments it makes, in turn
   kcp?: "normal" | "fast" | "fast2" | "fast3"; // raw only: see kcp.ts
 }

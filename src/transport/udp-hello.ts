@@ -89,12 +89,14 @@ export class Call {
         if (problem === 0) resolve(refusal);
         else reject(new Unreachable(to.text, -problem));
       };
+      const deadline = performance.now() + ms;
       let again = setTimeout(end, ms);
-      // An ICMP error is not sealed, either.
+      // An ICMP error is not sealed, either. However many come, they add no time.
       const failed = (errno: number) => {
         if (errno !== EMSGSIZE) problem = errno;
         clearTimeout(again);
-        again = setTimeout(end, Math.min(ms, errno === EMSGSIZE ? SHORTER : DOUBT));
+        const left = Math.max(0, deadline - performance.now());
+        again = setTimeout(end, Math.min(left, errno === EMSGSIZE ? SHORTER : DOUBT));
       };
       hub.start((type, at, size) => {
         const { bytes } = hub.memory;

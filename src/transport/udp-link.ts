@@ -34,6 +34,7 @@ export class UdpLink implements Link, Member {
   readonly cutter: SegmentCutter;
   readonly join: SegmentJoiner["add"];
   closed = false;
+  refused = false;
   private readonly hub: Hub;
   private readonly path: Path;
   private sentLarge = false; // since the last probe()
@@ -122,7 +123,8 @@ export class UdpLink implements Link, Member {
   send(memory: Memory, from: number, to: number): number {
     const { hub } = this;
     // Until a frame of his has opened, nobody has proven that he receives there: he gets nothing.
-    if (this.onProven && this.keysHere!.window.newest < 0) return to - from;
+    this.refused = this.onProven !== undefined && this.keysHere!.window.newest < 0;
+    if (this.refused) return to - from;
     const size = sizeOf(memory.bytes, from);
     let end = from + size;
     this.sentLarge ||= size > LARGE;
@@ -160,6 +162,7 @@ export class UdpLink implements Link, Member {
         reason = "it is larger than the path takes";
       } else if (to.local && errno === EINVAL) this.to = to.fromAny(); // our address there may be gone
     }
+    this.refused = true;
     for (let at = from; at < end; at += size)
       trace.drop(reason, this.remote, memory, at, Math.min(size, end - at));
     return end - from;

@@ -19,9 +19,12 @@ import {
 import { packet, random, SEED, until } from "../lab/tests/peers.ts";
 import { tcpPacket } from "../lab/tests/tcp-packets.ts";
 import { counters } from "../base/counters.ts";
+import { trace } from "../base/trace.ts";
 import { byCode } from "../base/drops.ts";
+import { ECONNREFUSED, EMSGSIZE } from "../base/errno.ts";
 import { sockaddr } from "./addresses.ts";
-import { Remote } from "./datagrams.ts";
+import { DatagramSocket, Remote } from "./datagrams.ts";
+import { Call } from "./udp-hello.ts";
 
 const [HELLO, DATA, ANSWER, COOKIE, NO_SESSION] = [1, 2, 4, 5, 6];
 const dropped = () => [...counters.drops.values()].reduce((sum, count) => sum + count, 0);
@@ -335,6 +338,33 @@ test("nobody listens there, or nobody answers: Unreachable, with the reason", as
   silent.end();
 });
 
+test("ICMP errors without end, which anybody can forge, do not hold up a dial beyond its time", async (t) => {
+  const silent = new DatagramServer(await freePort());
+  silent.onHello = () => {};
+  let now = 0; // ms
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  t.mock.method(performance, "now", () => now);
+  const socket = DatagramSocket.open(false) as DatagramSocket;
+  const to = new Remote(sockaddr("127.0.0.1", silent.port));
+  const call = new Call(socket, to, randomBytes(48), () => true);
+  let reason = "";
+  const over = call.answer(1500).catch((error: Error) => (reason = error.message));
+  for (const [from, errno] of [
+    [0, EMSGSIZE], // "try again, with less": more questions, and not more time
+    [900, ECONNREFUSED],
+  ] as const)
+    for (now = from; now < from + 900 && !reason; now += 10) {
+      t.mock.timers.tick(10);
+      await turn();
+      if (!reason) call["hub"]["onError"](errno);
+    }
+  assert.match(reason, /ECONNREFUSED/);
+  assert.ok(now <= 1520, `${now} ms`);
+  await over;
+  t.mock.timers.reset();
+  silent.end();
+});
+
 test("a busy server asks for a cookie, and keeps nothing of who does not send it back", async () => {
   const server = new DatagramServer(await freePort());
   const relay = new Relay(await freePort(), server.port);
@@ -573,6 +603,23 @@ test("probes of the path end when no large packet is sent any more", async () =>
     await new Promise((resolve) => setTimeout(resolve, 30));
   }
   assert.equal(sent(), before);
+  it.end();
+});
+
+test("the trace shows 6.write for what was sent, and not for what the network refused", async (t) => {
+  const it = await session();
+  const shown: string[] = [];
+  t.mock.method(trace, "record" as "note", ({ step }: { step: string } & string) => void shown.push(step));
+  trace["mode"] = "walk";
+  const outcome = () => shown.splice(0).filter((step) => step === "6.write" || step === "drop");
+  it.client.send(packet(84));
+  assert.deepEqual(outcome(), ["6.write"]);
+  t.mock.method(it.client.link["hub"].socket, "send", () => -EMSGSIZE, { times: 1 });
+  it.client.send(packet(84));
+  assert.deepEqual(outcome(), ["drop"]);
+  it.client.send(packet(84));
+  assert.deepEqual(outcome(), ["6.write"]);
+  trace["mode"] = "off";
   it.end();
 });
 

@@ -14,7 +14,7 @@ import { chart } from "./chart.ts";
 import { CONTENDERS, type Contender, lacks } from "./contenders.ts";
 import { judge, MEASURES, type Measure, type Rows, show } from "./figures.ts";
 import { Lab } from "../lab.ts";
-import { measure, measureClients, measureLossy, TAKES } from "./measure.ts";
+import { measure, measureClients, measureLossy, measureSocks, TAKES } from "./measure.ts";
 import { writeNew } from "../../base/new-file.ts";
 import { checkOutput } from "../output.ts";
 import { bars, COLUMNS, LABEL, printTable, printTargets, summary, TITLES } from "./tables.ts";
@@ -23,7 +23,7 @@ import { assertHonest, ROUTER_NEEDS } from "../wire/router.ts";
 import { fetchWireGuard } from "./wireguard.ts";
 import { LOSSY, NEAR, type WireName, WIRES } from "./wires.ts";
 
-const NAMES = [...CONTENDERS.map(({ name }) => name), "clients", "loss"];
+const NAMES = [...CONTENDERS.map(({ name }) => name), "clients", "socks", "loss"];
 const ON_LOSSY = ["ours", "udp", "openvpn"];
 const BOTH = "both";
 
@@ -39,7 +39,14 @@ type Tables = Partial<Record<WireName, Rows>>;
 program(async () => {
   const { seconds, repeats, only, wire, out } = options();
   checkOutput(out, ["bench.json", "bench.svg"], 'make bench ARGS="--out FOLDER"');
-  provide({ iperf3: "iperf3", ...(wire === "plain" ? {} : ROUTER_NEEDS) }, "measure");
+  provide(
+    {
+      iperf3: "iperf3",
+      ...(only.includes("socks") && { curl: "curl" }),
+      ...(wire === "plain" ? {} : ROUTER_NEEDS),
+    },
+    "measure",
+  );
   const folder = mkdtempSync(join(tmpdir(), "simple-vpn-bench-"));
   atExit(() => rmSync(folder, { recursive: true }));
 
@@ -107,7 +114,7 @@ function options() {
     only: option(
       "NAME,NAME",
       NAMES.join(","),
-      "which contenders; clients: 16 of ours; loss: far wires",
+      "which contenders; clients: 16 of ours; socks: curl by both ways; loss: far wires",
       names,
     ),
     wire: option("NAME", BOTH, "plain, honest (with the loss rows), or both", wire),
@@ -162,6 +169,13 @@ function allRuns(only: string[], wire: string, present: Contender[], seconds: nu
         takes: TAKES.clients(seconds),
         run: (lab, report) => measureClients(lab, seconds, report),
       });
+    if (near === "plain" && only.includes("socks"))
+      runs.push({
+        wire: near,
+        name: "socks",
+        takes: TAKES.socks(seconds),
+        run: (lab, report) => measureSocks(lab, seconds, report),
+      });
   }
   for (const lossy of LOSSY.filter(() => wire !== "plain" && only.includes("loss")))
     for (const { name, address, start } of present.filter(({ name }) => ON_LOSSY.includes(name)))
@@ -177,7 +191,9 @@ function allRuns(only: string[], wire: string, present: Contender[], seconds: nu
   if (runs.length === 0)
     throw new Failure(
       `Cannot measure ${only.join(", ")} on ${wire === BOTH ? "any wire" : `the ${wire} wire`}`,
-      wire === BOTH ? "another --only" : `another --wire: clients run on the plain one, loss on the honest`,
+      wire === BOTH
+        ? "another --only"
+        : `another --wire: clients and socks run on the plain one, loss on the honest`,
       2,
     );
   return runs;

@@ -76,6 +76,7 @@ export const TARGETS: Target[] = [
   one("plain", "idle")("ours", "openvpn", 1.2),
   one("plain", "loaded")("ours", "openvpn", 0.6),
   ...plain("clients", "one", 0.8),
+  ...plain("socks", "curl", 0.5),
   ...plain("udp", "openvpn", 6),
   ...plain("udp", "wireguard-go", 1.5),
   ...plain("udp", "ours", 0.7),

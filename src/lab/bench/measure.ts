@@ -7,7 +7,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { Failure } from "../../base/failure.ts";
 import { startOurClient, startOurServer } from "./contenders.ts";
 import type { Measure } from "./figures.ts";
-import { type Lab, SERVER } from "../lab.ts";
+import { type Lab, ours, SERVER } from "../lab.ts";
 import { retry, Running } from "../running.ts";
 
 export type Report = (row: string, measure: Measure, value: number) => void;
@@ -95,6 +95,7 @@ export const TAKES = {
   near: (seconds: number) => 5 * seconds + 12,
   clients: (seconds: number) => 4 * seconds + 20,
   lossy: (seconds: number) => 4 * seconds + 10,
+  socks: (seconds: number) => 4 * seconds + 12,
 };
 
 /**
@@ -177,4 +178,32 @@ export async function measureClients(lab: Lab, seconds: number, report: Report):
     report(row, "up", await together(count, seconds));
     report(row, "down", await together(count, seconds, " -R"));
   }
+}
+
+/**
+ * One connection of curl(1), through tun0 and through --socks in turn: how much of the speed is left when the
+ * client copies between two sockets, besides.
+ */
+export async function measureSocks(lab: Lab, seconds: number, report: Report): Promise<void> {
+  await startOurServer(lab);
+  await startOurClient(lab, "client", SERVER, "--socks", "1080");
+  await new Running(lab.spawn("server", ours("lab/bench/endless"))).until(/ready/);
+  const ways = { curl: "", socks: " --proxy socks5h://127.0.0.1:1080" };
+  const measures = {
+    up: " -T /dev/zero -w %{speed_upload}",
+    down: " -w %{speed_download}",
+  };
+  const run = async (row: keyof typeof ways, measure: keyof typeof measures, duration: number) => {
+    const page = "-o /dev/null http://10.8.0.1:8000/";
+    const command = `curl -s -m ${duration}${ways[row]}${measures[measure]} ${page}`;
+    const said = await finish(lab, "client", command, duration + 20);
+    if (!(Number(said) > 0)) throw new Failure(`Cannot measure '${command}': ${said.trim()}`, "run it again");
+    return Number(said) * 8e-9;
+  };
+  for (const [duration, tell] of [
+    [1, () => {}], // a warm-up
+    [seconds, report],
+  ] as const)
+    for (const measure of ["up", "down"] as const)
+      for (const row of ["curl", "socks"] as const) tell(row, measure, await run(row, measure, duration));
 }

@@ -19,10 +19,16 @@ export const TITLES: Record<string, string> = {
   ...Object.fromEntries(CONTENDERS.map(({ name, title }) => [name, title])),
   one: "this project, 1 client",
   clients: `this project, ${CLIENTS} clients`,
+  curl: "curl through tun0",
+  socks: "curl through --socks",
 };
 /** What each of our two transports is not set against. */
-const ALIKE = { ours: ["ours", "udp"], udp: ["udp", "no-offload", "one", "clients"] };
-const OURS = ["ours", "udp", "no-offload", "one", "clients"];
+const OTHERWISE = ["curl", "socks"]; // measured by another program
+const ALIKE = {
+  ours: ["ours", "udp", ...OTHERWISE],
+  udp: ["udp", "no-offload", "one", "clients", ...OTHERWISE],
+};
+const OURS = ["ours", "udp", "no-offload", "one", "clients", ...OTHERWISE];
 export const COLUMNS = Object.keys(MEASURES) as Measure[];
 export const LABEL = 26; // widths of the table's columns
 const CELL = 14;

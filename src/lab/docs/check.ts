@@ -3,7 +3,8 @@
  * link and listing that they cite must be in the source. Every step must have its section. A drawn frame (a
  * fence marked `frame`) must have the offsets of draft/wire.md. A fresh run must print the lines of expected
  * output (a fence marked `output demo`, say), in their order, but for what differs from run to run. Prose
- * fits a projector. A miss exits 1 with file and line.
+ * fits a projector. The walkthrough can be typed from top to bottom: follow.ts. A miss exits 1 with file and
+ * line.
  */
 import { spawn } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
@@ -15,6 +16,7 @@ import { LAB_SECRET, ROOT, spawned } from "../lab.ts";
 import { anchorOf } from "../walk/page.ts";
 import { Running } from "../running.ts";
 import { WALK } from "../../picture/steps.ts";
+import { wrongToFollow } from "./follow.ts";
 
 const read = (file: string) => readFileSync(resolve(ROOT, file), "utf8");
 const list = (folder: string, ending: string) =>
@@ -161,14 +163,15 @@ const TAG = 16; // bytes, at the end of a sealed body
 
 /**
  * A drawn frame: its offsets, each above its wall; the walls; the bytes. The offsets must be those of the
- * table in a section of draft/wire.md, then the tag's and the end.
+ * table in a section of draft/wire.md, then the tag's, if a cell says so, and the end.
  */
 function wrongFrame([offsets = "", walls = "", bytes = ""]: string[], section: string): string | undefined {
   const drawn = [...offsets.matchAll(/\d+/g)];
   const at = drawn.map(Number);
   const text = read("draft/wire.md").split(`# ${section}\n`)[1]?.split(/^#/m)[0] ?? "";
   const fields = [...text.matchAll(/^\| (\d+) \|/gm)].map(([, offset]) => Number(offset));
-  const expected = [...fields, at.at(-1)! - TAG, at.at(-1)!];
+  const tag = /│ tag /.test(bytes) ? [at.at(-1)! - TAG] : [];
+  const expected = [...fields, ...tag, at.at(-1)!];
   if (String(at) !== String(expected)) return `offsets ${at}; by "${section}" of wire.md, ${expected}`;
   const places = [...walls.matchAll(/[┌┬┐]/g)].map(({ index }) => index);
   if (String(drawn.map(({ index }) => index)) !== String(places)) return "an offset is not above its wall";
@@ -318,6 +321,9 @@ program(async () => {
   for (const { id } of steps)
     if (!read("walkthrough.md").includes(`<a id="${anchorOf(id)}"></a>`))
       misses.push({ file: "walkthrough.md", line: 1, what: `no section for step ${id}` });
+  if (steps.length > 0)
+    for (const [line, what] of wrongToFollow(read("walkthrough.md").split("\n")))
+      misses.push({ file: "walkthrough.md", line, what });
   for (const { file, line, what } of misses) console.error(`${file}:${line}: ${what}`);
   if (misses.length > 0)
     throw new Failure(

@@ -145,7 +145,8 @@ function show(role: string, hop: string, { state, text, fixes }: Finding): void 
 function typed(host: string, fix: string): string {
   if (!LAB_HOST) return prompt(host, fix);
   if (fix.includes("doctor.ts server")) return "the server's part of this, below";
-  const over = fix.includes("--transport udp") ? " TRANSPORT=udp" : "";
+  const [, transport] = /--transport (\w+)/.exec(fix) ?? [];
+  const over = transport ? ` TRANSPORT=${transport}` : "";
   return fix.includes(`src/${host}.ts`)
     ? `make ${host}${over}, then make configure-${host}${over}`
     : `make on HOST=${host} CMD="${fix}"`;

@@ -8,6 +8,7 @@ import { type Cidr, formatIPv4 } from "../../base/address.ts";
 import { hostRoute } from "../../base/block.ts";
 import { serverChanges } from "../../host/changes.ts";
 import { FRESH } from "../../host/machine.ts";
+import { IP_PROTOCOL } from "../../host/options.ts";
 import { resolve } from "../../client/names.ts";
 import { UNBLOCK } from "../../client/guard.ts";
 import { clientChanges, tunnelTo } from "../../client/routes.ts";
@@ -163,8 +164,9 @@ export function serverChecks(options: Options): Check[] {
     {
       hop: "listening",
       check: () => {
-        const what = `${transport.toUpperCase()} port ${port}`;
-        if (ask(`ss -${transport[0]}lnH sport = :${port}`)) return ok(what);
+        const protocol = IP_PROTOCOL[transport];
+        const what = `${protocol.toUpperCase()} port ${port}`;
+        if (ask(`ss -${protocol[0]}lnH sport = :${port}`)) return ok(what);
         return problem(`no program listens on ${what}`, start);
       },
     },
@@ -217,7 +219,7 @@ export function serverChecks(options: Options): Check[] {
         firewall(
           ["FORWARD", `-i ${tun}`, `-o ${dev}`],
           ["FORWARD", `-o ${tun}`, `-i ${dev} --ctstate RELATED,ESTABLISHED`],
-          ["INPUT", `-p ${transport} --dport ${port}`],
+          ["INPUT", `-p ${IP_PROTOCOL[transport]} --dport ${port}`],
         ),
     },
     {

@@ -6,6 +6,7 @@
 import { randomBytes } from "node:crypto";
 import { ECONNREFUSED, EPERM, ETIMEDOUT, errnoName } from "../../base/errno.ts";
 import { Failure } from "../../base/failure.ts";
+import { IP_PROTOCOL } from "../../host/options.ts";
 import { readSecrets } from "../../host/secret.ts";
 import { ClientHandshake, noSession } from "../../session/session.ts";
 import { bracketed, endpoint } from "../../transport/addresses.ts";
@@ -55,10 +56,12 @@ export async function contact(
 /** TCP connects. Over the others there is nothing to see before message 2, so message 1 is sent at once. */
 async function tryOne(address: string, options: Reachable, ms: number): Promise<Contact | number> {
   const { transport, port } = options;
-  const handshake = handshakeOf(options);
+  const known = secretOf(options);
   // Whoever asks with another secret is refused, and has been answered.
-  const { message1, isGood } =
-    handshake instanceof Failure ? new ClientHandshake(randomBytes(32)) : handshake;
+  const secret = known instanceof Failure ? randomBytes(32) : known;
+  const asking = new ClientHandshake(secret);
+  const handshake = known instanceof Failure ? known : asking;
+  const { message1, isGood } = asking;
   if (transport === "tcp") {
     const socket = await connectTcp(address, port, ms);
     if (typeof socket === "number") return socket;
@@ -66,8 +69,8 @@ async function tryOne(address: string, options: Reachable, ms: number): Promise<
     return { address, remote: socket.remote, handshake, answer };
   }
   try {
-    const opened = transports[transport].open({ port, handshake: true });
-    const answer = await opened.dial(address, ms, message1, isGood);
+    const from = transports[transport].open({ port, handshake: true, secrets: [secret] });
+    const answer = await from.dial(address, ms, message1, isGood);
     return { address, remote: answer.remote, handshake, answer: async () => answer };
   } catch (error) {
     if (error instanceof Unreachable) return error.errno;
@@ -75,9 +78,9 @@ async function tryOne(address: string, options: Reachable, ms: number): Promise<
   }
 }
 
-function handshakeOf({ secrets, environment }: Reachable): ClientHandshake | Failure {
+function secretOf({ secrets, environment }: Reachable): Buffer | Failure {
   try {
-    return new ClientHandshake(readSecrets(secrets, environment)[0]!);
+    return readSecrets(secrets, environment)[0]!;
   } catch (error) {
     return error as Failure;
   }
@@ -126,7 +129,7 @@ export async function whyNot(
   if (errno === -EPERM)
     return problem(
       `${what}: this host's own firewall drops it`,
-      `iptables -I OUTPUT -p ${transport === "udp" ? "udp" : "tcp"} --dport ${port} -j ACCEPT`,
+      `iptables -I OUTPUT -p ${IP_PROTOCOL[transport]} --dport ${port} -j ACCEPT`,
     );
   const answer = await contact(addresses, { ...options, transport: other }, SHORT);
   if (typeof answer !== "number") {

@@ -33,6 +33,7 @@ export async function run(): Promise<string> {
   const burst = node(
     lab,
     "client",
+    `${DATAGRAMS} datagrams to 10.8.0.1, one behind the other`,
     `const socket = require("node:dgram").createSocket("udp4"), data = Buffer.alloc(${SIZE});`,
     `let left = ${DATAGRAMS};`,
     'for (let i = left; i--; ) socket.send(data, 9000, "10.8.0.1", () => --left || socket.close());',

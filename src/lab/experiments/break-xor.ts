@@ -27,6 +27,10 @@ export async function run(): Promise<string> {
   for (const { way, bytes } of relay.frames)
     note(`${way.padEnd(4)} ${bytes.length} bytes: ${hex(bytes, 24)}`);
   measured(bodies.length === 2 * COUNT, `${COUNT} pings and ${COUNT} answers are ${bodies.length} frames`);
+  measured(
+    relay.frames.every(({ bytes }) => bytes.readUInt16BE(0) === bytes.length - 2),
+    `the first two bytes of each are the length of the rest: ${bodies[0]!.length}`,
+  );
 
   heading("3. Known plaintext: the first two bytes must have been 45 00");
   const guesses = bodies.map((body) => [body[0]! ^ 0x45, body[1]! ^ 0x00]);

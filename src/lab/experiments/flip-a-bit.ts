@@ -57,6 +57,7 @@ async function attack(cipher: CipherName): Promise<{ arrived: string; reason: st
   const receiver = node(
     lab,
     "internet",
+    "a UDP receiver on port 9000: it prints what it gets",
     'const socket = require("node:dgram").createSocket("udp4");',
     'socket.on("message", (data) => console.log("got: " + data));',
     'socket.bind(9000, () => console.log("listening"));',
@@ -68,6 +69,7 @@ async function attack(cipher: CipherName): Promise<{ arrived: string; reason: st
   node(
     lab,
     "client",
+    `sends "${MESSAGE}" to ${TARGET}, port 9000`,
     'const socket = require("node:dgram").createSocket("udp4");',
     `socket.send("${MESSAGE}", 9000, "${TARGET}", () => socket.close());`,
   );

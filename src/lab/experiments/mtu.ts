@@ -109,6 +109,7 @@ async function stream(lab: Lab): Promise<string> {
   const receiver = node(
     lab,
     "internet",
+    "a TCP receiver on port 9000: it counts bytes",
     'require("node:net").createServer((socket) => {',
     "  let sum = 0;",
     '  socket.on("data", (data) => (sum += data.length));',
@@ -116,7 +117,12 @@ async function stream(lab: Lab): Promise<string> {
     '}).listen(9000, () => console.log("listening"));',
   );
   await receiver.until(/listening/);
-  node(lab, "client", `require("node:net").connect(9000, "${TARGET}").end(Buffer.alloc(${MEGABYTE}))`);
+  node(
+    lab,
+    "client",
+    `${MEGABYTE} bytes over TCP to ${TARGET}, port 9000`,
+    `require("node:net").connect(9000, "${TARGET}").end(Buffer.alloc(${MEGABYTE}))`,
+  );
   await receiver.until(/received \d+\./);
   return receiver.output;
 }

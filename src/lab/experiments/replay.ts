@@ -32,6 +32,7 @@ export async function run(): Promise<string> {
     duplicates >= 1 && answers > requests,
     `the client sent ${requests} packets, ${answers} answers came back; ping counts ${duplicates} as DUP!`,
   );
+  if (duplicates < requests) note("ping ends with its last answer, before the copy of that comes");
 
   heading("2. --cipher xor+aes: the same, with a server that has one address to give");
   const lab = await up();
@@ -57,6 +58,7 @@ export async function run(): Promise<string> {
   const replays = node(
     lab,
     "client",
+    `connects ${COPIES} times, and sends the recorded bytes each time`,
     `for (let i = 0; i < ${COPIES}; i++) {`,
     `  const socket = require("node:net").connect(5555, "${SERVER}").on("error", () => {});`,
     '  socket.once("data", (data) => console.log("answer of " + data.length + " bytes"));',
@@ -66,7 +68,9 @@ export async function run(): Promise<string> {
   );
   const [, bytes] = await replays.until(/answer of (\d+) bytes/);
   await replays.until(new RegExp(`(hung up[^]*){${COPIES - 1}}`));
-  note(`one gets an answer of ${bytes} bytes, ${Number(bytes) - aesFraming.header} of them message 2`);
+  const answered = replays.output.match(/answer of/g)!.length;
+  measured(answered === 1, `of ${COPIES} copies of message 1, ${answered} got an answer`);
+  note(`it has ${bytes} bytes, ${Number(bytes) - aesFraming.header} of them message 2`);
   note("its sender cannot read it: the ephemeral key is gone");
   note(`the server hangs up on the other ${COPIES - 1}: it remembers the public key in message 1`);
   await startClient(lab, "xor+aes"); // while the replayed connection is still open

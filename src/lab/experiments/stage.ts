@@ -20,6 +20,9 @@ export const note = (text: string) => console.log(text);
 export const hex = (bytes: Buffer, count = 16) =>
   (bytes.toString("hex", 0, count).match(/../g) ?? []).join(" ") + (bytes.length > count ? " …" : "");
 
+/** What was measured so far: the exercises judge by it. */
+export const observations: string[] = [];
+
 /**
  * An observation, made from what was captured or measured. The experiment ends with exit code 1 unless it
  * `holds`.
@@ -30,6 +33,7 @@ export function measured(holds: boolean, observation: string): void {
       `Cannot confirm: ${observation}`,
       "run it again; if it stays so, the code has changed, or this experiment is wrong",
     );
+  observations.push(observation);
   console.log(`${chalk.green.bold("measured")} ${observation}`);
 }
 
@@ -59,11 +63,10 @@ export async function type(lab: Lab, host: string, command: string): Promise<str
   return running.output;
 }
 
-/** Starts a Node program of a few lines on a host, and shows it. */
-export function node(lab: Lab, host: string, ...lines: string[]): Running {
-  const script = lines.length > 1 ? `\n${lines.map((line) => `  ${line}\n`).join("")}` : lines[0]!;
-  console.log(prompt(host, `node -e '${script}'`));
-  return new Running(lab.spawn(host, [process.execPath, "-e", script]));
+/** Starts a Node program of a few lines on a host. `what` it does is shown, the lines are not. */
+export function node(lab: Lab, host: string, what: string, ...lines: string[]): Running {
+  console.log(`${prompt(host, "node -e …")} ${chalk.dim(`# ${what}`)}`);
+  return new Running(lab.spawn(host, [process.execPath, "-e", lines.join("\n")]));
 }
 
 /** Starts the server, forwarding and masquerading. */
@@ -108,9 +111,9 @@ export async function start(
   return running;
 }
 
-/** Packets that went out of an interface of a host so far, as the kernel counts them. */
+/** Packets that went out of an interface of a host so far, as the kernel counts them: `ip -s link`. */
 export function sentOn(lab: Lab, host: string, device: string): number {
-  const [link] = JSON.parse(lab.run(host, `ip -s -j link show dev ${device}`)) as [
+  const [link] = JSON.parse(lab.try(host, `ip -s -j link show dev ${device}`).stdout) as [
     { stats64: { tx: { packets: number } } },
   ];
   return link.stats64.tx.packets;

@@ -33,11 +33,40 @@ interface Measured {
   times: number[]; // ms, of the pings that were answered, the quickest first
 }
 
-export async function run(): Promise<string> {
-  heading("1. Two tunnels side by side: one over TCP, one over UDP");
+/** A lab with a router between client and server. */
+async function upWithRouter(): Promise<Lab> {
   provide(ROUTER_NEEDS, "make a long way");
   const lab = await up();
-  addRouter(lab); // between client and server
+  addRouter(lab);
+  return lab;
+}
+
+/**
+ * The pings alone, in the two tunnels, on a way with that loss: exercise 18, in some seconds. For each, how
+ * many were lost, and how many came after `late` ms or later.
+ */
+export async function pings(loss: number, late: number): Promise<Record<"tcp" | "udp", number[]>> {
+  const lab = await upWithRouter();
+  await tunnel(lab, "tcp", "tun0", "10.8.0.0/24");
+  await tunnel(lab, "udp", "tun1", "10.9.0.0/24");
+  heading(`A way of ${DELAY} ms in each direction, with ${loss * 100} % loss`);
+  await Emulator.start(lab, { delay: DELAY, loss });
+  const times = { tcp: await ping(lab, "10.8.0.1"), udp: await ping(lab, "10.9.0.1") };
+  await lab.down();
+  const counts = (all: number[]) => [PINGS - all.length, all.filter((time) => time >= late).length];
+  for (const [name, all] of Object.entries(times)) {
+    const [lost, slow] = counts(all);
+    measured(
+      all.length > 0,
+      `over ${name}, ${lost} of ${PINGS} were lost, ${slow} took ${late} ms or longer`,
+    );
+  }
+  return { tcp: counts(times.tcp), udp: counts(times.udp) };
+}
+
+export async function run(): Promise<string> {
+  heading("1. Two tunnels side by side: one over TCP, one over UDP");
+  const lab = await upWithRouter();
   // The default of some machines, BBR, does not mind loss: it would show nothing.
   for (const host of ["client", "server"]) lab.run(host, "sysctl -qw net.ipv4.tcp_congestion_control=reno");
   // First the long way, then the tunnels: TCP measures it when it connects.
@@ -102,6 +131,7 @@ async function stream(lab: Lab, address: string): Promise<number> {
   const receiver = node(
     lab,
     "server",
+    `a TCP receiver at ${address}: it counts bytes for ${SECONDS} s`,
     "let sum = 0;",
     `const end = () => { console.log("rate " + sum * 8e-6 / ${SECONDS} + "."); process.exit(); };`,
     'const server = require("node:net").createServer((socket) => {',
@@ -114,6 +144,7 @@ async function stream(lab: Lab, address: string): Promise<number> {
   const sender = node(
     lab,
     "client",
+    "a TCP sender: as much as goes",
     `const socket = require("node:net").connect(9000, "${address}", send);`,
     'socket.on("drain", send).on("error", () => process.exit());',
     "const data = Buffer.alloc(65536);",

@@ -101,7 +101,7 @@ const device = (text: string) =>
   text !== "" &&
   text !== "." &&
   text !== ".." &&
-  [...text].every((char) => char > " " && char < "\x7f" && !"/:%".includes(char)) &&
+  [...text].every((char) => char > " " && char < "\x7f" && !"/:%#\"'\\".includes(char)) &&
   !"+*".includes(text.at(-1)!);
 const prefixIn = (found: ReturnType<typeof block>, least: number, most: number) =>
   found !== undefined && found.groups.length === 2 && found.prefix >= least && found.prefix <= most;
@@ -115,6 +115,15 @@ function isFar(text: string): boolean {
 
 /** An IPv6 address, perhaps with a scope. */
 const isIPv6 = (text: string) => ipv6(text.replace(/%[\da-z.:-]+$/i, "")) !== undefined;
+
+/** The address of "[::1]:9586", "" of a port alone; undefined if it is neither. */
+function addressAndPort(text: string): string | undefined {
+  const at = text.lastIndexOf(":");
+  const [address, port] = [text.slice(0, Math.max(at, 0)), text.slice(at + 1)];
+  const inside = address.startsWith("[") && address.endsWith("]") ? address.slice(1, -1) : undefined;
+  const isAddress = inside === undefined ? ipv4(address) !== undefined : isIPv6(inside);
+  return between(1, 65535)(port) && (at < 0 || isAddress) ? address : undefined;
+}
 
 /**
  * Which values each option takes, and on which of the two programs. Not here: --secret and --user, which
@@ -131,13 +140,11 @@ export const OPTIONS: Record<string, { of: "both" | "client" | "server"; takes: 
     "trace-file": { of: "both", takes: () => true },
     metrics: {
       of: "both",
-      takes(text) {
-        const at = text.lastIndexOf(":");
-        const [address, port] = [text.slice(0, Math.max(at, 0)), text.slice(at + 1)];
-        const inside = address.startsWith("[") && address.endsWith("]") ? address.slice(1, -1) : undefined;
-        const isAddress = inside === undefined ? ipv4(address) !== undefined : isIPv6(inside);
-        return between(1, 65535)(port) && (at < 0 || isAddress);
-      },
+      takes: (text) => addressAndPort(text) !== undefined,
+    },
+    socks: {
+      of: "client",
+      takes: (text) => /^(127\..*|\[::1\]|)$/.test(addressAndPort(text) ?? "none"), // without a login
     },
     route: { of: "client", takes: (text) => network(text, 2) !== undefined || network6(text) !== undefined },
     dns: { of: "client", takes: isFar },

@@ -42,6 +42,7 @@ import {
 } from "./fuzz-packets.ts";
 import { checkIPv6, checkOptions, checkSecret, makeIPv6, makeOptions, makeSecret } from "./fuzz-texts.ts";
 import type { Random } from "./random.ts";
+import { checkDns, checkSocks, makeDns, makeSocks } from "./fuzz-socks.ts";
 import { checkRekey, makeRekey } from "./rekeys.ts";
 
 export interface Parser {
@@ -151,5 +152,7 @@ export const PARSERS: readonly Parser[] = [
   { name: "secret", share: 15, make: makeSecret, check: checkSecret },
   { name: "message1", share: 12, make: makeWish, check: checkServerHandshake },
   { name: "message2", share: 12, make: makeReply, check: checkClientHandshake },
+  { name: "socks", share: 60, make: makeSocks, check: checkSocks },
+  { name: "dns", share: 60, make: makeDns, check: checkDns },
   { name: "rekey", share: 20, make: makeRekey, check: (input, any) => (show(any), checkRekey(input, any)) },
 ];

@@ -41,7 +41,7 @@ program(async () => {
   if (find())
     throw new Failure("Cannot bring up a lab: there is one already", "make down, then make manager");
   const lab = await Lab.up();
-  await remember(lab);
+  remember(lab);
   atExit(forget);
 
   const watch = (name: string, running: Running) =>

@@ -31,14 +31,9 @@ export function find(): Lab | undefined {
 }
 
 /** From now on find() finds it. */
-export async function remember(lab: Lab): Promise<void> {
-  try {
-    mkdirSync(FOLDER, { recursive: true });
-    writeNew(HOLDER, lab.name, 0o644);
-  } catch (error) {
-    await lab.down(); // nobody could find it again
-    throw error;
-  }
+export function remember(lab: Lab): void {
+  mkdirSync(FOLDER, { recursive: true });
+  writeNew(HOLDER, lab.name, 0o644);
 }
 
 export const forget = () => rmSync(HOLDER, { force: true });

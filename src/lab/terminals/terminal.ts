@@ -1,7 +1,7 @@
 /**
  * The five terminals: server, configure-server, client, configure-client, ping, each for a terminal of its
  * own, in that order. They share one lab that stays until `make down`. Also `doctor`, when no ping is
- * answered, and `on HOST COMMAND…`, for anything else on one of its hosts.
+ * answered. `make client N=2` is one client more, which configures itself. on.sh is for anything else.
  */
 import { readdirSync, readlinkSync } from "node:fs";
 import chalk from "chalk";
@@ -17,12 +17,13 @@ import { Lab, ours, prompt, SERVER, TARGET, TARGET6 } from "../lab.ts";
 import { TRANSPORT, withTransport } from "../running.ts";
 import { find, forget, ownSecret, remember } from "./place.ts";
 
+const COMMON = { tun: "tun0", port: 5555, transport: TRANSPORT };
 const SUBNET = parseCidr("10.8.0.0/24")!;
 // the first client gets the second address
 const CLIENT = {
   address: SUBNET.network + 2,
   prefix: SUBNET.prefix,
-  mtu: MTU[TRANSPORT === "udp" ? "udp" : "tcp"],
+  mtu: MTU[TRANSPORT],
 };
 const SUBNET6 = parsePrefix96(DEFAULTS.subnet6.initial);
 const NAT = "eth1";
@@ -36,35 +37,49 @@ function fail(reason: string, hint: string): never {
   throw new Failure(`Cannot do this: ${reason}`, hint);
 }
 
-async function upOrFind(): Promise<Lab> {
-  const found = find();
-  if (found) return found;
-  const lab = await Lab.up(console.log, true);
-  await remember(lab);
+async function bringUp(): Promise<Lab> {
+  const lab = await Lab.up(console.log, remember);
   if (process.env.IPV6) lab.addIPv6(); // make server IPV6=1
   return lab;
 }
 
-/** A command in the foreground, until it ends; Ctrl-C is for it, not for us. */
-function foreground(lab: Lab, host: string, command: string[]): void {
+/** A command in the foreground, until it ends; Ctrl-C is for it. `failed`: what to do if it fails. */
+function foreground(lab: Lab, host: string, command: string[], failed = async () => {}): void {
   process.removeAllListeners("SIGINT").on("SIGINT", () => {});
   console.log(prompt(host, command.join(" ")));
   // npx turns Ctrl-C into an error
   const script = command[0] === "npx" ? /^src\/(.*)\.ts$/.exec(command[2]!)?.[1] : undefined;
   const real = script ? [...ours(script), ...command.slice(3)] : command;
   const child = lab.spawn(host, real, { stdio: "inherit", env: { ...process.env, SIMPLE_VPN_HOST: host } });
-  child.once("exit", (code, signal) => exit(code ?? (signal === "SIGPIPE" ? 0 : 1))); // make ping | head
+  child.once("exit", async (code, signal) => {
+    const status = code ?? (signal === "SIGPIPE" ? 0 : 1); // make ping | head
+    if (status !== 0) await failed();
+    exit(status);
+  });
 }
 
-/** The server or the client, unless it runs: a second one would find the name tun0 in use (EBUSY). */
-function start(lab: Lab, host: "server" | "client", args: string[]): void {
+/** The server or a client, unless it runs: a second one would find the name tun0 in use (EBUSY). */
+function start(lab: Lab, host: string, args: string[], failed?: () => Promise<void>): void {
   const another = args.some((arg) => arg.startsWith("--tun"));
   if (!another && lab.try(host, "ip link show tun0").status === 0)
     fail(
       `the ${host} has a tun0 already, so it runs in another terminal`,
       "Ctrl-C there, or make down, which ends everything",
     );
-  foreground(lab, host, ["npx", "tsx", `src/${host}.ts`, ...ownSecret(), ...withTransport(args)]);
+  const program = `src/${host.replace(/\d+$/, "")}.ts`;
+  foreground(lab, host, ["npx", "tsx", program, ...ownSecret(), ...withTransport(args)], failed);
+}
+
+const MOST_CLIENTS = 30;
+
+/** The host of `make client N=2`: "client2". It is made when it is asked for the first time. */
+function clientHost(lab: Lab): string {
+  const { N = "1" } = process.env;
+  if (N === "1") return "client";
+  const number = Number(N);
+  if (!Number.isInteger(number) || number < 1 || number > MOST_CLIENTS)
+    fail(`N=${N} is no number from 1 to ${MOST_CLIENTS}`, "make client N=2");
+  return lab.try(`client${number}`, "true").status === 0 ? `client${number}` : lab.addClient(number);
 }
 
 function configure(lab: Lab, host: string, changes: Change[]): void {
@@ -121,8 +136,10 @@ program(async () => {
   const [what, ...rest] = process.argv.slice(2);
   switch (what) {
     case "server": {
-      const lab = await upOrFind();
-      start(lab, "server", ["--nat", NAT, ...rest]);
+      const found = find();
+      const lab = found ?? (await bringUp());
+      // with no server in it, a lab that nobody has used yet is of no use
+      start(lab, "server", ["--nat", NAT, ...rest], found ? undefined : () => down(lab));
       return void lab.spawn("internet", ours("lab/internet"), {
         stdio: "ignore",
       }); // something to curl
@@ -133,7 +150,7 @@ program(async () => {
         lab,
         "server",
         serverChanges(
-          { tun: "tun0", mtu: CLIENT.mtu, subnet: SUBNET, subnet6: subnet6(lab), nat: NAT },
+          { ...COMMON, mtu: CLIENT.mtu, subnet: SUBNET, subnet6: subnet6(lab), nat: NAT },
           SUBNET.network + 1,
           FRESH,
         ),
@@ -142,7 +159,10 @@ program(async () => {
     }
     case "client": {
       const lab = needed();
-      return start(lab, "client", [SERVER, ...routes(lab).flatMap((route) => ["--route", route]), ...rest]);
+      const host = clientHost(lab);
+      const itself = host === "client" ? [] : ["--configure"]; // one is enough to learn it by hand
+      const routed = routes(lab).flatMap((route) => ["--route", route]);
+      return start(lab, host, [SERVER, ...routed, ...itself, ...rest]);
     }
     case "configure-client": {
       const lab = needed();
@@ -150,7 +170,7 @@ program(async () => {
         lab,
         "client",
         clientChanges(
-          { tun: "tun0", port: 5555, routes: routes(lab) },
+          { ...COMMON, routes: routes(lab) },
           { ...CLIENT, subnet6: subnet6(lab) },
           [SERVER],
           FRESH,
@@ -158,10 +178,10 @@ program(async () => {
       );
       return next("make ping");
     }
-    case "ping":
-      return foreground(needed(), "client", ["ping", ...(rest.length > 0 ? rest : [TARGET])]);
-    case "on":
-      return foreground(needed(), rest[0] ?? fail("no host given", "on client ip route"), rest.slice(1));
+    case "ping": {
+      const lab = needed();
+      return foreground(lab, clientHost(lab), ["ping", ...(rest.length > 0 ? rest : [TARGET])]);
+    }
     case "doctor":
       return doctor(needed(), rest);
     case "down": {
@@ -171,7 +191,7 @@ program(async () => {
     default:
       throw new Failure(
         `Cannot start: ${what} is none of server, configure-server, client, configure-client, ` +
-          "ping, on, doctor, down",
+          "ping, doctor, down",
         "make help",
         2,
       );

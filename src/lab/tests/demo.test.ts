@@ -8,6 +8,9 @@ import { LAB_SECRET, ROOT, spawned } from "../lab.ts";
 import { Running } from "../running.ts";
 import { labTest } from "./testing.ts";
 import { newFolder } from "./folder.ts";
+import { until } from "./peers.ts";
+
+const ON = "src/lab/terminals/on.sh"; // make on
 
 labTest("the demo answers its pings, shows every step on both ends, and exits with 0", async () => {
   const demo = new Running(spawn(...spawned("lab/walk/demo"), { cwd: ROOT }));
@@ -29,9 +32,15 @@ labTest("make demo TRANSPORT=udp: the same steps, and each frame is a datagram",
 labTest("the five terminals, in their order, each naming the next; make down ends everything", async () => {
   const folder = newFolder();
   const env = { ...process.env, SIMPLE_VPN_LAB: folder, SIMPLE_VPN_SECRET: LAB_SECRET };
-  const terminal = (...args: string[]) =>
-    new Running(spawn(...spawned("lab/terminals/terminal", ...args), { cwd: ROOT, env }));
+  const terminal = (...args: (string | Record<string, string>)[]) => {
+    const words = args.filter((arg) => typeof arg === "string");
+    const settings = Object.assign({}, env, ...args.filter((arg) => typeof arg !== "string"));
+    return new Running(spawn(...spawned("lab/terminals/terminal", ...words), { cwd: ROOT, env: settings }));
+  };
+  const ended = async (running: Running) => (await running.ended, running);
+  const on = (...args: string[]) => new Running(spawn("sh", [ON, ...args], { cwd: ROOT, env }));
   try {
+    assert.equal(await on("client", "true").ended, 1, "no lab yet");
     const early = terminal("client");
     assert.equal(await early.ended, 1);
     assert.match(early.output, /the lab is not up\. Try: make server/);
@@ -60,8 +69,7 @@ labTest("the five terminals, in their order, each naming the next; make down end
     const ping = terminal("ping", "-c", "2", "8.8.8.8");
     assert.equal(await ping.ended, 0, ping.output);
     assert.match(ping.output, /2 received, 0% packet loss/);
-    const page = terminal(
-      "on",
+    const page = on(
       "client",
       process.execPath,
       "-e",
@@ -70,19 +78,33 @@ labTest("the five terminals, in their order, each naming the next; make down end
     await page.until(/hello from the internet/);
     for (const again of ["configure-server", "configure-client"])
       assert.equal(await terminal(again).ended, 0, "once more changes nothing");
-    const rules = terminal("on", "server", "iptables", "-t", "nat", "-S", "POSTROUTING");
+    const rules = on("server", "iptables", "-t", "nat", "-S", "POSTROUTING");
     await rules.ended;
     assert.equal(rules.output.split("-A POSTROUTING").length, 2, "one rule");
     await client.until(/6\.seal/);
     await server.until(/R4\.write/);
-    const on = terminal("on", "internet", "ip", "-br", "addr");
-    await on.until(/203\.0\.113\.8/);
+    await on("internet", "ip", "-br", "addr").until(/203\.0\.113\.8/);
+    for (const [words, said] of [
+      [["sever", "ip"], /sever is none of the lab's hosts: client, internet, server\. Try: make on HOST=/],
+      [["server"], /no command for server\. Try: make on HOST=server CMD=/],
+      [[], /no host is given, and the lab has client, internet, server\./],
+    ] as const) {
+      const wrong = on(...words);
+      assert.equal(await wrong.ended, 1);
+      assert.match(wrong.output, said);
+    }
+
+    const another = terminal("client", { N: "2" });
+    await another.until(/ip route add 8\.8\.8\.8\/32 dev tun0[^]*this end of the tunnel is 10\.8\.0\.3/);
+    assert.match((await ended(terminal("ping", "-c", "1", "8.8.8.8", { N: "2" }))).output, / 0% packet loss/);
+    const many = await ended(terminal("client", { N: "31" }));
+    assert.match(many.output, /N=31 is no number from 1 to 30/);
 
     const doctor = terminal("doctor");
     assert.equal(await doctor.ended, 0, doctor.output);
     assert.match(doctor.output, /The client is well\.[^]*The server is well\./);
-    await terminal("on", "client", "ip", "link", "set", "tun0", "down").ended;
-    await terminal("on", "server", "sysctl", "-w", "net.ipv4.ip_forward=0").ended;
+    await on("client", "ip", "link", "set", "tun0", "down").ended;
+    await on("server", "sysctl", "-w", "net.ipv4.ip_forward=0").ended;
     const sick = terminal("doctor");
     assert.equal(await sick.ended, 1);
     assert.match(sick.output, /fix +make on HOST=client CMD="ip link set tun0 mtu 1400 up"\n/);
@@ -96,6 +118,27 @@ labTest("the five terminals, in their order, each naming the next; make down end
   } finally {
     await terminal("down").ended;
   }
+});
+
+labTest("make server that fails, or is killed while it builds, leaves no lab", async () => {
+  const folder = newFolder();
+  const env = { ...process.env, SIMPLE_VPN_LAB: folder, SIMPLE_VPN_SECRET: LAB_SECRET };
+  const server = (...args: string[]) =>
+    new Running(spawn(...spawned("lab/terminals/terminal", "server", ...args), { cwd: ROOT, env }));
+  const holder = () => readFileSync(join(folder, "holder"), "utf8").split(" ")[0];
+
+  const wrong = server("--foo");
+  assert.equal(await wrong.ended, 2);
+  assert.match(wrong.output, /Unknown option '--foo'[^]*The lab is down/);
+  assert.ok(!existsSync(join(folder, "holder")));
+
+  const slow = newFolder(); // with this ip, the building takes some seconds
+  writeFileSync(join(slow, "ip"), "#!/bin/sh\nexec sleep 5\n", { mode: 0o755 });
+  Object.assign(env, { PATH: `${slow}:${process.env.PATH}` });
+  const killed = server();
+  await until(() => existsSync(join(folder, "holder")), 10_000);
+  await killed.stop("SIGKILL");
+  await until(() => !existsSync(`/proc/${holder()}`)); // nobody has told the holder to stay
 });
 
 labTest("make down ends no process but the lab's: a pid that was given out anew is left alone", async () => {

@@ -71,6 +71,7 @@ labTest("longest-prefix counts the packets of the longer route on tun0, and none
     /measured 3 pings to 8\.8\.8\.8: 3 packets left by tun0/,
     /measured 3 pings to 8\.8\.4\.4: 0 packets/,
     /measured 3 pings to 8\.8\.8\.8: 0 packets/,
+    /measured 9\.9\.9\.9 has no route of its own: table 86, dev tun0/,
   ),
 );
 

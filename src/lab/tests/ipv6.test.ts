@@ -95,6 +95,7 @@ labTest(
     await server.until(/drop.*no client holds its destination address.*fd56:504e::a08:3 → fd56:504e::a08:63/);
     ping(lab, "client", TARGET6);
   },
+  "hostile.test.ts has foreign sources over UDP",
 );
 
 labTest("16 MB of TCP over IPv6 arrive unchanged, in packets that are still to be cut", async (lab) => {
@@ -243,33 +244,37 @@ labTest(
   "--cipher xor is for TCP",
 );
 
-labTest("the five terminals with IPV6=1 show the walkthrough's commands, and ping answers", async () => {
-  const env = {
-    ...process.env,
-    IPV6: "1",
-    SIMPLE_VPN_LAB: newFolder(),
-    SIMPLE_VPN_SECRET: LAB_SECRET,
-  };
-  const terminal = (...args: string[]) =>
-    new Running(
-      spawn(...spawned("lab/terminals/terminal", ...args), {
-        cwd: ROOT,
-        env,
-      }),
-    );
-  const shown = /## The same with IPv6[^]*?```\n([^]*?)```/
-    .exec(readFileSync(join(ROOT, "walkthrough.md"), "utf8"))![1]!
-    .trim()
-    .split("\n");
-  try {
-    await terminal("server").until(/ip6tables/);
-    const configured = terminal("configure-server");
-    assert.equal(await configured.ended, 0);
-    for (const line of shown) assert.ok(stripVTControlCharacters(configured.output).includes(line), line);
-    await terminal("client").until(/ip route add 2001:4860:4860::8888/);
-    assert.equal(await terminal("configure-client").ended, 0);
-    await terminal("ping", "-c", "1", TARGET6).until(/1 received/);
-  } finally {
-    await terminal("down").ended;
-  }
-});
+labTest(
+  "the five terminals with IPV6=1 show the walkthrough's commands, and ping answers",
+  async () => {
+    const env = {
+      ...process.env,
+      IPV6: "1",
+      SIMPLE_VPN_LAB: newFolder(),
+      SIMPLE_VPN_SECRET: LAB_SECRET,
+    };
+    const terminal = (...args: string[]) =>
+      new Running(
+        spawn(...spawned("lab/terminals/terminal", ...args), {
+          cwd: ROOT,
+          env,
+        }),
+      );
+    const shown = /## The same with IPv6[^]*?```\n([^]*?)```/
+      .exec(readFileSync(join(ROOT, "walkthrough.md"), "utf8"))![1]!
+      .trim()
+      .split("\n");
+    try {
+      await terminal("server").until(/ip6tables/);
+      const configured = terminal("configure-server");
+      assert.equal(await configured.ended, 0);
+      for (const line of shown) assert.ok(stripVTControlCharacters(configured.output).includes(line), line);
+      await terminal("client").until(/ip route add 2001:4860:4860::8888/);
+      assert.equal(await terminal("configure-client").ended, 0);
+      await terminal("ping", "-c", "1", TARGET6).until(/1 received/);
+    } finally {
+      await terminal("down").ended;
+    }
+  },
+  "terminals.test.ts has the five over UDP",
+);

@@ -40,13 +40,15 @@ const largePings = (lab: Lab, host: string, address: string) =>
     assert.match(stdout, / 0% packet loss/);
   });
 
-/** What the router has seen of IPv4 that was cut on its way, and what the client has cut of IPv6. */
+/** What the router has seen of IPv4 that was cut on its way, and what both ends have cut of IPv6. */
 function countFragments(lab: Lab): () => number {
   lab.run("router", "iptables -t raw -A PREROUTING -f");
   return () => {
     const rule = /^ *(\d+) /m.exec(lab.run("router", "iptables -t raw -nvxL PREROUTING").split("\n")[2]!)!;
-    const cut = /^Ip6FragCreates\s+(\d+)/m.exec(lab.run("client", "cat /proc/net/snmp6"))!;
-    return Number(rule[1]) + Number(cut[1]);
+    const cut = ["client", "server"].map(
+      (host) => /^Ip6FragCreates\s+(\d+)/m.exec(lab.run(host, "cat /proc/net/snmp6"))![1],
+    );
+    return [rule[1], ...cut].reduce((sum, count) => sum + Number(count), 0);
   };
 }
 

@@ -106,7 +106,7 @@ export async function dialIdle(
   before?: Before,
 ) {
   const handshake = new ClientHandshake(secret, before);
-  const port = transports[transport].open({ port: number, handshake: true });
+  const port = transports[transport].open({ port: number, handshake: true, secrets: [secret] });
   const { message1, isGood } = handshake;
   const { message2, remote, attach } = await port.dial(address, 10_000, message1, isGood);
   const { keys, config } = handshake.finish(message2, remote);

@@ -2,42 +2,47 @@
  * Runs test files (its arguments), some at a time, and says how far it is. Those with labs come first, the
  * longest of them before the others: they take longest. node --test would take them by their names.
  *
- * Those about what a transport carries run a second time, over UDP, and the cheapest a third time, over raw.
- * TRANSPORT=udp and TRANSPORT=raw run these alone, and more of them; TRANSPORT=tcp runs none.
+ * Those about what a transport carries run a second time, over UDP; one of them over QUIC, where this Node
+ * has it, and the cheapest over raw. TRANSPORT=udp, quic or raw runs those over that one alone, and more of
+ * them; TRANSPORT=tcp none.
  */
 import { statSync, writeFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { basename } from "node:path";
 import { run } from "node:test";
 import { spec as Spec } from "node:test/reporters";
+import { hasQuic } from "../../host/options.ts";
 
-const OVER = / \((udp|raw)\)/; // in the name of a file that runs another one over that transport
+const OVER = / \(\w+\)/; // in the name of a file that runs another one over another transport
 const weight = (file: string) => statSync(file.replace(OVER, "")).size + (file.includes("lab/") ? 1e6 : 0);
 const given = process.argv.slice(2);
-const { TRANSPORT } = process.env;
-const SOME = {
-  udp: /\/(vpn|bulk|reconnect|roaming|hostile)\.test\.js$/,
+const { TRANSPORT = "" } = process.env;
+// Not dns, firewall, undo: set-up knows of a transport its name only. Not second, status: they use both.
+const SOME: Record<string, RegExp> = {
+  udp: /\/(vpn|bulk|reconnect|roaming|hostile|ipv6|mtu)\.test\.js$/,
+  ...(hasQuic() && { quic: /\/lab\/tests\/vpn\.test\.js$/ }),
   raw: /\/bulk\.test\.js$/,
 };
-const ALL = {
+const ALL: Record<string, RegExp> = {
+  ...SOME,
   udp: /\/(vpn|bulk|reconnect|roaming|hang|closed|hostile|ipv6|isolate|mtu|user|soak)\.test\.js$/,
   raw: /\/(vpn|bulk|raw)\.test\.js$/,
 };
+const ALONE = /^(udp|quic|raw)$/.test(TRANSPORT);
 
-/** Makes the file that does, beside the other one. */
-function over(transport: "udp" | "raw", file: string): string {
-  const other = file.replace(/\.test\.js$/, ` (${transport}).test.js`);
-  writeFileSync(other, `process.env.TRANSPORT = "${transport}";\nawait import("./${basename(file)}");\n`);
-  return other;
-}
+/** Those that run over that transport, too: makes the files that do, beside the others. */
+const over = ([transport, which]: [string, RegExp]) =>
+  given
+    .filter((file) => which.test(file))
+    .map((file) => {
+      const other = file.replace(/\.test\.js$/, ` (${transport}).test.js`);
+      writeFileSync(other, `process.env.TRANSPORT = "${transport}";\nawait import("./${basename(file)}");\n`);
+      return other;
+    });
 
-const carried = (["udp", "raw"] as const).flatMap((transport) => {
-  if (TRANSPORT && TRANSPORT !== transport) return [];
-  const which = (TRANSPORT ? ALL : SOME)[transport];
-  return given.filter((file) => which.test(file)).map((file) => over(transport, file));
-});
-const alone = TRANSPORT === "udp" || TRANSPORT === "raw";
-const files = [...(alone ? [] : given), ...carried].sort((a, b) => weight(b) - weight(a));
+const chosen = ALONE ? { [TRANSPORT]: ALL[TRANSPORT] ?? /$^/ } : TRANSPORT === "" ? SOME : {};
+const carried = Object.entries(chosen).flatMap(over);
+const files = [...(ALONE ? [] : given), ...carried].sort((a, b) => weight(b) - weight(a));
 const AT_A_TIME = availableParallelism() + 2; // while some wait for their labs, others can go on
 
 const report = new Spec(); // Node's own

@@ -1,0 +1,81 @@
+/** make lesson and make lessons: the student's file, the screen, the progress. Each lesson has a test. */
+import assert from "node:assert/strict";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { createServer } from "node:http";
+import { join } from "node:path";
+import { test } from "node:test";
+import { LESSONS } from "../../lessons/lessons.ts";
+import { report } from "../../lessons/progress.ts";
+import { ROOT } from "../lab.ts";
+import { newFolder } from "./folder.ts";
+import { labTest, runProgram } from "./testing.ts";
+
+const UNPASSED = 3; // exit code: lesson.ts
+
+labTest(
+  "make lesson copies the starter, keeps what a student has written, and says how far that is",
+  async () => {
+    const folder = newFolder();
+    const file = join(folder, "1-tun.ts");
+    const lesson = (...args: string[]) =>
+      runProgram("lessons/lesson", args, { ...process.env, SIMPLE_VPN_LESSONS: folder });
+
+    const first = lesson("1");
+    assert.equal(first.status, UNPASSED, first.stderr);
+    assert.match(first.stdout, /Lesson 1: a TUN .*1-tun\.ts \(new/);
+    assert.match(first.stdout, /✗ tun0 is there\n  saw   .*\n  hint  TODO 1/s);
+    assert.match(first.stdout, /0 of 4 checks pass\..*make lesson N=1\n$/);
+    assert.ok(first.stdout.split("\n").length <= 20, first.stdout);
+
+    // that text is TypeScript, and its imports lead to the kit from wherever the folder is
+    const starter = readFileSync(file, "utf8");
+    const mistake = starter.replace("const fd = -1;", "const fd = c.open(;");
+    writeFileSync(file, mistake);
+    const second = lesson("1");
+    assert.match(second.stdout, /yours, left as it is; to start again: rm .*1-tun\.ts/);
+    assert.match(
+      second.stdout,
+      /saw   your program ended with exit code 1 on client at 1-tun\.ts:\d+: Unexpected ";"/,
+    );
+    assert.equal(readFileSync(file, "utf8"), mistake);
+
+    const [kit] = /"[^"]*kit\.ts"/.exec(starter)!;
+    const solution = readFileSync(join(ROOT, "src/lessons/solutions/1-tun.ts"), "utf8");
+    writeFileSync(file, solution.replace('"../kit.ts"', kit));
+    const third = lesson("1");
+    assert.equal(third.status, 0, third.stdout + third.stderr);
+    assert.match(third.stdout, /All 4 checks pass\. Next: make lesson N=2\n$/);
+    assert.match(
+      lesson().stdout,
+      /✓ make lesson N=1 .* 4 of 4 checks\n  make lesson N=2 .*Next: make lesson N=2/s,
+    );
+    assert.ok(existsSync(join(folder, "progress.json")));
+
+    const wrong = lesson("9");
+    assert.match(wrong.stderr, /expected a number from 1 to \d\. Try: make lessons/);
+    assert.equal(wrong.status, 2);
+  },
+);
+
+test("a lesson that passes fits a screen: under 20 lines", () => {
+  for (const { file, about, write, checks } of LESSONS) {
+    // the title, Read, an empty line, and the end are one each
+    const lines = 4 + about.length + write.length + checks.length;
+    assert.ok(lines < 20, `${file}: ${lines} lines`);
+  }
+});
+
+test("a report reaches the manager as it wants it, and one that does not says why", async () => {
+  let body = "";
+  const server = createServer((request, response) => {
+    request.on("data", (data) => (body += data));
+    request.on("end", () => response.end("{}"));
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const url = `http://127.0.0.1:${(server.address() as { port: number }).port}`;
+  assert.match(await report(url, "Ada", "1-tun", { passed: 2, total: 4 }), /^Reported to .* as "Ada"/);
+  assert.deepEqual(JSON.parse(body), { student: "Ada", lesson: "1-tun", passed: 2, total: 4 });
+  server.closeAllConnections();
+  await new Promise((resolve) => server.close(resolve));
+  assert.match(await report(url, "Ada", "1-tun", { passed: 2, total: 4 }), /^Not reported to .*ECONNREFUSED/);
+});

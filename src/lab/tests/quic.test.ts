@@ -1,0 +1,28 @@
+/** --transport quic in the lab: a ping, and a client whose address changes. Node 20 has no QUIC. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { hasQuic } from "../../host/options.ts";
+import { TARGET } from "../lab.ts";
+import { labTest, ping, startClient, startServer } from "./testing.ts";
+
+const QUIC = ["--transport", "quic"];
+
+if (!hasQuic()) test("--transport quic", { skip: `Node ${process.version} has no QUIC` });
+else
+  labTest(
+    "QUIC: a ping; a client with another address connects again, and keeps its inner one",
+    async (lab) => {
+      const server = await startServer(lab, ...QUIC);
+      const client = await startClient(lab, "client", ...QUIC);
+      ping(lab, "client", TARGET);
+      await server.until(/8\.deframe[^]*8\.open[^]*8\.xor[^]*8\.write/); // the same steps as over TCP
+      lab.run("client", "ip addr del 192.168.1.100/24 dev eth0");
+      lab.run("client", "ip addr add 192.168.1.77/24 dev eth0");
+      await client.until(/connected again after .*: this end of the tunnel is still 10\.8\.0\.2/, 60_000);
+      ping(lab, "client", TARGET);
+      assert.match(client.output, /Lost the server .*(nothing comes from it any more|it has not answered)/);
+      assert.equal(await client.stop(), 0);
+      await server.until(/client 10\.8\.0\.2 from 192\.168\.1\.77:\d+ left: it said goodbye \(0 connected\)/);
+      assert.equal(await server.stop(), 0);
+    },
+  );

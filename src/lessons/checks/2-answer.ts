@@ -1,0 +1,165 @@
+/** Lesson 2: an answer. What its checks see, and what is wrong with an answer that ping does not take. */
+import { complement, sumOf } from "../../base/checksum.ts";
+import { formatIPv4 } from "../../base/address.ts";
+import { type Lesson, Miss, type Program, type Stage } from "../check.ts";
+import { Tap } from "../tap.ts";
+
+const [OWN, NOBODY] = ["10.8.0.2", "10.8.0.99"]; // the host's address on tun0, and one that no machine has
+const LOOP = "TODO 3: read, answer and write in a loop: for (;;) { … }";
+const taps = new WeakMap<Stage, Tap>();
+
+/** Starts the program, taps tun0 and gives it its address. */
+export async function started(stage: Stage): Promise<Program> {
+  const program = stage.start("client");
+  await stage.tun(program, "nothing was to change in openTun(): it is lesson 1, solved");
+  await stage.configure("client", `${OWN}/24`);
+  taps.set(stage, await Tap.start(stage.lab, "client", "tun0")); // of an interface that is up
+  stage.atEnd(() => taps.get(stage)!.stop());
+  return program;
+}
+
+/** Pings, and returns ping's line about the last answer. Throws a Miss that says what is wrong with it. */
+export async function answered(stage: Stage, options: string, hint = LOOP): Promise<string> {
+  const tap = taps.get(stage)!;
+  const [asked, written] = [tap.sent.length, tap.written.length];
+  const said = await stage.run("client", `ping -W 2 ${options} ${NOBODY}`);
+  const [, sent, received] = /(\d+) packets transmitted, (\d+) received/.exec(said) ?? [said, "1", "0"];
+  // the tap is another program: it tells a little later. And ping counts an answer with a wrong checksum
+  const isSeen = () =>
+    tap.written.length - written >= Number(received) && tap.sent.length - asked >= Number(sent);
+  await stage.until(isSeen, () => new Miss(`ping ${options} ${NOBODY} sent nothing into tun0`, hint));
+  const answers = tap.written.slice(written);
+  const requests = tap.sent.slice(asked);
+  for (const [i, one] of answers.entries()) {
+    const wrong = requests[i] && mistake(requests[i], one);
+    if (wrong) throw wrong;
+  }
+  if (sent === received) return /\d+ bytes from .*|\d+ packets .* received/.exec(said)![0];
+  throw stage.why(
+    new Miss(
+      `ping ${options} ${NOBODY}: ${received} of ${sent} answered; you wrote ${answers.length} packets`,
+      hint,
+    ),
+  );
+}
+
+/** What keeps `answer` from being the echo reply to `request`; undefined if nothing does. */
+export function mistake(request: Buffer, answer: Buffer): Miss | undefined {
+  const address = (bytes: Buffer, at: number) => formatIPv4(bytes.readUInt32BE(at));
+  const way = (bytes: Buffer) => `${address(bytes, 12)} → ${address(bytes, 16)}`;
+  if (answer.length < 28)
+    return new Miss(
+      `you wrote ${answer.length} bytes: no IP and ICMP header`,
+      "write the packet as long as it was",
+    );
+  if (answer.length !== request.length)
+    return new Miss(
+      `the request has ${request.length} bytes, your answer ${answer.length}`,
+      "write as many bytes as read() gave: buffer.subarray(0, length)",
+    );
+  if (
+    answer.readUInt32BE(12) !== request.readUInt32BE(16) ||
+    answer.readUInt32BE(16) !== request.readUInt32BE(12)
+  )
+    return new Miss(
+      `the request goes ${way(request)}, and your answer ${way(answer)}`,
+      "bytes 12 to 15 are the source, 16 to 19 the destination: keep one in a copy while you write the other",
+    );
+  if (answer[20] === 8)
+    return new Miss("your answer is an echo request: byte 20 is 08", "the type of an echo reply is 0");
+  if (answer[20] !== 0)
+    return new Miss(`byte 20, the ICMP type, is ${answer[20]}`, "the type of an echo reply is 0");
+  const uncleared = Buffer.from(answer.subarray(20));
+  uncleared.writeUInt16BE(request.readUInt16BE(22), 2);
+  const cleared = Buffer.from(answer.subarray(20));
+  cleared.writeUInt16BE(0, 2);
+  const [is, right] = [answer.readUInt16BE(22), complement(sumOf(cleared, 0, cleared.length))];
+  const word = (number: number) => number.toString(16).padStart(4, "0");
+  if (is !== right) {
+    const hint =
+      is === request.readUInt16BE(22)
+        ? "it is still the request's: the type has changed, so the sum has"
+        : is === complement(sumOf(uncleared, 0, uncleared.length))
+          ? "set the two bytes to 0 before you add up: they are in the sum, too"
+          : is === (~right & 0xffff)
+            ? "turn every bit over at the end: ~sum & 0xffff"
+            : "words from byte 20 to the end; an odd last byte counts times 256; the carries added";
+    return new Miss(
+      `the ICMP checksum, bytes 22 and 23, is ${word(is)}; ${word(right)} would be right`,
+      hint,
+    );
+  }
+  if (complement(sumOf(answer, 0, 20)) !== 0)
+    return new Miss(
+      "the IP header's checksum is wrong",
+      "change only the addresses in it: turned around, their sum stays the same",
+    );
+  if (!answer.subarray(24).equals(request.subarray(24)))
+    return new Miss(
+      "what stands behind the checksum has changed",
+      "ping wants id, number and data back as they were",
+    );
+  return undefined;
+}
+
+export const lesson: Lesson = {
+  file: "2-answer",
+  title: "an answer",
+  about: [
+    "Your program answers pings, for an address that no machine has.",
+    "The other end of a tunnel does no more: packets in, packets out.",
+  ],
+  write: ["checksum()", "answer(): turn an echo request around", "the loop: read, answer, write"],
+  read: ["RFC 792, page 14", "RFC 1071, section 1", "walkthrough.md, There"],
+  crashes: [
+    [
+      /write tun0: EINVAL/,
+      "EINVAL: what you write must begin with an IP header, 45: write the packet, not the buffer",
+    ],
+    [/write tun0: EIO/, "EIO: tun0 is not up yet: write only what answers a packet"],
+  ],
+  checks: [
+    {
+      name: "a ping is answered",
+      async run(stage) {
+        await started(stage);
+        return answered(
+          stage,
+          "-c 1",
+          "TODO 1 to 3: checksum(), answer(), and the loop that writes the answer",
+        );
+      },
+    },
+    { name: "and so are the next three", run: (stage) => answered(stage, "-c 3 -i 0.1 -q") },
+    {
+      name: "of any size",
+      async run(stage) {
+        await answered(stage, "-c 1 -s 0");
+        await answered(stage, "-c 1 -s 57");
+        return answered(stage, "-c 1 -s 1311");
+      },
+    },
+    {
+      name: "nothing else is answered",
+      async run(stage) {
+        const tap = taps.get(stage)!;
+        const before = tap.sent.length;
+        const udp = 'const udp = require("node:dgram").createSocket("udp4");';
+        const send = `${udp} udp.send(Buffer.alloc(60, 8), 9, "${NOBODY}", () => udp.close())`;
+        await stage.run("client", [process.execPath, "-e", send]);
+        await stage.until(
+          () => tap.sent.length > before,
+          () => new Miss("a UDP packet did not reach tun0", "run it again"),
+        );
+        await answered(stage, "-c 1");
+        const wrong = tap.written.find((bytes) => bytes[9] !== 1);
+        if (wrong)
+          throw new Miss(
+            "you answered a UDP packet: byte 9 is 17",
+            "first look: byte 0 is 45, byte 9 is 1 (ICMP), byte 20 is 8 (request); else return false",
+          );
+        return "a UDP packet is left alone, and the next ping is answered";
+      },
+    },
+  ],
+};

@@ -1,0 +1,111 @@
+/** Lesson 3: the loop. What its checks see. */
+import { type Lesson, Miss, type Program, type Stage } from "../check.ts";
+import { answered, started } from "./2-answer.ts";
+
+const KEYS =
+  "TODO 2 and 3: c.watch(0, onKey); onKey() reads what was typed, and prints `answered: ${answered}`";
+
+/** Types Enter, and waits for what is printed about it: the number of pings answered. */
+async function enter(stage: Stage, program: Program): Promise<number> {
+  const before = numbers(program).length;
+  program.running.child.stdin!.write("\n");
+  await stage.until(
+    () => numbers(program).length > before,
+    () => new Miss('Enter was typed, and no line "answered: …" came', KEYS),
+  );
+  return numbers(program).at(-1)!;
+}
+
+const numbers = (program: Program) =>
+  [...program.said.matchAll(/^answered: (\d+)$/gm)].map(([, number]) => Number(number));
+
+/** Throws unless the last number is right. */
+function expect(number: number, right: number): void {
+  if (number !== right)
+    throw new Miss(
+      `pings answered so far: ${right}; your program says ${number}`,
+      "TODO 1: count each answer that was written: answered++",
+    );
+}
+
+export const lesson: Lesson = {
+  file: "3-loop",
+  title: "the loop",
+  about: [
+    "Two file descriptors, one place to sleep: your program hears packets and keys at once.",
+    "Enter shows how many pings it has answered.",
+  ],
+  write: [
+    "onPacket(): all packets that are there, until EAGAIN",
+    "onKey(): what was typed; stop at the end",
+    "watch both",
+  ],
+  read: ["man 2 select", "walkthrough.md, The loop", "src/core/loop.ts"],
+  crashes: [
+    [
+      /EAGAIN/,
+      "-EAGAIN is no mistake: there is no packet now. Return before c.check(), the loop calls you again",
+    ],
+    [/EPERM.*\n.*poll|poll.*EPERM/, "c.watch() wants an fd: `tun`, or 0 for the keyboard"],
+  ],
+  checks: [
+    {
+      name: "a ping is answered while nobody types",
+      async run(stage) {
+        await started(stage);
+        return answered(
+          stage,
+          "-c 1",
+          "TODO 3: c.watch(tun, onPacket); nothing may sleep in read() of the keyboard",
+        );
+      },
+    },
+    {
+      name: "Enter is answered while nobody pings",
+      async run(stage) {
+        const number = await enter(stage, stage.programs[0]!);
+        expect(number, 1);
+        return `answered: ${number}`;
+      },
+    },
+    {
+      name: "40 pings at once, and 5 times Enter between",
+      async run(stage) {
+        const pings = answered(
+          stage,
+          "-c 40 -l 40 -q",
+          "TODO 1: one wake-up may be for many packets: read until -c.EAGAIN",
+        );
+        pings.catch(() => {}); // it is waited for below
+        for (let i = 0; i < 5; i++) await enter(stage, stage.programs[0]!);
+        const shown = await pings;
+        expect(await enter(stage, stage.programs[0]!), 41);
+        if (numbers(stage.programs[0]!).length > 7)
+          throw new Miss(
+            "Enter was typed 7 times, and answered more often",
+            "TODO 2: what was typed stays there until c.read(0, keys) takes it out",
+          );
+        return shown;
+      },
+    },
+    {
+      name: "after Ctrl-D it goes on, and sleeps when there is nothing to do",
+      async run(stage) {
+        const program = stage.programs[0]!;
+        program.running.child.stdin!.end();
+        await answered(
+          stage,
+          "-c 2 -i 0.3",
+          "read() of the keyboard gives 0 now: stop watching it, and go on with tun0",
+        );
+        await stage.rest(program);
+        if (program.spins)
+          throw new Miss(
+            "your program is busy all the time now, and never sleeps",
+            "read() of the keyboard gives 0: the end. Call the function that c.watch(0, …) has returned",
+          );
+        return "2 more pings, and no work between them";
+      },
+    },
+  ],
+};

@@ -1,0 +1,279 @@
+/** Lesson 4: the tunnel. What its checks see. First one end alone against OtherEnd, then both. */
+import { complement, sumOf } from "../../base/checksum.ts";
+import { SERVER } from "../../lab/lab.ts";
+import { type Lesson, Miss, type Program, type Stage } from "../check.ts";
+import { OtherEnd } from "../other-end.ts";
+
+const OPEN = "openTun() was not to change: it is lesson 1, solved";
+const READER =
+  "TODO 3: keep what comes in `stream`; while a whole frame is at its start, write the packet, cut it off";
+
+const OVER = "when a connection is over, read() gives 0: hangUp(), and accept() the next one";
+
+/** Waits until the program has a TCP socket in this state (proc(5)) at port 5555, its own or the other's. */
+async function socket(
+  stage: Stage,
+  program: Program,
+  state: "listens" | "is connected",
+  hint: string,
+): Promise<void> {
+  const [own, far] = ["\\w+:15B3", "\\w+:\\w+"]; // 0x15b3 = 5555
+  const pattern =
+    state === "listens"
+      ? new RegExp(` ${own} ${far} 0A `)
+      : new RegExp(` ${far} \\w+:15B3 01 | ${own} ${far} 01 `);
+  await stage.until(
+    () => pattern.test(program.net("tcp")),
+    () => new Miss(`no socket ${state} at port 5555 on ${program.host}`, hint),
+    5_000,
+  );
+}
+
+async function startServer(stage: Stage): Promise<Program> {
+  const server = stage.start("server", "server");
+  await stage.tun(server, OPEN);
+  await socket(
+    stage,
+    server,
+    "listens",
+    "TODO 4: socket(), bind() to port 5555, listen(); then watch it, and accept()",
+  );
+  await stage.configure("server", "10.8.0.1/24");
+  return server;
+}
+
+async function startClient(stage: Stage): Promise<Program> {
+  const client = stage.start("client", "client", SERVER);
+  await stage.tun(client, OPEN);
+  await socket(
+    stage,
+    client,
+    "is connected",
+    "TODO 1: socket(), then connect() to `address`, port 5555; then use(fd)",
+  );
+  await stage.configure("client", "10.8.0.2/24");
+  return client;
+}
+
+const got = ({ stream }: OtherEnd) => `the connection got ${stream.length} bytes, ${short(stream)} …`;
+const short = (bytes: Buffer) => (bytes.toString("hex", 0, 8).match(/../g) ?? []).join(" ");
+
+/** The frame at the start of `stream`, its two bytes of length included; undefined while it is not whole. */
+function frameIn(stream: Buffer): Buffer | undefined {
+  const length = stream.length < 2 ? Infinity : 2 + stream.readUInt16BE(0);
+  return stream.length < length ? undefined : stream.subarray(0, length);
+}
+
+/** An echo reply, from whom the request asks. */
+function reply(request: Buffer): Buffer {
+  const packet = Buffer.from(request);
+  request.copy(packet, 12, 16, 20);
+  request.copy(packet, 16, 12, 16);
+  packet[20] = 0;
+  packet.writeUInt16BE(0, 22);
+  packet.writeUInt16BE(complement(sumOf(packet, 20, packet.length)), 22);
+  return packet;
+}
+
+const framed = (packet: Buffer) =>
+  Buffer.concat([Buffer.from([packet.length >> 8, packet.length & 255]), packet]);
+
+/** Pings from the client's host through the student's client, and answers as the other end. */
+async function pinged(stage: Stage, cut: (frame: Buffer) => Buffer[], hint: string): Promise<string> {
+  const far = ends.get(stage)!;
+  const from = far.stream.length;
+  const ping = stage.run("client", "ping -c 1 -W 2 10.8.0.1");
+  const frame = await stage.until(
+    () => frameIn(far.stream.subarray(from)),
+    () =>
+      new Miss(
+        "the ping did not come out of the tunnel as a whole frame",
+        "does onPacket() send each packet?",
+      ),
+  );
+  far.send(...cut(framed(reply(frame.subarray(2)))));
+  const said = await ping;
+  const [shown] = /\d+ bytes from.*/.exec(said) ?? [];
+  if (!shown)
+    throw stage.why(new Miss("the answer was sent into the connection, and did not reach ping", hint));
+  return shown;
+}
+
+/** Feeds an echo request to the student's server, in these pieces, and waits for its host's reply. */
+async function replied(stage: Stage, pieces: Buffer[], hint: string): Promise<string> {
+  const far = ends.get(stage)!;
+  const from = far.stream.length;
+  far.send(...pieces);
+  const frame = await stage.until(
+    () => frameIn(far.stream.subarray(from)),
+    () => new Miss("an echo request of 84 bytes came to your server, and no reply out of its tun0", hint),
+  );
+  return `the reply: ${short(frame)} …`;
+}
+
+/** A ping from 10.8.0.2 to 10.8.0.1, as the kernel would make it. */
+function echoRequest(): Buffer {
+  const packet = Buffer.alloc(84);
+  packet.set([
+    0x45,
+    0,
+    0,
+    packet.length,
+    0,
+    1,
+    0,
+    0,
+    64,
+    1,
+    0,
+    0,
+    10,
+    8,
+    0,
+    2,
+    10,
+    8,
+    0,
+    1,
+    8,
+    0,
+    0,
+    0,
+    0,
+    1,
+    0,
+    1,
+  ]);
+  packet.writeUInt16BE(complement(sumOf(packet, 0, 20)), 10);
+  packet.writeUInt16BE(complement(sumOf(packet, 20, packet.length)), 22);
+  return packet;
+}
+
+const ends = new WeakMap<Stage, OtherEnd>();
+
+export const lesson: Lesson = {
+  file: "4-tunnel",
+  title: "the tunnel",
+  about: [
+    "Two hosts, one TCP connection: what goes into tun0 here comes out of tun0 there.",
+    "One program plays both roles: `server`, or `client ADDRESS`.",
+  ],
+  write: [
+    "dial(): connect to the server",
+    "onPacket(): each packet with its length in front",
+    "onStream(): find the packets again, wherever the stream was cut",
+    "serve(): listen, and accept",
+  ],
+  read: ["man 7 tcp", "man 7 ip", "walkthrough.md, The walk", "src/core/frame.ts"],
+  crashes: [
+    [/connect: ECONNREFUSED/, "nobody listens there: is it `address`, and port 5555?"],
+    [
+      /bind: EADDRINUSE/,
+      "SO_REUSEADDR, before bind(): the port of an ended program stays taken for a minute",
+    ],
+    [/read tun0: EAGAIN/, "-EAGAIN is no mistake: there is no packet now. Return, the loop calls you again"],
+    [/write tun0: E/, "one bad packet must not end the tunnel: print it, and go on"],
+    [/RangeError/, "a length that makes no sense: does your reader begin at a frame's first byte?"],
+  ],
+  checks: [
+    {
+      name: "the client connects",
+      async run(stage) {
+        const far = await OtherEnd.start(stage.lab, "server");
+        ends.set(stage, far);
+        stage.atEnd(() => far.stop());
+        await startClient(stage);
+        return `to ${SERVER}, port 5555`;
+      },
+    },
+    {
+      name: "a packet leaves as a frame",
+      async run(stage) {
+        const far = ends.get(stage)!;
+        await stage.run("client", "ping -c 1 -W 0.3 10.8.0.1");
+        const frame = await stage.until(
+          () => frameIn(far.stream),
+          () => {
+            if (far.stream.length === 0)
+              return new Miss(
+                "a ping went into tun0, and nothing into the connection",
+                "TODO 2: send() each packet as a frame",
+              );
+            return new Miss(
+              `${got(far)}; the frame of a packet of 84 begins 00 54 45 00`,
+              "TODO 2: the length of the packet, 2 bytes, the high byte first, then the packet",
+            );
+          },
+        );
+        if (frame.length !== 86 || frame[2] !== 0x45 || far.stream.length !== 86)
+          throw new Miss(
+            `${got(far)}; 86 were right: 00 54 45 00 00 54 …`,
+            "TODO 2: the length counts the packet alone, without its own 2 bytes; the high byte comes first",
+          );
+        return `${short(frame)} …`;
+      },
+    },
+    {
+      name: "a frame comes, and is a packet again",
+      run: (stage) => pinged(stage, (frame) => [frame], READER),
+    },
+    {
+      name: "the server listens, and takes the client",
+      async run(stage) {
+        await ends.get(stage)!.stop();
+        await stage.end();
+        const server = await startServer(stage);
+        await startClient(stage);
+        await socket(stage, server, "is connected", "TODO 4: accept() gives the connection's fd: use(fd)");
+        return "10.8.0.2 and 10.8.0.1 are joined";
+      },
+    },
+    {
+      name: "one ping, from host to host",
+      async run(stage) {
+        const said = await stage.run("client", "ping -c 1 -W 1 10.8.0.1");
+        const [shown] = /\d+ bytes from.*/.exec(said) ?? [];
+        if (!shown) throw stage.why(new Miss("10.8.0.1 does not answer", READER));
+        return shown;
+      },
+    },
+    {
+      name: "300 quick pings",
+      async run(stage) {
+        // 100 at once: more could fill the socket that ping itself reads from
+        const said = await stage.run("client", "ping -f -q -c 300 -l 100 -W 2 10.8.0.1", 8_000);
+        const [shown, count] = /300 packets transmitted, (\d+) received/.exec(said) ?? ["", "0"];
+        if (count !== "300")
+          throw stage.why(
+            new Miss(
+              `${count} of 300 were answered`,
+              "one read() of the connection is not one packet: it may bring many, and end in one",
+            ),
+          );
+        return shown;
+      },
+    },
+    {
+      name: "the next client is served",
+      async run(stage) {
+        const [server, client] = stage.programs;
+        await stage.end(client!);
+        await stage.rest(server!);
+        const trouble = server!.trouble();
+        if (trouble) throw new Miss(`${trouble.message}; its client has just gone`, OVER);
+        const far = await OtherEnd.start(stage.lab, "client", SERVER);
+        ends.set(stage, far);
+        stage.atEnd(() => far.stop());
+        return replied(stage, [framed(echoRequest())], OVER);
+      },
+    },
+    {
+      name: "a stream that comes one byte at a time",
+      async run(stage) {
+        const bytes = [...framed(echoRequest())].map((byte) => Buffer.from([byte]));
+        const shown = await replied(stage, bytes, `${READER}; even the length may come in two reads`);
+        return `${bytes.length} writes, 1 packet; ${shown}`;
+      },
+    },
+  ],
+};

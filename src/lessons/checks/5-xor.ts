@@ -1,0 +1,119 @@
+/** Lesson 5: XOR. What its checks see: the bytes on the wire, and whether other programs understand them. */
+import type { Running } from "../../lab/running.ts";
+import { type Lesson, Miss, type Stage } from "../check.ts";
+import { clear, complaint, FAR, first, got, NEAR, pings, startC, startClient } from "../far.ts";
+import { startPeer, startRealClient, startRealServer, startServer } from "../far.ts";
+
+const OUT = "TODO 2, in onPacket(): xor() the packet in the buffer, before the frame is sent";
+const IN = "TODO 3, in onStream(): xor() the packet, before it is written to tun0";
+const GIVEN = "the sockets are lesson 4's, solved: take the starter's again";
+const HEADERS = 28; // bytes of IP and ICMP
+const TIMES = 16; // bytes: ping puts the time in front of its data
+const peers = new WeakMap<Stage, Running>();
+
+/** The student's client, connected, with its address. */
+async function client(stage: Stage): Promise<void> {
+  await stage.tun(await startClient(stage, GIVEN), GIVEN);
+  await stage.configure("client", `${NEAR}/24`);
+}
+
+/** What is wrong with the frame of a ping of 84 bytes, whose data is 61 61 61 …; undefined if nothing is. */
+export function mistake(frame: Buffer): Miss | undefined {
+  const packet = frame.subarray(2);
+  const miss = (saw: string, hint: string) =>
+    new Miss(`on the wire: ${first(frame)} …: ${saw}`, `${hint}; 00 54 07 42 42 16 would be right`);
+  if (frame.length < 86)
+    return miss(`${frame.length} bytes, and 86 are expected`, "2 of length, 84 of packet");
+  if (frame[0] === 0x42 && frame[1] === 0x16)
+    return miss(
+      "the length is XORed, too",
+      "it stays readable, or the other end cannot find the frame's end",
+    );
+  if (frame.readUInt16BE(0) !== 84)
+    return miss("the length is not that of the packet", "84 bytes of ping are 00 54");
+  const key = packet[0]! ^ 0x45;
+  if (key === 0) return miss("the packet is as it was", OUT);
+  if (key !== 0x42 && (packet[1]! ^ key) === 0)
+    return miss(`each byte is XOR 0x${key.toString(16)}`, "the key is 0x42: hexadecimal");
+  const plain = packet.map((byte) => byte ^ 0x42);
+  const known = [0x45, 0, 0, 84]; // the begin of the IP header; and ping -p 61 fills its data with 61
+  const wrong = plain.findIndex((byte, at) => byte !== (known[at] ?? (at < HEADERS + TIMES ? byte : 0x61)));
+  if (wrong >= 0) return miss(`byte ${wrong} of the packet is not XORed`, "every byte, to the last one");
+  return undefined;
+}
+
+export const lesson: Lesson = {
+  file: "5-xor",
+  title: "XOR",
+  about: [
+    "Every byte of a packet is XORed with 0x42. It is not secure.",
+    "But now your tunnel speaks the protocol of the C programs, --cipher xor.",
+  ],
+  write: ["xor()", "onPacket(): XOR what goes out", "onStream(): XOR what comes in"],
+  read: ["walkthrough.md, XOR is no encryption", "src/core/xor.ts", "refs/simplevpn.c"],
+  crashes: [[/ECONNREFUSED|ECONNRESET/, GIVEN]],
+  checks: [
+    {
+      name: "what goes out is XORed",
+      async run(stage) {
+        const peer = await startPeer(stage);
+        peers.set(stage, peer);
+        await client(stage);
+        const ping = stage.run("client", `ping -c 1 -W 1 -p 61 ${FAR}`);
+        await stage.until(
+          () => got(peer).length >= 86,
+          () => mistake(got(peer)) ?? new Miss("", ""),
+        );
+        const wrong = mistake(got(peer));
+        if (wrong) throw wrong;
+        await ping;
+        return `on the wire: ${first(got(peer))} …, and 45 00 00 54 is what ping sent`;
+      },
+    },
+    {
+      name: "what comes in is XORed back",
+      async run(stage) {
+        const answered = () => peers.get(stage)!.output.split("answered").length - 1;
+        return pings(
+          stage,
+          FAR,
+          "-c 3 -i 0.1",
+          (saw) => new Miss(`${saw}; ${answered()} answers came in`, IN),
+        );
+      },
+    },
+    {
+      name: "your client talks to the real server",
+      async run(stage) {
+        await clear(stage);
+        const server = await startRealServer(stage, "--cipher", "xor");
+        await client(stage);
+        const said = () => complaint(server) ?? "nothing";
+        return pings(stage, FAR, "-c 3 -i 0.1", (saw) => new Miss(`${saw}; the server says: ${said()}`, OUT));
+      },
+    },
+    {
+      name: "the real client talks to your server",
+      async run(stage) {
+        await clear(stage);
+        const server = await startServer(stage, GIVEN);
+        await stage.tun(server, GIVEN);
+        await stage.configure("server", `${FAR}/24`);
+        const real = await startRealClient(stage, GIVEN, "--cipher", "xor");
+        const said = () => complaint(real) ?? "nothing";
+        return pings(stage, FAR, "-c 3 -i 0.1", (saw) => new Miss(`${saw}; the client says: ${said()}`, OUT));
+      },
+    },
+    {
+      name: "your client talks to refs/simplevpn.c",
+      async run(stage) {
+        await clear(stage);
+        if (!(await startC(stage))) return "not tried: no C compiler here (apt-get install gcc libc6-dev)";
+        await client(stage);
+        const miss = (saw: string) =>
+          new Miss(saw, "one read() of a stream may bring a part of a frame, or two");
+        return pings(stage, FAR, "-c 300 -i 0.002 -s 1300", miss);
+      },
+    },
+  ],
+};

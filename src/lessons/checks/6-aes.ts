@@ -1,0 +1,205 @@
+/**
+ * Lesson 6: AES-256-GCM. What its checks see: the frames on the wire, opened with the lab's secret by other
+ * code than the student's, and what becomes of a frame that was changed, or sent twice.
+ */
+import { createDecipheriv, hkdfSync } from "node:crypto";
+import { LAB_SECRET, SERVER } from "../../lab/lab.ts";
+import { type Lesson, Miss, type Stage } from "../check.ts";
+import { clear, FAR, first, NEAR, pings, Relay, startBoth, startClient } from "../far.ts";
+
+const GIVEN = "what is not marked TODO is lesson 5, solved: take the starter's again";
+const ALL = "TODO 1 to 5: nonce(), seal(), unseal(), and their two calls";
+const TAG = 16; // bytes
+const HERE = "127.0.0.1"; // where the relay listens, on the client's host
+const relays = new WeakMap<Stage, Relay>();
+
+const keyOf = (sender: string) =>
+  Buffer.from(hkdfSync("sha256", Buffer.from(LAB_SECRET, "hex"), "", sender, 32));
+
+/** The text of a frame; undefined if the tag does not fit. */
+function opened(frame: Buffer, number: number, header: Buffer, sender = "client", withTag = true) {
+  const nonce = Buffer.alloc(12);
+  nonce.writeUInt32BE(number, 8);
+  const cipher = createDecipheriv("aes-256-gcm", keyOf(sender), nonce).setAAD(header);
+  cipher.setAuthTag(frame.subarray(-TAG));
+  const text = cipher.update(frame.subarray(2, -TAG));
+  try {
+    cipher.final();
+    return text;
+  } catch {
+    return withTag ? undefined : text;
+  }
+}
+
+/** What is wrong with the frames of two pings of 84 bytes from the client; undefined if nothing is. */
+export function mistake(frames: Buffer[]): Miss | undefined {
+  for (const [number, frame] of frames.entries()) {
+    const header = frame.subarray(0, 2);
+    const miss = (saw: string, hint: string) => new Miss(`frame ${number}: ${first(frame)} …: ${saw}`, hint);
+    if (frame[2] === 0x07 && frame[3] === 0x42)
+      return miss(
+        "the packet is XORed only",
+        "TODO 2, in seal(): encrypt the text, and put the tag behind it",
+      );
+    if (frame.length === 86)
+      return miss(
+        "84 bytes follow, as many as the packet has: the tag is missing, or does not count",
+        "TODO 2: cipher.getAuthTag() stands behind the text; TODO 4: the length is that of both",
+      );
+    if (frame.length !== 102)
+      return miss(
+        `${frame.length - 2} bytes follow the length, and 100 are expected`,
+        "84 of text, 16 of tag",
+      );
+    const text = opened(frame, number, header);
+    if (text?.[0] === 0x45)
+      return miss(
+        "the sealed text is not XORed",
+        "first xor(), as in lesson 5, then seal(): src/ does so, too",
+      );
+    if (text) continue;
+    if (opened(frame, number, Buffer.alloc(0)))
+      return miss(
+        "it opens without its header: whoever changes the length is not noticed",
+        "TODO 2: cipher.setAAD(header), and the header already says what is on the wire",
+      );
+    if (number > 0 && opened(frame, 0, header))
+      return miss(
+        `it has the nonce of frame 0: two frames under one nonce give both away`,
+        "TODO 1: the number goes up with each frame: key.number++",
+      );
+    if (opened(frame, number + 1, header))
+      return miss(`it has the nonce ${number + 1}`, "TODO 1: the first frame's number is 0");
+    if (opened(frame, number, header, "server"))
+      return miss(
+        "it was sealed with the server's key",
+        "the client seals with sealer, and opens with opener",
+      );
+    if (opened(frame, number, header, "client", false)?.readUInt32BE(0) === 0x07424216)
+      return miss("text and nonce are right, but the tag is not", "TODO 2: getAuthTag(), behind the text");
+    return miss(
+      `it does not open with the client's key and nonce ${number}`,
+      "TODO 1: 12 bytes, the number at their end, big-endian; TODO 2: aes-256-gcm, key.bytes, setAAD(header)",
+    );
+  }
+  return undefined;
+}
+
+/** Both ends, with the relay between them. */
+async function start(stage: Stage): Promise<Relay> {
+  await clear(stage);
+  const relay = await Relay.start(stage);
+  relays.set(stage, relay);
+  await startBoth(stage, GIVEN, HERE);
+  return relay;
+}
+
+/** How many packets the kernel of the server got from tun0. */
+function injected(stage: Stage): number {
+  const server = stage.programs.find(({ host }) => host === "server");
+  return Number(/tun0:\s*\d+\s+(\d+)/.exec(server?.net("dev") ?? "")?.[1] ?? 0);
+}
+
+/** Pings once, while `tamper` is at work on the first frame up; what the server's kernel got meanwhile. */
+async function attack(stage: Stage, relay: Relay, tamper: (frame: Buffer) => Buffer[]): Promise<number> {
+  const before = injected(stage);
+  let isDone = false;
+  relay.tamper = (frame, way) => {
+    if (way === "down" || isDone) return [frame];
+    isDone = true;
+    return tamper(frame);
+  };
+  await stage.run("client", `ping -c 1 -W 0.5 ${FAR}`);
+  return injected(stage) - before;
+}
+
+export const lesson: Lesson = {
+  file: "6-aes",
+  title: "AES-256-GCM",
+  about: [
+    "Nobody on the way can read a packet any more, and nobody can change one:",
+    "each frame is encrypted, and has a tag that only someone with the key can make.",
+  ],
+  write: [
+    "nonce(): a number that never comes twice",
+    "seal(): encrypt, and append the tag",
+    "unseal(): compare the tag, decrypt",
+    "onPacket(): the length counts the tag; seal the packet",
+    "onStream(): unseal the body; refuse a frame that was changed",
+  ],
+  read: ["walkthrough.md, What AES-256-GCM adds", "nodejs.org/api/crypto.html"],
+  crashes: [
+    [/Invalid initialization vector/, "TODO 1: the nonce of GCM has 12 bytes"],
+    [/Invalid authentication tag length/, "TODO 3: the tag is the last 16 bytes; a shorter body has none"],
+    [
+      /unable to authenticate/,
+      "TODO 3: final() throws when the tag is wrong: catch that, and return undefined",
+    ],
+  ],
+  checks: [
+    {
+      name: "what goes out is sealed",
+      async run(stage) {
+        const relay = await start(stage);
+        const ping = stage.run("client", `ping -c 2 -i 0.1 -W 1 ${FAR}`);
+        const hint = "TODO 4, in onPacket(): seal the packet, and write the frame as before";
+        await stage.until(
+          () => relay.frames.up.length >= 2 || (relay.frames.up[0] && mistake(relay.frames.up)),
+          () => new Miss(`ping ${FAR} went into tun0, and ${relay.frames.up.length} frames came out`, hint),
+        );
+        const wrong = mistake(relay.frames.up);
+        if (wrong) throw wrong;
+        await ping;
+        return `the other end's code opens it: ${first(relay.frames.up[0]!)} …`;
+      },
+    },
+    {
+      name: "what comes in is opened",
+      run: (stage) => pings(stage, FAR, "-c 3 -i 0.1", (saw) => new Miss(saw, ALL)),
+    },
+    {
+      name: "a flipped bit is refused",
+      async run(stage) {
+        const relay = relays.get(stage)!;
+        const got = await attack(stage, relay, (frame) => {
+          frame[2 + 28 + 20]! ^= 1; // in the data of the ping
+          return [frame];
+        });
+        if (got > 0)
+          throw new Miss(
+            "one bit was flipped on the way, and the server's kernel got the packet",
+            "TODO 3 and 5: setAuthTag(), and final() compares; what does not fit is not written to tun0",
+          );
+        return "one bit was flipped on the way, and no packet came out of it";
+      },
+    },
+    {
+      name: "and the server goes on",
+      async run(stage) {
+        const [client] = stage.programs.filter(({ host }) => host === "client");
+        await stage.end(client!);
+        const garbage = `require("net").connect(5555, "${SERVER}").end(Buffer.of(0, 3, 1, 2, 3))`;
+        await stage.run("client", [process.execPath, "-e", garbage]);
+        const hint = "TODO 5: hangUp() ends this connection, not the program: others may come";
+        await stage.tun(await startClient(stage, hint, HERE), hint);
+        await stage.configure("client", `${NEAR}/24`);
+        const miss = (saw: string) =>
+          new Miss(`a new client: ${saw}`, "each connection counts from 0 again: use()");
+        return pings(stage, FAR, "-c 2 -i 0.1", miss);
+      },
+    },
+    {
+      name: "a frame that comes twice is refused",
+      async run(stage) {
+        const relay = relays.get(stage)!;
+        const got = await attack(stage, relay, (frame) => [frame, frame]);
+        if (got > 1)
+          throw new Miss(
+            "a frame was sent twice on the way, and the server's kernel got both",
+            "TODO 3: unseal() counts, too: the second one has the next number, and its tag does not fit",
+          );
+        return "the second one has another number, and its tag does not fit";
+      },
+    },
+  ],
+};

@@ -1,0 +1,161 @@
+/** Lesson 7: your VPN. What its checks see: how it gets on with the real programs, by default settings. */
+import { SERVER, TARGET } from "../../lab/lab.ts";
+import type { Running } from "../../lab/running.ts";
+import { type Lesson, Miss, type Program, type Stage } from "../check.ts";
+import { clear, complaint, FAR, pings, startRealClient, startRealServer, startServer, why } from "../far.ts";
+
+const GIVEN = "what is not marked TODO is given: take the starter's again";
+const HANDSHAKE = "TODO 3, in send(): the header; TODO 5, in begin(): a KEEPALIVE, which proves us";
+const FRAMES = "TODO 1: IFF_VNET_HDR; TODO 2 and 4: the records";
+const ROUTE = `TODO 5, in begin(): ip addr add …, ip route add ${TARGET}/32 dev tun0`;
+const NAT = "TODO 7, in serve(): sysctl -qw net.ipv4.ip_forward=1, and iptables -t nat … MASQUERADE";
+const MINUTES = "the server's part of fresh keys is given: take onControl() from the starter again";
+// what a server left that was killed
+const FORGET = "iptables -t nat -F POSTROUTING; sysctl -qw net.ipv4.ip_forward=0";
+const STARTING = 10_000; // ms: what a program may take on a busy machine
+const reals = new WeakMap<Stage, Running>();
+
+/** What the real program says about the student's, if anything. */
+const said = (real: Running) => `; the real one says: ${complaint(real) ?? "nothing"}`;
+
+/**
+ * Starts the student's client, and waits until the server has a session with it. If it has none, what the
+ * server says explains more than how the client ended.
+ */
+async function welcomed(stage: Stage, server: Running): Promise<void> {
+  const client = stage.start("client", "client", SERVER);
+  let deadline = Date.now() + STARTING;
+  for (let isUp = false; Date.now() < deadline && !complaint(server);) {
+    if (/client \S+ connected/.test(server.output)) return;
+    if (!isUp && (client.net("dev").includes("tun0:") || client.running.over)) {
+      isUp = true;
+      deadline = Date.now() + 2_000;
+    }
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  const miss = new Miss(`the server has no session with your client${said(server)}`, HANDSHAKE);
+  throw complaint(server) ? miss : await why(stage, miss);
+}
+
+/** Waits until a command on a host prints what it should. */
+async function shown(
+  stage: Stage,
+  host: string,
+  command: string,
+  wanted: RegExp,
+  miss: (said: string) => Miss,
+): Promise<string> {
+  for (const deadline = Date.now() + 4_000; ;) {
+    const output = await stage.run(host, command);
+    const found = wanted.exec(output);
+    if (found) return `${command}: ${found[0].trim()}`;
+    if (Date.now() > deadline || stage.programs.some(({ running }) => running.over))
+      throw await why(stage, miss(output.trim()));
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+}
+
+/** The server's host has no NAT rule any more. */
+async function undone(stage: Stage, server: Program): Promise<string> {
+  server.running.child.kill("SIGINT");
+  await stage.until(
+    () => server.running.over,
+    () => new Miss("SIGINT did not end your server within 2 s", "process.exit(0) at the end of end()"),
+  );
+  const rules = await stage.run("server", "iptables -t nat -S POSTROUTING");
+  const left = rules.split("\n").find((line) => line.startsWith("-A"));
+  if (left)
+    throw new Miss(
+      `Ctrl-C has ended your server, and its rule is still there: ${left}`,
+      'TODO 7: process.on("exit", …) takes away what serve() added: iptables -t nat -D …',
+    );
+  return "Ctrl-C: iptables -t nat has no rule of yours any more";
+}
+
+export const lesson: Lesson = {
+  file: "7-vpn",
+  title: "your VPN",
+  about: ["The handshake as a library, routes, NAT: then each of your ends talks to a real one."],
+  write: [
+    "openTun(): packets with 10 bytes in front",
+    "onPacket(): a packet becomes a record",
+    "send(): the header of a frame",
+    "onFrame(): records become packets",
+    "begin(): the client's part of the handshake; address and routes",
+    "welcome(): the server's part",
+    "serve(): forwarding and NAT",
+  ],
+  read: ["draft/wire.md", "walkthrough.md, What the handshake adds"],
+  crashes: [
+    [/Error: Command failed: iptables/, "run that command by hand: make on HOST=server CMD=…"],
+    [/Error: Command failed: ip/, "run that command by hand: make on HOST=client CMD=…"],
+  ],
+  checks: [
+    {
+      name: "your client gets an address from the real server",
+      async run(stage) {
+        const server = await startRealServer(stage, "--nat", "eth1");
+        reals.set(stage, server);
+        await welcomed(stage, server);
+        return shown(stage, "client", "ip -o -4 addr show dev tun0", /inet 10\.8\.0\.2\/24/, (output) => {
+          const is = output === "" ? "there is no address" : `ip addr: ${output}`;
+          return new Miss(`${is} on tun0, and the server gave 10.8.0.2/24${said(server)}`, ROUTE);
+        });
+      },
+    },
+    {
+      name: "the way to 8.8.8.8 leads into tun0",
+      run: (stage) =>
+        shown(stage, "client", `ip route get ${TARGET}`, /8\.8\.8\.8 dev tun0/, (output) => {
+          const is = output.split("\n")[0]!.trim();
+          return new Miss(`ip route get ${TARGET}: ${is}`, ROUTE);
+        }),
+    },
+    {
+      name: "ping 8.8.8.8 goes through it",
+      run(stage) {
+        const real = reals.get(stage)!;
+        return pings(stage, TARGET, "-c 3 -i 0.1", (seen) => new Miss(`${seen}${said(real)}`, FRAMES), real);
+      },
+    },
+    {
+      name: "the real client gets an address from your server",
+      async run(stage) {
+        await clear(stage);
+        await stage.run("server", ["sh", "-c", FORGET]);
+        await startServer(stage, GIVEN);
+        const hint = "TODO 6, in welcome(): answer() makes message 2, and the keys";
+        const real = await startRealClient(stage, hint, "--route", `${TARGET}/32`, "--rekey", "2");
+        reals.set(stage, real);
+        return pings(stage, FAR, "-c 3 -i 0.1", (seen) => new Miss(`${seen}${said(real)}`, FRAMES), real);
+      },
+    },
+    {
+      name: "and pings 8.8.8.8: forwarding and NAT",
+      async run(stage) {
+        const forwards = await stage.run("server", "sysctl -n net.ipv4.ip_forward");
+        const rules = await stage.run("server", "iptables -t nat -S POSTROUTING");
+        const why = [
+          forwards.trim() !== "1" && "net.ipv4.ip_forward is 0: the server's kernel drops what is not for it",
+          !rules.includes("MASQUERADE") &&
+            "no rule says MASQUERADE: 8.8.8.8 answers to 10.8.0.2, and nobody knows it",
+        ];
+        const because = why.filter(Boolean).join("; ") || "the rules are there";
+        return pings(stage, TARGET, "-c 3 -i 0.1", (seen) => new Miss(`${seen}; ${because}`, NAT));
+      },
+    },
+    {
+      name: "it gives fresh keys",
+      async run(stage) {
+        const real = reals.get(stage)!;
+        const miss = () => new Miss(`the client asked for fresh keys, and got none${said(real)}`, MINUTES);
+        await stage.until(() => /fresh keys with/.test(real.output), miss, 4_000);
+        return pings(stage, TARGET, "-c 2 -i 0.1", (seen) => new Miss(`after fresh keys: ${seen}`, MINUTES));
+      },
+    },
+    {
+      name: "and leaves nothing behind",
+      run: (stage) => undone(stage, stage.programs[0]!),
+    },
+  ],
+};

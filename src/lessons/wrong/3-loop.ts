@@ -1,0 +1,53 @@
+/** Lesson 3 as students get it wrong. */
+import type { Wrong } from "../trial.ts";
+
+const [PING, ENTER] = ["a ping is answered while nobody types", "Enter is answered while nobody pings"];
+const WATCH = "c.watch(tun, onPacket);";
+
+export const WRONG: Wrong[] = [
+  { what: "the starter", text: "the starter", check: ENTER, hint: /no line.*\nTODO 2 and 3/ },
+  { what: "an empty file", text: "nothing", check: PING, hint: /the file is empty/ },
+  {
+    what: "it sleeps at the keyboard",
+    text: [WATCH, "c.read(0, keys); c.watch(tun, onPacket);"],
+    check: PING,
+    hint: /nothing may sleep in read\(\) of the keyboard/,
+  },
+  {
+    what: "the keyboard is not watched",
+    text: ["c.watch(0, onKey)", "onKey"],
+    check: ENTER,
+    hint: /TODO 2 and 3/,
+  },
+  {
+    what: "EAGAIN taken for a mistake",
+    text: ["if (length === -c.EAGAIN) return;", ""],
+    check: [PING, ENTER],
+    hint: /read tun0: EAGAIN\n-EAGAIN is no mistake/,
+  },
+  {
+    what: "it asks again and again",
+    text: ["if (length === -c.EAGAIN) return;", "if (length === -c.EAGAIN) continue;"],
+    check: ENTER,
+    hint: /busy all the time.*\n.*-EAGAIN/,
+  },
+  { what: "it does not count", text: ["answered++;", ""], check: ENTER, hint: /says 0\n.*answered\+\+/ },
+  {
+    what: "the keys are not read",
+    text: ["const count = c.read(0, keys);", "const count = 1;"],
+    check: "40 pings at once, and 5 times Enter between",
+    hint: /answered more often\n.*c\.read\(0, keys\) takes it out/,
+  },
+  {
+    what: "the end of the keyboard is watched on",
+    text: ["return stopKeys();", "return;"],
+    check: "after Ctrl-D it goes on, and sleeps when there is nothing to do",
+    hint: /busy all the time now.*\n.*has returned/,
+  },
+  {
+    what: "the end of the keyboard ends it",
+    text: ["return stopKeys();", "process.exit();"],
+    check: "after Ctrl-D it goes on, and sleeps when there is nothing to do",
+    hint: /your program has ended.*\n.*go on with tun0/,
+  },
+];

@@ -1,0 +1,72 @@
+/** Lesson 6 as students get it wrong. */
+import type { Wrong } from "../trial.ts";
+
+const OUT = "what goes out is sealed";
+
+export const WRONG: Wrong[] = [
+  { what: "the starter", text: "the starter", check: OUT, hint: /is XORed only\nTODO 2, in seal/ },
+  { what: "an empty file", text: "nothing", check: OUT, hint: /the file is empty/ },
+  {
+    what: "one nonce for all",
+    text: ["key.number++", "key.number"],
+    check: OUT,
+    hint: /frame 1: .* nonce of frame 0/,
+  },
+  {
+    what: "the first frame is 1",
+    text: ["(key.number++)", "(++key.number)"],
+    check: OUT,
+    hint: /nonce 1\nTODO 1: the first frame's number is 0/,
+  },
+  {
+    what: "a nonce of 8 bytes",
+    text: ["padStart(24", "padStart(16"],
+    check: OUT,
+    hint: /does not open.*\nTODO 1: 12 bytes/,
+  },
+  {
+    what: "no additional data",
+    text: [".setAAD(header);\n  return", ";\n  return"],
+    check: OUT,
+    hint: /opens without its header.*\nTODO 2: cipher\.setAAD/,
+  },
+  {
+    what: "a frame without room for a tag ends the server",
+    text: [
+      "  try {\n    cipher.setAAD(header).setAuthTag(body.subarray(-TAG));",
+      "  cipher.setAAD(header).setAuthTag(body.subarray(-TAG));\n  try {",
+    ],
+    check: "and the server goes on",
+    hint: /exit code 1 on server.*Invalid authentication tag length[^]*TODO 3/,
+  },
+  {
+    what: "no tag",
+    text: [", cipher.getAuthTag()]", "]"],
+    check: OUT,
+    hint: /the tag is not\nTODO 2: getAuthTag/,
+  },
+  {
+    what: "a length without the tag",
+    text: ["length + TAG", "length"],
+    check: OUT,
+    hint: /\n.*TODO 4: the length is/,
+  },
+  {
+    what: "the tag is not compared",
+    text: [
+      "Buffer.concat([cipher.update(body.subarray(0, -TAG)), cipher.final()])",
+      "cipher.update(body.subarray(0, -TAG))",
+    ],
+    check: "a flipped bit is refused",
+    hint: /one bit was flipped.* got the packet\nTODO 3 and 5/,
+  },
+  {
+    what: "a wrong tag ends the server",
+    text: [
+      "return undefined; // from final(), which compares the tags; or there is no room for one",
+      "throw new Error('wrong tag');",
+    ],
+    check: "and the server goes on",
+    hint: /exit code 1 on server.*wrong tag/,
+  },
+];

@@ -1,0 +1,51 @@
+/** Lesson 7 as students get it wrong. */
+import type { Wrong } from "../trial.ts";
+
+const [ADDRESS, PING] = ["your client gets an address from the real server", "ping 8.8.8.8 goes through it"];
+const [REAL, NAT] = [
+  "the real client gets an address from your server",
+  "and pings 8.8.8.8: forwarding and NAT",
+];
+
+export const WRONG: Wrong[] = [
+  {
+    what: "the starter",
+    text: "the starter",
+    check: ADDRESS,
+    hint: /no session with your client.*\nTODO 3, in send/,
+  },
+  { what: "an empty file", text: "nothing", check: ADDRESS, hint: /the file is empty/ },
+  {
+    what: "the keys the wrong way round",
+    text: [
+      "= handshake.finish(message2, address);\n  [sealer, opener]",
+      "= handshake.finish(message2, address);\n  [opener, sealer]",
+    ],
+    check: ADDRESS,
+    hint: /the real one says: .*wrong tag/,
+  },
+  {
+    what: "no route",
+    text: ["run(`ip route add ${route} dev tun0`)", "console.log(route)"],
+    check: "the way to 8.8.8.8 leads into tun0",
+    hint: /8\.8\.8\.8 via 192\.168\.1\.1 dev eth0.*\nTODO 5, in begin/,
+  },
+  {
+    what: "no 10 bytes in front",
+    text: ["c.IFF_NO_PI | 0x4000", "c.IFF_NO_PI"],
+    check: PING,
+    hint: /0 of 3 answered[^]*TODO 1: IFF_VNET_HDR/,
+  },
+  {
+    what: "message 2 is not sent",
+    text: ["if (message2) send(HANDSHAKE, message2);", "message2;"],
+    check: REAL,
+    hint: /no session with your server.*\nTODO 6, in welcome/,
+  },
+  {
+    what: "no NAT",
+    text: ["! -o tun0 -j MASQUERADE", "! -o tun0 -j ACCEPT"],
+    check: NAT,
+    hint: /no rule says MASQUERADE.*\nTODO 7/,
+  },
+];
