@@ -68,7 +68,7 @@ const FIELDS: Record<string, unknown[][]> = {
     [0, 1001, 1.5],
   ],
   port: [[5555], [0, 65536]],
-  transport: [["tcp", "udp"], ["quic"]],
+  transport: [["tcp", "udp", "raw"], ["sctp"]],
   subnet: [["10.8.0.0/24"], ["10.8.0.1/24"]],
   route: [[["8.8.8.8/32"]], [["8.8.8.8/1"], "8.8.8.8/32", [[]]]],
   secret: [[["/run/secret"]], [["0".repeat(64)], ["a\0b"]]],

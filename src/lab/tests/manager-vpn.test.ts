@@ -98,7 +98,7 @@ labTest("what a program refuses, and what nobody may ask of it, is 4xx with its 
       port: 65536,
       mtu: "1400",
       subnet: "10.8.0.1/24",
-      transport: "quic",
+      transport: "sctp",
       isolate: "yes",
       nat: ["eth1"],
     },
