@@ -164,6 +164,7 @@ export function serverChecks(options: Options): Check[] {
     {
       hop: "listening",
       check: () => {
+        if (transport === "raw") return unknown("raw opens no port: ask the client's doctor");
         const protocol = IP_PROTOCOL[transport];
         const what = `${protocol.toUpperCase()} port ${port}`;
         if (ask(`ss -${protocol[0]}lnH sport = :${port}`)) return ok(what);
