@@ -17,14 +17,14 @@ import { Lab } from "../lab.ts";
 import { measure, measureClients, measureLossy, measureSocks, TAKES } from "./measure.ts";
 import { writeNew } from "../../base/new-file.ts";
 import { checkOutput } from "../output.ts";
-import { bars, COLUMNS, LABEL, printTable, printTargets, summary, TITLES } from "./tables.ts";
+import { bars, COLUMNS, LABEL, printTable, printTargets, roads, summary, TITLES } from "./tables.ts";
 import { provide } from "../tools.ts";
 import { assertHonest, ROUTER_NEEDS } from "../wire/router.ts";
 import { fetchWireGuard } from "./wireguard.ts";
-import { LOSSY, NEAR, type WireName, WIRES } from "./wires.ts";
+import { NEAR, NETWORKS, type WireName, WIRES } from "./wires.ts";
 
 const NAMES = [...CONTENDERS.map(({ name }) => name), "clients", "socks", "loss"];
-const ON_LOSSY = ["ours", "udp", "openvpn"];
+const ON_NETWORKS = ["ours", "udp", "quic", "raw", "openvpn"];
 const BOTH = "both";
 
 /** What runs in one repeat: on one wire, a contender, or our server with many clients. */
@@ -83,11 +83,15 @@ program(async () => {
   });
   const results = { ...how, wires, targets: verdicts };
   writeNew(join(out, "bench.json"), `${JSON.stringify(results, null, 2)}\n`, 0o644);
-  const charts = measured.map(([name, rows]) => {
+  const charts = NEAR.flatMap((name) => {
     const { title, explained } = WIRES[name];
-    return { title, explained, panels: COLUMNS.map((one) => ({ measure: one, bars: bars(rows, one) })) };
+    const rows = tables[name];
+    const panels = COLUMNS.map((one) => ({ measure: one, bars: bars(rows ?? {}, one) }));
+    return rows ? [{ title, explained, panels }] : [];
   });
-  writeNew(join(out, "bench.svg"), chart(charts, caption), 0o644);
+  const road = roads(tables);
+  const sections = road.panels.length > 0 ? [road, ...charts] : charts;
+  writeNew(join(out, "bench.svg"), chart(sections, caption), 0o644);
   console.log(`\nwrote ${join(out, "bench.json")} and ${join(out, "bench.svg")}`);
   exit(failures === 0 ? 0 : 1);
 });
@@ -114,7 +118,7 @@ function options() {
     only: option(
       "NAME,NAME",
       NAMES.join(","),
-      "which contenders; clients: 16 of ours; socks: curl by both ways; loss: far wires",
+      "which contenders; clients: 16 of ours; socks: curl by both ways; loss: near and far networks",
       names,
     ),
     wire: option("NAME", BOTH, "plain, honest (with the loss rows), or both", wire),
@@ -136,7 +140,7 @@ function options() {
 /** The contenders that were asked for and can run here. Says which cannot. */
 function installed(only: string[], folder: string): Contender[] {
   const chosen = CONTENDERS.filter(
-    ({ name }) => only.includes(name) || (only.includes("loss") && ON_LOSSY.includes(name)),
+    ({ name }) => only.includes(name) || (only.includes("loss") && ON_NETWORKS.includes(name)),
   );
   if (chosen.some(({ name }) => name === "wireguard-go")) {
     const why = fetchWireGuard(folder);
@@ -177,10 +181,10 @@ function allRuns(only: string[], wire: string, present: Contender[], seconds: nu
         run: (lab, report) => measureSocks(lab, seconds, report),
       });
   }
-  for (const lossy of LOSSY.filter(() => wire !== "plain" && only.includes("loss")))
-    for (const { name, address, start } of present.filter(({ name }) => ON_LOSSY.includes(name)))
+  for (const network of NETWORKS.filter(() => wire !== "plain" && only.includes("loss")))
+    for (const { name, address, start } of present.filter(({ name }) => ON_NETWORKS.includes(name)))
       runs.push({
-        wire: lossy,
+        wire: network,
         name,
         takes: TAKES.lossy(seconds),
         run: async (lab, report) => {

@@ -13,7 +13,7 @@ export interface Bar extends Spread {
 export interface Section {
   title: string;
   explained: string;
-  panels: { measure: Measure; bars: Bar[] }[];
+  panels: { measure: Measure; bars: Bar[]; where?: string }[]; // `where`: if not on that wire
 }
 
 const [WIDTH, MARGIN, ROW, LABEL, BAR] = [470, 20, 23, 170, 230]; // px; of a panel
@@ -22,8 +22,9 @@ const COLUMNS = 2;
 const escape = (text: string) => text.replace(/[&<>"]/g, (sign) => `&#${sign.charCodeAt(0)};`);
 
 /** One panel, its top left corner at 0,0. */
-function panel(measure: Measure, bars: Bar[]): string {
-  const { title, unit, better } = MEASURES[measure];
+function panel({ measure, bars, where }: Section["panels"][number]): string {
+  const { unit, better } = MEASURES[measure];
+  const title = (where ? `${escape(where)}: ` : "") + MEASURES[measure].title;
   const scale = BAR / Math.max(...bars.map(({ max }) => max));
   const x = (value: number) => (LABEL + value * scale).toFixed(1);
   const head = `<tspan class="head">${title}, ${unit}</tspan> <tspan class="dim">${better} is better</tspan>`;
@@ -56,9 +57,9 @@ export function chart(sections: Section[], caption: string): string {
     const drawn = panels.filter(({ bars }) => bars.length > 0);
     for (let i = 0; i < drawn.length; i += COLUMNS) {
       const line = drawn.slice(i, i + COLUMNS);
-      line.forEach(({ measure, bars }, k) => {
+      line.forEach((one, k) => {
         const x = MARGIN + k * (WIDTH + MARGIN);
-        placed.push(`<g transform="translate(${x} ${y})">\n${panel(measure, bars)}\n</g>`);
+        placed.push(`<g transform="translate(${x} ${y})">\n${panel(one)}\n</g>`);
       });
       y += 48 + ROW * Math.max(...line.map(({ bars }) => bars.length));
     }

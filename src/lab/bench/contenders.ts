@@ -7,6 +7,7 @@ import { generateKeyPairSync, X509Certificate } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Failure } from "../../base/failure.ts";
+import { hasQuic } from "../../host/options.ts";
 import { type Lab, LAB_SECRET, SERVER } from "../lab.ts";
 import { retry, Running, startProgram } from "../running.ts";
 import { compile, PROGRAMS, startSimple } from "./simplevpn.ts";
@@ -17,6 +18,7 @@ export interface Contender {
   name: string; // for --only
   title: string;
   needs: Record<string, string>; // system tools, and the Debian packages that have them
+  needsQuic?: true; // of Node's OpenSSL
   version?: () => string;
   address: string; // the server's, as the client reaches it through this tunnel
   /** Starts it; the programs on both hosts, whose CPU time and memory count. `folder` is for its keys. */
@@ -36,6 +38,21 @@ export const CONTENDERS: Contender[] = [
     start: (lab) => startOurs(lab, "--transport", "udp"),
   },
   {
+    name: "quic",
+    title: "this project, QUIC",
+    needs: {},
+    needsQuic: true,
+    address: INNER,
+    start: (lab) => startOurs(lab, "--transport", "quic"),
+  },
+  {
+    name: "raw",
+    title: "this project, raw",
+    needs: {},
+    address: INNER,
+    start: (lab) => startOurs(lab, "--transport", "raw"),
+  },
+  {
     name: "no-offload",
     title: "this project, no offload",
     needs: {},
@@ -48,7 +65,15 @@ export const CONTENDERS: Contender[] = [
     needs: { openvpn: "openvpn", openssl: "openssl" },
     version: () => told("openvpn --version"),
     address: INNER,
-    start: startOpenVpn,
+    start: (lab, folder) => startOpenVpn(lab, folder, "udp"),
+  },
+  {
+    name: "openvpn-tcp",
+    title: "OpenVPN TCP",
+    needs: { openvpn: "openvpn", openssl: "openssl" },
+    version: () => told("openvpn --version"),
+    address: INNER,
+    start: (lab, folder) => startOpenVpn(lab, folder, "tcp"),
   },
   {
     name: "wireguard-go",
@@ -75,7 +100,8 @@ export const CONTENDERS: Contender[] = [
 ];
 
 /** What keeps a contender from running here; undefined if nothing does. */
-export function lacks({ needs }: Contender): string | undefined {
+export function lacks({ needs, needsQuic }: Contender): string | undefined {
+  if (needsQuic && !hasQuic()) return `not in Node ${process.version}. Try: make bench NODE=24`;
   const missing = Object.keys(needs)
     .filter((tool) => !has(tool))
     .map((tool) => needs[tool]);
@@ -123,9 +149,9 @@ async function startC(lab: Lab, folder: string, name: keyof typeof PROGRAMS): Pr
 
 /**
  * TLS with a certificate for each end, known to the other by its fingerprint (OpenVPN 2.6 or later); data
- * over UDP in AES-256-GCM.
+ * in AES-256-GCM.
  */
-async function startOpenVpn(lab: Lab, folder: string): Promise<Running[]> {
+async function startOpenVpn(lab: Lab, folder: string, proto: "tcp" | "udp"): Promise<Running[]> {
   const certificate = (host: string) => join(folder, `${host}.crt`);
   const key = (host: string) => join(folder, `${host}.key`);
   for (const host of ["server", "client"]) {
@@ -156,7 +182,8 @@ async function startOpenVpn(lab: Lab, folder: string): Promise<Running[]> {
     const fingerprint = new X509Certificate(readFileSync(certificate(peer))).fingerprint256;
     const cipher = `--data-ciphers AES-256-GCM --peer-fingerprint ${fingerprint}`;
     const files = ["--cert", certificate(host), "--key", key(host)]; // their names may have spaces
-    const words = `openvpn ${role} --dev tun0 --proto udp --disable-dco ${cipher}`.split(" ");
+    const end = proto === "tcp" ? `tcp-${host}` : proto;
+    const words = `openvpn ${role} --dev tun0 --proto ${end} --disable-dco ${cipher}`.split(" ");
     const running = new Running(lab.spawn(host, [...words, ...files]));
     await running.until(/Initialization Sequence Completed/);
     return running;

@@ -12,7 +12,7 @@ export const MEASURES = {
   loaded: { title: "loaded ping", unit: "ms", better: "less" },
   cpu: { title: "CPU", unit: "s per GB", better: "less" },
   memory: { title: "peak memory", unit: "MB", better: "less" },
-  // on wires that lose packets
+  // on near and far networks
   upLossy: { title: "4 × TCP up", unit: "Mbit/s", better: "more" },
   downLossy: { title: "4 × TCP down", unit: "Mbit/s", better: "more" },
 } as const;
@@ -88,9 +88,14 @@ export const TARGETS: Target[] = [
     one(wire, "idle")("udp", "openvpn", 1.2),
     one(wire, "loaded")("udp", "openvpn", 0.6),
   ]),
+  ...plain("raw", "openvpn-tcp", 2),
+  ...honest("raw", "openvpn-tcp", 2),
+  ...plain("quic", "openvpn", 1.2),
+  ...honest("quic", "openvpn", 1.2),
   ...(["loss1", "loss3"] as const).flatMap((wire) =>
     bothWays(wire, "upLossy", "downLossy")("udp", "ours", 1.5),
   ),
+  ...bothWays("loss3", "upLossy", "downLossy")("raw", "ours", 1.5),
 ];
 
 export interface Verdict extends Target {

@@ -1,6 +1,6 @@
 /** What `make bench` prints, and the parts of bench.json and of the chart. */
 import chalk from "chalk";
-import type { Bar } from "./chart.ts";
+import type { Bar, Section } from "./chart.ts";
 import { CONTENDERS } from "./contenders.ts";
 import {
   type Measure,
@@ -13,7 +13,7 @@ import {
   type Verdict,
 } from "./figures.ts";
 import { CLIENTS } from "./measure.ts";
-import { WIRES } from "./wires.ts";
+import { NETWORKS, type WireName, WIRES } from "./wires.ts";
 
 export const TITLES: Record<string, string> = {
   ...Object.fromEntries(CONTENDERS.map(({ name, title }) => [name, title])),
@@ -28,7 +28,8 @@ const ALIKE = {
   ours: ["ours", "udp", ...OTHERWISE],
   udp: ["udp", "no-offload", "one", "clients", ...OTHERWISE],
 };
-const OURS = ["ours", "udp", "no-offload", "one", "clients", ...OTHERWISE];
+const ROADS = ["ours", "udp", "quic", "raw"]; // our four transports
+const OURS = [...ROADS, "no-offload", "one", "clients", ...OTHERWISE];
 export const COLUMNS = Object.keys(MEASURES) as Measure[];
 export const LABEL = 26; // widths of the table's columns
 const CELL = 14;
@@ -97,6 +98,25 @@ export function bars(rows: Rows, measure: Measure): Bar[] {
     const found = spread(values[measure]);
     return found ? [{ ...found, title: TITLES[name]!, ours: OURS.includes(name) }] : [];
   });
+}
+
+/** Which road for which network: one section, a line of panels for each network, our four roads in it. */
+export function roads(tables: Partial<Record<WireName, Rows>>): Section {
+  const panels = NETWORKS.flatMap((network) => {
+    const rows = Object.fromEntries(
+      Object.entries(tables[network] ?? {}).filter(([name]) => ROADS.includes(name)),
+    );
+    return (["upLossy", "downLossy"] as const).map((measure) => ({
+      measure,
+      bars: bars(rows, measure),
+      where: WIRES[network].title,
+    }));
+  });
+  return {
+    title: "which road for which network",
+    explained: "far is 50 ms there and back; each panel has a scale of its own",
+    panels: panels.filter(({ bars }) => bars.length > 0),
+  };
 }
 
 /** For bench.json: each contender's measures, with all values and what follows from them. */

@@ -15,20 +15,21 @@ interface Wire {
   lay: (lab: Lab, seed: number) => Promise<Emulator | undefined>;
 }
 
-const lossy = (percent: number): Wire => ({
-  title: `far, ${percent} % lost`,
+/** A network between client and server; without delay and loss the emulator is left out. */
+const network = (title: string, percent: number, delay = FAR): Wire => ({
+  title,
   explained:
-    `the honest wire, ${2 * FAR} ms there and back, ${percent} % of the packets lost each way; ` +
+    `the honest wire, ${2 * delay} ms there and back, ${percent} % of the packets lost each way; ` +
     `TCP by ${CONGESTION}`,
   lay: async (lab, seed) => {
     addRouter(lab);
     for (const host of ["client", "server"])
       lab.run(host, `sysctl -w net.ipv4.tcp_congestion_control=${CONGESTION}`);
-    return Emulator.start(lab, { delay: FAR, loss: percent / 100 }, seed);
+    return delay > 0 ? Emulator.start(lab, { delay, loss: percent / 100 }, seed) : undefined;
   },
 });
 
-export type WireName = "plain" | "honest" | "loss1" | "loss3";
+export type WireName = "plain" | "honest" | "near" | "far" | "loss1" | "loss3" | "loss10";
 export const WIRES: Record<WireName, Wire> = {
   plain: {
     title: "plain wire",
@@ -44,8 +45,12 @@ export const WIRES: Record<WireName, Wire> = {
       return undefined;
     },
   },
-  loss1: lossy(1),
-  loss3: lossy(3),
+  near: network("near", 0, 0),
+  far: network("far", 0),
+  loss1: network("far, 1 % lost", 1),
+  loss3: network("far, 3 % lost", 3),
+  loss10: network("far, 10 % lost", 10),
 };
 export const NEAR = ["plain", "honest"] as const satisfies WireName[]; // with all measures
-export const LOSSY = ["loss1", "loss3"] as const satisfies WireName[]; // with throughput alone
+// with throughput alone
+export const NETWORKS = ["near", "far", "loss1", "loss3", "loss10"] as const satisfies WireName[];

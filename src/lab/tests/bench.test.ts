@@ -8,6 +8,7 @@ import { type Bar, chart, type Section } from "../bench/chart.ts";
 import { CONTENDERS, lacks } from "../bench/contenders.ts";
 import { judge, ratio, show, spread, TARGETS } from "../bench/figures.ts";
 import type { WireName } from "../bench/wires.ts";
+import { roads } from "../bench/tables.ts";
 import { ROOT, spawned } from "../lab.ts";
 import { labTest } from "./testing.ts";
 import { has } from "../tools.ts";
@@ -52,6 +53,37 @@ test("judge() holds each wire's targets against that wire's table", () => {
       (one) => one.wire === wire && one.measure === "up" && one.row === "udp" && one.than === "openvpn",
     )!.reached;
   assert.deepEqual([reached("plain"), reached("honest")], [false, true]);
+});
+
+test("roads() are a line of panels for each network, our four transports in each, and nobody else", () => {
+  const rows = (figure: number) => ({ upLossy: [figure, 3 * figure], downLossy: [figure] });
+  const all = { raw: rows(4), ours: rows(1), openvpn: rows(9), quic: rows(3), udp: rows(2) };
+  const { panels } = roads({ honest: all, loss10: all, near: { ours: { upLossy: [7] } } });
+  assert.deepEqual(
+    panels.map(({ where, measure, bars }) => [where, measure, ...bars.map(({ median }) => median)]),
+    [
+      ["near", "upLossy", 7],
+      ["far, 10 % lost", "upLossy", 2, 4, 6, 8],
+      ["far, 10 % lost", "downLossy", 1, 2, 3, 4],
+    ],
+  );
+});
+
+test("judge(): raw is held against OpenVPN over TCP, and at 3 % loss against our TCP", () => {
+  const reached = (raw: number, other: number) =>
+    judge({
+      honest: { raw: { up: [raw] }, "openvpn-tcp": { up: [1] }, openvpn: { up: [100] } },
+      loss3: { raw: { upLossy: [other] }, ours: { upLossy: [1] } },
+    })
+      .filter(({ row, ratio }) => row === "raw" && ratio)
+      .map(({ reached }) => reached);
+  assert.deepEqual(
+    [reached(2, 1.4), reached(1.9, 1.5)],
+    [
+      [true, false],
+      [false, true],
+    ],
+  );
 });
 
 test("show() keeps to about three digits", () => {
