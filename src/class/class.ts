@@ -8,6 +8,7 @@ import { networkInterfaces } from "node:os";
 import chalk from "chalk";
 import { Failure } from "../base/failure.ts";
 import type { Status } from "../base/status.ts";
+import { run } from "../host/command.ts";
 import { start } from "./child.ts";
 import { newCode, secretOf } from "./code.ts";
 import { clock, Roster } from "./roster.ts";
@@ -15,11 +16,21 @@ import { serve } from "./serve.ts";
 
 const EACH = 1_000; // ms between two looks at who is there
 const LONGEST = 24; // hours
-const { HOURS = "2", NAT = "lo", PAGE = "80", PORT, TRANSPORT, SUBNET } = process.env;
+const { HOURS = "2", PAGE = "80", PORT, TRANSPORT, SUBNET } = process.env;
 
-/** Where students may reach this machine, the NAT's device first. */
-function outerAddresses(): string[] {
-  const all = Object.entries(networkInterfaces()).sort(([one], [other]) => +(other === NAT) - +(one === NAT));
+/** The device to the world. A server without --nat would not forward from student to student, either. */
+async function natDevice(): Promise<string> {
+  const { stdout } = await run("ip -4 route show default");
+  const device = process.env.NAT || / dev (\S+)/.exec(stdout)?.[1];
+  if (device) return device;
+  throw new Failure("Cannot start: this machine has no default route", "NAT=eth0, the device to the network");
+}
+
+/** Where students may reach this machine, that device first. */
+function outerAddresses(first: string): string[] {
+  const all = Object.entries(networkInterfaces()).sort(
+    ([one], [other]) => +(other === first) - +(one === first),
+  );
   return all.flatMap(([, own = []]) =>
     own.filter(({ family, internal }) => family === "IPv4" && !internal).map(({ address }) => address),
   );
@@ -29,7 +40,8 @@ vpnProgram(async () => {
   const hours = Number(HOURS);
   if (!(hours > 0 && hours <= LONGEST))
     throw new Failure(`Cannot start: HOURS=${HOURS} is no number from 0 to ${LONGEST}`, "HOURS=2", 2);
-  const outer = outerAddresses(); // before there is a tun0
+  const nat = await natDevice();
+  const outer = outerAddresses(nat); // before there is a tun0
   const [code, token] = [newCode(), randomBytes(16).toString("hex")];
   const secrets = { SIMPLE_VPN_SECRET: secretOf(code), SIMPLE_VPN_MANAGER_TOKEN: token };
   const args = ["--host", "127.0.0.1", "--port", "0"];
@@ -50,14 +62,15 @@ vpnProgram(async () => {
     throw new Failure(why, hint);
   };
   await call("POST", "/api/vpn/server", {
-    ...{ configure: true, nat: NAT, subnet6: "off" },
+    ...{ configure: true, nat, subnet6: "off" },
     ...(PORT && { port: Number(PORT) }),
     ...(TRANSPORT && { transport: TRANSPORT }),
     ...(SUBNET && { subnet: SUBNET }),
   });
   const status = async (): Promise<Status> => {
     const { running, problem, status } = await call("GET", "/api/vpn/server");
-    if (!running || !status) throw new Failure(`The server has ended: ${problem ?? "without a word"}`, "make class");
+    if (!running || !status)
+      throw new Failure(`The server has ended: ${problem ?? "without a word"}`, "make class");
     return status;
   };
   const [inner = ""] = (await status()).inner;
@@ -85,7 +98,7 @@ vpnProgram(async () => {
   watch();
 
   setTimeout(() => {
-    console.log("The class is over. The server has ended, and the code is worth nothing any more.");
+    console.log("The class is over: the server ends, and the code is worth nothing any more.");
     exit(0);
   }, hours * 3_600_000);
 

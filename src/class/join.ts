@@ -36,7 +36,11 @@ async function connect(server: string, code: string): Promise<string> {
     const ready = /this end of the tunnel is ([\d.]+\/\d+),/;
     return (await start("client", [...args, "--", server], secret, ready, print))[1]!;
   } catch (error) {
-    if (!(error instanceof Failure) || !error.message.includes("refused our secret")) throw error;
+    const { message } = error as Error;
+    const isOpen =
+      "is the class open? SERVER, PORT and TRANSPORT are those of the line that the teacher shows";
+    if (message.startsWith("Cannot connect")) throw new Failure(message, isOpen);
+    if (!message.includes("refused our secret")) throw error;
     const hint = "read it again from the board; if it was of an earlier class, ask for today's";
     throw new Failure(`Cannot join: the server does not know the code ${code}`, hint);
   }
@@ -62,7 +66,7 @@ vpnProgram(async () => {
   for (; ; await sleep(EACH)) {
     const which = (value: boolean) => [...answers].flatMap(([to, one]) => (one === value ? to : []));
     const told = await tell(page, { name: NAME, answered: which(true), silent: which(false) });
-    if (!told) continue; // the client says why, and connects again
+    if (!told) continue;
     if (told.left > 0 && told.left < LONGEST)
       end ??= setTimeout(() => (console.log("The class is over."), exit(0)), told.left * 1000);
     const others = told.students
@@ -71,7 +75,8 @@ vpnProgram(async () => {
     for (const { address, name } of others) names.set(address, isName(name) ? name : "no name yet");
     answers = new Map(await Promise.all([server, ...others.map(({ address }) => address)].map(ping)));
     for (const [to, answered] of answers) {
-      const line = `${answered ? "✓" : "✗"} ${to} (${names.get(to)}) ${answered ? "answers" : "does not answer"}`;
+      const who = `${to} (${names.get(to)})`;
+      const line = answered ? `✓ ${who} answers` : `✗ ${who} does not answer`;
       if (said.get(to) !== line) console.log(line);
       said.set(to, line);
     }
@@ -84,22 +89,17 @@ async function ping(address: string): Promise<[string, boolean]> {
   return [address, code === 0];
 }
 
-/** Tells the page; what it tells. undefined: no answer. Errors: a Failure, if it refuses what was told. */
+/** Tells the page, and returns what it tells; undefined if there is no answer, or none that helps. */
 async function tell(page: string, report: object): Promise<Told | undefined> {
   const headers = { "Content-Type": "application/json" };
-  const signal = AbortSignal.timeout(PATIENCE);
-  let answer: any;
+  const [body, signal] = [JSON.stringify(report), AbortSignal.timeout(PATIENCE)];
   try {
-    const response = await fetch(`${page}me`, {
-      method: "POST",
-      headers,
-      body: JSON.stringify(report),
-      signal,
-    });
-    answer = await response.json();
-    if (response.ok || response.status !== 409) return Array.isArray(answer.students) ? answer : undefined;
+    const response = await fetch(`${page}me`, { method: "POST", headers, body, signal });
+    const answer: any = await response.json();
+    if (response.ok && Array.isArray(answer.students)) return answer;
+    console.log(`The page of the class has not taken our pings: ${response.status}`);
   } catch {
-    return undefined;
+    // the client says why, and connects again
   }
-  throw new Failure(`The page of the class has refused this: ${answer.error}`, "make join once more, later");
+  return undefined;
 }

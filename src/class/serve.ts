@@ -5,13 +5,12 @@
 import { once } from "node:events";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import { Failure } from "../base/failure.ts";
-import { HEADERS, makeRoom, readBody } from "../manager/http.ts";
+import { HEADERS, LIMITS, makeRoom, readBody } from "../manager/http.ts";
 import { type Field, Refusal, take, text } from "../manager/route.ts";
 import { isName, POLICY, type Roster } from "./roster.ts";
 
 const RATE = 20; // requests a second from one address
 const MOST = 256; // addresses in one report
-const LIMITS = { maxHeaderSize: 8 * 1024, headersTimeout: 5_000, requestTimeout: 10_000 }; // bytes, ms
 
 const addresses: Field<string> = {
   schema: { type: "array", items: { type: "string" }, maxItems: MOST },
@@ -61,8 +60,6 @@ export async function serve(roster: Roster, port: number, look: () => Promise<un
       if (!roster.find(from)) await look(); // it has only just come
       const student = roster.find(from);
       if (!student) throw new Refusal(403, `${from} is no address of a student`);
-      if (student.name && name && student.name !== name)
-        throw new Refusal(409, `name: ${from} is ${student.name} already`);
       roster.tell(student, name, [answered ?? []].flat(), [silent ?? []].flat());
     }
     return url === "/"
@@ -71,8 +68,8 @@ export async function serve(roster: Roster, port: number, look: () => Promise<un
   };
   const server = createServer(LIMITS, (request, response) => void answer(request, response));
   makeRoom(server);
-  server.listen(port, roster.own);
   try {
+    server.listen(port, roster.own);
     await once(server, "listening");
   } catch (error) {
     const problem = `Cannot listen on ${roster.own} port ${port}: ${(error as NodeJS.ErrnoException).code}`;
