@@ -229,7 +229,8 @@ function showVpn(status) {
 
 const students = new Map(); // student → lesson → progress
 function showProgress(told) {
-  named.set(/\(([\d.]+)\)$/.exec(told.student)?.[1], told.student);
+  const [, address] = /\(([\d.]+)\)$/.exec(told.student) ?? [];
+  if (address) named.set(address, told.student);
   if (!students.has(told.student)) students.set(told.student, new Map());
   students.get(told.student).set(told.lesson, told);
   const names = [...students.keys()].sort();
