@@ -4,6 +4,7 @@
  */
 import { once } from "node:events";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
+import { setTimeout as sleep } from "node:timers/promises";
 import { Failure } from "../base/failure.ts";
 import { HEADERS, LIMITS, makeRoom, readBody } from "../manager/http.ts";
 import { type Field, Refusal, take, text } from "../manager/route.ts";
@@ -57,7 +58,8 @@ export async function serve(roster: Roster, port: number, look: () => Promise<un
     if (method !== allowed) throw new Refusal(405, `this path takes ${allowed}`, { Allow: allowed });
     if (method === "POST") {
       const { name = "", answered, silent } = take(REPORT, await readBody(request));
-      if (!roster.find(from)) await look(); // it has only just come
+      // Who has only just come stands in the server's next status, which it tells once a second.
+      for (let i = 0; i < 4 && !roster.find(from); i++) await sleep(500).then(look);
       const student = roster.find(from);
       if (!student) throw new Refusal(403, `${from} is no address of a student`);
       roster.tell(student, name, [answered ?? []].flat(), [silent ?? []].flat());

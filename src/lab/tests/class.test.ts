@@ -93,6 +93,7 @@ labTest("a class: its code, the page, who reaches whom, strangers' words, and it
     assert.match(page, new RegExp(`<td>${addresses[i]}<td>${name}<td>\\d\\d:\\d\\d<td>✓.*✓.*✓`));
   assert.match(teachers, /Hello, you are 10\.8\.0\.1 \(the teacher&#39;s machine\)/);
   await students[0]!.until(new RegExp(`✓ ${addresses[2]} \\(Zoë\\) answers`));
+  for (const { output } of students) assert.doesNotMatch(output, /has not taken/);
 
   const [, dashboard] = /machine: (http\S+)/.exec(running.output)!;
   await retry(() => {
