@@ -156,6 +156,7 @@ setInterval(async () => {
 // ---- the VPN programs and their clients ----
 
 const vpns = new Map(); // name → its card, its own addresses, and its clients by address
+const named = new Map(); // a client's address → the student who is there, "Ana (10.8.0.7)"
 const SECONDS = 60; // of a chart
 const UNITS = Object.entries({ Gbit: 1e9, Mbit: 1e6, kbit: 1e3, bit: 0 });
 
@@ -235,7 +236,7 @@ function showVpn(status) {
     const row = list.appendChild(element("li", "", "client"));
     const [who, rates] = [element("div", ""), element("div", "", "rates")];
     const where = `${peer.inner6 ?? ""} from ${peer.remote}, seen ${age(peer.lastSeen)} ago`;
-    who.append(element("h3", peer.inner), element("p", where, "dim"));
+    who.append(element("h3", named.get(peer.inner) ?? peer.inner), element("p", where, "dim"));
     rates.append(element("p", `▲ ${up}`), element("p", `▼ ${down}`));
     row.append(who, chart, rates);
   }
@@ -247,6 +248,8 @@ function showVpn(status) {
 
 const students = new Map(); // student → lesson → progress
 function showProgress(told) {
+  const [, address] = /\(([\d.]+)\)$/.exec(told.student) ?? [];
+  if (address) named.set(address, told.student);
   if (!students.has(told.student)) students.set(told.student, new Map());
   students.get(told.student).set(told.lesson, told);
   showStudents();
