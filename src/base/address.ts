@@ -12,6 +12,9 @@ export function formatIPv4(address: number): string {
   return [24, 16, 8, 0].map((shift) => (address >>> shift) & 255).join(".");
 }
 
+/** Is it an address of this machine alone? */
+export const isLoopback = (address: string) => address === "::1" || (parseIPv4(address) ?? 0) >>> 24 === 127;
+
 export interface Cidr {
   readonly address: number; // as given, host bits included
   readonly prefix: number; // 0–32

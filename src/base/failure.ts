@@ -6,12 +6,14 @@
 export class Failure extends Error {
   readonly hint: string;
   readonly exitCode: number;
+  readonly code: string; // the errno's name, where somebody asks: "EBUSY"
 
   /** @param exitCode 2 for wrong usage, 1 for the rest */
-  constructor(message: string, hint: string, exitCode = 1) {
+  constructor(message: string, hint: string, exitCode = 1, code = "") {
     super(printable(message));
     this.hint = printable(hint);
     this.exitCode = exitCode;
+    this.code = code;
   }
 }
 

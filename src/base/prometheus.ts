@@ -10,7 +10,7 @@ export function render(families: Family[]): string {
   const lines = families.flatMap(([name, type, help, samples]) => [
     `# HELP ${name} ${help}`,
     `# TYPE ${name} ${type}`,
-    ...samples.map(([labels, value, end = ""]) => `${name}${end}${braces(labels)} ${value}`),
+    ...samples.map(([labels, value, end = ""]) => `${name}${end}${braces(labels)} ${Number(value)}`),
   ]);
   return `${lines.join("\n")}\n`;
 }

@@ -8,6 +8,7 @@ import { closeSync, writeSync } from "node:fs";
 import type { Memory } from "./libc.ts";
 import { openNew } from "./new-file.ts";
 import { Counter, counters, rates } from "./counters.ts";
+import { Fold, SHOWN_A_SECOND } from "./fold.ts";
 import { describe } from "./packet.ts";
 import { encode, Screen, type TraceEvent } from "./render.ts";
 import type { Direction, Step } from "./walk.ts";
@@ -19,7 +20,6 @@ interface Recorded extends Omit<TraceEvent, "hex"> {
 }
 
 export type TraceMode = "walk" | "summary" | "off";
-const SHOWN_A_SECOND = 20; // packets: more is a flood
 const HEX_BYTES = 32;
 const HEADERS = 80; // bytes that describe() may look at: the longest IPv4 header and a TCP header
 const PRINT_DELAY = 20; // ms: by then the packet, and the answer to it, are on their way
@@ -33,8 +33,7 @@ class Trace {
   private mode: TraceMode = "off";
   private file: number | undefined;
   private pending: Recorded[] = [];
-  private shown = 0; // packets shown in this second
-  private folded = false;
+  private readonly fold = new Fold();
   private mute = false;
   private stopped = false;
   private readonly screen = new Screen();
@@ -43,7 +42,7 @@ class Trace {
   start(host: string, mode: TraceMode, file: string | undefined): void {
     this.host = host;
     this.mode = mode;
-    this.folded = mode === "summary";
+    this.fold.isFolded = mode === "summary";
     if (file !== undefined) this.file = openNew(file); // its owner's alone: it shows plaintext
     // EPIPE: nobody reads what we print (client.ts | head)
     process.stdout.on("error", () => (this.mute = true));
@@ -57,9 +56,8 @@ class Trace {
 
   /** One more packet: may it be shown? A no folds the trace until it is quiet. */
   mayShow(): boolean {
-    if (this.mode !== "walk" || this.folded) return false;
-    if (++this.shown <= SHOWN_A_SECOND) return true;
-    this.folded = true;
+    if (this.mode !== "walk" || this.fold.isFolded) return false;
+    if (this.fold.show()) return true;
     this.note(`more than ${SHOWN_A_SECOND} packets a second: one summary line a second until it is quiet`);
     return false;
   }
@@ -68,7 +66,7 @@ class Trace {
    * now(), for a step that may be shown. In a flood none is, and 0 costs neither a clock nor an allocation.
    */
   clock(): bigint {
-    return this.mode === "walk" && !this.folded ? this.now() : 0n;
+    return this.mode === "walk" && !this.fold.isFolded ? this.now() : 0n;
   }
 
   /** CLOCK_MONOTONIC, ns. */
@@ -156,10 +154,9 @@ class Trace {
     const { sent, received, drops } = (this.last = totals());
     const packets =
       sent.packets - last.sent.packets + received.packets - last.received.packets + drops - last.drops;
-    if (this.folded && packets > 0)
+    if (this.fold.isFolded && packets > 0)
       this.record({ step: "summary", text: `${sinceThen(last)}, dropped ${drops - last.drops}` });
-    if (this.mode === "walk" && packets <= SHOWN_A_SECOND) this.folded = false;
-    this.shown = 0;
+    if (this.mode === "walk") this.fold.second(packets);
   }
 }
 

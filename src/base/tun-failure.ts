@@ -29,7 +29,8 @@ export function notCreated(name: string, errno: number): Failure {
     return new Failure(`${failed}, for it belongs to ${owner}`, hint);
   }
   const another = "choose another name with --tun";
-  if (errno === EBUSY) return new Failure(failed, `${another}, or stop the program that holds this one`);
+  const taken = `${another}, or stop the program that holds this one`;
+  if (errno === EBUSY) return new Failure(failed, taken, 1, "EBUSY");
   if (errno !== EINVAL) return new Failure(failed, "see linux Documentation/networking/tuntap.rst");
   if (!found) return new Failure(failed, `${another}: this one's is no TUN, or was made with multi_queue`);
   const tun = / tun type tun .*multi_queue/.test(found) ? "a TUN made with multi_queue" : "what is no TUN";

@@ -82,12 +82,13 @@ export const canCarryIPv6 = (tun: string, mtu: number) =>
   mtu >= 1280 &&
   (setting(`ipv6/conf/${tun}/disable_ipv6`) || setting("ipv6/conf/default/disable_ipv6")) === "0";
 
-interface IpLink {
+/** An interface, as `ip -json address` has it. */
+export interface IpLink {
   ifname: string;
   flags: string[];
   mtu: number;
   linkinfo?: { info_data?: { persist?: boolean } };
-  addr_info: { local: string; prefixlen: number; scope: string }[];
+  addr_info: { family: string; local: string; prefixlen: number; scope: string }[];
 }
 interface IpRoute {
   dst: string;

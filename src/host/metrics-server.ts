@@ -2,13 +2,13 @@
 import { once } from "node:events";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import { isIP } from "node:net";
+import { isLoopback } from "../base/address.ts";
 import { Failure } from "../base/failure.ts";
 import { PROMETHEUS } from "../base/prometheus.ts";
 
 const MAX_CONNECTIONS = 16;
 const PATIENCE = 2_000; // ms, for a request, and until the next one
 const FRESH = 500; // ms
-const LOOPBACK = /^127\.|^::1$/;
 
 /** Listens from now on; `text`: the page. Errors: a Failure. */
 export async function serveMetrics(
@@ -24,7 +24,7 @@ export async function serveMetrics(
   const limits = { headersTimeout: PATIENCE, requestTimeout: PATIENCE, keepAliveTimeout: PATIENCE };
   const server = createServer(
     { ...limits, maxHeaderSize: 8192, connectionsCheckingInterval: PATIENCE },
-    (request, response) => answer(request, response, LOOPBACK.test(host), latest),
+    (request, response) => answer(request, response, isLoopback(host), latest),
   );
   server.maxConnections = MAX_CONNECTIONS;
   server.listen(port, host).unref();

@@ -26,6 +26,7 @@ interface Option<T> {
   initial?: string;
   help: string;
   read: (text: string) => T;
+  repeatable?: true;
 }
 export const option = <T>(
   value: string,
@@ -33,6 +34,11 @@ export const option = <T>(
   help: string,
   read: (text: string) => T,
 ): Option<T> => (initial === undefined ? { value, help, read } : { value, initial, help, read });
+/** One that may be given several times. */
+export const several = <T>(value: string, help: string, read: (text: string) => T): Option<T> => ({
+  ...option(value, undefined, `${help}; repeatable`, read),
+  repeatable: true,
+});
 /** An option without a value. */
 export const flag = (help: string) => option("", undefined, help, () => true);
 
@@ -51,10 +57,9 @@ const COMMON = {
     "xor+aes; or xor, the original C programs' format: insecure, for lesson one",
     choice("xor+aes", "xor"),
   ),
-  secret: option(
+  secret: several(
     "FILE",
-    undefined,
-    "64 hex digits, mode 0600 (secret.key); or the environment's SIMPLE_VPN_SECRET; repeatable",
+    "64 hex digits, mode 0600 (secret.key); or the environment's SIMPLE_VPN_SECRET",
     String,
   ),
   mtu: option(
@@ -95,8 +100,8 @@ const COMMON = {
 };
 export const CLIENT = {
   ...COMMON,
-  route: option("CIDR", undefined, "a block to send into the tunnel; repeatable", route),
-  dns: option("ADDRESS", undefined, "ask this name server, through the tunnel; repeatable", dnsServer),
+  route: several("CIDR", "a block to send into the tunnel", route),
+  dns: several("ADDRESS", "ask this name server, through the tunnel", dnsServer),
   "kill-switch": flag(
     "what belongs into the tunnel stays blocked when the client has ended; with --configure",
   ),
@@ -336,7 +341,7 @@ function listenAddress(text: string): string {
 }
 
 /** White space in it would part the command that removes it at the end. */
-function socketPath(text: string): string {
+export function socketPath(text: string): string {
   const length = Buffer.byteLength(text);
   if (length === 0 || length > 107) throw new Error(`has ${length} bytes, expected 1 to 107`); // unix(7)
   if (/[\s\p{C}]/u.test(text)) throw new Error("has white space or a control character in it");

@@ -32,30 +32,48 @@ export function readSecrets(files: string[] = [], environment = takeFromEnvironm
 }
 
 function readSecret(path: string, instead: string): Buffer {
+  const fromShell = (typed: string) => `SIMPLE_VPN_SECRET=$(cat ${typed}) in front of npx or node${instead}`;
+  const missing = "'make secret' makes one; the other end needs the same";
+  const hint = "move it away, then 'make secret' makes a good one; the other end needs the same";
+  return parseSecret(path, readPrivate("secret", path, fromShell, missing), hint);
+}
+
+/**
+ * The bytes of a file that nobody else may read or change. `what` it is, in an error; `otherwise`: how to do
+ * without the file, given its path as a shell takes it; `missing`: what to try if there is none. Errors: a
+ * Failure.
+ */
+export function readPrivate(
+  what: string,
+  path: string,
+  otherwise: (typed: string) => string,
+  missing: string,
+): Buffer {
   const typed = /^[\w@%+=:,./-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`; // in a shell
-  const fromShell = `SIMPLE_VPN_SECRET=$(cat ${typed}) in front of npx or node${instead}`;
-  const refuse = (why: string, hint: string) => new Failure(`Cannot use the secret ${path}: ${why}`, hint);
+  const refuse = (why: string, hint: string) => new Failure(`Cannot use the ${what} ${path}: ${why}`, hint);
   let fd: number | undefined;
   try {
     // Once: what is checked is what is read. A FIFO must not hold us up: it would be deaf to Ctrl-C.
     fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
     const status = fstatSync(fd);
     if (status.isDirectory()) throw refuse("it is a folder", "name a file in it");
-    if (!status.isFile()) throw refuse("it is no regular file", fromShell);
-    const chown = `chown root ${typed}; or ${fromShell}`;
+    if (!status.isFile()) throw refuse("it is no regular file", otherwise(typed));
+    const chown = `chown root ${typed}; or ${otherwise(typed)}`;
     if (!isTrusted(status)) throw refuse(`it belongs to user ${status.uid}, who can change it`, chown);
     if (status.mode & 0o077)
-      throw refuse("other users can read it", canHide(fd, path, status) ? `chmod 600 ${typed}` : fromShell);
-    const hint = "move it away, then 'make secret' makes a good one; the other end needs the same";
-    return parseSecret(path, readFileSync(fd), hint);
+      throw refuse(
+        "other users can read it",
+        canHide(fd, path, status) ? `chmod 600 ${typed}` : otherwise(typed),
+      );
+    return readFileSync(fd);
   } catch (error) {
     if (error instanceof Failure) throw error;
     const { code } = error as NodeJS.ErrnoException;
     const hints: Record<string, string> = {
-      ENOENT: "'make secret' makes one; the other end needs the same",
+      ENOENT: missing,
       EACCES: `start as root (sudo), or as a user who may read it: 'namei -l ${typed}' shows who`,
     };
-    throw new Failure(`Cannot read the secret ${path}: ${code}`, hints[code!] ?? "check the path");
+    throw new Failure(`Cannot read the ${what} ${path}: ${code}`, hints[code!] ?? "check the path");
   } finally {
     if (fd !== undefined) closeSync(fd);
   }

@@ -2,33 +2,19 @@ import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, lstatSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs";
-import { connect, createServer } from "node:net";
+import { createServer } from "node:net";
 import { join } from "node:path";
 import { test } from "node:test";
 import { Failure } from "../base/failure.ts";
 import { MAX_READERS, MAX_WAITING, StatusSocket } from "./status-socket.ts";
 import { ROOT } from "../lab/lab.ts";
 import { newFolder } from "../lab/tests/folder.ts";
+import { readLines } from "../lab/tests/lines.ts";
 import { until } from "../lab/tests/peers.ts";
 
 const folder = newFolder();
 let count = 0;
 const newPath = () => join(folder, `${count++}.sock`);
-
-/** A reader, and the lines that it has got. */
-function read(path: string) {
-  const socket = connect(path).setEncoding("utf8");
-  const lines: string[] = [];
-  let rest = "";
-  socket
-    .on("error", () => {})
-    .on("data", (text: string) => {
-      const parts = (rest + text).split("\n");
-      rest = parts.pop()!;
-      lines.push(...parts);
-    });
-  return { socket, lines };
-}
 
 /** The failure has one line and a hint. */
 const refuses = (path: string, why: RegExp) =>
@@ -48,7 +34,7 @@ test("a reader gets a line at once, then those that all get; the file is its own
   assert.equal(process.umask(before), 0, "the umask is as it was");
   assert.equal(lstatSync(path).mode & 0o777, 0o600);
   assert.equal(status.isRead, false);
-  const [one, other] = [read(path), read(path)];
+  const [one, other] = [readLines(path), readLines(path)];
   await until(() => one.lines.length === 1 && other.lines.length === 1);
   status.write(["a", "b"]);
   await until(() => one.lines.length === 3 && other.lines.length === 3);
@@ -86,7 +72,7 @@ test("what a dead program left is replaced; a living one's, or another file, is 
   await once(spawn(process.execPath, ["-e", script]), "exit");
   assert.ok(lstatSync(path).isSocket(), "killed, it could not remove its socket");
   const status = await StatusSocket.open(path, () => "new");
-  const { lines, socket } = read(path);
+  const { lines, socket } = readLines(path);
   await until(() => lines[0] === "new");
   await refuses(path, /a program that runs has it/);
   assert.ok(existsSync(path), "it stays the other one's");
@@ -117,7 +103,7 @@ test("a program whose queue of connections is full is alive all the same", async
 test("a slow reader loses lines, and is told how many; little waits for it; others lose none", async () => {
   const path = newPath();
   const status = await StatusSocket.open(path, () => "hello");
-  const [slow, quick] = [read(path), read(path)];
+  const [slow, quick] = [readLines(path), readLines(path)];
   await until(() => slow.lines.length === 1 && quick.lines.length === 1);
   slow.socket.pause();
   const line = "x".repeat(10_000);
@@ -142,9 +128,9 @@ test("a slow reader loses lines, and is told how many; little waits for it; othe
 test("what a reader writes is thrown away; whoever writes much is sent away", async () => {
   const path = newPath();
   const status = await StatusSocket.open(path, () => "hello");
-  const quiet = read(path);
+  const quiet = readLines(path);
   quiet.socket.end("DELETE /everything\n"); // it has nothing more to say, and still reads
-  const loud = read(path);
+  const loud = readLines(path);
   await until(() => quiet.lines.length === 1 && loud.lines.length === 1);
   const closed = new Promise((resolve) => loud.socket.once("close", resolve)); // perhaps after an EPIPE
   const flood = setInterval(() => loud.socket.writable && loud.socket.write(Buffer.alloc(8192)), 1);
@@ -159,9 +145,9 @@ test("what a reader writes is thrown away; whoever writes much is sent away", as
 test(`there are at most ${MAX_READERS} readers: one more is told, and the others stay`, async () => {
   const path = newPath();
   const status = await StatusSocket.open(path, () => "hello");
-  const readers = Array.from({ length: MAX_READERS }, () => read(path));
+  const readers = Array.from({ length: MAX_READERS }, () => readLines(path));
   await until(() => readers.every(({ lines }) => lines.length === 1));
-  const more = read(path);
+  const more = readLines(path);
   await once(more.socket, "close");
   assert.deepEqual(
     more.lines.map((line) => JSON.parse(line).type),
@@ -169,7 +155,7 @@ test(`there are at most ${MAX_READERS} readers: one more is told, and the others
   );
   readers.pop()!.socket.destroy();
   await until(() => (status.write(["?"]), status["readers"].size === MAX_READERS - 1));
-  const next = read(path);
+  const next = readLines(path);
   await until(() => next.lines[0] === "hello");
   for (const { socket } of [...readers, next]) socket.destroy();
   status.close();

@@ -20,19 +20,8 @@ export class StatusSocket {
    * replaced. Errors: a Failure.
    */
   static async open(path: string, greet: () => string): Promise<StatusSocket> {
-    await makeRoom(path);
     const socket = new StatusSocket(greet);
-    const before = process.umask(0o177); // so that it never has another mode than 0600
-    try {
-      socket.server.listen(path); // bind(2), which makes the file, is called before this returns
-    } finally {
-      process.umask(before);
-    }
-    try {
-      await once(socket.server, "listening");
-    } catch (error) {
-      throw refused(path, (error as NodeJS.ErrnoException).code!, "a path in a folder that you may write to");
-    }
+    await listenAt(path, socket.server, "--status");
     return socket;
   }
 
@@ -96,21 +85,43 @@ class Reader {
   }
 }
 
+/**
+ * Lets `server` listen at `path`, which `option` names, for our own user alone. What a dead program has left
+ * there is replaced. Errors: a Failure.
+ */
+export async function listenAt(path: string, server: Server, option: string): Promise<void> {
+  const refused = (why: string, hint: string) => new Failure(`Cannot use ${option} ${path}: ${why}`, hint);
+  await makeRoom(path, refused);
+  const before = process.umask(0o177); // so that it never has another mode than 0600
+  try {
+    server.listen(path); // bind(2), which makes the file, is called before this returns
+  } finally {
+    process.umask(before);
+  }
+  try {
+    await once(server, "listening");
+  } catch (error) {
+    throw refused((error as NodeJS.ErrnoException).code!, "a path in a folder that you may write to");
+  }
+}
+
+type Refuse = (why: string, hint: string) => Failure;
+
 /** Removes a socket that nobody listens at any more. Errors: a Failure if somebody does, or if it is none. */
-async function makeRoom(path: string): Promise<void> {
+async function makeRoom(path: string, refused: Refuse): Promise<void> {
   const found = lstatSync(path, { throwIfNoEntry: false });
   if (!found) return;
-  if (!found.isSocket()) throw refused(path, "there is something else, and no socket", "another path");
+  if (!found.isSocket()) throw refused("there is something else, and no socket", "another path");
   const socket = connect(path);
   try {
     await once(socket, "connect");
-    throw refused(path, "a program that runs has it", `another path; 'ss -lxp src ${path}' shows which one`);
+    throw refused("a program that runs has it", `another path; 'ss -lxp src ${path}' shows which one`);
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (error instanceof Failure) throw error;
     const isFull = code === "EAGAIN"; // its queue of connections
-    if (isFull) throw refused(path, "a program that runs has it", "another path");
-    if (code !== "ECONNREFUSED" && code !== "ENOENT") throw refused(path, code!, "another path");
+    if (isFull) throw refused("a program that runs has it", "another path");
+    if (code !== "ECONNREFUSED" && code !== "ENOENT") throw refused(code!, "another path");
   } finally {
     socket.destroy();
   }
@@ -118,9 +129,6 @@ async function makeRoom(path: string): Promise<void> {
     unlinkSync(path);
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    if (code !== "ENOENT") throw refused(path, `a dead program's cannot be removed: ${code}`, `rm ${path}`);
+    if (code !== "ENOENT") throw refused(`a dead program's cannot be removed: ${code}`, `rm ${path}`);
   }
 }
-
-const refused = (path: string, why: string, hint: string) =>
-  new Failure(`Cannot use --status ${path}: ${why}`, hint);

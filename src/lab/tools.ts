@@ -31,6 +31,7 @@ const FOR_TESTS: Record<string, string> = {
   python3: "python3",
   openssl: "openssl",
   curl: "curl",
+  promtool: "prometheus",
 };
 
 /** Is `tool` installed? A path is looked for where it says. */

@@ -1,8 +1,8 @@
 /** The API: one table, in which each request finds its row, and what it may send. */
-import { readFileSync } from "node:fs";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { Failure } from "../base/failure.ts";
 import { PROMETHEUS } from "../base/prometheus.ts";
+import { version } from "../host/options.ts";
 import { listen } from "./events.ts";
 import { CONFIGURE, CREATE, NAME, START } from "./fields.ts";
 import { admit, authorize, HEADERS, readBody } from "./http.ts";
@@ -15,9 +15,6 @@ import { get, post, Refusal, remove, type Route, take } from "./route.ts";
 import { list, NUMBER, object, STRING, SUCCESS, success } from "./route.ts";
 import * as vpn from "./vpn.ts";
 import { CLIENT_FIELDS, NAMED, SERVER_FIELDS, VPN } from "./vpn-fields.ts";
-
-const ROOT = new URL("../../", import.meta.url); // also of what is compiled, in build/
-const { version } = JSON.parse(readFileSync(new URL("package.json", ROOT), "utf8"));
 
 // ---- what is answered ----
 
@@ -68,6 +65,17 @@ export const ROUTES: Route[] = [
   })),
   post("/api/vpn/server", "starts a server", SERVER_FIELDS, SUCCESS, done(vpn.start("server")), TAKEN),
   post("/api/vpn/client", "starts a client", CLIENT_FIELDS, SUCCESS, done(vpn.start("client")), TAKEN),
+  ...["server", "client"].flatMap((name) => [
+    get(`/api/vpn/${name}`, `what the one named ${name} tells`, {}, VPN, () => vpn.show({ name }), UNKNOWN),
+    remove(
+      `/api/vpn/${name}`,
+      "ends it",
+      {},
+      SUCCESS,
+      done(() => vpn.end({ name })),
+      ELSEWHERE,
+    ),
+  ]),
   get("/api/vpn", "all VPN programs", {}, object({ vpns: list(VPN) }), () => ({ vpns: vpn.list() })),
   get("/api/vpn/{name}", "what it tells", NAMED, VPN, vpn.show, UNKNOWN),
   remove("/api/vpn/{name}", "ends it", NAMED, SUCCESS, done(vpn.end), ELSEWHERE),
@@ -122,7 +130,8 @@ function find(method: string, path: string): { row: Route; inPath: Record<string
     const pattern = row.path.replaceAll(".", "\\.").replace(/\{(\w+)\}/g, "(?<$1>[^/]+)");
     return new RegExp(`^${pattern}$`).exec(path);
   };
-  const rows = ROUTES.filter(inPath);
+  const exact = ROUTES.filter((row) => row.path === path); // these first (OpenAPI, "Paths Object")
+  const rows = exact.length > 0 ? exact : ROUTES.filter(inPath);
   const row = rows.find((row) => row.method === (method === "HEAD" ? "GET" : method));
   if (row) return { row, inPath: { ...inPath(row)!.groups } };
   if (rows.length === 0) throw new Refusal(404, "there is no such path; /openapi.json has all");

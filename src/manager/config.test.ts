@@ -1,5 +1,6 @@
 /** Where a value comes from, and what is refused. */
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -38,7 +39,8 @@ test("flags are stronger than the environment, that than the file, that than wha
     "address 10.4.0.1 (a flag)",
     "mtu 1300 (the environment)",
     "tls-cert (default)",
-    "token set",
+    "token set (the environment)",
+    `interface {"name":"a","mode":"echo"} (${file})`,
   ];
   for (const line of expected) assert.ok(lines.includes(line), `${line} in ${shown}`);
 });
@@ -47,7 +49,17 @@ test("watch is a list: what the file, the environment and the flags name, togeth
   write({ watch: ["/a", "/b"] });
   load(["--config", file, "--watch", "/c", "--watch=/d", "--print-config"]);
   assert.deepEqual(module.config.watch, ["/a", "/b", "/c", "/d"]);
-  assert.match(module.config.shown!, /^watch +\/a, \/b, \/c, \/d$/m);
+  const from = (where: string) =>
+    [...module.config.shown!.matchAll(/^watch +(.*) \((.*)\)$/gm)].flatMap(([, path, source]) =>
+      source === where ? [path] : [],
+    );
+  assert.deepEqual(
+    [from(file), from("a flag")],
+    [
+      ["/a", "/b"],
+      ["/c", "/d"],
+    ],
+  );
   write({ watch: "/a" });
   load(["--config", file]);
   assert.deepEqual(module.config.watch, ["/a"]);
@@ -65,12 +77,15 @@ test("unknown keys are errors with the nearest known one; a mistake changes noth
   load([]);
   const before = module.config;
   const wrong: [json: unknown, message: RegExp][] = [
-    [{ prot: 1 }, /manager\.json: Unknown option '--prot', the nearest is port/],
-    [{ port: "many" }, /--port many is no whole number/],
-    [{ port: 70000 }, /--port 70000 is no whole number/],
+    [{ prot: 1 }, /manager\.json: prot: there is no such setting, the nearest is port/],
+    [{ config: "other.json" }, /manager\.json: config: there is no such setting/],
+    [{ "print-config": "1" }, /print-config: there is no such setting/],
+    [{ port: "many" }, /port: many is no whole number/],
+    [{ port: 70000 }, /port: 70000 is no whole number/],
     [{ port: [1] }, /port: expected a text or a number/],
     [{ netmask: "255.0.255.0" }, /netmask/],
-    [{ token: TOKEN }, /Unknown option '--token'/], // secrets are not kept in it
+    [{ token: TOKEN }, /token: there is no such setting/], // no secrets in it
+    [{ interface: [] }, /interface: there is no such setting, the nearest is interfaces/],
     [{ interfaces: {} }, /interfaces: expected a list/],
     [{ interfaces: [1] }, /expected an object/],
     [{ interfaces: [{ mtu: 1 }] }, /mtu: 1 is no whole number/],
@@ -108,11 +123,30 @@ test("a token file is its owner's alone, and long enough", () => {
   writeFileSync(path, "short\n", { mode: 0o600 });
   refuses(["--token-file", path], /expected 16 to 128 characters/);
   writeFileSync(path, `${TOKEN}X\n`);
-  load(["--token-file", path, "--host", "192.0.2.1"]);
+  load(["--token-file", path, "--host", "192.0.2.1", "--print-config"]);
   assert.equal(module.config.token, `${TOKEN}X`);
+  assert.match(module.config.shown!, new RegExp(`^token +set \\(${path}\\)$`, "m"));
+  refuses(["--token-file", folder], /Cannot use the token .*: it is a folder/);
+  refuses(["--token-file", join(folder, "none")], /Cannot read the token .*none: ENOENT/);
 });
 
 test("TLS needs both files; --host an address, localhost or a path", () => {
   refuses(["--tls-cert", "x"], /one of --tls-cert and --tls-key/);
   refuses(["--host", "example.org"], /is no IP address/);
+  refuses(["--host", `/${"x".repeat(107)}`], /has 108 bytes, expected 1 to 107/);
+});
+
+test("a bad value in the environment is named by its variable", () => {
+  const config = new URL(`config${import.meta.url.slice(-3)}`, import.meta.url);
+  const script = `
+    process.env["SIMPLE_VPN_MANAGER_" + process.argv[1]] = process.argv[2];
+    const { load } = await import(${JSON.stringify(config)});
+    try { load([]); } catch ({ message }) { console.log(message); }`;
+  const said = (...words: string[]) => {
+    const args = [...process.execArgv, "--input-type=module", "-e", script, "--", ...words];
+    return spawnSync(process.execPath, args, { encoding: "utf8" }).stdout.trim();
+  };
+  const [bad, odd] = [said("PORT", "many"), said("TLS_CERTS", "x")];
+  assert.equal(bad, "Cannot use SIMPLE_VPN_MANAGER_PORT: many is no whole number from 0 to 65535");
+  assert.match(odd, /^Cannot use SIMPLE_VPN_MANAGER_TLS_CERTS: there is no such setting.* is tls-cert$/);
 });

@@ -1,12 +1,14 @@
 /**
- * The configuration: a JSON file, the environment, flags. Each is stronger than the one before: what the
- * first two say is put in front of the flags, and the last word counts.
+ * The configuration: a JSON file, the environment, flags. Each is stronger than the one before. The values of
+ * the first two are put in front of the flags, and the last value counts.
  */
-import { readFileSync, statSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { isIP } from "node:net";
+import { isLoopback } from "../base/address.ts";
 import { Failure } from "../base/failure.ts";
-import { CLIENT, flag, option, parse, whole } from "../host/options.ts";
-import { takeFromEnvironment } from "../host/secret.ts";
+import { nearest } from "../base/nearest.ts";
+import { CLIENT, flag, option, parse, several, socketPath, whole } from "../host/options.ts";
+import { readPrivate, takeFromEnvironment } from "../host/secret.ts";
 import { checked, CREATE, START } from "./fields.ts";
 import { asObject, take, type Values } from "./route.ts";
 
@@ -25,7 +27,7 @@ const SETTINGS = {
 };
 const FLAGS = {
   ...SETTINGS,
-  watch: option("PATH", undefined, "--status socket of a VPN program started elsewhere; repeatable", String),
+  watch: several("PATH", "--status socket of a VPN program started elsewhere", String),
   config: option("FILE", undefined, 'all of these as JSON, and "interfaces" that are to exist', String),
   "print-config": flag("print what holds, and where it came from"),
   help: CLIENT.help,
@@ -33,6 +35,7 @@ const FLAGS = {
 };
 type Name = keyof typeof SETTINGS;
 const NAMES = Object.keys(SETTINGS) as Name[];
+const IN_FILE = [...NAMES, "watch"];
 const VARIABLE = "SIMPLE_VPN_MANAGER_"; // …PORT, …ALLOW_HOST and so on; and …TOKEN, the token itself
 const DECLARED = { ...CREATE, ...START }; // of an interface that the file wants
 
@@ -50,54 +53,68 @@ export function load(args: string[]): void {
   environment ??= fromEnvironment();
   const next = read(args, environment);
   const open = `Cannot listen on ${next.host} without a token: others reach it`;
-  if (!isLocal(next.host) && next.token === undefined) throw new Failure(open, `--token-file FILE; ${MAKE}`);
+  // Loopback and unix sockets are for this machine alone.
+  const isLocal = next.host === "localhost" || next.host.startsWith("/") || isLoopback(next.host);
+  if (!isLocal && next.token === undefined) throw new Failure(open, `--token-file FILE; ${MAKE}`);
   const half = "Cannot use TLS with one of --tls-cert and --tls-key";
   if (!next["tls-cert"] !== !next["tls-key"]) throw new Failure(half, "give both");
   config = next;
 }
+const inFront = (file: string) => `${VARIABLE}TOKEN=$(cat ${file}) in front of npx or node`;
 const MAKE = `to make it: (umask 077; node -p "crypto.randomBytes(16).toString('hex')" > FILE)`;
-
-/** Loopback and unix sockets are for this machine alone. */
-export const isLocal = (host: string) => /^(127\.|::1$|localhost$|\/)/.test(host);
 
 function read(args: string[], { token, texts }: ReturnType<typeof fromEnvironment>) {
   const file = parsed([...words(texts), ...args]).values.config?.at(-1);
-  const inFile = file === undefined ? { texts: {}, interfaces: [] } : fromFile(file);
+  const inFile = file === undefined ? { texts: {} as Texts, interfaces: [] } : fromFile(file);
   const { values, positionals } = parsed([...words(inFile.texts), ...words(texts), ...args]);
   if (positionals.length > 0) throw refusal(positionals[0]!, "flags begin with --");
   const settings = Object.fromEntries(NAMES.map((name) => [name, values[name]!.at(-1)])) as Settings;
   const source = (name: Name) => {
     if (args.some((word) => word.split("=")[0] === `--${name}`)) return "a flag";
-    return name in texts ? "the environment" : name in inFile.texts ? file : "default";
+    return name in texts ? "the environment" : name in inFile.texts ? file! : "default";
   };
-  const lines = NAMES.map((name) => `${name.padEnd(12)}${settings[name]} (${source(name)})`);
   const tokenFile = settings["token-file"];
-  lines.push(`token       ${tokenFile || token ? "set" : "not set"}`);
-  const { watch = [] } = values; // all that the file, the environment and the flags name
-  lines.push(`watch       ${watch.join(", ")}`);
-  lines.push(`interfaces  ${JSON.stringify(inFile.interfaces)}`);
+  const tokenSource = tokenFile || (token && "the environment");
+  const places: [{ watch?: string | string[] }, string][] = [
+    [inFile.texts, file!],
+    [texts, "the environment"],
+    [parsed(args).values, "a flag"],
+  ];
+  // All that they name, together
+  const watch = places.flatMap(([{ watch = [] }, from]) => [watch].flat().map((path) => ({ path, from })));
+  const { interfaces } = inFile;
+  const line = (name: string, value: unknown, from: string) => `${name.padEnd(12)}${value} (${from})`;
+  const lines = [
+    ...NAMES.map((name) => line(name, settings[name], source(name))),
+    line("token", tokenSource ? "set" : "not set", tokenSource || "default"),
+    ...watch.map(({ path, from }) => line("watch", path, from)),
+    ...interfaces.map((one) => line("interface", JSON.stringify(one), file!)),
+  ];
   const { name, address, netmask, mtu } = settings;
   const create = { name, address, netmask, mtu }; // what a new interface has, unless asked for something else
-  if (file !== undefined) checkTogether(file, inFile.interfaces, create);
+  if (file !== undefined) checkTogether(file, interfaces, create);
   return {
     ...settings,
-    watch,
-    token: tokenFile ? fromTokenFile(tokenFile) : token,
+    watch: watch.map(({ path }) => path),
+    token: tokenFile ? goodToken(`${readPrivate("token", tokenFile, inFront, MAKE)}`, tokenFile) : token,
     create,
     file,
-    interfaces: inFile.interfaces,
+    interfaces,
     shown: values["print-config"] && lines.join("\n"),
   };
 }
 
 function fromEnvironment() {
   const token = takeFromEnvironment(`${VARIABLE}TOKEN`);
-  const ours = Object.entries(process.env).filter(([variable]) => variable.startsWith(VARIABLE));
-  const nameOf = (variable: string) => variable.slice(VARIABLE.length).toLowerCase().replaceAll("_", "-");
-  return {
-    token: token === undefined ? undefined : goodToken(token, `${VARIABLE}TOKEN`),
-    texts: Object.fromEntries(ours.map(([variable, text]) => [nameOf(variable), text!])) as Texts,
-  };
+  const texts: Texts = {};
+  for (const [variable, text] of Object.entries(process.env)) {
+    if (!variable.startsWith(VARIABLE)) continue;
+    const name = variable.slice(VARIABLE.length).toLowerCase().replaceAll("_", "-");
+    const why = mistake(name, text!, [...IN_FILE, "config"]);
+    if (why) throw refusal(variable, why);
+    texts[name] = text!;
+  }
+  return { token: token === undefined ? undefined : goodToken(token, `${VARIABLE}TOKEN`), texts };
 }
 
 /** The file's values as text, and its interfaces. */
@@ -105,16 +122,27 @@ function fromFile(file: string): { texts: Texts; interfaces: Declared[] } {
   try {
     const json: Record<string, unknown> = { ...asObject(JSON.parse(readFileSync(file, "utf8"))) };
     const { interfaces = [], ...texts } = json;
-    const isText = (value: unknown) => ["string", "number"].includes(typeof value);
-    const isGood = ([name, value]: [string, unknown]) =>
-      name === "watch" && Array.isArray(value) ? value.every(isText) : isText(value);
-    const [odd] = Object.entries(texts).find((one) => !isGood(one)) ?? [];
-    if (odd) throw new Error(`${odd}: expected a text or a number`);
-    parsed(words(texts as Texts)); // throws what is wrong with them
+    for (const [name, value] of Object.entries(texts)) {
+      const why = mistake(name, value, [...IN_FILE, "interfaces"]);
+      if (why) throw new Error(`${name}: ${why}`);
+    }
     if (!Array.isArray(interfaces)) throw new Error("interfaces: expected a list");
     return { texts: texts as Texts, interfaces: interfaces.map((one) => take(DECLARED, asObject(one))) };
   } catch (error) {
-    throw refusal(file, (error as Error).message.replace("Cannot start: ", ""));
+    throw refusal(file, (error as Error).message);
+  }
+}
+
+/** What is wrong with a setting of this name and value; undefined: nothing. */
+function mistake(name: string, value: unknown, known: string[]): string | undefined {
+  if (!known.includes(name)) return `there is no such setting${nearest(name, known)}`;
+  for (const one of name === "watch" ? [value].flat() : [value]) {
+    if (!["string", "number"].includes(typeof one)) return "expected a text or a number";
+    try {
+      FLAGS[name as Name].read(String(one));
+    } catch (error) {
+      return `${one} ${(error as Error).message}`;
+    }
   }
 }
 
@@ -144,7 +172,8 @@ const parsed = (args: string[]) => parse(args, FLAGS, "src/manager/main.ts");
 const refusal = (what: string, why: string) => new Failure(`Cannot use ${what}: ${why}`, "--help", 2);
 
 function host(text: string): string {
-  if (isIP(text) > 0 || text === "localhost" || text.startsWith("/")) return text;
+  if (text.startsWith("/")) return socketPath(text);
+  if (isIP(text) > 0 || text === "localhost") return text;
   throw new Error("is no IP address, nor localhost, nor a path that begins with /");
 }
 
@@ -152,12 +181,8 @@ function hostNames(text: string): string[] {
   return text.toLowerCase().split(",").filter(Boolean);
 }
 
-function fromTokenFile(file: string): string {
-  if (statSync(file).mode & 0o077) throw refusal(file, "other users can read it");
-  return goodToken(readFileSync(file, "utf8").trim(), file);
-}
-
-function goodToken(token: string, source: string): string {
+function goodToken(text: string, source: string): string {
+  const token = text.trim();
   if (/^[!-~]{16,128}$/.test(token)) return token;
   throw new Failure(`Cannot use the token in ${source}: expected 16 to 128 characters without a space`, MAKE);
 }

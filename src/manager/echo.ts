@@ -1,7 +1,7 @@
 /**
  * The mode "echo": an interface into which a program breathes life. Every address behind it answers pings;
- * behind a TAP each also has a hardware address, and answers who asks for it. A request becomes its answer in
- * place. Not answered: fragments, IPv6 with extension headers, and who asks a group.
+ * behind a TAP each also has a hardware address, and answers requests for it. A request becomes its answer in
+ * place. Not answered: fragments, IPv6 with extension headers, and what is sent to a group.
  */
 import { complement, sumOf } from "../base/checksum.ts";
 import { formatIPv4 } from "../base/address.ts";
@@ -72,8 +72,8 @@ function retype(bytes: Buffer, at: number, icmp: number, type: number, end: numb
 }
 
 /**
- * RFC 826: operation at 20, sender's hardware address at 22 and IP address at 28, target's at 32 and 38. Who
- * asks whether an address is free (RFC 5227) gets no answer.
+ * RFC 826: operation at 20, sender's hardware address at 22 and IP address at 28, target's at 32 and 38. A
+ * question whether an address is free (RFC 5227) gets no answer.
  */
 function answerArp(bytes: Buffer): number {
   const [sender, target] = [bytes.readUInt32BE(28), bytes.readUInt32BE(38)];
@@ -96,7 +96,7 @@ const isSolicitation = (bytes: Buffer, at: number, end: number) =>
 
 /**
  * RFC 4861, section 4.4: behind the IPv6 header type, code, checksum at 2, flags at 4, target at 8, and the
- * option "target's link-layer address" at 24. Who asks whether an address is free gets no answer.
+ * option "target's link-layer address" at 24. A question whether an address is free gets no answer.
  */
 function answerNeighbour(bytes: Buffer, at: number): number {
   const icmp = at + 40;

@@ -1,16 +1,16 @@
 /**
  * GET /api/events: server-sent events (WHATWG HTML, "Server-sent events"). Each is a name and an object.
- * A new listener first gets the present state. Nobody's slowness costs memory: who has not taken what was
- * sent gets no more, is told how much it missed, and gets the state anew.
+ * A new listener first gets the present state. A slow listener costs no memory: it gets nothing more until it
+ * has taken what was sent. Then it is told how many events it missed, and gets the state anew.
  */
 import type { ServerResponse } from "node:http";
+import { Fold } from "../base/fold.ts";
 import { Refusal } from "./route.ts";
 
 const MOST_LISTENERS = 64;
 const MOST_WAITING = 256 * 1024; // bytes that may wait for one listener
 const HEARTBEAT = 15_000; // ms: a comment, so that a connection that died is noticed
 export const STREAM = "text/event-stream";
-const SHOWN_A_SECOND = 20; // packets, as in the terminal: base/trace.ts
 
 type Event = [name: string, data: unknown];
 interface Listener {
@@ -82,16 +82,14 @@ function catchUp(listener: Listener): void {
   void greet(listener);
 }
 
-// ---- packets: a person's are shown one by one, a flood is folded until it is quiet ----
+// ---- packets: shown one by one, or folded, as in the terminal ----
 
-let packets = 0; // in this second
-let isFolded = false;
+const fold = new Fold();
 const folded = new Map<string, { packets: number; bytes: number }>(); // by interface
 
 /** One more packet of `bytes`: is it shown? */
 export function shows(host: string, bytes: number): boolean {
-  if (++packets > SHOWN_A_SECOND) isFolded = true;
-  if (!isFolded) return listeners.size > 0;
+  if (fold.show()) return listeners.size > 0;
   const sum = folded.get(host) ?? { packets: 0, bytes: 0 };
   folded.set(host, { packets: sum.packets + 1, bytes: sum.bytes + bytes });
   return false;
@@ -102,7 +100,6 @@ export const now = () => Number(process.hrtime.bigint());
 
 setInterval(() => {
   for (const [host, sum] of folded) publish("folded", { time: now(), host, ...sum });
-  isFolded = packets > SHOWN_A_SECOND;
-  packets = 0;
+  fold.second();
   folded.clear();
 }, 1000).unref();

@@ -1,13 +1,17 @@
 /** What stands between the network and the API: who may ask, how much, how often, and how slowly. */
 import { createHash, timingSafeEqual } from "node:crypto";
-import { lstatSync, readFileSync, unlinkSync } from "node:fs";
+import { once } from "node:events";
+import { readFileSync, unlinkSync } from "node:fs";
 import { createServer, type IncomingMessage, type RequestListener } from "node:http";
 import type { Server, ServerResponse } from "node:http";
 import { createServer as createTls } from "node:https";
-import { connect, type Socket } from "node:net";
+import type { Socket } from "node:net";
+import { isLoopback } from "../base/address.ts";
 import { Failure } from "../base/failure.ts";
 import { atExit, fail } from "../host/program.ts";
-import { config, isLocal } from "./config.ts";
+import { readPrivate } from "../host/secret.ts";
+import { listenAt } from "../host/status-socket.ts";
+import { config } from "./config.ts";
 import { STREAM } from "./events.ts";
 import { asObject, Refusal } from "./route.ts";
 
@@ -50,15 +54,18 @@ export function admit({ socket, headers }: IncomingMessage): void {
 let isPath = false; // do we listen on a unix socket?
 
 /** Did it come to an address of this machine alone? A socket that is closed has none any more. */
-const isNear = ({ localAddress = "" }: Socket) => isPath || isLocal(localAddress.replace(/^::ffff:/, ""));
+const isNear = ({ localAddress = "" }: Socket) => isPath || isLoopback(localAddress.replace(/^::ffff:/, ""));
 
 function isOurs(name: string, socket: Socket): boolean {
-  if (isNear(socket) && /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/.test(name)) return true;
+  if (isNear(socket) && (name === "localhost" || name === "[::1]" || isLoopback(name))) return true;
   const to = socket.localAddress?.replace(/^::ffff:/, "");
   return name === to || name === `[${to}]` || config["allow-host"].includes(name);
 }
 
-/** Who changes something needs the token, if there is one; who comes from elsewhere always. A Refusal. */
+/**
+ * A request that changes something needs the token, if there is one. A request from another machine always
+ * needs it. Errors: a Refusal.
+ */
 export function authorize({ headers, socket }: IncomingMessage, changes: boolean): void {
   const { token } = config;
   if (isNear(socket) && (!changes || token === undefined)) return;
@@ -101,32 +108,37 @@ function readBytes(request: IncomingMessage): Promise<Buffer> {
 export async function serve(handle: RequestListener): Promise<string> {
   const { host, port, "tls-cert": cert, "tls-key": key } = config;
   const tls = { minVersion: "TLSv1.2" as const, handshakeTimeout: LIMITS.headersTimeout };
+  const privately = () => "keep it in a file that you alone can read";
+  const secret = cert ? readPrivate("key", key, privately, "check the path") : undefined;
   const server = cert
-    ? createTls({ ...LIMITS, ...tls, cert: readFileSync(cert), key: readFileSync(key) }, handle)
+    ? createTls({ ...LIMITS, ...tls, cert: readFileSync(cert), key: secret }, handle)
     : createServer(LIMITS, handle);
   makeRoom(server);
   isPath = host.startsWith("/");
-  if (isPath) await removeStale(host);
-  const mask = process.umask(0o177); // a unix socket is its owner's alone
-  server.listen(isPath ? { path: host } : { host, port });
-  process.umask(mask);
-  await new Promise<void>((resolve, reject) => {
-    const problem = `Cannot listen on ${host}${isPath ? "" : ` port ${port}`}: `;
-    const refuse = ({ code }: NodeJS.ErrnoException) =>
-      reject(new Failure(problem + code, "another --port, --host"));
-    server.once("listening", resolve).once("error", refuse);
-  });
+  if (isPath) {
+    await listenAt(host, server, "--host");
+    atExit(() => unlinkSync(host));
+  } else await listenOn(host, port, server);
   server.on("error", fail);
-  if (isPath) atExit(() => unlinkSync(host));
   const at = server.address()!;
   if (typeof at === "string") return at;
   return `http${cert ? "s" : ""}://${at.family === "IPv6" ? `[${at.address}]` : at.address}:${at.port}/`;
 }
 
+async function listenOn(host: string, port: number, server: Server): Promise<void> {
+  server.listen(port, host);
+  try {
+    await once(server, "listening");
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    throw new Failure(`Cannot listen on ${host} port ${port}: ${code}`, "another --port, --host");
+  }
+}
+
 /**
- * When all places are taken, the next one gets that of the connection that has asked nothing for the longest
- * time; of one whose request is being answered only if there is no other. So who says nothing, or says it
- * very slowly, keeps nobody out. Listeners to events stay.
+ * When all places are taken, a new connection gets the place of the one that has been silent for the longest
+ * time. A connection whose request is being answered loses its place only if there is no other. So silent and
+ * slow clients keep nobody out. Listeners to events stay.
  */
 export function makeRoom(server: Server): void {
   const open = new Map<unknown, { socket: Socket; response?: ServerResponse }>(); // who asked last at the end
@@ -150,15 +162,4 @@ export function makeRoom(server: Server): void {
     open.delete(key);
     if (!socket.destroyed) open.set(key, { socket, response });
   });
-}
-
-/** The socket file of a manager that was killed. Errors: a Failure if one still listens there. */
-async function removeStale(path: string): Promise<void> {
-  if (!lstatSync(path, { throwIfNoEntry: false })?.isSocket()) return;
-  const code = await new Promise<string | undefined>((resolve) => {
-    const probe = connect(path, () => (probe.destroy(), resolve("in use")));
-    probe.on("error", (error: NodeJS.ErrnoException) => resolve(error.code));
-  });
-  if (code !== "ECONNREFUSED") throw new Failure(`Cannot listen on ${path}: ${code}`, "another --host");
-  unlinkSync(path);
 }

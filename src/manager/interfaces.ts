@@ -3,6 +3,7 @@
  * as our fd. However this program ends, the kernel then takes it away, with its addresses and routes.
  */
 import { EAGAIN } from "../base/errno.ts";
+import { Failure } from "../base/failure.ts";
 import { close, IFF_TUN, Memory, read } from "../base/libc.ts";
 import { MAX_PACKET } from "../base/packet.ts";
 import { notRead } from "../base/tun-failure.ts";
@@ -12,17 +13,10 @@ import { canCarryIPv6 } from "../host/machine.ts";
 import { config } from "./config.ts";
 import { answer, describeFrame, ETHERNET, PROTOCOLS, protocolOf } from "./echo.ts";
 import { now, present, publish, shows } from "./events.ts";
-import {
-  checked,
-  type CONFIGURE,
-  type CREATE,
-  masks,
-  type NAME,
-  type Settings,
-  type START,
-} from "./fields.ts";
+import { checked, masks, type Settings } from "./fields.ts";
+import type { CONFIGURE, CREATE, NAME, START } from "./fields.ts";
 import { Refusal, type Values } from "./route.ts";
-import { change, type IpLink, readLinks } from "./system.ts";
+import { change, type Link, readLinks } from "./system.ts";
 
 const [IFF_TAP, IFF_TUN_EXCL] = [0x0002, 0x8000]; // linux/if_tun.h; the latter: only a new one
 const MOST = 64; // interfaces
@@ -141,7 +135,7 @@ export async function create(asked: Values<typeof CREATE>): Promise<string> {
     await change(lines(one, settings));
   } catch (error) {
     one?.end();
-    const isTaken = (error as Error).message.endsWith("EBUSY");
+    const isTaken = error instanceof Failure && error.code === "EBUSY";
     throw isTaken ? new Refusal(409, `name: this machine has an interface ${name} already`) : error;
   }
   interfaces.set(name, one);
@@ -220,7 +214,7 @@ export async function status({ name }: Values<typeof NAME>): Promise<object> {
 
 /** What the kernel has of them. One that it does not have any more is gone. */
 async function look(ones: Interface[]): Promise<object[]> {
-  const links = ones.length > 0 ? await readLinks() : new Map<string, IpLink>();
+  const links = ones.length > 0 ? await readLinks() : new Map<string, Link>();
   const there = ones.filter((one) => interfaces.get(one.tun.name) === one); // still
   return there.flatMap((one) => {
     const link = links.get(one.tun.name);
@@ -247,22 +241,18 @@ async function look(ones: Interface[]): Promise<object[]> {
 
 /** What `ip -batch` is told to get from `before` to `after`. */
 function lines({ tun: { name }, type }: Interface, after: Settings, before?: Settings): string[] {
-  const block = ({ address, netmask }: Settings) => `${address}/${netmask}`;
-  const moved = !before || block(before) !== block(after);
-  const moved6 = (before?.address6 ?? "") !== after.address6;
+  const isNew = (...fields: (keyof Settings)[]) => fields.some((field) => before?.[field] !== after[field]);
+  const [moved, moved6, resized] = [isNew("address", "netmask"), isNew("address6"), isNew("mtu")];
   // Else the kernel sends router solicitations and the like into it.
   const quiet = type === "tun" ? "addrgenmode none multicast off" : "addrgenmode none";
-  const all: [boolean, string][] = [
-    [!!before && moved, `address flush dev ${name} to ${before?.address}/32`],
-    [
-      !!before?.address6 && moved6,
-      `address flush dev ${name} to ${before?.address6.replace(/\/.*/, "/128")}`,
-    ],
-    [before?.mtu !== after.mtu, `link set dev ${name} mtu ${after.mtu}`],
-    [before?.mtu !== after.mtu && canCarryIPv6(name, after.mtu), `link set dev ${name} ${quiet}`],
-    [moved, `address add ${block(after)} dev ${name}`],
-    [!!after.address6 && moved6, `address add ${after.address6} dev ${name} nodad`],
-    [!before, `link set dev ${name} up`],
-  ];
-  return all.flatMap(([needed, line]) => (needed ? [line] : []));
+  const address6 = before?.address6.replace(/\/.*/, "");
+  return [
+    before && moved && `address flush dev ${name} to ${before.address}/32`,
+    address6 && moved6 && `address flush dev ${name} to ${address6}/128`,
+    resized && `link set dev ${name} mtu ${after.mtu}`,
+    resized && canCarryIPv6(name, after.mtu) && `link set dev ${name} ${quiet}`,
+    moved && `address add ${after.address}/${after.netmask} dev ${name}`,
+    after.address6 && moved6 && `address add ${after.address6} dev ${name} nodad`,
+    !before && `link set dev ${name} up`,
+  ].filter(Boolean) as string[];
 }

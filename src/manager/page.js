@@ -48,14 +48,14 @@ async function follow() {
       if (response.status === 401) $("door").hidden = false;
       if (!response.ok) throw new Error((await response.json()).error);
       $("link").textContent = "● live";
-      for (const [name] of interfaces) remove(name); // what there is, the first events tell
+      forgetAll();
       const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
       for (let rest = "", next = await reader.read(); !next.done; next = await reader.read()) {
         const events = (rest + next.value).split("\n\n");
         rest = events.pop();
         for (const event of events) {
           const [, name, data] = /^event: (.*)\ndata: (.*)$/m.exec(event) ?? [];
-          if (name) TAKE[name]?.(JSON.parse(data));
+          if (name) take(name, JSON.parse(data));
         }
       }
       throw new Error("the connection has ended");
@@ -69,6 +69,14 @@ async function follow() {
   }
 }
 let hasToken;
+
+/** Forgets what there was: the state, which comes next, tells what there is. */
+function forgetAll() {
+  for (const name of [...interfaces.keys()]) remove(name);
+  for (const name of [...vpns.keys()]) removeVpn(name);
+  students.clear();
+  showStudents();
+}
 $("door").onsubmit = (event) => {
   event.preventDefault();
   sessionStorage.setItem("token", $("door").elements.token.value);
@@ -133,14 +141,16 @@ function showInterface(one) {
   const amounts = `read ${count(read.packets, "packet")}, ${count(read.bytes, "byte")}`;
   const kinds = Object.entries(protocols).flatMap(([kind, n]) => (n > 0 ? `${kind} ${n}` : []));
   counted.textContent = [amounts, `wrote ${count(written.packets, "packet")}`, ...kinds].join(", ");
-  for (const field of ["address", "netmask", "mtu"]) form.elements[field].placeholder = one[field];
+  for (const field of ["address", "netmask", "address6", "mtu"])
+    form.elements[field].placeholder = one[field] || "off";
   if (box.parentNode) return;
   $("cards").append(box);
   offer(one.name, true);
 }
 setInterval(async () => {
   if (interfaces.size === 0 || document.hidden) return; // counters are no events
-  for (const one of (await ask("GET", "/api/interface/list"))?.interfaces ?? []) showInterface(one);
+  const { interfaces: all = [] } = (await ask("GET", "/api/interface/list")) ?? {};
+  for (const one of all) if (interfaces.has(one.name)) showInterface(one); // it may be deleted by now
 }, 2000);
 
 // ---- the VPN programs and their clients ----
@@ -183,11 +193,20 @@ function throughput(client, peer, time) {
   return { chart, up: speed(up), down: speed(down) };
 }
 
+function removeVpn(name) {
+  const { box, clients } = vpns.get(name) ?? {};
+  box?.remove();
+  for (const address of clients?.keys() ?? []) offer(address, false);
+  vpns.delete(name);
+  $("vpn").querySelector("p").hidden = vpns.size > 0;
+}
+
 function showVpn(status) {
+  if (status.state === "deleted") return removeVpn(status.name);
   if (!vpns.has(status.name)) {
     const made = { box: element("div", "", "card"), clients: new Map() };
     vpns.set(status.name, made);
-    if (vpns.size === 1) $("vpn").querySelector("p").remove();
+    $("vpn").querySelector("p").hidden = true;
     $("vpn").append(made.box);
   }
   const vpn = vpns.get(status.name);
@@ -230,6 +249,10 @@ const students = new Map(); // student → lesson → progress
 function showProgress(told) {
   if (!students.has(told.student)) students.set(told.student, new Map());
   students.get(told.student).set(told.lesson, told);
+  showStudents();
+}
+
+function showStudents() {
   const names = [...students.keys()].sort();
   const lessons = [...new Set([...students.values()].flatMap((one) => [...one.keys()]))].sort();
   const table = document.createElement("table");
@@ -240,7 +263,9 @@ function showProgress(told) {
     const row = body.insertRow();
     row.append(element("td", name), ...lessons.map((lesson) => progressCell(students.get(name).get(lesson))));
   }
-  $("students").replaceChildren(element("h2", "Students"), table);
+  $("students").querySelector("table").replaceWith(table);
+  $("students").querySelector("p").hidden = names.length > 0;
+  table.hidden = names.length === 0;
 }
 
 function progressCell(told) {
@@ -345,6 +370,7 @@ function show() {
   stop = Math.min(Math.max(stop, 0), stops.length - 1);
   const { index, event, bytes } = stops[stop];
   lanes.at(index, bytes?.hex, bytes && kindOf(bytes));
+  $("picture").scrollLeft += lanes.steps[index].firstChild.getBoundingClientRect().x - innerWidth / 3;
   lanes.steps.forEach((step, i) =>
     step.firstChild.classList.toggle("missing", !stops.some((one) => one.index === i && one.event)),
   );
@@ -452,8 +478,19 @@ const TAKE = {
   folded: ({ host, packets }) =>
     say(`${host}: ${count(packets, "packet")} in a second, too many to show each`),
   client: ({ text }) => say(text),
-  lost: ({ events }) => say(`this page was too slow for ${count(events, "event")}`, true),
+  lost: ({ events }) => {
+    say(`this page was too slow for ${count(events, "event")}`, true);
+    forgetAll();
+  },
 };
+/** A program of another version may leave something out. That is no reason to take no more events. */
+function take(name, data) {
+  try {
+    TAKE[name]?.(data);
+  } catch (error) {
+    console.error(error);
+  }
+}
 play(true);
 tick();
 follow();

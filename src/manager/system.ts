@@ -1,27 +1,24 @@
 /** What this machine's `ip` says of its TUNs and TAPs, and what it is told (ip-address(8), ip-link(8)). */
 import { Failure } from "../base/failure.ts";
 import { run } from "../host/command.ts";
+import type { IpLink } from "../host/machine.ts";
 
 const FRESH = 100; // ms that one reading serves all who ask
 
-/** One interface, as `ip -json` has it. */
-export interface IpLink {
+/** One interface, with its numbers. */
+export interface Link extends IpLink {
   ifindex: number;
-  ifname: string;
-  flags: string[];
-  mtu: number;
   address?: string; // of Ethernet
-  addr_info: { family: string; local: string; prefixlen: number }[];
   stats64: Record<"rx" | "tx", Record<string, number>>;
 }
 
-let reading: Promise<Map<string, IpLink>> | undefined;
+let reading: Promise<Map<string, Link>> | undefined;
 
 /** All TUNs and TAPs by name. However many ask at once, `ip` runs once. Errors: a Failure. */
-export function readLinks(): Promise<Map<string, IpLink>> {
+export function readLinks(): Promise<Map<string, Link>> {
   if (reading) return reading;
   const started = (reading = ip("-json -statistics address show type tun").then((text) => {
-    const links: IpLink[] = JSON.parse(text.trim() || "[]");
+    const links: Link[] = JSON.parse(text.trim() || "[]");
     return new Map(links.map((link) => [link.ifname, link]));
   }));
   setTimeout(() => reading === started && (reading = undefined), FRESH).unref();
@@ -30,7 +27,7 @@ export function readLinks(): Promise<Map<string, IpLink>> {
 
 /**
  * Runs lines for `ip -batch`, up to the first that fails; with `force` all of them. Errors: a Failure with
- * ip's own words. Who asks afterwards gets a new reading.
+ * ip's own words. The next question gets a new reading.
  */
 export async function change(lines: string[], force = false): Promise<void> {
   if (lines.length === 0) return;

@@ -5,16 +5,19 @@ import { type Field, type Fields, NUMBER, object, STRING, text } from "./route.t
 // The manager's own; and those that would write a file, or open a port, for whoever asks
 const NOT_HERE = ["status", "metrics", "trace-file", "help", "version"];
 
-type Table = Record<string, { value: string; help: string; read: (text: string) => unknown }>;
+type Table = Record<
+  string,
+  { value: string; help: string; read: (text: string) => unknown; repeatable?: true }
+>;
 
 /** What an option takes is read as the program reads it, and handed on as it is. */
 function fieldsOf(table: Table): Fields {
   const options = Object.entries(table).filter(([name]) => !NOT_HERE.includes(name));
   return Object.fromEntries(
-    options.map(([name, { value, help, read }]): [string, Field] => {
+    options.map(([name, { value, help, read, repeatable }]): [string, Field] => {
       const type = value === "" ? "boolean" : ["N", "SECONDS"].includes(value) ? "integer" : "string";
       const several = { type: "array", items: { type: "string" }, maxItems: 64 };
-      const schema = { ...(help.includes("repeatable") ? several : { type }), description: help };
+      const schema = { ...(repeatable ? several : { type }), description: help };
       if (type === "boolean") return [name, { schema, read: (text) => text === "true" }];
       // the program itself asks whether there is such a user: that takes long
       return [

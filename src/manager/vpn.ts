@@ -3,7 +3,7 @@
  * elsewhere that it watches. Each tells its state by --status. A process that we have started ends when we
  * end, whatever ends us: the keeper sees to that.
  */
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, spawn, type SpawnOptions } from "node:child_process";
 import { mkdtempSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
@@ -67,10 +67,13 @@ class Vpn {
   forget(): void {
     this.reader.close();
     this.quiet("it is not watched any more");
+    if (all.get(this.name) !== this) return; // another one has its name by now
     all.delete(this.name);
+    publish("vpn", { name: this.name, state: "deleted" });
   }
 
   private take(status: Status): void {
+    familiesOf([{ labels: {}, status }]); // throws if something is missing that its metrics need
     this.status = status;
     this.problem = undefined;
     if (status.role === "server") this.compare(status.peers);
@@ -110,8 +113,9 @@ class Started extends Vpn {
     const env = { ...process.env, ...(secret !== undefined && { SIMPLE_VPN_SECRET: secret }) };
     const words = [...process.execArgv, main, `--status=${path}`, ...args];
     // A session of its own (setsid(2)): Ctrl-C is for us, and we end it.
-    this.child = spawn(process.execPath, words, { stdio: ["ignore", "ignore", "pipe"], env, detached: true });
-    this.undo = `kill ${this.child.pid}`;
+    const options: SpawnOptions = { stdio: ["ignore", "ignore", "pipe"], env, detached: true };
+    this.child = spawn("setpriv", withParent(process.pid, words), options);
+    this.undo = `kill -s KILL ${this.child.pid}`; // a stopped one has to end, too; its own keeper undoes
     let said = "";
     const { child } = this;
     child.stderr?.setEncoding("utf8").on("data", (text: string) => (said = (said + text).slice(-LAST_WORDS)));
@@ -154,6 +158,16 @@ class Started extends Vpn {
     }
     keeper!.forget(this.undo);
   }
+}
+
+/**
+ * The arguments of setpriv(1) that run Node.js with `words` while the process `parent` lives. When `parent`
+ * ends, the kernel kills it (prctl(2), PR_SET_PDEATHSIG). If `parent` ended before that was set, the program
+ * has another parent by now, and ends itself. With --user the kernel forgets this: then the keeper kills it.
+ */
+export function withParent(parent: number, words: string[]): string[] {
+  const orphan = `data:text/javascript,if(process.ppid!==${parent})process.exit(1)`;
+  return ["--pdeathsig", "KILL", process.execPath, "--import", orphan, ...words];
 }
 
 const all = new Map<string, Vpn>(); // by name
@@ -208,8 +222,9 @@ export const start =
     for (const late = Date.now() + START; !isUp() && !one.isOver && Date.now() < late;)
       await Promise.race([one.ended, sleep(50)]);
     if (!one.isOver) return `VPN ${name} ${isUp() ? "started" : "is starting"}`;
-    if (all.get(name) === one) all.delete(name);
-    throw new Refusal(400, one.problem!);
+    const { problem } = one;
+    one.forget();
+    throw new Refusal(400, problem!);
   };
 
 /** Ends a program that we have started, and forgets it. */

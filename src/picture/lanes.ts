@@ -18,7 +18,7 @@ export interface Shape {
 /** Fills a page that scrolls. */
 export const TALL: Shape = { lane: 166, row: 60, left: 214, head: 68, font: 27, bytes: 22, knob: 25 };
 /** Fits 1280 × 720 as a whole: for a projector. */
-export const WIDE: Shape = { lane: 130, row: 31, left: 187, head: 54, font: 21, bytes: 20.5, knob: 14 };
+export const WIDE: Shape = { lane: 130, row: 31, left: 190, head: 54, font: 21, bytes: 21, knob: 14 };
 
 const TOP = 16; // px, between the head and the first row
 export const widthOf = ({ left, lane }: Shape) => left * 2 + lane * (LANES.length - 1);

@@ -3,9 +3,22 @@
  * anything, and one in four is changed in its bytes.
  */
 import { CONFIGURE, CREATE, NAME, START } from "../../manager/fields.ts";
+import { PROGRESS } from "../../manager/progress.ts";
+import type { Fields } from "../../manager/route.ts";
+import { CLIENT_FIELDS, SERVER_FIELDS } from "../../manager/vpn-fields.ts";
 import type { Random } from "../fuzz/random.ts";
 
-const TAKES = { create: CREATE, start: START, stop: NAME, configure: CONFIGURE, delete: NAME };
+const TAKES: Record<string, Fields> = {
+  "interface/create": CREATE,
+  "interface/start": START,
+  "interface/stop": NAME,
+  "interface/configure": CONFIGURE,
+  "interface/delete": NAME,
+  progress: PROGRESS,
+  "vpn/server": SERVER_FIELDS,
+  "vpn/client": CLIENT_FIELDS,
+};
+const PATHS = Object.keys(TAKES);
 const ADDRESSES = [
   "0.0.0.0",
   "10.0.0.255",
@@ -41,6 +54,24 @@ const FIELDS: Record<string, unknown[][]> = {
     ["echo", "monitor"],
     ["both", ""],
   ],
+  student: [
+    ["Ada", "José 🙂 王"],
+    ["", "x".repeat(65), "a\nb", "\ud800", 7],
+  ],
+  lesson: [["xor", "NAT"], [""]],
+  passed: [
+    [0, 3],
+    [-1, 6, 1001, "3"],
+  ],
+  total: [
+    [5, 1000],
+    [0, 1001, 1.5],
+  ],
+  port: [[5555], [0, 65536]],
+  transport: [["tcp", "udp"], ["quic"]],
+  subnet: [["10.8.0.0/24"], ["10.8.0.1/24"]],
+  route: [[["8.8.8.8/32"]], [["8.8.8.8/1"], "8.8.8.8/32", [[]]]],
+  secret: [[["/run/secret"]], [["0".repeat(64)], ["a\0b"]]],
   constructor: [[], [{}]],
   ["__proto__"]: [[], [{ name: "tun0" }]],
 };
@@ -58,10 +89,13 @@ function value(any: Random, depth = 3): unknown {
 
 /** Method, path, body, headers. */
 export function body(any: Random): [string, string, Buffer | undefined, Record<string, string>] {
-  const path = any.one("create", ...(Object.keys(TAKES) as (keyof typeof TAKES)[]));
+  const path = any.one("interface/create", ...PATHS);
+  if (path.startsWith("vpn/")) return vpnBody(any, path);
   const isRight = any.below(3) === 0;
-  const isThere = (name: string) =>
-    name in TAKES[path] ? any.below(3) === 0 : !isRight && any.below(30) === 0;
+  const isThere = (name: string) => {
+    const field = TAKES[path]![name];
+    return field ? any.below(3) === 0 || field.required === true : !isRight && any.below(99) === 0;
+  };
   const names = Object.keys(FIELDS).filter(isThere);
   const one = (name: string) => {
     const [right = [], wrong = []] = FIELDS[name]!;
@@ -73,14 +107,24 @@ export function body(any: Random): [string, string, Buffer | undefined, Record<s
   const query =
     isRight || any.below(9)
       ? ""
-      : `?${any.one("name", "mtu", "x")}=${encodeURIComponent(String(any.one(...WORDS)))}`;
+      : `?${new URLSearchParams([[any.one("name", "mtu", "x"), String(any.one(...WORDS))]])}`;
   const types = ["text/plain", "application/jsonp", "", "application/json; charset=utf-8"];
   const type = isRight || any.below(30) ? "application/json" : any.one(...types);
-  const method = path === "delete" ? "DELETE" : "POST";
-  return [
-    method,
-    `/api/interface/${path}${query}`,
-    any.below(40) ? bytes : undefined,
-    { "Content-Type": type },
-  ];
+  const method = path === "interface/delete" ? "DELETE" : "POST";
+  return [method, `/api/${path}${query}`, any.below(40) ? bytes : undefined, { "Content-Type": type }];
+}
+
+/** Any options of a program; and one that the manager keeps for itself, so that it never starts one. */
+function vpnBody(any: Random, path: string): [string, string, Buffer, Record<string, string>] {
+  const names = Object.keys(TAKES[path]!).filter(() => any.below(6) === 0);
+  const one = (name: string) => any.one(...(FIELDS[name]?.flat() ?? [true]), value(any));
+  const options = Object.fromEntries(names.map((name) => [name, one(name)]));
+  const text = Buffer.from(JSON.stringify(options).slice(1, -1)); // without its braces
+  const bytes = any.below(2) ? any.mutate(text) : text;
+  const all = Buffer.concat([
+    Buffer.from("{"),
+    bytes,
+    Buffer.from(`${bytes.length ? "," : ""}"status":"/x"}`),
+  ]);
+  return ["POST", `/api/${path}`, all, { "Content-Type": "application/json" }];
 }

@@ -182,6 +182,7 @@ async function fuzz(count: number, seed: number): Promise<string> {
       for (const name of links()) assert.ok(asked.has(name), `${name}: nobody asked for it (${repeat})`);
     if (deleted) assert.ok(asked.has(deleted));
   });
+  assert.deepEqual((await ask(where, "GET", "/api/vpn")).json, { vpns: [] });
   const { interfaces } = (await ask(where, "GET", `${API}/list`)).json;
   assert.deepEqual(links().sort(), interfaces.map(({ name }: { name: string }) => name).sort());
   const counts = [...statuses].sort().map(([status, n]) => `${n} × ${status}`);

@@ -28,7 +28,7 @@ const LONGEST_LESSON = 1200; // lines, comments included
 
 const files = readdirSync(SRC, { recursive: true, encoding: "utf8" });
 const all = files.filter((file) => file.endsWith(".ts"));
-const scripts = files.filter((file) => file.endsWith(".js")); // of pages
+const pages = files.filter((file) => /\.(js|css|html)$/.test(file));
 const sources = all.filter((file) => !file.endsWith(".test.ts"));
 const text = (file: string) => readFileSync(join(SRC, file), "utf8");
 
@@ -62,7 +62,7 @@ test("no imports go in a circle", () => {
 });
 
 test("no line of any source is longer than 110 columns: a projector shows no more", () => {
-  const long = [...all, ...scripts].flatMap((file) =>
+  const long = [...all, ...pages].flatMap((file) =>
     text(file)
       .split("\n")
       .flatMap((line, i) => ([...line].length > 110 ? [`${file}:${i + 1}`] : [])),

@@ -1,7 +1,7 @@
 /** What stands in front of the manager's API: who may ask, how much, how often, and how slowly. */
 import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
-import { readFileSync, writeFileSync } from "node:fs";
+import { chmodSync, readFileSync, writeFileSync } from "node:fs";
 import { Agent } from "node:http";
 import { request } from "node:https";
 import { connect, type Socket } from "node:net";
@@ -36,6 +36,19 @@ function raw(port: number, text: string): Promise<string> {
     socket.on("error", reject).on("close", () => resolve(answer));
   });
 }
+
+/** Whoever does not finish a header, or a body, is told so, and closed. It takes 6 s, and 11. */
+const slow = (async () => {
+  const [node, ...words] = ours("manager/main");
+  const running = new Running(spawn(node!, [...words, "--port", "0"]));
+  const [, port] = await running.until(/the interface manager: .*:(\d+)\//);
+  const head = "POST /api/progress HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n";
+  const since = performance.now();
+  const one = async (text: string) => [await raw(Number(port), text), performance.now() - since] as const;
+  const answers = await Promise.all([one(head), one(`${head}Content-Type: application/json\r\n\r\n{`)]);
+  await running.stop();
+  return answers;
+})().catch((error: Error) => error);
 
 test("each answer bears the headers that keep a page in its place", async (t) => {
   const { port } = await start(t);
@@ -128,6 +141,11 @@ test("--print-config and --help end at once; a port that is taken is a failure w
   const second = runProgram("manager/main", ["--port", `${port}`]);
   assert.equal(second.status, 1);
   assert.match(second.stderr, /Cannot listen on 127\.0\.0\.1 port \d+: EADDRINUSE\. Try: another --port/);
+  const file = join(newFolder(), "file");
+  writeFileSync(file, "mine");
+  const third = runProgram("manager/main", ["--host", file]);
+  assert.equal(third.status, 1);
+  assert.match(third.stderr, /Cannot use --host .*: there is something else, and no socket\. Try: another/);
 });
 
 labTest("another address than loopback needs a token, to look as well", async (lab) => {
@@ -263,7 +281,12 @@ test("TLS, with a certificate and its key", { skip: missing && !process.env.CI &
   const kind = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj /CN=localhost";
   const words = `req -x509 ${kind} -keyout ${key} -out ${cert}`;
   assert.equal(spawnSync("openssl", words.split(" ")).status, 0);
-  const { port, running } = await start(t, ["--tls-cert", cert, "--tls-key", key]);
+  const args = ["--tls-cert", cert, "--tls-key", key];
+  chmodSync(key, 0o640);
+  const refused = runProgram("manager/main", args);
+  assert.match(refused.stderr, /Cannot use the key .*: other users can read it\. Try: chmod 600 /);
+  chmodSync(key, 0o600);
+  const { port, running } = await start(t, args);
   assert.match(running.output, /https:\/\/127\.0\.0\.1:/);
   const asked = (headers: Record<string, string>, maxVersion: "TLSv1.3" | "TLSv1.1" = "TLSv1.3") =>
     new Promise<number>((resolve, reject) => {
@@ -284,4 +307,14 @@ test("TLS, with a certificate and its key", { skip: missing && !process.env.CI &
   assert.equal(await asked({ Host: "localhost", Origin: "https://localhost" }), 200);
   assert.equal(await asked({ Host: "evil.example" }), 403);
   await assert.rejects(asked({ Host: "localhost" }, "TLSv1.1"));
+});
+
+test("a header has 5 s, a whole request 10 s", async () => {
+  const answers = await slow; // begun with the first test, for it takes so long
+  assert.ok(Array.isArray(answers), String(answers));
+  for (const [i, limit] of [5_000, 10_000].entries()) {
+    const [answer, ms] = answers[i]!;
+    assert.match(answer, /^HTTP\/1\.1 408 /);
+    assert.ok(ms > limit - 100 && ms < limit + 5_000, `${ms} ms`);
+  }
 });

@@ -1,32 +1,14 @@
 /** The VPN in the manager: programs that it starts, and those that it watches, over real HTTP. */
 import assert from "node:assert/strict";
-import { spawnSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type Lab, LAB_SECRET, ours } from "../lab.ts";
-import { ask, Events } from "../manager/ask.ts";
-import { fits } from "../manager/schema.ts";
-import { Running } from "../running.ts";
-import { has } from "../tools.ts";
+import { LAB_SECRET } from "../lab.ts";
+import { Events } from "../manager/ask.ts";
+import type { Running } from "../running.ts";
 import { newFolder } from "./folder.ts";
-import { labTest, ping, retry, SECRET, startClient, startServer } from "./testing.ts";
-
-/** A manager on a host of the lab, with the lab's secret in its environment. */
-async function startManager(lab: Lab, host: string, ...args: string[]) {
-  const where = { socketPath: join(newFolder(), "manager") };
-  const command = [...ours("manager/main"), "--host", where.socketPath, ...args];
-  const running = new Running(lab.spawn(host, command, { env: SECRET.env }));
-  await running.until(/the interface manager: /);
-  const document = (await ask(where, "GET", "/openapi.json")).json;
-  const call = async (method: string, path: string, body?: unknown) => {
-    const answer = await ask(where, method, path, body);
-    const row = method === "POST" ? path : path.replace(/(?<=^\/api\/vpn\/)\w+$/, "{name}");
-    fits(document, method, row, answer);
-    return answer;
-  };
-  return { running, where, call };
-}
+import { startManager } from "./managers.ts";
+import { checkMetrics, labTest, ping, retry, startClient, startServer } from "./testing.ts";
 
 const SERVER = { configure: true, nat: "eth1", subnet: "10.8.0.0/24" };
 const CLIENT = { server: "192.168.1.1", configure: true, route: ["8.8.8.8/32"] };
@@ -34,10 +16,27 @@ const CLIENT = { server: "192.168.1.1", configure: true, route: ["8.8.8.8/32"] }
 const left = ({ running }: { running: Running }) =>
   readdirSync(tmpdir()).filter((name) => name.startsWith(`simple-vpn-${running.child.pid}-`));
 
+/** A file of /proc, "" if the process has ended meanwhile. */
+function look(pid: number, name: string): string {
+  try {
+    return readFileSync(`/proc/${pid}/${name}`, "utf8");
+  } catch {
+    return "";
+  }
+}
+
+/** These processes and all that they have started, and these, and so on. */
+function descendants(pids: number[]): number[] {
+  const all = readdirSync("/proc").flatMap((name) => Number(name) || []);
+  const parentOf = (pid: number) => Number(/^PPid:\s+(\d+)/m.exec(look(pid, "status"))?.[1]);
+  const more = all.filter((pid) => !pids.includes(pid) && pids.includes(parentOf(pid)));
+  return more.length === 0 ? pids : descendants([...pids, ...more]);
+}
+
 labTest("a server and a client are started, told of, and ended; the secret is nowhere", async (lab) => {
   const far = await startManager(lab, "server");
   const near = await startManager(lab, "client");
-  const events = new Events(far.where);
+  const events = new Events(far);
   const done = await far.call("POST", "/api/vpn/server", SERVER);
   assert.deepEqual([done.status, done.json], [200, { status: "success", message: "VPN server started" }]);
   const again = await far.call("POST", "/api/vpn/server", SERVER);
@@ -62,15 +61,16 @@ labTest("a server and a client are started, told of, and ended; the secret is no
     text,
     /^simple_vpn_peer_received_bytes_total\{name="server",role="server",inner="10\.8\.0\.2"\} \d/m,
   );
-  if (has("promtool")) {
-    const { status, stderr } = spawnSync("promtool", ["check", "metrics"], { input: text, encoding: "utf8" });
-    assert.deepEqual([status, stderr], [0, ""]);
-  }
+  checkMetrics(text);
 
-  const words = readFileSync(`/proc/${server.pid}/cmdline`, "utf8");
-  const said = [words, JSON.stringify([server, one]), JSON.stringify(events.all), text, far.running.output];
-  for (const one of said) assert.ok(!one.includes(LAB_SECRET));
-  assert.match(words, /--nat=eth1/);
+  const family = descendants([far.running.child.pid!, near.running.child.pid!]);
+  assert.ok([server.pid, one.pid].every((pid) => family.includes(pid)) && family.length > 4, `${family}`);
+  const shown = family.flatMap((pid) => ["cmdline", "environ"].map((name) => look(pid, name)));
+  assert.ok(
+    shown.some((text) => text.includes("--nat=eth1")) && shown.some((text) => text.includes("PATH=")),
+  );
+  const said = [JSON.stringify([server, one]), JSON.stringify(events.all), text, far.running.output];
+  for (const one of [...said, ...shown]) assert.ok(!one.includes(LAB_SECRET), one.replaceAll("\0", " "));
 
   assert.equal((await near.call("DELETE", "/api/vpn/mine")).json.message, "VPN mine ended");
   assert.equal((await near.call("GET", "/api/vpn/mine")).status, 404);
@@ -123,6 +123,12 @@ labTest("what a program refuses, and what nobody may ask of it, is 4xx with its 
   for (const method of ["GET", "DELETE"]) assert.equal((await call(method, "/api/vpn/none")).status, 404);
   const { status, headers } = await call("PUT", "/api/vpn/server");
   assert.deepEqual([status, headers.allow], [405, "POST, GET, HEAD, DELETE"]);
+  const sockets = Array.from({ length: 16 }, (_, i) => ["--watch", `/none/${i}`]).flat();
+  const full = await startManager(lab, "client", sockets);
+  const seventeenth = await full.call("POST", "/api/vpn/server", { tun: "tun8" });
+  assert.deepEqual([seventeenth.status, seventeenth.json.error], [409, "name: there are 16 already"]);
+  assert.doesNotMatch(lab.run("client", "ip addr"), /tun8/);
+  await full.running.stop();
   const many = await Promise.all(
     Array.from({ length: 10 }, () => call("POST", "/api/vpn/server", { tun: "tun7", name: "once" })),
   );
@@ -135,6 +141,7 @@ labTest("what a program refuses, and what nobody may ask of it, is 4xx with its 
   assert.deepEqual([killed.running, killed.problem], [false, "it has ended: SIGKILL"]);
   assert.equal((await call("POST", "/api/vpn/server", { tun: "tun7", name: "once" })).status, 200, "anew");
   assert.equal(left({ running }).length, 1);
+  process.kill((await call("GET", "/api/vpn/once")).json.pid, "SIGSTOP"); // deaf to all but SIGKILL
   await running.stop("SIGKILL");
   await retry(() => assert.doesNotMatch(lab.run("client", "ip addr"), /tun7/, "the keeper ends it"));
   await retry(() => assert.deepEqual(left({ running }), []));
@@ -143,8 +150,9 @@ labTest("what a program refuses, and what nobody may ask of it, is 4xx with its 
 labTest("programs that were started elsewhere are watched, and shown in the same manner", async (lab) => {
   const folder = newFolder();
   const [server, client] = ["server.sock", "client.sock"].map((name) => join(folder, name));
-  const { call, where } = await startManager(lab, "server", "--watch", server!, "--watch", client!);
-  const events = new Events(where);
+  const args = ["--watch", server!, "--watch", client!];
+  const { call, socketPath } = await startManager(lab, "server", args);
+  const events = new Events({ socketPath });
   const isVpn = (name: string, state: string) => (event: string, data: Record<string, unknown>) =>
     event === "vpn" && data.name === name && data.state === state;
   const silent = (await call("GET", "/api/vpn/server")).json;
@@ -165,7 +173,7 @@ labTest("programs that were started elsewhere are watched, and shown in the same
     [status, json.error],
     [409, "name: server was started elsewhere, and has to be ended there"],
   );
-  const late = new Events(where); // is told the state first
+  const late = new Events({ socketPath }); // is told the state first
   await late.until((event, { name, peerCount }) => event === "vpn" && name === "server" && peerCount === 1);
 
   await program.stop();

@@ -3,38 +3,15 @@
  * refuses, of an interface's life, and of what is left at the end.
  */
 import assert from "node:assert/strict";
-import { spawnSync } from "node:child_process";
 import { existsSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
 import { join } from "node:path";
 import { type Lab, ours, ROOT } from "../lab.ts";
-import { type Answer, ask, Events } from "../manager/ask.ts";
-import { fits } from "../manager/schema.ts";
+import { ask, Events } from "../manager/ask.ts";
 import { Running } from "../running.ts";
-import { has } from "../tools.ts";
 import { newFolder } from "./folder.ts";
-import { labTest, ping, retry, SECRET, standIn, startServer } from "./testing.ts";
-
-interface Manager {
-  running: Running;
-  socketPath: string;
-  /** One request; a body is sent as JSON. Its answer is held against the OpenAPI document. */
-  call(method: string, path: string, body?: unknown, headers?: Record<string, string>): Promise<Answer>;
-}
-
-async function startManager(lab: Lab, args: string[] = [], env = process.env): Promise<Manager> {
-  const socketPath = join(newFolder(), "manager.sock");
-  const command = [...ours("manager/main"), "--host", socketPath, ...args];
-  const running = new Running(lab.spawn("client", command, { env }));
-  await running.until(/the interface manager: /);
-  const document = (await ask({ socketPath }, "GET", "/openapi.json")).json;
-  const call: Manager["call"] = async (method, path, body, headers) => {
-    const answer = await ask({ socketPath }, method, path, body, headers);
-    fits(document, method, path.split("?")[0]!, answer);
-    return answer;
-  };
-  return { running, socketPath, call };
-}
+import { type Manager, startManager } from "./managers.ts";
+import { checkMetrics, labTest, ping, retry, SECRET, standIn, startServer } from "./testing.ts";
 
 const links = (lab: Lab) =>
   JSON.parse(lab.run("client", "ip -json address show"))
@@ -43,7 +20,7 @@ const links = (lab: Lab) =>
 const NOTHING = ["eth0", "lo", "probe"]; // of the host, without an interface of the manager
 
 labTest("each row of the table of endpoints does what it says", async (lab) => {
-  const { call } = await startManager(lab);
+  const { call } = await startManager(lab, "client");
   const good = async (message: string, ...request: Parameters<Manager["call"]>) => {
     const { status, json } = await call(...request);
     assert.deepEqual([status, json], [200, { status: "success", message }]);
@@ -133,7 +110,7 @@ labTest("each row of the table of endpoints does what it says", async (lab) => {
 });
 
 labTest("what is wrong is answered with 400, and names the field; nothing is made", async (lab) => {
-  const { call } = await startManager(lab);
+  const { call } = await startManager(lab, "client");
   const refused: [field: string, body: unknown][] = [
     ["body", "{"],
     ["body", "[]"],
@@ -217,7 +194,7 @@ labTest(
   "in echo mode TUN and TAP answer pings, IPv4 and IPv6, several at once; packets are shown",
   async (lab) => {
     lab.addIPv6();
-    const { call, socketPath } = await startManager(lab);
+    const { call, socketPath } = await startManager(lab, "client");
     const interfaces = [
       { name: "tun0", address: "10.1.0.1", address6: "fd01::1/64" },
       { name: "tap0", address: "10.2.0.1", address6: "fd02::1/64", type: "tap" },
@@ -236,6 +213,16 @@ labTest(
       assert.equal((await call("POST", `/api/interface/start?name=${name}`, { mode: "echo" })).status, 200);
     for (const target of ["10.1.0.9", "10.2.0.9", "10.3.0.9", "fd01::9", "fd02::9"])
       ping(lab, "client", target, 2);
+    const configure = async (settings: object) =>
+      (await call("POST", "/api/interface/configure", { name: "tap1", ...settings })).json.error;
+    const addresses = () => lab.run("client", "ip -o -6 address show dev tap1 scope global");
+    assert.equal(await configure({ address6: "fd03::1/64" }), "address6: it needs an mtu of 1280 bytes");
+    assert.equal(await configure({ address6: "fd03::1/64", mtu: 1400 }), undefined);
+    ping(lab, "client", "fd03::9", 1);
+    assert.equal(await configure({ address6: "fd04::1/64" }), undefined);
+    assert.match(addresses(), /^(?!.*fd03).*inet6 fd04::1\/64/);
+    assert.equal(await configure({ address6: "off", mtu: 1000 }), undefined);
+    assert.equal(addresses(), "");
 
     lab.run("client", ["bash", "-c", "echo hi > /dev/udp/10.3.0.9/53"]); // with its ports
     await events.until(
@@ -293,7 +280,7 @@ labTest(
 labTest(
   "a hundred requests at once: one creates, the others are told; what follows finds it",
   async (lab) => {
-    const { call, socketPath } = await startManager(lab);
+    const { call, socketPath } = await startManager(lab, "client");
     const creates = Array.from({ length: 98 }, () => call("POST", "/api/interface/create"));
     const started = call("POST", "/api/interface/start");
     const deleted = call("DELETE", "/api/interface/delete");
@@ -318,9 +305,11 @@ labTest(
     );
     socket.destroy();
 
-    const names = Array.from({ length: 40 }, (_, i) => `many${i}`);
+    const names = Array.from({ length: 64 }, (_, i) => `many${i}`);
     const made = await Promise.all(names.map((name) => call("POST", "/api/interface/create", { name })));
     assert.ok(made.every(({ status }) => status === 200));
+    const last = await call("POST", "/api/interface/create", { name: "one-more" });
+    assert.deepEqual([last.status, last.json.error], [409, "name: there are 64 interfaces already"]);
     assert.deepEqual(links(lab), [...NOTHING, ...names].sort());
     await Promise.all(names.map((name) => call("DELETE", `/api/interface/delete?name=${name}`)));
     assert.deepEqual(links(lab), NOTHING);
@@ -331,7 +320,7 @@ labTest("a change that fails leaves nothing: no interface, no half of a configur
   // this ip takes every address but one
   const ip = `case "$*" in *-batch*) sed "/add 10.66/s/tun0/none/" | real "$@" ;; *) real "$@" ;; esac`;
   const { env } = standIn("ip", ip);
-  const { call } = await startManager(lab, [], env);
+  const { call } = await startManager(lab, "client", [], env);
   const failed = await call("POST", "/api/interface/create", { address: "10.66.0.1" });
   assert.equal(failed.status, 500);
   assert.match(
@@ -352,7 +341,7 @@ labTest("a change that fails leaves nothing: no interface, no half of a configur
 });
 
 labTest("who goes away in the middle costs nobody anything: a whole interface, or none", async (lab) => {
-  const { call, socketPath } = await startManager(lab);
+  const { call, socketPath } = await startManager(lab, "client");
   const lines = (name: string, length: number) =>
     `POST /api/interface/create HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n` +
     `Content-Length: ${length}\r\n\r\n{"name":"${name}"}`;
@@ -368,6 +357,7 @@ labTest("who goes away in the middle costs nobody anything: a whole interface, o
   await call("POST", "/api/interface/create", { name: "last" }); // all before it are done now
   const { interfaces } = (await call("GET", "/api/interface/list")).json;
   const names: string[] = interfaces.map((one: { name: string }) => one.name);
+  assert.ok(names.includes("last") && names.length > 1, names.join());
   assert.ok(
     names.every((name) => name === "last" || Number(name.slice(4)) % 2 === 1),
     names.join(),
@@ -378,7 +368,7 @@ labTest("who goes away in the middle costs nobody anything: a whole interface, o
 
 labTest("whatever ends the manager, nothing is left; after SIGKILL with the next start", async (lab) => {
   for (const signal of ["SIGINT", "SIGTERM", "SIGQUIT", "SIGKILL"] as const) {
-    const { running, call, socketPath } = await startManager(lab);
+    const { running, call, socketPath } = await startManager(lab, "client");
     assert.equal(statSync(socketPath).mode & 0o777, 0o600);
     await call("POST", "/api/interface/create");
     await call("POST", "/api/interface/start");
@@ -391,15 +381,30 @@ labTest("whatever ends the manager, nothing is left; after SIGKILL with the next
     assert.equal((await ask({ socketPath }, "POST", "/api/interface/create")).status, 200);
     const second = new Running(lab.spawn("client", [...ours("manager/main"), "--host", socketPath]));
     assert.equal(await second.ended, 1);
-    assert.match(second.output, /Cannot listen on .*: in use/);
+    assert.match(second.output, /Cannot use --host .*: a program that runs has it/);
     await next.stop();
     assert.equal(existsSync(socketPath), false);
     assert.deepEqual(links(lab), NOTHING);
   }
 });
 
+labTest("an error in the manager itself: it says so, and leaves nothing", async (lab) => {
+  const mistake = `data:text/javascript,process.on("SIGUSR2",()=>{throw new Error("a bug")})`;
+  const [node, ...words] = ours("manager/main");
+  const socketPath = join(newFolder(), "manager.sock");
+  const command = [node!, "--import", mistake, ...words, "--host", socketPath];
+  const running = new Running(lab.spawn("client", command));
+  await running.until(/the interface manager: /);
+  assert.equal((await ask({ socketPath }, "POST", "/api/interface/create")).status, 200);
+  running.child.kill("SIGUSR2");
+  assert.equal(await running.ended, 1);
+  assert.match(running.output, /^error unexpected: a bug\. Try: /m);
+  assert.deepEqual(links(lab), NOTHING);
+  assert.equal(existsSync(socketPath), false);
+});
+
 labTest("an interface that somebody else deletes is gone, running or not", async (lab) => {
-  const { call, running } = await startManager(lab);
+  const { call, running } = await startManager(lab, "client");
   for (const starts of [true, false]) {
     await call("POST", "/api/interface/create");
     if (starts) await call("POST", "/api/interface/start");
@@ -415,7 +420,7 @@ labTest("the configuration is read anew: interfaces that did not change lose no 
   const write = (...interfaces: object[]) => writeFileSync(file, JSON.stringify({ mtu: 1400, interfaces }));
   const stays = { name: "stays", address: "10.1.0.1", mode: "echo" };
   write(stays, { name: "goes", address: "10.2.0.1" }, { name: "moves", address: "10.3.0.1" });
-  const { call, running } = await startManager(lab, ["--config", file]);
+  const { call, running } = await startManager(lab, "client", ["--config", file]);
   assert.deepEqual(links(lab), ["eth0", "goes", "lo", "moves", "probe", "stays"]);
   const pings = new Running(lab.spawn("client", ["ping", "-i", "0.01", "10.1.0.9"]));
   await pings.until(/icmp_seq=20 /);
@@ -453,7 +458,7 @@ labTest("an entry that failed is followed again once it is mended, or what it wa
   const original = { name: "moves", address: "10.3.0.1" };
   lab.addIPv6();
   write(original);
-  const { call, running } = await startManager(lab, ["--config", file]);
+  const { call, running } = await startManager(lab, "client", ["--config", file]);
   lab.run("client", "sysctl -qw net.ipv6.conf.moves.disable_ipv6=1"); // that alone the file cannot tell
   const state = async () => (await call("GET", "/api/interface/status?name=moves")).json;
 
@@ -469,7 +474,7 @@ labTest("an entry that failed is followed again once it is mended, or what it wa
 });
 
 labTest("/metrics is what promtool accepts, and counts", async (lab) => {
-  const { call } = await startManager(lab);
+  const { call } = await startManager(lab, "client");
   await call("POST", "/api/interface/create");
   await call("POST", "/api/interface/start", { mode: "echo" });
   ping(lab, "client", "10.0.0.9");
@@ -484,13 +489,7 @@ labTest("/metrics is what promtool accepts, and counts", async (lab) => {
     text,
     /_request_duration_seconds_count{method="POST",path="\/api\/interface\/create",code="200"} 1$/m,
   );
-  if (!has("promtool")) return;
-  const { status, stdout, stderr } = spawnSync("promtool", ["check", "metrics"], {
-    input: text,
-    encoding: "utf8",
-  });
-  assert.equal(status, 0, stdout + stderr);
-  assert.equal(stdout + stderr, "");
+  checkMetrics(text);
 });
 
 labTest("under load and with faults: a small share of what load.ts does", async (lab) => {

@@ -44,7 +44,7 @@ labTest("the manager's page: create, start, ping, a client comes, stop, delete",
   const manager = start();
   const browser = await Browser.open(1280, 720);
   try {
-    const [, url] = await manager.until(/Open (http:\S+) in/);
+    const [, url] = await manager.until(/Open (http:\S+) in/, 60_000);
     assert.doesNotMatch(url!, /:8080/);
     const another = start();
     const lab = Lab.attach(readFileSync(join(place, "holder"), "utf8"))!;
@@ -52,6 +52,7 @@ labTest("the manager's page: create, start, ping, a client comes, stop, delete",
     await browser.until(`$("link").textContent === "● live"`);
     await browser.ask("$('speed').value = 3; $('speed').onchange()"); // a packet takes 4 s, not 12
     await look(browser, "1-loaded");
+    await wholeWalk(browser);
 
     await browser.ask(click("create", "#create"));
     await browser.until(`!$("door").hidden`);
@@ -59,6 +60,26 @@ labTest("the manager's page: create, start, ping, a client comes, stop, delete",
     await browser.ask(`$("door").elements.token.value = "${token}"; ${click("enter", "#door")}`);
     await browser.ask(click("create", "#create"));
     const badge = `document.querySelector("#cards .badge")?.textContent`;
+    await browser.until(`${badge} === "stopped"`);
+    // What is gone leaves no card: a VPN that was deleted, and all after "lost", or after a new connection
+    const headers = { "Content-Type": "application/json", Authorization: `Bearer ${token}` };
+    const send = async (method: string, path: string, body: object) =>
+      assert.equal((await fetch(url + path, { method, headers, body: JSON.stringify(body) })).status, 200);
+    const ghost = { name: "ghost", cipher: "xor", port: 5556, tun: "tun9", subnet: "10.99.0.0/24" };
+    await browser.until(`["server", "client"].every((name) => vpns.has(name))`);
+    await send("POST", "api/vpn/server", ghost);
+    await browser.until(`vpns.has("ghost") && $("vpn").innerText.includes("10.99.0.1")`);
+    await send("DELETE", "api/vpn/ghost", {});
+    await browser.until(`!vpns.has("ghost") && !$("vpn").innerText.includes("10.99.0.1")`);
+    const cards = "document.querySelectorAll('.card, #students td, #who option').length";
+    assert.ok((await browser.ask<number>(cards)) > 3);
+    await browser.ask(`showProgress({ student: "ghost", lesson: "XOR", passed: 1, total: 2 })`);
+    const forgotten = `(TAKE.lost({ events: 1 }), [${cards}, $("side").innerText])`; // before the next event
+    const [left, text] = await browser.ask<[number, string]>(forgotten);
+    assert.equal(left, 1, "everyone");
+    assert.match(text, /No VPN program[^]*Nobody/);
+    await browser.go(url!);
+    await browser.ask("$('speed').value = 3; $('speed').onchange()");
     await browser.until(`${badge} === "stopped"`);
     await browser.ask(click("start echo"));
     await browser.until(`${badge} === "running, echo"`);
@@ -114,9 +135,7 @@ labTest("the manager's page: create, start, ping, a client comes, stop, delete",
     await browser.until(`!$("vpn").innerText.includes("192.168.2.100")`);
 
     const student = `<img src=x onerror="document.title = 'broken'">`;
-    const body = JSON.stringify({ student, lesson: "XOR", passed: 2, total: 5 });
-    const headers = { "Content-Type": "application/json", Authorization: `Bearer ${token}` };
-    assert.equal((await fetch(`${url}api/progress`, { method: "POST", headers, body })).status, 200);
+    await send("POST", "api/progress", { student, lesson: "XOR", passed: 2, total: 5 });
     await browser.until(`$("students").innerText.includes("2 of 5")`);
     assert.ok(await browser.ask(`$("students").innerText.includes(${JSON.stringify(student)})`), "as text");
     assert.equal(await browser.ask("document.images.length"), 0);
@@ -139,14 +158,37 @@ labTest("the manager's page: create, start, ping, a client comes, stop, delete",
   assert.ok(!existsSync(join(place, "holder")));
 });
 
+/** The whole journey is in sight, below the header and above the end of the window. */
+async function wholeWalk(browser: Browser): Promise<void> {
+  const edges = `[$("walk"), [...document.querySelectorAll(".step")].at(-1), $("back")].flatMap((one) => {
+    const { top, bottom } = one.getBoundingClientRect(); return [top, bottom]; })`;
+  for (const [width, height] of [
+    [1280, 720],
+    [1920, 1080],
+  ] as const) {
+    await browser.look(width, height, "light");
+    const places = await browser.ask<number[]>(edges);
+    assert.ok(Math.min(...places) >= 0 && Math.max(...places) <= height, `${width}: ${places}`);
+  }
+  await browser.look(1280, 720, "light");
+}
+
 /** What is shown is large enough. With SHOTS, a picture of it, light and dark. */
 async function look(browser: Browser, name: string, top = "header"): Promise<void> {
   assert.deepEqual(await browser.ask(SMALL), [], `${name}: too small for the last row`);
   if (!SHOTS) return;
+  // no message before it, and the packet where it goes
+  await browser.ask(`$("said").textContent = ""; new Promise((resolve) => setTimeout(resolve, 500))`);
   await browser.ask(`document.querySelector("${top}").scrollIntoView()`);
   for (const scheme of ["light", "dark"] as const) {
-    await browser.look(1280, 720, scheme);
-    await browser.screenshot(join(SHOTS, `${name}-${scheme}.png`));
+    for (const [width, height] of [
+      [1280, 720],
+      [1920, 1080],
+      [390, 844],
+    ] as const) {
+      await browser.look(width, height, scheme);
+      await browser.screenshot(join(SHOTS, `${name}-${scheme}-${width}.png`));
+    }
   }
   await browser.look(1280, 720, "light");
 }

@@ -58,6 +58,14 @@ export function needs(t: { skip: (why: string) => void }, tool: string): boolean
   return false;
 }
 
+/** Throws unless promtool takes this for metrics, without a word. */
+export function checkMetrics(text: string): void {
+  if (!has("promtool")) return assert.ok(!process.env.CI, "promtool is not installed");
+  const options = { input: text, encoding: "utf8" } as const;
+  const { status, stdout, stderr } = spawnSync("promtool", ["check", "metrics"], options);
+  assert.deepEqual([status, stdout + stderr], [0, ""]);
+}
+
 export const SECRET: { env: NodeJS.ProcessEnv } = {
   // old versions of Node.js need the latter for --user: privileges.ts
   env: { ...process.env, SIMPLE_VPN_SECRET: LAB_SECRET, UV_USE_IO_URING: "0" },
