@@ -7,6 +7,7 @@ import { randomBytes } from "node:crypto";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { pathToFileURL } from "node:url";
 import { Failure } from "../../base/failure.ts";
 import { atExit, exit, program } from "../../host/program.ts";
 import { decode } from "../../base/render.ts";
@@ -23,6 +24,7 @@ import {
   drop,
   type Evidence,
   fromPrograms,
+  fromRoutes,
   fromTaps,
   fromTracepoints,
   inside,
@@ -114,7 +116,6 @@ program(async () => {
   ); // ping prints much, answered or not
   for (const running of [client, server]) await running.stop("SIGINT");
   for (const tap of taps) await tap.stop();
-  await lab.down();
 
   const programs = ["client", "server"].flatMap((host) =>
     readFileSync(join(folder, host), "utf8").trim().split("\n").map(decode),
@@ -125,9 +126,18 @@ program(async () => {
       .filter((line) => line.startsWith("{"))
       .map(decodeTap),
   );
+  const tapped = fromTaps(packets);
+  const route = (address: string) => {
+    const { stdout, stderr } = lab.try("client", `ip route get ${address}`);
+    return stdout || stderr;
+  };
+  const routed = withoutTracepoints ? fromRoutes(tapped, route) : [];
+  await lab.down();
+
   const evidence = [
     ...fromPrograms(programs, TRANSPORT === "udp" ? "datagram" : "frame"),
-    ...fromTaps(packets),
+    ...tapped,
+    ...routed,
     ...fromTracepoints(kernel, pids),
     ...(answer ? [answer] : []),
   ].sort((a, b) => (a.time < b.time ? -1 : 1));
@@ -155,7 +165,7 @@ program(async () => {
   };
   const capture = pcapng(packets, BigInt(Date.now()) * 1_000_000n - trace.now(), comment);
   writeNew(join(out, "walk.pcapng"), capture, 0o644);
-  console.log("Wrote walk.html (open it in a browser), walk.svg, and walk.pcapng (open it in Wireshark).");
-  if (out !== ".") console.log(`They are in ${out}.`);
+  console.log(`Wrote walk.html, walk.svg, and walk.pcapng, which Wireshark opens.`);
+  console.log(`Open ${pathToFileURL(join(out, "walk.html"))} in a browser.`);
   exit(code === 0 && unseen.length === lacking.size ? 0 : 1);
 });
