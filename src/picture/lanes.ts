@@ -101,7 +101,8 @@ function step(index: number, note: string, missing: boolean): string {
   const isEnd = id === "R4" || id === "R5"; // their text is clear of the tunnel, and the packet is in it
   const right = LANES.indexOf(lane) < LANES.length / 2 !== isEnd; // where the text is; opposite: the packet
   // clear of the lines, which come from above and leave below
-  const aside = id === "10" ? 0 : (right === isReply(id) ? 0.4 : -0.4) * (ROW - FONT * 0.75);
+  const far = id === "10" ? 0 : TUNNEL.has(id) || id === "R7" ? 9 : 6;
+  const aside = right === isReply(id) ? far : -far;
   const half = FONT * 0.85; // of the knob's width: "R9" fits
   const labelX = cx + (right ? 1 : -1) * (id === "10" ? half * 3 : half + 8);
   const packetX = right ? cx - half - 4 - TOKEN : cx + half + 4;
@@ -111,8 +112,8 @@ function step(index: number, note: string, missing: boolean): string {
     `<rect class="knob ${isReply(id) ? "down" : "up"}${missing ? " missing" : ""}" stroke-width="3" ` +
     `x="${cx - half}" y="${cy - KNOB}" width="${half * 2}" height="${KNOB * 2}" rx="${KNOB}"/>` +
     `<text class="id" x="${cx}" y="${cy + middle}" text-anchor="middle" font-weight="600">${id}</text>` +
-    `<text class="label" x="${labelX}" y="${cy + middle + aside}" text-anchor="${right ? "start" : "end"}">` +
-    `${escape(title)} <tspan class="dim">${escape(note)}</tspan></text></g>`
+    `<text class="label" x="${labelX}" y="${cy + middle + aside}" ` +
+    `text-anchor="${right ? "start" : "end"}">${escape(title)} <tspan class="dim">${escape(note)}</tspan></text></g>`
   );
 }
 
@@ -124,9 +125,10 @@ function token(width: number, text: string): string {
     'x="-8" y="-2" width="16" height="12" rx="2"',
   ];
   const lock = `transform="translate(${FONT * 0.48} ${FONT * -0.08}) scale(${FONT / 27})"`;
-  const flap = `M 2 ${2 - height / 2} L ${width / 2} ${height * 0.2} L ${width - 2} ${2 - height / 2}`;
+  const flap = `M 3 ${2 - height / 2} L ${width / 2} ${height * -0.27} L ${width - 3} ${2 - height / 2}`;
   return (
-    `<g class="token"><rect y="${-height / 2}" width="${width}" height="${height}" rx="5"/><path class="flap" d="${flap}"/>` +
+    `<g class="token"><rect y="${-height / 2}" width="${width}" height="${height}" rx="5"/>` +
+    `<path class="flap" d="${flap}"/>` +
     `<g class="lock" ${lock}><path d="${shackle}"/><rect ${body}/></g>` +
     `<text x="${width - 5}" y="${FONT / 3}" text-anchor="end">${text}</text></g>`
   );

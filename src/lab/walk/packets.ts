@@ -74,7 +74,9 @@ function describeSent({ text, packet }: Evidence): string {
   const { bytes, link } = packet!;
   const tcp = link + (bytes[link]! & 15) * 4;
   const payload = bytes[link + 9] === 6 ? bytes.toString("latin1", tcp + (bytes[tcp + 12]! >> 4) * 4) : "";
-  return /^[A-Z]+(?= )/.exec(payload)?.[0] ?? text.replace(/^\S+ → \S+ → \S+ (TCP \d+ → \d+ )?/, "");
+  return (
+    /^[A-Z]+(?= )/.exec(payload)?.[0] ?? text.replace(/^\S+ → \S+ → \S+ (TCP \d+ → \d+ )?| 0 bytes$/g, "")
+  );
 }
 
 /**

@@ -9,6 +9,7 @@ const LINE = 700; // ms to read a line of evidence
 const ALL = String(WALK.packets.length); // in the chooser: not one packet, but all of them
 
 let known; // step → the evidence of it, of the chosen packet
+let end; // the last step that there is evidence of
 let stops; // where the packet stops: at each step, and there at each change of its first bytes
 let now = 0; // a stop
 let described; // a step: that of the panel
@@ -19,6 +20,7 @@ function choose(packet) {
   known = WALK.steps.map(({ evidence }) =>
     evidence.filter(({ of }) => packet === ALL || of.includes(+packet)),
   );
+  end = known.findLastIndex((all) => all.length > 0);
   let bytes;
   stops = known.flatMap((all, index) => {
     const here = [];
@@ -26,7 +28,7 @@ function choose(packet) {
       const isChange = one.hex && (one.hex.slice(0, 8) !== bytes?.hex.slice(0, 8) || one.kind !== bytes.kind);
       if (line === 0 || isChange) here.push({ index, line, bytes: one.hex ? (bytes = one) : bytes });
     });
-    return here.length > 0 ? here : [{ index, line: 0, bytes }];
+    return here.length > 0 ? here : [{ index, line: 0, bytes: index < end ? bytes : undefined }];
   });
   known.forEach(([first], index) => lanes.note(index, first && `${first.when} µs`));
   described = undefined;
@@ -79,10 +81,10 @@ const show = (index, back) =>
 
 /** Goes on by itself: the more lines there are to read, the later. */
 function tick() {
-  if (now + 1 === stops.length) return play(false);
   const [{ index, line }, next] = [stops[now], stops[now + 1]];
-  const end = next.index === index ? next.line : known[index].length;
-  timer = setTimeout(() => (go(now + 1), tick()), (LINE * Math.max(2, end - line)) / $("speed").value);
+  if (!next || next.index > end) return play(false);
+  const lines = (next.index === index ? next.line : known[index].length) - line;
+  timer = setTimeout(() => (go(now + 1), tick()), (LINE * Math.max(2, lines)) / $("speed").value);
 }
 function play(on) {
   clearTimeout(timer);
@@ -100,7 +102,7 @@ $("speed").onchange = () => (lanes.packet.style.transitionDuration = `${0.4 / $(
 $("back").onclick = () => (play(false), go(now - 1));
 $("next").onclick = () => (play(false), go(now + 1));
 $("play").onclick = () => {
-  if (!timer && now === stops.length - 1) go(0);
+  if (!timer && !(stops[now + 1]?.index <= end)) go(0);
   play(!timer);
 };
 $("large").onclick = () => {
@@ -129,8 +131,10 @@ addEventListener("keydown", (event) => {
     play(false);
     KEYS[event.key]();
     steps[stops[now].index].focus({ preventScroll: true });
-  } else if (event.key === "s") $("where").querySelector("a").click();
-  else if (event.key === "f") $("large").click();
+  } else if (event.key === "s") {
+    document.body.classList.remove("large");
+    $("where").querySelector("a").click();
+  } else if (event.key === "f") $("large").click();
   else if (event.key === "Escape") document.body.classList.remove("large");
   else if (event.key === " " && !isPressed) $("play").click();
   else return;

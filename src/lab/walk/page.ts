@@ -4,7 +4,7 @@
  */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { fill, lanes, LANES_CSS, LANES_JS, literal } from "../../picture/lanes.ts";
+import { fill, HEIGHT, lanes, LANES_CSS, LANES_JS, literal, WIDTH } from "../../picture/lanes.ts";
 import { WALK } from "../../picture/steps.ts";
 import { ROOT } from "../lab.ts";
 import { markdown } from "./markdown.ts";
@@ -38,7 +38,7 @@ export function svg(evidence: Evidence[]): string {
   const first = new Map(
     stepsOf(evidence, []).map(({ id, evidence: [one] }) => [id, one && `${one.when} µs`]),
   );
-  const drawn = lanes((id) => first.get(id), false, 110); // no packet moves in it
+  const drawn = lanes((id) => first.get(id), false, 150); // no packet moves in it
   return drawn.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"').replace(">", `>${style}`);
 }
 
@@ -69,6 +69,7 @@ export function html(evidence: Evidence[], command: string, lacking: Map<string,
     CSS: LANES_CSS,
     LANES: LANES_JS,
     PAGE: read("page.js"),
+    SHAPE: `--shape: ${WIDTH} / ${HEIGHT}`,
     PICTURE: lanes(() => "", true), // in two: the names stay when the rest scrolls
     SECTIONS: sections(),
     DATA: literal(data),

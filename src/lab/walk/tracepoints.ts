@@ -35,9 +35,10 @@ export class Tracepoints {
    * to be had.
    */
   static start(lab: Lab, pids: number[]): Tracepoints | string {
-    // tracefs is mounted in the lab's private mount namespace, so that this machine's mounts stay as they
-    // are.
-    const { status, stderr } = lab.try("lab", `mount -t tracefs tracefs ${TRACING}`);
+    // systemd has mounted tracefs. Elsewhere it is mounted in the lab's private mount namespace, so that this
+    // machine's mounts stay as they are.
+    const mount = `test -d ${TRACING}/instances || mount -t tracefs tracefs ${TRACING}`;
+    const { status, stderr } = lab.try("lab", ["sh", "-c", mount]);
     if (status !== 0) return `tracefs cannot be mounted: ${stderr.trim().split("\n")[0]!.replace(/\.$/, "")}`;
     try {
       const instance = new TraceInstance(`/proc/${lab.holder}/root${TRACING}`);
