@@ -19,7 +19,7 @@ import { Running, startProgram, TRANSPORT } from "../running.ts";
 import { WALK } from "../../picture/steps.ts";
 import { html, svg } from "./page.ts";
 import { pcapng } from "./pcapng.ts";
-import { decodeTap, type TapPacket } from "./taps.ts";
+import { decodeTaps, type TapPacket } from "./taps.ts";
 import {
   drop,
   type Evidence,
@@ -114,29 +114,24 @@ program(async () => {
   const answer = output.find(({ text }) =>
     /^PING /m.test(application.output) ? / bytes from /.test(text) : text.trim(),
   ); // ping prints much, answered or not
-  for (const running of [client, server]) await running.stop("SIGINT");
-  for (const tap of taps) await tap.stop();
-
-  const programs = ["client", "server"].flatMap((host) =>
-    readFileSync(join(folder, host), "utf8").trim().split("\n").map(decode),
-  );
-  const packets = taps.flatMap((tap) =>
-    tap.output
-      .split("\n")
-      .filter((line) => line.startsWith("{"))
-      .map(decodeTap),
-  );
-  const tapped = fromTaps(packets);
+  await server.stop("SIGINT"); // the taps have seen all by then, and the client has its route still
+  const tapped = () => taps.flatMap(({ output }) => decodeTaps(output));
   const route = (address: string) => {
     const { stdout, stderr } = lab.try("client", `ip route get ${address}`);
     return stdout || stderr;
   };
-  const routed = withoutTracepoints ? fromRoutes(tapped, route) : [];
+  const routed = withoutTracepoints ? fromRoutes(fromTaps(tapped()), route) : [];
+  await client.stop("SIGINT");
+  for (const tap of taps) await tap.stop();
   await lab.down();
 
+  const programs = ["client", "server"].flatMap((host) =>
+    readFileSync(join(folder, host), "utf8").trim().split("\n").map(decode),
+  );
+  const packets = tapped();
   const evidence = [
     ...fromPrograms(programs, TRANSPORT === "udp" ? "datagram" : "frame"),
-    ...tapped,
+    ...fromTaps(packets),
     ...routed,
     ...fromTracepoints(kernel, pids),
     ...(answer ? [answer] : []),
