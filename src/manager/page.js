@@ -379,11 +379,11 @@ function show() {
   $("caption").classList.toggle("bad", event?.dropped === true);
   $("caption").title = `${walk.from} → ${walk.to} ${walk.what}`;
   if ($("panel").hidden) return;
-  showBytes(index);
+  showBytes(index, event);
   lanes.steps[index].scrollIntoView({ block: "nearest" });
 }
 
-function showBytes(index) {
+function showBytes(index, now) {
   const { id, title, where, lane, sentence } = WALK[index];
   const events = walk?.events.filter(({ step }) => step.split(".")[0] === id) ?? [];
   const all = events.map((event) => {
@@ -396,6 +396,7 @@ function showBytes(index) {
   const head = element("p", "", "row");
   head.append(element("h2", `${id}. ${title}`), element("span", `${lane}, ${where}`, "dim"), close);
   const found = all.length > 0 ? evidenceList(all) : element("p", none, "dim");
+  found.children[events.indexOf(now)]?.classList.add("now");
   $("panel").replaceChildren(head, element("p", sentence), found);
 }
 

@@ -81,6 +81,8 @@ class Lanes {
     this.steps = [...document.querySelectorAll(".step")];
     this.packet = document.getElementById("packet");
     this.pane = document.getElementById("picture");
+    this.index = 0; // where the packet is
+    addEventListener("resize", () => this.follow());
   }
 
   /** Moves the packet to a step, with the bytes that it has there; without any it is not seen. */
@@ -91,8 +93,15 @@ class Lanes {
     this.packet.querySelector("text").textContent = pairs(hex).slice(0, 4).join(" ");
     if (hex) this.packet.setAttribute("class", colour(kind));
     else this.packet.removeAttribute("class");
-    // where the picture is larger than its pane, the pane goes with the packet
-    const [knob, pane] = [this.steps[index].firstChild, this.pane].map((one) => one.getBoundingClientRect());
+    this.index = index;
+    this.follow();
+  }
+
+  /** Where the picture is larger than its pane, the pane goes with the packet. */
+  follow() {
+    const [knob, pane] = [this.steps[this.index].firstChild, this.pane].map((one) =>
+      one.getBoundingClientRect(),
+    );
     this.pane.scrollLeft += knob.x - pane.x - pane.width / 2;
     this.pane.scrollTop += knob.y - pane.y - pane.height / 2;
   }

@@ -98,8 +98,9 @@ function legend(): string {
 function step(index: number, note: string, missing: boolean): string {
   const { id, lane, title } = WALK[index]!;
   const [cx, cy, middle] = [x(lane), y(index), FONT / 3];
-  const isEnd = id === "R4" || id === "R5"; // their text is clear of the tunnel, and the packet is in it
-  const right = LANES.indexOf(lane) < LANES.length / 2 !== isEnd; // where the text is; opposite: the packet
+  // where the text is; opposite: the packet. At R4 and R5 the text is clear of the tunnel, the packet in it
+  const isEnd = id === "R4" || id === "R5";
+  const right = LANES.indexOf(lane) < LANES.length / 2 !== isEnd;
   // clear of the lines, which come from above and leave below
   const far = id === "10" ? 0 : TUNNEL.has(id) || id === "R7" ? 9 : 6;
   const aside = right === isReply(id) ? far : -far;
@@ -113,7 +114,8 @@ function step(index: number, note: string, missing: boolean): string {
     `x="${cx - half}" y="${cy - KNOB}" width="${half * 2}" height="${KNOB * 2}" rx="${KNOB}"/>` +
     `<text class="id" x="${cx}" y="${cy + middle}" text-anchor="middle" font-weight="600">${id}</text>` +
     `<text class="label" x="${labelX}" y="${cy + middle + aside}" ` +
-    `text-anchor="${right ? "start" : "end"}">${escape(title)} <tspan class="dim">${escape(note)}</tspan></text></g>`
+    `text-anchor="${right ? "start" : "end"}">${escape(title)} <tspan class="dim">${escape(note)}</tspan>` +
+    "</text></g>"
   );
 }
 

@@ -368,7 +368,7 @@ test("walk.pcapng opens in tshark: an interface for each tap, the step in each p
   assert.doesNotMatch(leaving, /Retransmission/, "the filter of walkthrough.md");
 });
 
-test("walk.html plays in a real browser, by mouse and by keyboard, and loads nothing from elsewhere", async (t) => {
+test("walk.html plays in a real browser, by mouse and by keyboard, and loads nothing else", async (t) => {
   if (!needs(t, "chromium")) return;
   const { out } = plainWalk();
   const page = readFileSync(join(out, "walk.html"), "utf8");
@@ -469,7 +469,8 @@ test("walk.html plays in a real browser, by mouse and by keyboard, and loads not
     const core = `show(5);${inView}
       const panel = $("panel"), names = $("lanes");
       const rows = [...document.querySelectorAll("#panel li")];
-      const isShown = (row) => inView(row, box($("sentence")).bottom, Math.min(innerHeight, box(panel).bottom));
+      const end = Math.min(innerHeight, box(panel).bottom);
+      const isShown = (row) => inView(row, box($("sentence")).bottom, end);
       const allRows = [5, 6].includes(rows.length) && /frame/.test(rows.at(-2).textContent);
       const rowsShown = rows.slice(0, innerWidth < 1500 ? 6 : 3).every(isShown);
       const drawingShown = inView(names) && inView(steps[5], box(names).bottom, box($("picture")).bottom);
@@ -481,7 +482,7 @@ test("walk.html plays in a real browser, by mouse and by keyboard, and loads not
       assert.equal(
         await title(core, width, height),
         "6. read, XOR, seal, frame, write",
-        `${width}: controls, names, the step, its sentence, and what happens to the bytes are in view together`,
+        `${width}: controls, names, the step, its sentence, and its bytes are in view together`,
       );
       const whole = `show(18);${key("f")}${inView}
         const all = [$("sentence"), $("lanes"), ...steps].every((one) => inView(one, box($("back")).bottom));
