@@ -74,19 +74,18 @@ labTest("over UDP, all 19 steps; each frame is a datagram, and its number is its
   const { status, stdout, stderr } = runOver("udp", out);
   assert.equal(status, 0, stdout + stderr);
   assert.match(stdout, asRoot ? /19 of 19 steps seen/ : /17 of 19 steps seen/);
-  assert.match(stdout, /frame up1: header of 16 bytes in front, with number 1: a datagram of 132 bytes/);
-  assert.match(stdout, /read up1: read 132 bytes from 192\.168\.1\.100:\d+/);
+  assert.match(stdout, /frame up(\d): header of 16 bytes in front, with number \1: a datagram of 132 bytes/);
+  assert.match(stdout, /read up\d: read 132 bytes from 192\.168\.1\.100:\d+/);
   const taps = [...stdout.matchAll(/tap +02 00 00 74 .* (eth0 [→←]) .* UDP (.*) 132 bytes, number (\d)$/gm)];
   assert.deepEqual(
-    taps.map(([, device, ports, number]) => [device, /^5555/.test(ports!) ? "down" : "up", number]),
-    [
-      ["eth0 →", "up", "1"],
-      ["eth0 ←", "up", "1"],
-      ["eth0 →", "down", "0"],
-      ["eth0 ←", "down", "0"],
-    ],
+    taps.map(([, device, ports]) => [device, /^5555/.test(ports!) ? "down" : "up"]),
+    ["up", "down"].flatMap((way) => ["→", "←"].map((arrow) => [`eth0 ${arrow}`, way])),
     "7 on both hosts, R4, R5",
   );
+  // on a busy machine a keepalive has had the first number
+  const [up, upThere, down, downThere] = taps.map(([, , , number]) => number);
+  assert.deepEqual([up, down], [upThere, downThere]);
+  assert.ok(stdout.includes(` frame up${up}: `) && stdout.includes(` frame down${down}: `));
   if (asRoot)
     for (const [step, host, event] of [
       [7, "client", "net_dev_start_xmit dev=eth0 len=174"],
