@@ -1,6 +1,6 @@
 /**
  * Which of the nineteen steps a piece of evidence belongs to. Evidence comes from both programs' trace files,
- * from the taps, from the kernel's tracepoints, and from what the followed command and `ip route get` printed.
+ * from the taps, from the kernel's tracepoints, and from what the followed command and `ip route get` print.
  */
 import chalk from "chalk";
 import { formatIPv4 } from "../../base/address.ts";
