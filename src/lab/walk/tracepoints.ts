@@ -35,8 +35,8 @@ export class Tracepoints {
    * to be had.
    */
   static start(lab: Lab, pids: number[]): Tracepoints | string {
-    // Systemd has mounted tracefs already. Elsewhere it is mounted in the lab's private mount namespace, so that this
-    // machine's mounts stay as they are.
+    // Systemd has mounted tracefs already. Elsewhere it is mounted in the lab's private mount namespace, so
+    // that this machine's mounts stay as they are.
     const mount = `test -d ${TRACING}/instances || mount -t tracefs tracefs ${TRACING}`;
     const { status, stderr } = lab.try("lab", ["sh", "-c", mount]);
     if (status !== 0) return `tracefs cannot be mounted: ${stderr.trim().split("\n")[0]!.replace(/\.$/, "")}`;
