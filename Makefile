@@ -1,8 +1,8 @@
 # make demo and make test do everything. The other targets are the same things one by one, in the order you
 # need them. TRANSPORT=udp is for demo, walk, the five terminals, test and soak: make hands it on.
-.PHONY: help demo walk test unit experiments experiment lessons lesson bench soak fuzz secret server configure-server client
-.PHONY: configure-client ping manager terminals doctor check on down ready node
-.PHONY: exercises exercise
+.PHONY: help demo walk test unit experiments experiment lessons lesson exercises exercise bench soak fuzz secret
+.PHONY: server configure-server client configure-client ping manager class join terminals doctor check on down
+.PHONY: ready node
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 export PATH := $(or $(PATH),/usr/bin):/usr/local/bin:/usr/bin:/bin
@@ -91,6 +91,12 @@ server configure-server client configure-client ping doctor down: ready
 
 manager: ready
 	@$(TSX) src/lab/terminals/manager.ts
+
+class: ready ## a class on this machine, as root (NAT=eth0 HOURS=2): prints the line that students type
+	@$(TSX) src/class/class.ts $(TOLD)
+
+join: ready ## a student's machine in a class, as root: SERVER=203.0.113.1 CODE=K7QF-MAXW-PD34 NAME=Ana
+	@$(TSX) src/class/join.ts $(TOLD)
 
 terminals: node node_modules/.package-lock.json ## the five of them as tmux panes, commands typed and waiting for Enter
 	@$(TSX) src/lab/terminals/terminals.ts

@@ -1,7 +1,7 @@
 /** What passes a device of the lab while a check runs: src/lab/walk/taps.ts, as a list. */
 import { type Lab, ours } from "../lab/lab.ts";
 import { Running } from "../lab/running.ts";
-import { decodeTap, type TapPacket } from "../lab/walk/taps.ts";
+import { decodeTaps, type TapPacket } from "../lab/walk/taps.ts";
 
 export class Tap {
   private readonly running: Running;
@@ -18,8 +18,7 @@ export class Tap {
 
   /** All so far. */
   get packets(): TapPacket[] {
-    const lines = this.running.output.split("\n").slice(0, -1);
-    return lines.filter((line) => line.startsWith("{")).map(decodeTap);
+    return decodeTaps(this.running.output);
   }
 
   /** What the program has written into the TUN so far: it comes in through it. */

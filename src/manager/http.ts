@@ -17,7 +17,7 @@ import { asObject, Refusal } from "./route.ts";
 
 const MOST_CONNECTIONS = 256;
 const MOST_BODY = 16 * 1024; // bytes
-const LIMITS = {
+export const LIMITS = {
   maxHeaderSize: 8 * 1024, // bytes
   headersTimeout: 5_000, // ms
   requestTimeout: 10_000, // ms, body included

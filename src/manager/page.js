@@ -1,6 +1,6 @@
 // The manager's page: it asks the API, takes the events, and shows them. page.ts puts this and lanes.js into
 // page.html. What comes from outside becomes text, by element(), never markup.
-/* global WALK, KINDS, Lanes, element, evidenceItem */
+/* global WALK, KINDS, Lanes, element, evidenceList */
 
 const $ = (id) => document.getElementById(id);
 
@@ -156,6 +156,7 @@ setInterval(async () => {
 // ---- the VPN programs and their clients ----
 
 const vpns = new Map(); // name → its card, its own addresses, and its clients by address
+const named = new Map(); // a client's address → the student who is there, "Ana (10.8.0.7)"
 const SECONDS = 60; // of a chart
 const UNITS = Object.entries({ Gbit: 1e9, Mbit: 1e6, kbit: 1e3, bit: 0 });
 
@@ -235,7 +236,7 @@ function showVpn(status) {
     const row = list.appendChild(element("li", "", "client"));
     const [who, rates] = [element("div", ""), element("div", "", "rates")];
     const where = `${peer.inner6 ?? ""} from ${peer.remote}, seen ${age(peer.lastSeen)} ago`;
-    who.append(element("h3", peer.inner), element("p", where, "dim"));
+    who.append(element("h3", named.get(peer.inner) ?? peer.inner), element("p", where, "dim"));
     rates.append(element("p", `▲ ${up}`), element("p", `▼ ${down}`));
     row.append(who, chart, rates);
   }
@@ -247,6 +248,8 @@ function showVpn(status) {
 
 const students = new Map(); // student → lesson → progress
 function showProgress(told) {
+  const [, address] = /\(([\d.]+)\)$/.exec(told.student) ?? [];
+  if (address) named.set(address, told.student);
   if (!students.has(told.student)) students.set(told.student, new Map());
   students.get(told.student).set(told.lesson, told);
   showStudents();
@@ -370,7 +373,6 @@ function show() {
   stop = Math.min(Math.max(stop, 0), stops.length - 1);
   const { index, event, bytes } = stops[stop];
   lanes.at(index, bytes?.hex, bytes && kindOf(bytes));
-  $("picture").scrollLeft += lanes.steps[index].firstChild.getBoundingClientRect().x - innerWidth / 3;
   lanes.steps.forEach((step, i) =>
     step.firstChild.classList.toggle("missing", !stops.some((one) => one.index === i && one.event)),
   );
@@ -380,25 +382,25 @@ function show() {
   $("caption").classList.toggle("bad", event?.dropped === true);
   $("caption").title = `${walk.from} → ${walk.to} ${walk.what}`;
   if ($("panel").hidden) return;
-  showBytes(index);
+  showBytes(index, event);
   lanes.steps[index].scrollIntoView({ block: "nearest" });
 }
 
-function showBytes(index) {
-  const { id, title, where, lane } = WALK[index];
+function showBytes(index, now) {
+  const { id, title, where, lane, sentence } = WALK[index];
   const events = walk?.events.filter(({ step }) => step.split(".")[0] === id) ?? [];
-  const items = events.map((event) => {
+  const all = events.map((event) => {
     const micros = Math.round((event.time - walk.events[0].time) / 1000);
-    return evidenceItem({ ...event, source: event.step, when: `+${micros}`, kind: kindOf(event) });
+    return { ...event, source: event.step, when: `+${micros}`, kind: kindOf(event) };
   });
-  const list = document.createElement("ol");
-  list.append(...items);
   const none = "Our programs do not see this step of the packet. make walk shows it.";
   const close = element("button", "✕ close");
   Object.assign(close, { title: "Escape", onclick: () => ($("panel").hidden = true) });
   const head = element("p", "", "row");
   head.append(element("h2", `${id}. ${title}`), element("span", `${lane}, ${where}`, "dim"), close);
-  $("panel").replaceChildren(head, items.length > 0 ? list : element("p", none));
+  const found = all.length > 0 ? evidenceList(all) : element("p", none, "dim");
+  found.children[events.indexOf(now)]?.classList.add("now");
+  $("panel").replaceChildren(head, element("p", sentence), found);
 }
 
 const isOf = (one) => !$("who").value || [one.from, one.to, one.own].includes($("who").value);

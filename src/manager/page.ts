@@ -2,7 +2,7 @@
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { STAGES, UP, DOWN } from "../base/walk.ts";
-import { fill, lanes, LANES_CSS, LANES_JS, literal, WIDE } from "../picture/lanes.ts";
+import { fill, lanes, LANES_CSS, LANES_JS, literal } from "../picture/lanes.ts";
 import { kindOf, WALK } from "../picture/steps.ts";
 
 const OURS = STAGES.flatMap((stage) => [UP[stage], DOWN[stage]]); // the steps that our programs see
@@ -13,7 +13,7 @@ export const PAGE = fill(read("page.html"), {
   CSS: LANES_CSS,
   LANES: LANES_JS,
   PAGE: read("page.js"),
-  PICTURE: lanes(WIDE, () => undefined, false),
+  PICTURE: lanes(() => undefined),
   DATA: literal({
     steps: WALK,
     kinds: Object.fromEntries(OURS.map((step) => [step, kindOf(step, "frame")])),

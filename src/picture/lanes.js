@@ -58,7 +58,12 @@ function fields(hex, kind) {
   return box;
 }
 
-/** One piece of evidence of a step: where it comes from, when, on which host, what, and the bytes. */
+/** What is known of a step: where that comes from, when, on which host, what, and the bytes. */
+function evidenceList(all) {
+  const list = element("ol", "", "evidence");
+  list.append(...all.map(evidenceItem));
+  return list;
+}
 function evidenceItem({ source, when, host, text, hex, kind }) {
   const item = document.createElement("li");
   item.append(
@@ -75,6 +80,9 @@ class Lanes {
   constructor() {
     this.steps = [...document.querySelectorAll(".step")];
     this.packet = document.getElementById("packet");
+    this.pane = document.getElementById("picture");
+    this.index = 0; // where the packet is
+    addEventListener("resize", () => this.follow());
   }
 
   /** Moves the packet to a step, with the bytes that it has there; without any it is not seen. */
@@ -85,6 +93,23 @@ class Lanes {
     this.packet.querySelector("text").textContent = pairs(hex).slice(0, 4).join(" ");
     if (hex) this.packet.setAttribute("class", colour(kind));
     else this.packet.removeAttribute("class");
+    this.index = index;
+    this.follow();
+  }
+
+  /** Where the picture is larger than its pane, the pane goes with the packet. */
+  follow() {
+    const [knob, pane] = [this.steps[this.index].firstChild, this.pane].map((one) =>
+      one.getBoundingClientRect(),
+    );
+    this.pane.scrollLeft += knob.x - pane.x - pane.width / 2;
+    this.pane.scrollTop += knob.y - pane.y - pane.height / 2;
+  }
+
+  /** What is written behind a step's title; undefined: there is no evidence of it. */
+  note(index, text) {
+    this.steps[index].querySelector(".dim").textContent = text ?? "";
+    this.steps[index].firstChild.classList.toggle("missing", text === undefined);
   }
 
   /** `chosen(index)`: a step was clicked, or Enter or Space pressed on it. */

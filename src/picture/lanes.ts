@@ -5,24 +5,18 @@
 import { readFileSync } from "node:fs";
 import { type Lane, LANES, WALK } from "./steps.ts";
 
-/** The measures of a picture, px. The page scales it, so they matter relative to each other. */
-export interface Shape {
-  lane: number; // between two lanes
-  row: number; // between two steps
-  left: number; // beside the first and the last lane: room for the packet
-  head: number; // the lanes' names are above it
-  font: number;
-  bytes: number; // font of the packet's
-  knob: number; // half the height of a step's knob
-}
-/** Fills a page that scrolls. */
-export const TALL: Shape = { lane: 166, row: 60, left: 214, head: 68, font: 27, bytes: 22, knob: 25 };
-/** Fits 1280 × 720 as a whole: for a projector. */
-export const WIDE: Shape = { lane: 130, row: 31, left: 190, head: 54, font: 21, bytes: 21, knob: 14 };
+// The measures, px. A page scales the picture: as a whole it fits 1280 × 720, with letters of 20 px.
+const LANE = 130; // between two lanes
+const ROW = 31; // between two steps
+const LEFT = 190; // beside the first and the last lane: room for the packet
+const HEAD = 54; // the machines' and the lanes' names
+const FONT = 21;
+const KNOB = 14; // half the height of a step's knob
+const TOP = 16; // between the head and the first row
+const TOKEN = Math.round(FONT * 8); // the packet's width: a lock, and eleven letters of a monospace font
 
-const TOP = 16; // px, between the head and the first row
-export const widthOf = ({ left, lane }: Shape) => left * 2 + lane * (LANES.length - 1);
-export const heightOf = ({ head, row }: Shape) => head + TOP + row * WALK.length + 6;
+export const WIDTH = LEFT * 2 + LANE * (LANES.length - 1);
+export const HEIGHT = HEAD + TOP + ROW * WALK.length + 6;
 
 const isReply = (id: string) => id.startsWith("R");
 /** Text as it must be written in html and svg. */
@@ -31,122 +25,135 @@ export const escape = (text: string) =>
 const at = (x1: number, y1: number, x2: number, y2: number) => `x1="${x1}" y1="${y1}" x2="${x2}" y2="${y2}"`;
 
 /** The machines' bands, from one lane to another. The wire is between them. */
-const MACHINES: [from: Lane, to: Lane][] = [
-  ["application", "client program"],
-  ["server program", "server kernel"],
-  ["internet", "internet"],
+const MACHINES: [name: string, from: Lane, to: Lane][] = [
+  ["client machine", "application", "client program"],
+  ["server machine", "server program", "server kernel"],
+  ["internet", "internet", "internet"],
 ];
-/** What is said between these steps is sealed: the tunnel. */
-const TUNNEL = new Set(["6", "7", "8", "R4", "R5"]);
+/** Between these steps is the tunnel: what is in it is sealed. */
+const TUNNEL = new Set(["6", "7", "8", "R4", "R5", "R6"]);
 
-class Drawing {
-  private readonly shape: Shape;
+const x = (lane: Lane) => LEFT + LANE * LANES.indexOf(lane);
+const y = (row: number) => HEAD + TOP + ROW * (row + 0.5);
 
-  constructor(shape: Shape) {
-    this.shape = shape;
-  }
+/** The machines: a band for each. */
+const bands = MACHINES.map(([, from, to]) => {
+  const [left, right] = [x(from) - LANE / 2 + 4, x(to) + LANE / 2 - 4];
+  return `<rect class="machine" x="${left}" y="0" width="${right - left}" height="${HEIGHT}" rx="10"/>`;
+}).join("");
 
-  private x(lane: Lane): number {
-    return this.shape.left + this.shape.lane * LANES.indexOf(lane);
-  }
-  private y(row: number): number {
-    return this.shape.head + TOP + this.shape.row * (row + 0.5);
-  }
-
-  /** The lanes' names, each word on a line. */
-  names(): string {
-    const { head, font } = this.shape;
-    return LANES.map((lane) => {
-      const words = lane.split(" ");
-      const bottom = head * (words.length === 1 ? 0.65 : 0.41);
-      const spans = words.map(
-        (word, i) => `<tspan x="${this.x(lane)}" y="${Math.round(bottom + font * 1.1 * i)}">${word}</tspan>`,
-      );
-      return `<text text-anchor="middle" font-weight="600">${spans.join("")}</text>`;
-    }).join("\n");
-  }
-
-  /** The machines, the lanes, and the packet's way from step to step. */
-  ground(): string {
-    const { head, lane } = this.shape;
-    const bottom = heightOf(this.shape);
-    const bands = MACHINES.map(([from, to]) => {
-      const [left, right] = [this.x(from) - lane / 2 + 4, this.x(to) + lane / 2 - 4];
-      const size = `width="${right - left}" height="${bottom - head}"`;
-      return `<rect class="machine" x="${left}" y="${head}" ${size} rx="10"/>`;
-    });
-    const lines = LANES.map((one) => `<line class="lane" ${at(this.x(one), head, this.x(one), bottom)}/>`);
-    const ways = WALK.slice(1).map((step, i) => {
-      const { id, lane: from } = WALK[i]!;
-      const ends = at(this.x(from), this.y(i), this.x(step.lane), this.y(i + 1));
-      const isTunnel = TUNNEL.has(id) && TUNNEL.has(step.id);
-      const tube = isTunnel ? `<line class="tunnel" ${ends} stroke-width="${this.shape.knob * 1.3}"/>` : "";
-      return `${tube}<line class="${isReply(step.id) ? "down" : "up"}" ${ends} stroke-width="3"/>`;
-    });
-    return [...bands, ...lines, ...ways].join("\n");
-  }
-
-  /** A step: its knob, and beside it what happens, with `note` behind it. `missing`: without evidence. */
-  step(index: number, note: string, missing: boolean): string {
-    const { font, knob } = this.shape;
-    const { id, lane, title } = WALK[index]!;
-    const [cx, cy, middle] = [this.x(lane), this.y(index), font / 3];
-    const right = LANES.indexOf(lane) < LANES.length / 2; // where the text is; opposite: the packet
-    // clear of the lines, which come from above and leave below
-    const aside = id === "10" ? 0 : (right === isReply(id) ? 0.4 : -0.4) * (this.shape.row - font * 0.75);
-    const half = Math.max(knob, font * 0.85); // of the knob's width: "R9" fits
-    const labelX = cx + (right ? 1 : -1) * (half + 8);
-    const packetX = right ? cx - half - 4 - packetWidth(this.shape) : cx + half + 4;
-    const name = `step ${id}: ${escape(title)}`;
-    const dim = note && ` <tspan class="dim">${escape(note)}</tspan>`;
-    return (
-      `<g class="step" tabindex="0" role="button" aria-label="${name}" data-x="${packetX}" data-y="${cy}">` +
-      `<rect class="knob ${isReply(id) ? "down" : "up"}${missing ? " missing" : ""}" stroke-width="3" ` +
-      `x="${cx - half}" y="${cy - knob}" width="${half * 2}" height="${knob * 2}" rx="${knob}"/>` +
-      `<text class="id" x="${cx}" y="${cy + middle}" text-anchor="middle" font-weight="600">${id}</text>` +
-      `<text class="label" x="${labelX}" y="${cy + middle + aside}" ` +
-      `text-anchor="${right ? "start" : "end"}">${escape(title)}${dim}</text></g>`
-    );
-  }
-
-  /** The packet: its first four bytes, and a lock, closed while they are sealed. lanes.js moves it. */
-  packet(): string {
-    const { font, bytes } = this.shape;
-    const [width, height] = [packetWidth(this.shape), font * 1.3];
-    const box = `y="${-height / 2}" width="${width}" height="${height}" rx="5"`;
-    const place = `transform="translate(${font * 0.48} ${font * -0.08}) scale(${font / 27})"`;
-    const [shackle, body] = [
-      "M -5 -2 v -4 a 5 5 0 0 1 10 0 v 4",
-      'x="-8" y="-2" width="16" height="12" rx="2"',
-    ];
-    return (
-      `<g id="packet" pointer-events="none"><rect ${box}/>` +
-      `<g class="lock" ${place}><path d="${shackle}"/><rect ${body}/></g>` +
-      `<text x="${width - 5}" y="${font / 3}" font-size="${bytes}" text-anchor="end"></text></g>`
-    );
-  }
-
-  /** An svg element that shows the drawing from `top` to `bottom`. */
-  svg(attributes: string, top: number, bottom: number, parts: string): string {
-    const look = `font-family="system-ui, sans-serif" font-size="${this.shape.font}" stroke-linecap="round"`;
-    const box = `0 ${top} ${widthOf(this.shape)} ${bottom - top}`;
-    return `<svg ${attributes} viewBox="${box}" ${look}>${parts}</svg>`;
-  }
+/** The names: of the machines, and below them of their lanes. */
+function names(): string {
+  const machines = MACHINES.map(
+    ([name, from, to]) =>
+      `<text text-anchor="middle" font-weight="600" x="${(x(from) + x(to)) / 2}" y="22">${name}</text>`,
+  );
+  const lanes = LANES.filter((lane) => lane !== "internet").map(
+    (lane) => `<text text-anchor="middle" x="${x(lane)}" y="46">${lane.split(" ").at(-1)}</text>`,
+  );
+  return [...machines, ...lanes].join("\n");
 }
-/** A lock, and eleven letters of a monospace font. */
-const packetWidth = ({ font, bytes }: Shape) => Math.round(font * 1.25 + bytes * 6.75);
+
+/** A piece of the way; `inside` the tunnel, a tube around it. */
+const way = (ends: string, direction: "up" | "down", inside: boolean) =>
+  (inside ? `<line class="tunnel" ${ends}/><line class="bore" ${ends}/>` : "") +
+  `<line class="${direction}" ${ends} stroke-width="3"/>`;
+
+/** The lanes, and the packet's way from step to step. */
+function ground(): string {
+  const lines = LANES.map((lane) => `<line class="lane" ${at(x(lane), HEAD, x(lane), HEIGHT)}/>`);
+  const ways = WALK.slice(1).map((step, i) => {
+    const { id, lane: from } = WALK[i]!;
+    const inside = TUNNEL.has(id) && TUNNEL.has(step.id);
+    return way(at(x(from), y(i), x(step.lane), y(i + 1)), isReply(step.id) ? "down" : "up", inside);
+  });
+  return [bands, ...lines, ...ways].join("\n");
+}
+
+/** What the signs mean, below the way back, where nothing else is. */
+function legend(): string {
+  const left = x("server program") + 80;
+  const [tokens, tunnel, ways] = [4, 3, 2].map((fromEnd) => y(WALK.length - fromEnd) - ROW / 2);
+  const word = (wordX: number, row: number, text: string) =>
+    `<text x="${wordX}" y="${row + FONT / 3}">${text}</text>`;
+  let next = left;
+  const kinds = ["plain", "xor", "sealed"].map((kind) => {
+    const width = Math.round(FONT * (1.7 + 0.6 * kind.length));
+    next += width + 8;
+    const place = `translate(${next - width - 8} ${tokens})`;
+    return `<g class="${kind}" transform="${place}">${token(width, kind)}</g>`;
+  });
+  return [
+    ...kinds,
+    way(at(left + 12, tunnel!, left + 62, tunnel!), "up", true),
+    word(left + 84, tunnel!, "the tunnel"),
+    way(at(left + 2, ways!, left + 42, ways!), "up", false),
+    word(left + 50, ways!, "there"),
+    way(at(left + 122, ways!, left + 162, ways!), "down", false),
+    word(left + 170, ways!, "and back"),
+  ].join("\n");
+}
+
+/** A step: its knob, and beside it what happens, with `note` behind it. `missing`: without evidence. */
+function step(index: number, note: string, missing: boolean): string {
+  const { id, lane, title } = WALK[index]!;
+  const [cx, cy, middle] = [x(lane), y(index), FONT / 3];
+  // where the text is; opposite: the packet. At R4 and R5 the text is clear of the tunnel, the packet in it
+  const isEnd = id === "R4" || id === "R5";
+  const right = LANES.indexOf(lane) < LANES.length / 2 !== isEnd;
+  // clear of the lines, which come from above and leave below
+  const far = id === "10" ? 0 : TUNNEL.has(id) || id === "R7" ? 9 : 6;
+  const aside = right === isReply(id) ? far : -far;
+  const half = FONT * 0.85; // of the knob's width: "R9" fits
+  const labelX = cx + (right ? 1 : -1) * (id === "10" ? half * 3 : half + 8);
+  const packetX = right ? cx - half - 4 - TOKEN : cx + half + 4;
+  const name = `step ${id}: ${escape(title)}`;
+  return (
+    `<g class="step" tabindex="0" role="button" aria-label="${name}" data-x="${packetX}" data-y="${cy}">` +
+    `<rect class="knob ${isReply(id) ? "down" : "up"}${missing ? " missing" : ""}" stroke-width="3" ` +
+    `x="${cx - half}" y="${cy - KNOB}" width="${half * 2}" height="${KNOB * 2}" rx="${KNOB}"/>` +
+    `<text class="id" x="${cx}" y="${cy + middle}" text-anchor="middle" font-weight="600">${id}</text>` +
+    `<text class="label" x="${labelX}" y="${cy + middle + aside}" ` +
+    `text-anchor="${right ? "start" : "end"}">${escape(title)} <tspan class="dim">${escape(note)}</tspan>` +
+    "</text></g>"
+  );
+}
+
+/** A packet with a text: a lock, open or closed, and the flap of an envelope, seen only on a sealed one. */
+function token(width: number, text: string): string {
+  const height = FONT * 1.3;
+  const [shackle, body] = [
+    "M -5 -2 v -4 a 5 5 0 0 1 10 0 v 4",
+    'x="-8" y="-2" width="16" height="12" rx="2"',
+  ];
+  const lock = `transform="translate(${FONT * 0.48} ${FONT * -0.08}) scale(${FONT / 27})"`;
+  const flap = `M 3 ${2 - height / 2} L ${width / 2} ${height * -0.27} L ${width - 3} ${2 - height / 2}`;
+  return (
+    `<g class="token"><rect y="${-height / 2}" width="${width}" height="${height}" rx="5"/>` +
+    `<path class="flap" d="${flap}"/>` +
+    `<g class="lock" ${lock}><path d="${shackle}"/><rect ${body}/></g>` +
+    `<text x="${width - 5}" y="${FONT / 3}" text-anchor="end">${text}</text></g>`
+  );
+}
+
+/** An svg element that shows the drawing from `top` to `bottom`, `margin` px beside its first lane. */
+function svg(attributes: string, top: number, bottom: number, margin: number, parts: string): string {
+  const look = `font-family="system-ui, sans-serif" font-size="${FONT}" stroke-linecap="round"`;
+  const box = `${LEFT - margin} ${top} ${WIDTH - 2 * (LEFT - margin)} ${bottom - top}`;
+  return `<svg ${attributes} viewBox="${box}" ${look}>${parts}</svg>`;
+}
 
 /** What is written behind a step's title. undefined: there is no evidence of it. */
 export type Note = (id: string) => string | undefined;
 
 /** The picture as one svg, or, `parted`, the lanes' names and the rest in two: the names can stay in view. */
-export function lanes(shape: Shape, note: Note, parted: boolean): string {
-  const drawing = new Drawing(shape);
-  const [head, bottom] = [shape.head, heightOf(shape)];
-  const steps = WALK.map(({ id }, i) => drawing.step(i, note(id) ?? "", note(id) === undefined));
-  const rest = [drawing.ground(), ...steps, drawing.packet()].join("\n");
-  if (!parted) return drawing.svg('id="walk"', 0, bottom, `${drawing.names()}\n${rest}`);
-  return drawing.svg('id="lanes"', 0, head, drawing.names()) + drawing.svg('id="walk"', head, bottom, rest);
+export function lanes(note: Note, parted = false, margin = LEFT): string {
+  const steps = WALK.map(({ id }, i) => step(i, note(id) ?? "", note(id) === undefined));
+  // the packet has its first four bytes; lanes.js moves it
+  const packet = `<g id="packet" pointer-events="none">${token(TOKEN, "")}</g>`;
+  const rest = [ground(), legend(), ...steps, packet].join("\n");
+  if (!parted) return svg('id="walk"', 0, HEIGHT, margin, `${rest}\n${names()}`);
+  return svg('id="lanes"', 0, HEAD, margin, bands + names()) + svg('id="walk"', HEAD, HEIGHT, margin, rest);
 }
 
 // From src/picture and from build/picture the same file.

@@ -1,13 +1,14 @@
 /**
  * Can the walkthrough be followed from its first line to its last? No command needs terminals that are not
- * open yet. Each word of its list of words is linked there where it is first used. All blocks of
- * `output walk` are from one run.
+ * open yet, or that are busy. Each word of its list of words is linked there where it is first used. All
+ * blocks of `output walk` are from one run.
  */
 
 export type Wrong = [line: number, what: string];
 
 export function* wrongToFollow(lines: string[]): Generator<Wrong> {
   yield* tooEarly(lines);
+  yield* busy(lines);
   yield* unexplained(lines);
   yield* severalRuns(lines);
 }
@@ -22,6 +23,19 @@ function* tooEarly(lines: string[]): Generator<Wrong> {
   for (const [i, line] of lines.slice(0, Math.max(opened, 0)).entries()) {
     const [command] = NEEDS_THEM.exec(line) ?? [];
     if (command) yield [i + 1, `${command}\` needs the five terminals, which are opened below`];
+  }
+}
+
+/** A program that is to be started in another way, while its terminal still runs it. */
+function* busy(lines: string[]): Generator<Wrong> {
+  let paragraph = "";
+  for (const [i, line] of lines.entries()) {
+    if (line === "") paragraph = "";
+    const [command] = /`make (server|client) [A-Z][^`]*=[^`]*`/.exec(line) ?? [];
+    paragraph += line.slice(0, command ? line.indexOf(command) : undefined);
+    const isFree = /`make down`|Ctrl-C/.test(paragraph) || /`make client N=/.test(line);
+    if (command && !isFree) yield [i + 1, `${command}, but its terminal is busy: make down or Ctrl-C first`];
+    if (/source document/i.test(line)) yield [i + 1, "readers do not have the source documents"];
   }
 }
 

@@ -9,8 +9,7 @@ import { writeFileSync } from "node:fs";
 import type { Readable, Writable } from "node:stream";
 import { newFolder } from "./folder.ts";
 
-/** A Chromium without a window, which leaves the network alone. */
-export const HEADLESS = [
+const ARGUMENTS = [
   "--headless",
   "--no-sandbox",
   "--disable-gpu",
@@ -19,9 +18,6 @@ export const HEADLESS = [
   "--disable-background-networking",
   "--disable-component-update",
   "--disable-sync",
-];
-const ARGUMENTS = [
-  ...HEADLESS,
   "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
   "--remote-debugging-pipe", // we write to its descriptor 3, and read from 4
 ];

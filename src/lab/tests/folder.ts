@@ -4,7 +4,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 
 const made: string[] = [];
-process.on("exit", () => made.forEach((folder) => rmSync(folder, { recursive: true, force: true })));
+// Chromium's helpers write a little longer than it lives.
+const remove = (folder: string) => rmSync(folder, { recursive: true, force: true, maxRetries: 5 });
+process.on("exit", () => made.forEach(remove));
 
 /** A new, empty folder; it goes when the test's process ends. */
 export function newFolder(): string {

@@ -21,10 +21,11 @@ const BELOW: Record<string, string[]> = {
   manager: ["picture", "host", "core", "base"],
   tools: ["client", "session", "transport", "host", "core", "base"],
   "tools.ts": ["tools", "host", "base"],
+  class: ["manager", "host", "core", "base"],
   "client.ts": ["client", "session", "transport", "host", "core", "base"],
   "server.ts": ["server", "session", "transport", "host", "core", "base"],
   lessons: ["lab", "session", "host", "core", "base"],
-  lab: ["manager", "picture", "client", "server", "session", "transport", "host", "core", "base"],
+  lab: ["class", "manager", "picture", "client", "server", "session", "transport", "host", "core", "base"],
 };
 const LESSON = ["client.ts", "server.ts", "base/libc.ts", "core/"];
 const LONGEST_LESSON = 1200; // lines, comments included

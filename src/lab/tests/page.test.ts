@@ -135,7 +135,9 @@ labTest("the manager's page: create, start, ping, a client comes, stop, delete",
     await browser.until(`!$("vpn").innerText.includes("192.168.2.100")`);
 
     const student = `<img src=x onerror="document.title = 'broken'">`;
-    await send("POST", "api/progress", { student, lesson: "XOR", passed: 2, total: 5 });
+    for (const who of [student, "Ana (10.8.0.2)"])
+      await send("POST", "api/progress", { student: who, lesson: "XOR", passed: 2, total: 5 });
+    await browser.until(`$("vpn").querySelector(".client h3").textContent === "Ana (10.8.0.2)"`);
     await browser.until(`$("students").innerText.includes("2 of 5")`);
     assert.ok(await browser.ask(`$("students").innerText.includes(${JSON.stringify(student)})`), "as text");
     assert.equal(await browser.ask("document.images.length"), 0);

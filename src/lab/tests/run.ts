@@ -43,7 +43,7 @@ const over = ([transport, which]: [string, RegExp]) =>
 const chosen = ALONE ? { [TRANSPORT]: ALL[TRANSPORT] ?? /$^/ } : TRANSPORT === "" ? SOME : {};
 const carried = Object.entries(chosen).flatMap(over);
 const files = [...(ALONE ? [] : given), ...carried].sort((a, b) => weight(b) - weight(a));
-const AT_A_TIME = availableParallelism() + 2; // while some wait for their labs, others can go on
+const AT_A_TIME = availableParallelism() + 4; // most of the time they wait: for a lab, a deadline, an answer
 
 const report = new Spec(); // Node's own
 const totals = new Map<string, number>(); // "tests", "pass", "fail" and so on, of all files

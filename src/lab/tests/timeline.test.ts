@@ -4,7 +4,8 @@
  */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { drop, fromTracepoints } from "../walk/timeline.ts";
+import { packetsOf } from "../walk/packets.ts";
+import { drop, type Evidence, fromTracepoints } from "../walk/timeline.ts";
 import { parseTrace } from "../walk/tracepoints.ts";
 
 const PIDS = { client: 7330, server: 7252, internet: 7411 };
@@ -158,4 +159,58 @@ test("fromTracepoints() shows a packet as far as it came; drop() says where the 
     "ping_rcv() says NO_SOCKET of every answer: the raw socket has its own copy by then",
   );
   assert.equal(drop(trace(PING + refused.replace(/ 7/g, " 97")), PIDS), undefined, "another's");
+});
+
+/** An IPv4 packet of 60 bytes; NAT changes its source. */
+const ipv4 = (identification: number, source = "0a080002") =>
+  `4500003c${identification.toString(16).padStart(4, "0")}40004011beef${source}08080808`.padEnd(64, "0");
+
+test("packetsOf() parts two packets of one frame, and their answers; two alike go by their order", () => {
+  let time = 0n;
+  const evidence: Evidence[] = [];
+  const add = (step: string, source: Evidence["source"], text: string, more: Partial<Evidence> = {}) => {
+    const host = /^[789]|^R[1-4]/.test(step) ? "server" : /^10/.test(step) ? "internet" : "client";
+    evidence.push({ time: (time += 1n), step, host, source, text, hex: "", kind: "plain", ...more });
+  };
+  const tap = (step: string, device: string, hex: string, out: boolean, kind: Evidence["kind"] = "plain") => {
+    const packet = { time, host: "", device, out, link: 0, bytes: Buffer.from(hex, "hex") };
+    add(step, "tap", `${device} ${out ? "→" : "←"} 10.8.0.2 → 8.8.8.8 UDP 7`, { hex, kind, packet });
+  };
+  const ours = (step: string, id: string, hex: string, kind: Evidence["kind"] = "plain") =>
+    add(step, "program", `${step} ${id}: …`, { hex, kind, id });
+  const frame = "02000078deadbeef";
+  const nat = (identification: number) => ipv4(identification, "cb007101");
+
+  add("1", "tracepoint", "sendto, the first");
+  tap("4", "tun0", ipv4(0), true);
+  add("1", "tracepoint", "sendto, the second");
+  tap("4", "tun0", ipv4(0), true); // alike: without fragments the kernel may leave the identification 0
+  ours("6", "up1.0", ipv4(0));
+  ours("6", "up1.1", ipv4(0));
+  ours("6", "up1", frame, "frame");
+  tap("7", "eth0", frame, true, "frame");
+  ours("8", "up1.0", ipv4(0));
+  ours("8", "up1.1", ipv4(0));
+  tap("10", "eth0", nat(0), false);
+  tap("10", "eth0", ipv4(5), true);
+  add("10", "tracepoint", "of the first answer");
+  tap("10", "eth0", nat(0), false);
+  tap("10", "eth0", ipv4(6), true);
+  tap("R7", "tun0", ipv4(5), false);
+  add("R8", "tracepoint", "the first is delivered");
+  tap("R7", "tun0", ipv4(6), false);
+  add("R9", "output", "the second is printed");
+
+  const [first, second, ...others] = packetsOf(evidence);
+  assert.equal(others.length, 0);
+  const times = (of: Evidence) => Number(of.time);
+  assert.deepEqual(
+    [...first!.evidence].map(times).sort((a, b) => a - b),
+    [1, 2, 5, 7, 8, 9, 11, 12, 13, 16, 17],
+  );
+  assert.deepEqual(
+    [...second!.evidence].map(times).sort((a, b) => a - b),
+    [3, 4, 6, 7, 8, 10, 14, 15, 18, 19],
+  );
+  assert.equal(first!.name, "UDP 7");
 });

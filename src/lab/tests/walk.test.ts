@@ -7,16 +7,19 @@ import { spawn, spawnSync } from "node:child_process";
 import { chmodSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
+import { pathToFileURL } from "node:url";
 import { Failure } from "../../base/failure.ts";
 import { ROOT, spawned } from "../lab.ts";
 import { Running } from "../running.ts";
 import { labTest, needs } from "./testing.ts";
 import { WALK } from "../../picture/steps.ts";
-import { HEADLESS } from "./browser.ts";
+import { Browser } from "./browser.ts";
 import { newFolder } from "./folder.ts";
 
 const folder = newFolder();
 const asRoot = process.getuid?.() === 0;
+const TRACING = "/sys/kernel/tracing";
+const TRACEFS = `test -d ${TRACING}/instances || mount -t tracefs tracefs ${TRACING}`;
 
 /** Runs walk.ts over a transport; its files land in the folder `out`. */
 function runOver(TRANSPORT: "tcp" | "udp", out: string, ...args: string[]) {
@@ -54,7 +57,8 @@ labTest(
       assert.match(stdout, /19 of 19 steps seen/);
       assert.doesNotMatch(stdout, /no evidence/);
       assert.match(stdout, /fib_table_lookup 0\.0\.0\.0 → 8\.8\.8\.8 ==> dev tun0/);
-    } else assert.match(stdout, /16 of 19 steps seen\. Steps 1, 3, R8 need the kernel's tracepoints/);
+    } else assert.match(stdout, /17 of 19 steps seen\. Steps 1, R8 need the kernel's tracepoints/);
+    assert.match(stdout, /^Open file:\/\/\/\S+\/walk\.html in a browser\.$/m);
     assert.match(stdout, /≤ \+\d+ µs .* as seen at 4/);
     assert.match(
       stdout,
@@ -73,7 +77,7 @@ labTest("over UDP, all 19 steps; each frame is a datagram, and its number is its
   const out = newFolder();
   const { status, stdout, stderr } = runOver("udp", out);
   assert.equal(status, 0, stdout + stderr);
-  assert.match(stdout, asRoot ? /19 of 19 steps seen/ : /16 of 19 steps seen/);
+  assert.match(stdout, asRoot ? /19 of 19 steps seen/ : /17 of 19 steps seen/);
   // which number it is depends on the keepalives and probes before it
   const framed = /frame up(\d+): header of 16 bytes in front, with number \1: a datagram of 132 bytes/;
   const [, up] = framed.exec(stdout) ?? assert.fail(stdout);
@@ -153,7 +157,8 @@ test("an ordinary user sees all but the tracepoints, and is told so", (t) => {
   if (!asRoot) return t.skip("the test above has shown it");
   const { status, stdout, stderr } = asNobody("666", "walk");
   assert.equal(status, 0, stdout + stderr);
-  assert.match(stdout, /16 of 19 steps seen\. Steps 1, 3, R8 need the kernel's tracepoints: tracefs /);
+  assert.match(stdout, /17 of 19 steps seen\. Steps 1, R8 need the kernel's tracepoints: tracefs /);
+  assert.match(stdout, / 3 .*\n.* client +output +ip route get 8\.8\.8\.8, asked afterwards: .* dev tun0 /);
   assert.match(stdout, /tracepoints: tracefs cannot be mounted.*[^.]\. Run as root/);
 });
 
@@ -214,9 +219,9 @@ labTest("two walks at the same time, each with five pings: neither counts the ot
 labTest(
   "a trace that a killed run has left, and that somebody still reads, disturbs no walk",
   async (lab) => {
-    if (!asRoot || lab.try("lab", "mount -t tracefs tracefs /sys/kernel/tracing").status !== 0) return;
+    if (!asRoot || lab.try("lab", ["sh", "-c", TRACEFS]).status !== 0) return;
     // no process has this number: pid_max is 4194304
-    const left = "/sys/kernel/tracing/instances/simple-vpn-4194305";
+    const left = `${TRACING}/instances/simple-vpn-4194305`;
     lab.run("lab", `mkdir -p ${left}`);
     const reader = lab.spawn("lab", ["sh", "-c", `exec 3<${left}/trace_pipe; echo open; exec cat`], {
       stdio: ["pipe", "pipe", "inherit"],
@@ -228,10 +233,27 @@ labTest(
   },
 );
 
-labTest("--follow: a web page instead of a ping; a command that fails is told by the exit code", async () => {
+let web: { out: string; stdout: string } | undefined;
+/** The walk of a web page, run once for all tests. */
+function webWalk() {
+  if (web) return web;
+  const out = newFolder();
   const fetch = 'require("node:http").get("http://8.8.8.8/", (r) => r.pipe(process.stdout))';
-  const { status, stdout, stderr } = walk("--follow", process.execPath, "-e", fetch);
+  const [program, words] = spawned("lab/walk/walk", "--out", out, "--follow", process.execPath, "-e", fetch);
+  const mounted = ["unshare", "--mount", "sh", "-c", `${TRACEFS}; exec "$@"`, "sh"]; // as systemd does it
+  const [first, ...rest] = [...(asRoot ? mounted : []), program, ...words];
+  const { status, stdout, stderr } = spawnSync(first!, rest, {
+    cwd: ROOT,
+    encoding: "utf8",
+    timeout: 60_000,
+  });
   assert.equal(status, 0, stdout + stderr);
+  if (asRoot) assert.match(stdout, /19 of 19 steps seen/);
+  return (web = { out, stdout });
+}
+
+labTest("--follow: a web page instead of a ping; a command that fails is told by the exit code", async () => {
+  const { stdout } = webWalk();
   assert.match(stdout, /hello from the internet/);
   assert.match(stdout, /tun0 → 10\.8\.0\.2 → 8\.8\.8\.8 TCP \d+ → 80 SYN/);
   assert.equal(walk("--follow", "false").status, 1);
@@ -353,116 +375,190 @@ test("walk.pcapng opens in tshark: an interface for each tap, the step in each p
   assert.doesNotMatch(leaving, /Retransmission/, "the filter of walkthrough.md");
 });
 
-test("walk.html plays in a real browser, by mouse and by keyboard, and loads nothing from elsewhere", (t) => {
+test("walk.html plays in a real browser, by mouse and by keyboard, and loads nothing else", async (t) => {
   if (!needs(t, "chromium")) return;
-  const profile = newFolder();
-  const page = readFileSync(join(plainWalk().out, "walk.html"), "utf8");
+  const { out } = plainWalk();
+  const page = readFileSync(join(out, "walk.html"), "utf8");
   assert.doesNotMatch(page, /(src|href)="?https?:|url\(|@import/);
-  const title = (script: string, size = "1280,720") => {
-    writeFileSync(join(folder, "tried.html"), page.replace("</html>", `<script>${script}</script></html>`));
-    const { stdout } = spawnSync(
-      "chromium",
-      [
-        ...HEADLESS,
-        `--window-size=${size}`,
-        `--user-data-dir=${profile}`,
-        "--dump-dom",
-        `file://${folder}/tried.html`,
-      ],
-      { encoding: "utf8", timeout: 60_000 },
-    );
-    return /<h2>(.*?)<\/h2>/.exec(stdout)?.[1];
+  const browser = await Browser.open(1280, 720);
+  /** The panel's title after a script, in a page of this size that was loaded anew. */
+  const title = async (script: string, width = 1280, height = 720) => {
+    await browser.look(width, height, "light");
+    await browser.go("about:blank");
+    await browser.go(pathToFileURL(join(out, "walk.html")).href);
+    await browser.ask(`(() => { ${script} })()`);
+    return browser.ask<string>("$('title').textContent");
   };
   const key = (name: string, more = "") => {
     const event = `new KeyboardEvent("keydown", { key: "${name}", ${more} bubbles: true })`;
     return `(document.activeElement ?? document.body).dispatchEvent(${event});`;
   };
-  const noGliding = 'document.documentElement.style.scrollBehavior = "auto";';
   const kinds = [...page.matchAll(/"hex":"(.{8})[^"]*","kind":"(\w+)"/g)].map(
     ([, start, kind]) => `${start} ${kind}`,
   );
   for (const kind of ["45000054 plain", "07424216 xor", "02000074 frame"])
     assert.ok(kinds.includes(kind), kind);
-  assert.equal(title(""), "1. the application asks the kernel to send");
-  assert.equal(title(key("ArrowRight").repeat(6)), "7. ciphertext crosses the wire");
-  assert.equal(title(key("ArrowLeft")), "R9. the application prints it");
-  assert.equal(
-    title(key("ArrowRight") + key("ArrowRight", "ctrlKey: true,") + key("ArrowLeft", "altKey: true,")),
-    "2. the kernel builds the packet",
-  );
-  assert.equal(
-    title(`document.querySelectorAll(".step")[4].focus();${key(" ")}document.activeElement.blur();`),
-    "5. the client's loop wakes: tun0 is readable",
-    "Space chooses a step",
-  );
-  assert.equal(
-    title(`${key("ArrowLeft")}if (document.activeElement !== steps[18]) show(0);`),
-    "R9. the application prints it",
-    "the arrows move the focus",
-  );
-  assert.equal(
-    title(`${noGliding}${key("ArrowRight").repeat(16)}if (scrollY === 0) show(0);`),
-    "R7. the client's kernel injects it",
-    "what is chosen is in view",
-  );
-  const bytes = [
-    [3, "plain", "45 00 00 54"],
-    [6, "sealed", "02 00 00 74"],
-    [18, "plain", "45 00 00 54"],
-    [0, null, ""],
-  ] as const;
-  const packet = `const packet = document.querySelector("#packet");
-    const good = ${JSON.stringify(bytes)}.every(([step, kind, hex]) => {
-      show(step);
-      return packet.getAttribute("class") === kind && packet.textContent.trim() === hex;
-    });
-    show(good ? 4 : 0);`;
-  assert.match(title(packet)!, /^5\. /, "the packet bears its first bytes, as they are at each step");
-  const stories = `
-    const hasStory = (_, i) => document.querySelector("#" + walk.steps[i].anchor + " > h2") !== null;
-    show(steps.every(hasStory) ? 3 : 0);`;
-  assert.match(title(stories)!, /^4\. /, "each step's story is in the page");
-  // A page without the window's focus, as a headless one may be, gets no focus events: the step is told
-  // itself.
-  const ownLink = `
-    steps[18].focus();
-    steps[18].dispatchEvent(new FocusEvent("focus"));
-    const link = document.querySelector("#panel a");
-    link.focus();
-    if (document.activeElement !== link || !link.hash.endsWith("-r9")) show(0);`;
-  assert.equal(title(ownLink), "R9. the application prints it", "Tab goes on from a step to its own story");
-  assert.equal(
-    title(`show(4);${key("s")}if (location.hash !== "#step-5") show(0);`),
-    "5. the client's loop wakes: tun0 is readable",
-    "s opens the story",
-  );
-  const inView = `
-    const box = (one) => one.getBoundingClientRect();
-    const inView = (one, top = 0) => box(one).top >= top && box(one).bottom <= innerHeight;`;
-  const core = `${noGliding} show(5);${inView}
-    const panel = document.getElementById("panel"), names = document.getElementById("lanes");
-    const rows = [...document.querySelectorAll("#panel li")];
-    const isShown = (row) => inView(row) && box(row).bottom <= box(panel).bottom;
-    const allRows = [5, 6].includes(rows.length) && /frame/.test(rows.at(-2).textContent);
-    const rowsShown = rows.slice(0, innerWidth < 1500 ? 6 : -1).every(isShown);
-    const drawingShown = inView(names) && inView(steps[5], box(names).bottom);
-    if (!allRows || !rowsShown || !drawingShown) show(0);`;
-  for (const size of ["1280,720", "1920,1080"])
+  try {
+    assert.equal(await title(""), "1. the application asks the kernel to send");
+    assert.equal(await title(key("ArrowDown").repeat(6)), "7. ciphertext crosses the wire");
+    assert.equal(await title(key("ArrowLeft")), "R9. the application prints it");
     assert.equal(
-      title(core, size),
-      "6. read, XOR, seal, frame, write",
-      `${size}: the lanes' names, the step, and all that happens to the bytes in it are in view together`,
+      await title(
+        key("ArrowRight") + key("ArrowRight", "ctrlKey: true,") + key("ArrowLeft", "altKey: true,"),
+      ),
+      "2. the kernel builds the packet",
     );
-  assert.equal(
-    title(
-      `show(18);${inView}scrollTo(0, 0);if (!inView(steps[0]) || !inView(steps[18])) show(0);`,
-      "1920,1080",
-    ),
-    "R9. the application prints it",
-    "the whole picture fits",
-  );
-  assert.equal(
-    title(`document.querySelectorAll(".step")[9].dispatchEvent(new MouseEvent("click"));`),
-    "10. the destination receives, and answers",
-  );
+    assert.equal(
+      await title(`document.querySelectorAll(".step")[4].focus();${key(" ")}document.activeElement.blur();`),
+      "5. the client's loop wakes: tun0 is readable",
+      "Space chooses a step",
+    );
+    assert.equal(
+      await title(`${key("ArrowLeft")}if (document.activeElement !== steps[18]) show(0);`),
+      "R9. the application prints it",
+      "the arrows move the focus",
+    );
+
+    const changes = `const packet = document.querySelector("#packet");
+      show(5);
+      window.seen = [];
+      while (stops[now].index === 5) {
+        seen.push([packet.getAttribute("class"), packet.textContent.trim()].join(" "));
+        ${key("ArrowRight")}
+      }`;
+    assert.equal(await title(changes), "7. ciphertext crosses the wire");
+    const seen = await browser.ask<string[]>("seen");
+    assert.match(seen.join(), /^plain 45 00 00 54,xor 07 42 42 16,sealed [^,]*,sealed 02 00 00 74$/);
+    const bytes = [
+      [3, "plain", "45 00 00 54"],
+      [6, "sealed", "02 00 00 74"],
+      [18, "plain", "45 00 00 54"],
+      [0, null, ""],
+    ] as const;
+    const packet = `const packet = document.querySelector("#packet");
+      const good = ${JSON.stringify(bytes)}.every(([step, kind, hex]) => {
+        show(step);
+        return packet.getAttribute("class") === kind && packet.textContent.trim() === hex;
+      });
+      show(good ? 4 : 0);`;
+    assert.match(await title(packet), /^5\. /, "the packet bears its first bytes, as they are at each step");
+    const stories = `
+      const hasStory = (_, i) => document.querySelector("#" + WALK.steps[i].anchor + " > h2") !== null;
+      show(steps.every(hasStory) ? 3 : 0);`;
+    assert.match(await title(stories), /^4\. /, "each step's story is in the page");
+    // A page without the window's focus, as a headless one may be, gets no focus events: the step is told
+    // itself.
+    const ownLink = `
+      steps[18].focus();
+      steps[18].dispatchEvent(new FocusEvent("focus"));
+      const link = document.querySelector("#panel a");
+      link.focus();
+      if (document.activeElement !== link || !link.hash.endsWith("-r9")) show(0);`;
+    assert.equal(
+      await title(ownLink),
+      "R9. the application prints it",
+      "Tab goes on from a step to its story",
+    );
+    assert.equal(
+      await title(`show(4);${key("s")}if (location.hash !== "#step-5") show(0);`),
+      "5. the client's loop wakes: tun0 is readable",
+      "s opens the story",
+    );
+    assert.equal(
+      await title(`document.querySelectorAll(".step")[9].dispatchEvent(new MouseEvent("click"));`),
+      "10. the destination receives, and answers",
+    );
+
+    const inView = `
+      const box = (one) => one.getBoundingClientRect();
+      const inView = (one, top = 0, end = innerHeight) => box(one).top >= top && box(one).bottom <= end + 1;
+      const controls = inView($("back"), 0, box($("picture")).top) && inView($("speed"));`;
+    const core = `show(5);${inView}
+      const panel = $("panel"), names = $("lanes");
+      const rows = [...document.querySelectorAll("#panel li")];
+      const end = Math.min(innerHeight, box(panel).bottom);
+      const isShown = (row) => inView(row, box($("sentence")).bottom, end);
+      const allRows = [5, 6].includes(rows.length) && /frame/.test(rows.at(-2).textContent);
+      const rowsShown = rows.slice(0, innerWidth < 1500 ? 6 : 3).every(isShown);
+      const drawingShown = inView(names) && inView(steps[5], box(names).bottom, box($("picture")).bottom);
+      if (!allRows || !rowsShown || !drawingShown || !controls || !$("sentence").textContent) show(0);`;
+    for (const [width, height] of [
+      [1280, 720],
+      [1920, 1080],
+    ] as const) {
+      assert.equal(
+        await title(core, width, height),
+        "6. read, XOR, seal, frame, write",
+        `${width}: controls, names, the step, its sentence, and its bytes are in view together`,
+      );
+      const whole = `show(18);${key("f")}${inView}
+        const all = [$("sentence"), $("lanes"), ...steps].every((one) => inView(one, box($("back")).bottom));
+        if (!all || !controls) show(0);`;
+      assert.equal(
+        await title(whole, width, height),
+        "R9. the application prints it",
+        `${width}: f fits it all`,
+      );
+    }
+    for (const width of [390, 1280, 1920]) {
+      await title("show(8);", width, 720);
+      const badges = `[...document.querySelectorAll("#evidence .source")].map((one) => {
+        const { left, width } = one.getBoundingClientRect(); return [left, width].map(Math.round).join(); })`;
+      assert.equal(new Set(await browser.ask<string[]>(badges)).size, 1, `${width}: the badges are aligned`);
+      assert.ok(await browser.ask("document.documentElement.scrollWidth <= innerWidth"), `${width}: fits`);
+    }
+
+    // The more lines a step has, the longer it stays; from the last step it goes no further.
+    const waits = `
+      const waits = {}, set = window.setTimeout;
+      window.setTimeout = (run, ms) => { waits[stops[now].index] = (waits[stops[now].index] ?? 0) + ms; };
+      for (let i = 0; i < stops.length; i++) { go(i); tick(); }
+      window.setTimeout = set;
+      window.waits = waits;`;
+    await title(waits);
+    const [first, sixth, last] = await browser.ask<(number | null)[]>(
+      "[waits[0], waits[5], waits[18] ?? null]",
+    );
+    assert.ok(first! >= 1000 && sixth! >= 2.5 * first! && last === null, `${first}, ${sixth}, ${last} ms`);
+
+    await browser.go(pathToFileURL(join(out, "walk.svg")).href);
+    const grounds = [];
+    for (const scheme of ["light", "dark"] as const) {
+      await browser.look(1280, 720, scheme);
+      grounds.push(await browser.ask("getComputedStyle(document.documentElement).backgroundColor"));
+    }
+    assert.deepEqual(grounds, ["rgb(255, 255, 255)", "rgb(20, 22, 26)"], "walk.svg follows the dark scheme");
+    assert.deepEqual(browser.complaints, []);
+  } finally {
+    await browser.close();
+  }
+});
+
+test("walk.html shows each packet of a web page by itself: its way, and the answer to it", async (t) => {
+  if (!needs(t, "chromium")) return;
+  const browser = await Browser.open(1280, 720);
+  try {
+    await browser.go(pathToFileURL(join(webWalk().out, "walk.html")).href);
+    const names = await browser.ask<string[]>("[...$('packets').options].map((one) => one.textContent)");
+    assert.match(names.join(), /^1 SYN,2 ACK,3 GET,.*,all packets$/);
+    /** The text of a step's panel for a packet, counted from 0. */
+    const panel = (packet: number, step: string) =>
+      browser.ask<string>(`$("packets").value = ${packet}; $("packets").onchange();
+        show(WALK.steps.findIndex(({ id }) => id === "${step}")); $("evidence").textContent`);
+    const flags = ["SYN", "ACK", "PSH ACK"];
+    for (const [i, flag] of flags.entries()) {
+      for (const step of ["4", "6", "8", "9", "10"]) {
+        const text = await panel(i, step);
+        const others = [...text.matchAll(/→ 80 ((?:[A-Z]+ )+)/g)].map(([, flags]) => flags!.trim());
+        assert.ok(others.length > 0 && others.every((one) => one === flag), `${flag} at ${step}: ${text}`);
+      }
+      assert.match(await panel(i, "7"), /TCP \d+ → 5555/, "the frame is found by its bytes");
+    }
+    assert.match(await panel(0, "R7"), /SYN ACK/);
+    assert.match(await panel(1, "R7"), /^No answer to this packet/);
+    assert.equal(await browser.ask("$('packet').getAttribute('class')"), null, "no packet where none came");
+    assert.match(await panel(2, "R9"), /hello from the internet/);
+  } finally {
+    await browser.close();
+  }
 });

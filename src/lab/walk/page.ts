@@ -4,21 +4,23 @@
  */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { fill, heightOf, lanes, LANES_CSS, LANES_JS, literal, TALL, widthOf } from "../../picture/lanes.ts";
+import { fill, HEIGHT, lanes, LANES_CSS, LANES_JS, literal, WIDTH } from "../../picture/lanes.ts";
 import { WALK } from "../../picture/steps.ts";
 import { ROOT } from "../lab.ts";
 import { markdown } from "./markdown.ts";
+import { packetsOf, type Sent } from "./packets.ts";
 import type { Evidence } from "./timeline.ts";
 
-const stepsOf = (evidence: Evidence[]) => {
+const stepsOf = (evidence: Evidence[], packets: Sent[]) => {
   const start = evidence[0]?.time ?? 0n;
-  const place = ({ time, host, source, text, hex, kind, atMost }: Evidence) => ({
-    when: `${atMost ? "≤ " : ""}+${(time - start) / 1000n}`, // µs
-    host,
-    source,
-    text,
-    hex,
-    kind,
+  const place = (one: Evidence) => ({
+    when: `${one.atMost ? "≤ " : ""}+${(one.time - start) / 1000n}`, // µs
+    host: one.host,
+    source: one.source,
+    text: one.text,
+    hex: one.hex,
+    kind: one.kind,
+    of: packets.flatMap((packet, i) => (packet.evidence.has(one) ? [i] : [])),
   });
   return WALK.map((step) => ({
     ...step,
@@ -30,16 +32,13 @@ const stepsOf = (evidence: Evidence[]) => {
 /** The section of walkthrough.md about a step. */
 export const anchorOf = (id: string) => `step-${id.toLowerCase()}`;
 
-/** The picture, with the microsecond of each step's first evidence. */
-function picture(evidence: Evidence[], parted: boolean, shape = TALL): string {
-  const first = new Map(stepsOf(evidence).map(({ id, evidence: [one] }) => [id, one && `${one.when} µs`]));
-  return lanes(shape, (id) => first.get(id), parted);
-}
-
-/** walk.svg: the lanes alone, with their own colours, for README.md. */
+/** walk.svg: the lanes alone, with the microsecond of each step's first evidence, for README.md. */
 export function svg(evidence: Evidence[]): string {
   const style = `<style>${LANES_CSS} svg { background: var(--page) }</style>`;
-  const drawn = picture(evidence, false, { ...TALL, left: 110 }); // no packet moves in it
+  const first = new Map(
+    stepsOf(evidence, []).map(({ id, evidence: [one] }) => [id, one && `${one.when} µs`]),
+  );
+  const drawn = lanes((id) => first.get(id), false, 150); // no packet moves in it
   return drawn.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"').replace(">", `>${style}`);
 }
 
@@ -58,13 +57,20 @@ function sections(): string {
  * why a step has no evidence.
  */
 export function html(evidence: Evidence[], command: string, lacking: Map<string, string>): string {
-  const page = readFileSync(join(ROOT, "src/lab/walk/page.html"), "utf8");
-  const data = { command, lacking: Object.fromEntries(lacking), steps: stepsOf(evidence) };
-  return fill(page, {
+  const read = (file: string) => readFileSync(join(ROOT, "src/lab/walk", file), "utf8");
+  const packets = packetsOf(evidence);
+  const data = {
+    command,
+    lacking: Object.fromEntries(lacking),
+    packets: packets.map(({ name }, i) => `${i + 1} ${name}`),
+    steps: stepsOf(evidence, packets),
+  };
+  return fill(read("page.html"), {
     CSS: LANES_CSS,
-    JS: LANES_JS,
-    SHAPE: `--shape: ${widthOf(TALL)} / ${heightOf(TALL)}`,
-    PICTURE: picture(evidence, true), // in two: the names stay when the rest scrolls
+    LANES: LANES_JS,
+    PAGE: read("page.js"),
+    SHAPE: `--shape: ${WIDTH} / ${HEIGHT}`,
+    PICTURE: lanes(() => "", true), // in two: the names stay when the rest scrolls
     SECTIONS: sections(),
     DATA: literal(data),
   });

@@ -97,10 +97,15 @@ function tap(host: string, device: string, handle: (packet: TapPacket) => void):
 }
 const taps: unknown[] = []; // kept, or the watches would be garbage-collected
 
-/** A line that taps.ts printed, as the packet it was. */
-export function decodeTap(line: string): TapPacket {
-  const { time, bytes, ...rest } = JSON.parse(line);
-  return { ...rest, time: BigInt(time), bytes: Buffer.from(bytes, "hex") };
+/** What taps.ts has printed, as the packets that they were. */
+export function decodeTaps(output: string): TapPacket[] {
+  const lines = output.split("\n").slice(0, -1); // behind the last newline may be half a line
+  return lines
+    .filter((line) => line.startsWith("{"))
+    .map((line) => {
+      const { time, bytes, ...rest } = JSON.parse(line);
+      return { ...rest, time: BigInt(time), bytes: Buffer.from(bytes, "hex") };
+    });
 }
 
 if (/\btaps\.[jt]s$/.test(process.argv[1] ?? "")) {

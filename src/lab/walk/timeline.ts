@@ -1,6 +1,6 @@
 /**
  * Which of the nineteen steps a piece of evidence belongs to. Evidence comes from both programs' trace files,
- * from the taps, from the kernel's tracepoints, and from what the followed command printed.
+ * from the taps, from the kernel's tracepoints, and from what the followed command and `ip route get` print.
  */
 import chalk from "chalk";
 import { formatIPv4 } from "../../base/address.ts";
@@ -20,6 +20,7 @@ export interface Evidence {
   hex: string; // the first bytes, where there are some
   kind?: Kind; // of these bytes
   packet?: TapPacket; // of a tap
+  id?: string; // of a program: which frame, or which packet in it
   atMost?: true; // it happened before `time`
 }
 
@@ -37,6 +38,7 @@ export function fromPrograms(events: TraceEvent[], outer: Outer = "frame"): Evid
       step: whole!,
       host,
       source: "program",
+      id,
       text: `${part}${id && ` ${id}`}: ${text}`,
       hex,
       kind: kindOf(step, outer),
@@ -59,6 +61,22 @@ export function inside(frame: Evidence, programs: TraceEvent[]): string[] {
   return programs
     .filter((event) => /^(6|R3)\.read$/.test(event.step) && event.id.startsWith(`${id}.`))
     .map(({ text }) => text.replace(/^.*?: /, ""));
+}
+
+/**
+ * Step 3 where there are no tracepoints: what `ip route get` says of the packets' destinations, afterwards.
+ * `ask`: its output about an address.
+ */
+export function fromRoutes(evidence: Evidence[], ask: (address: string) => string): Evidence[] {
+  const answers = new Map<string, string>();
+  return evidence
+    .filter(({ step, packet }) => step === "4" && packet)
+    .map(({ time, host, packet }) => {
+      const to = formatIPv4(packet!.bytes.readUInt32BE(packet!.link + 16));
+      if (!answers.has(to)) answers.set(to, ask(to).split("\n")[0]!.trim());
+      const text = `ip route get ${to}, asked afterwards: ${answers.get(to)}`;
+      return { time, step: "3", host, source: "output", text, hex: "", atMost: true };
+    });
 }
 
 /** Which step a tap shows follows from where it is, and from which way the packet passes it. */

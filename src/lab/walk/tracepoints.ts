@@ -1,5 +1,4 @@
 /** The kernel's own evidence of the walk: tracepoints, recorded while the followed command runs. */
-import { existsSync } from "node:fs";
 import { atExit } from "../../host/program.ts";
 import type { Lab } from "../lab.ts";
 import { TraceInstance } from "./tracefs.ts";
@@ -36,16 +35,13 @@ export class Tracepoints {
    * to be had.
    */
   static start(lab: Lab, pids: number[]): Tracepoints | string {
-    // Many systems have tracefs mounted, and the lab sees it. Else it is mounted in the lab's private mount
-    // namespace, so that this machine's mounts stay as they are.
-    const tracing = `/proc/${lab.holder}/root${TRACING}`;
-    if (!existsSync(`${tracing}/instances`)) {
-      const { status, stderr } = lab.try("lab", `mount -t tracefs tracefs ${TRACING}`);
-      if (status !== 0)
-        return `tracefs cannot be mounted: ${stderr.trim().split("\n")[0]!.replace(/\.$/, "")}`;
-    }
+    // Systemd has mounted tracefs already. Elsewhere it is mounted in the lab's private mount namespace, so
+    // that this machine's mounts stay as they are.
+    const mount = `test -d ${TRACING}/instances || mount -t tracefs tracefs ${TRACING}`;
+    const { status, stderr } = lab.try("lab", ["sh", "-c", mount]);
+    if (status !== 0) return `tracefs cannot be mounted: ${stderr.trim().split("\n")[0]!.replace(/\.$/, "")}`;
     try {
-      const instance = new TraceInstance(tracing);
+      const instance = new TraceInstance(`/proc/${lab.holder}/root${TRACING}`);
       atExit(() => instance.remove());
       instance.follow(pids);
       for (const event of EVENTS) instance.enable(event);

@@ -7,6 +7,7 @@ import { randomBytes } from "node:crypto";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { pathToFileURL } from "node:url";
 import { Failure } from "../../base/failure.ts";
 import { atExit, exit, program } from "../../host/program.ts";
 import { decode } from "../../base/render.ts";
@@ -18,11 +19,12 @@ import { Running, startProgram, TRANSPORT } from "../running.ts";
 import { WALK } from "../../picture/steps.ts";
 import { html, svg } from "./page.ts";
 import { pcapng } from "./pcapng.ts";
-import { decodeTap, type TapPacket } from "./taps.ts";
+import { decodeTaps, type TapPacket } from "./taps.ts";
 import {
   drop,
   type Evidence,
   fromPrograms,
+  fromRoutes,
   fromTaps,
   fromTracepoints,
   inside,
@@ -112,22 +114,25 @@ program(async () => {
   const answer = output.find(({ text }) =>
     /^PING /m.test(application.output) ? / bytes from /.test(text) : text.trim(),
   ); // ping prints much, answered or not
-  for (const running of [client, server]) await running.stop("SIGINT");
+  await server.stop("SIGINT"); // the taps have seen all by then, and the client has its route still
+  const tapped = () => taps.flatMap(({ output }) => decodeTaps(output));
+  const route = (address: string) => {
+    const { stdout, stderr } = lab.try("client", `ip route get ${address}`);
+    return stdout || stderr;
+  };
+  const routed = withoutTracepoints ? fromRoutes(fromTaps(tapped()), route) : [];
+  await client.stop("SIGINT");
   for (const tap of taps) await tap.stop();
   await lab.down();
 
   const programs = ["client", "server"].flatMap((host) =>
     readFileSync(join(folder, host), "utf8").trim().split("\n").map(decode),
   );
-  const packets = taps.flatMap((tap) =>
-    tap.output
-      .split("\n")
-      .filter((line) => line.startsWith("{"))
-      .map(decodeTap),
-  );
+  const packets = tapped();
   const evidence = [
     ...fromPrograms(programs, TRANSPORT === "udp" ? "datagram" : "frame"),
     ...fromTaps(packets),
+    ...routed,
     ...fromTracepoints(kernel, pids),
     ...(answer ? [answer] : []),
   ].sort((a, b) => (a.time < b.time ? -1 : 1));
@@ -155,7 +160,7 @@ program(async () => {
   };
   const capture = pcapng(packets, BigInt(Date.now()) * 1_000_000n - trace.now(), comment);
   writeNew(join(out, "walk.pcapng"), capture, 0o644);
-  console.log("Wrote walk.html (open it in a browser), walk.svg, and walk.pcapng (open it in Wireshark).");
-  if (out !== ".") console.log(`They are in ${out}.`);
+  console.log(`Wrote walk.html, walk.svg, and walk.pcapng, which Wireshark opens.`);
+  console.log(`Open ${pathToFileURL(join(out, "walk.html"))} in a browser.`);
   exit(code === 0 && unseen.length === lacking.size ? 0 : 1);
 });

@@ -9,7 +9,7 @@ import { note, start, type, up } from "../../lab/experiments/stage.ts";
 import { type Lab, ours, prompt, SERVER, TARGET } from "../../lab/lab.ts";
 import { Running } from "../../lab/running.ts";
 import { until } from "../../lab/tests/peers.ts";
-import { decodeTap } from "../../lab/walk/taps.ts";
+import { decodeTaps } from "../../lab/walk/taps.ts";
 import { type Exercise, find, yes } from "./exercise-of.ts";
 import { HOSTS, type Seen, STEPS, YES_NO } from "./judge.ts";
 import type { Shown } from "./terminals.ts";
@@ -249,10 +249,7 @@ export const IN_TERMINALS: Record<number, Exercise> = {
       const answered = (said: string) => / 1 received/.test(said);
       const whole = await terminals.type(fit(largest - HEADERS), /6\.(read|write)/, isHome);
       await tap.stop();
-      const wire = tap.output
-        .split("\n")
-        .filter((line) => line.startsWith("{"))
-        .map(decodeTap)
+      const wire = decodeTaps(tap.output)
         .filter(({ out, link, bytes }) => out && bytes[link + HEADERS] === FrameType.data)
         .map(({ link, bytes }) => bytes.length - link);
       expect(answered(whole.said), `a ping of ${largest} bytes was not answered`);

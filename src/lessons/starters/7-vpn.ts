@@ -42,7 +42,7 @@
  * CHECK  make lesson N=7 runs your client against the real server, then the real client against your server,
  *        each with its default settings. It sets SIMPLE_VPN_SECRET.
  *
- * Below is lesson 6, solved, and seven gaps.
+ * Below is lesson 6, solved, what is given of this one, and seven gaps.
  */
 import { execSync } from "node:child_process";
 import * as crypto from "node:crypto";
