@@ -119,7 +119,7 @@ async function attack(
   const ping = stage.run("client", `ping -c 1 -W 0.5 ${FAR}`);
   const open = new Miss(
     `${saw}, and the connection goes on`,
-    "TODO 5: hangUp(), and return: after a changed frame, none can be trusted",
+    "TODO 5: hangUp(), and return: no later frame would open",
   );
   await stage.until(
     () => got() || !isConnected(server),

@@ -67,7 +67,7 @@ async function spoofed(stage: Stage): Promise<void> {
   if (injected(stage) - before > 1)
     throw new Miss(
       `the client sent a packet from ${STRANGER}, and your server wrote it into tun0`,
-      "onFrame(): on the server, bytes 12 to 15 of each packet must be OURS.address: a client has one address",
+      "onFrame(): on the server, bytes 12 to 15 of each packet must be OURS.address",
     );
 }
 
