@@ -96,8 +96,8 @@ async function start(stage: Stage): Promise<Relay> {
 }
 
 /**
- * Pings once, while `tamper` is at work on the first frame up. Throws unless the server then hangs up, and its
- * kernel has got `most` packets or fewer.
+ * Pings once, while `tamper` is at work on the first frame up. Throws unless the server then hangs up, and
+ * its kernel has got `most` packets or fewer.
  */
 async function attack(
   stage: Stage,
