@@ -52,7 +52,7 @@ export async function startRealClient(stage: Stage, hint: string, ...args: strin
   const says = () => complaint(real) ?? "nothing";
   const miss = () => new Miss(`the real client has no session with your server, and says: ${says()}`, hint);
   const isOver = () => real.over || /connected to/.test(real.output);
-  const isThere = () => stage.programs.some((program) => sockets(program, ESTABLISHED));
+  const isThere = () => stage.programs.some(isConnected);
   await stage.until(() => isThere() || isOver(), miss, STARTING);
   await stage.until(isOver, miss);
   if (!/connected to/.test(real.output)) throw await why(stage, miss());
@@ -89,7 +89,7 @@ export async function startServer(stage: Stage, hint: string): Promise<Program> 
 export async function startClient(stage: Stage, hint: string, address = SERVER): Promise<Program> {
   const program = stage.start("client", "client", address);
   const miss = () => new Miss(`your client does not connect to ${address}, port 5555`, hint);
-  await stage.until(() => sockets(program, ESTABLISHED), miss, STARTING);
+  await stage.until(() => isConnected(program), miss, STARTING);
   return program;
 }
 
@@ -103,9 +103,21 @@ const sockets = (program: Program, state: string) =>
       return is === state && (local?.endsWith(`:${PORT}`) || remote?.endsWith(`:${PORT}`));
     });
 
+/** Has a program on this host a connection at port 5555? */
+export const isConnected = (program: Program) => sockets(program, ESTABLISHED);
+
+/** How many packets the student's server has written into its tun0. */
+export function injected(stage: Stage): number {
+  const server = stage.programs.find(({ host }) => host === "server");
+  return Number(/tun0:\s*\d+\s+(\d+)/.exec(server?.net("dev") ?? "")?.[1] ?? 0);
+}
+
+export const THREE = "-c 3 -l 3"; // options of ping: three at once
+
 /**
  * Pings from the client; ping's summary if all were answered. Throws the Miss that `miss` makes. What the
- * `real` program at the other end says explains more than how the student's one ended.
+ * `real` program at the other end says explains more than how the student's one ended. `options` should send
+ * all at once: after the last one, ping waits for late answers as long as its interval, which is a second.
  */
 export async function pings(
   stage: Stage,
@@ -114,7 +126,7 @@ export async function pings(
   miss: (answered: string) => Miss,
   real?: Running,
 ): Promise<string> {
-  const said = await stage.run("client", `ping -q -W 1 ${options} ${address}`, 6_000);
+  const said = await stage.run("client", `ping -q -W 2 ${options} ${address}`, 6_000);
   const [summary, sent, received] = /(\d+) packets transmitted, (\d+) received/.exec(said) ?? ["", "", "0"];
   if (sent === received) return `ping ${address}: ${summary}`;
   const made = miss(`ping ${options} ${address}: ${received} of ${sent || "all"} answered`);

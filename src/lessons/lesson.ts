@@ -99,8 +99,8 @@ async function take(number: number, url: string | undefined, student: string | u
 
 const command = (number: number) => chalk.bold(`make lesson N=${number}`);
 
-/** All lessons, and how far one is. */
-function list(): void {
+/** All lessons, and how far one is. With a `url`, all that was kept is told to the manager there. */
+async function list(url: string | undefined, student: string | undefined): Promise<void> {
   const progress = readProgress();
   const isDone = ({ file, checks }: Lesson) => progress[file]?.passed === checks.length;
   for (const [i, lesson] of LESSONS.entries()) {
@@ -111,6 +111,9 @@ function list(): void {
   }
   const next = LESSONS.findIndex((lesson) => !isDone(lesson));
   console.log(next < 0 ? "All of them pass: you have built a VPN." : `Next: ${command(next + 1)}`);
+  if (!url) return;
+  const told = Object.entries(progress).map(([name, reached]) => report(url, student, name, reached));
+  for (const line of new Set(await Promise.all(told))) console.log(line);
 }
 
 program(async () => {
@@ -119,7 +122,7 @@ program(async () => {
     allowPositionals: true,
   });
   const [number, ...more] = positionals;
-  if (number === undefined) return list();
+  if (number === undefined) return list(values.report, values.student);
   if (!LESSONS[Number(number) - 1] || more.length > 0)
     throw new Failure(
       `Cannot run lesson '${positionals.join(" ")}': expected a number from 1 to ${LESSONS.length}`,

@@ -1,12 +1,14 @@
 /** make lesson and make lessons: the student's file, the screen, the progress. Each lesson has a test. */
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { join } from "node:path";
 import { test } from "node:test";
 import { LESSONS } from "../../lessons/lessons.ts";
 import { report } from "../../lessons/progress.ts";
-import { ROOT } from "../lab.ts";
+import { ours, ROOT } from "../lab.ts";
+import { Running } from "../running.ts";
 import { newFolder } from "./folder.ts";
 import { labTest, runProgram } from "./testing.ts";
 
@@ -66,16 +68,29 @@ test("a lesson that passes fits a screen: under 20 lines", () => {
 });
 
 test("a report reaches the manager as it wants it, and one that does not says why", async () => {
-  let body = "";
-  const server = createServer((request, response) => {
-    request.on("data", (data) => (body += data));
-    request.on("end", () => response.end("{}"));
+  const bodies: unknown[] = [];
+  const server = createServer(async (request, response) => {
+    bodies.push(JSON.parse((await request.toArray()).join("")));
+    response.setHeader("Connection", "close").end("{}");
   });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   const url = `http://127.0.0.1:${(server.address() as { port: number }).port}`;
   assert.match(await report(url, "Ada", "1-tun", { passed: 2, total: 4 }), /^Reported to .* as "Ada"/);
-  assert.deepEqual(JSON.parse(body), { student: "Ada", lesson: "1-tun", passed: 2, total: 4 });
-  server.closeAllConnections();
+  assert.deepEqual(bodies, [{ student: "Ada", lesson: "1-tun", passed: 2, total: 4 }]);
+
+  // make lessons tells all that was kept, before there was a manager, too
+  const folder = newFolder();
+  const progress = { "1-tun": { passed: 4, total: 4 }, "exercise-2": { passed: 1, total: 3 } };
+  writeFileSync(join(folder, "progress.json"), JSON.stringify(progress));
+  const [node, ...words] = [...ours("lessons/lesson"), "--report", url, "--student", "Bob"];
+  const env = { ...process.env, SIMPLE_VPN_LESSONS: folder };
+  const list = new Running(spawn(node!, words, { env }));
+  await list.until(/Reported to .* as "Bob"/);
+  assert.equal(await list.ended, 0);
+  assert.deepEqual(
+    new Set(bodies.slice(1)),
+    new Set(Object.entries(progress).map(([lesson, reached]) => ({ student: "Bob", lesson, ...reached }))),
+  );
   await new Promise((resolve) => server.close(resolve));
   assert.match(await report(url, "Ada", "1-tun", { passed: 2, total: 4 }), /^Not reported to .*ECONNREFUSED/);
 });

@@ -1,7 +1,9 @@
 /** Lesson 3: the loop. What its checks see. */
+import { readFileSync } from "node:fs";
 import { type Lesson, Miss, type Program, type Stage } from "../check.ts";
 import { answered, started } from "./2-answer.ts";
 
+const MORE = "TODO 1: one wake-up may be for many packets: read until -c.EAGAIN";
 const KEYS =
   "TODO 2 and 3: c.watch(0, onKey); onKey() reads what was typed, and prints `answered: ${answered}`";
 
@@ -18,6 +20,28 @@ async function enter(stage: Stage, program: Program): Promise<number> {
 
 const numbers = (program: Program) =>
   [...program.said.matchAll(/^answered: (\d+)$/gm)].map(([, number]) => Number(number));
+
+/**
+ * Pings once, and waits until the program has called read() twice: the second call says that there is nothing
+ * more. What it has called is in proc(5)'s /proc/PID/io; not every kernel counts that.
+ */
+async function readsOn(stage: Stage): Promise<void> {
+  const reads = () => {
+    try {
+      const io = readFileSync(`/proc/${stage.programs[0]!.running.child.pid}/io`, "utf8");
+      return Number(/syscr: (\d+)/.exec(io)![1]);
+    } catch {
+      return Infinity;
+    }
+  };
+  const before = reads();
+  await answered(stage, "-c 1");
+  const called = () => (before === Infinity ? 2 : reads() - before);
+  await stage.until(
+    () => called() >= 2,
+    () => new Miss(`for one ping your program calls ${called()} read()`, MORE),
+  );
+}
 
 /** Throws unless the last number is right. */
 function expect(number: number, right: number): void {
@@ -71,11 +95,7 @@ export const lesson: Lesson = {
     {
       name: "40 pings at once, and 5 times Enter between",
       async run(stage) {
-        const pings = answered(
-          stage,
-          "-c 40 -l 40 -q",
-          "TODO 1: one wake-up may be for many packets: read until -c.EAGAIN",
-        );
+        const pings = answered(stage, "-c 40 -l 40 -q", MORE);
         pings.catch(() => {}); // it is waited for below
         for (let i = 0; i < 5; i++) await enter(stage, stage.programs[0]!);
         const shown = await pings;
@@ -86,6 +106,13 @@ export const lesson: Lesson = {
             "TODO 2: what was typed stays there until c.read(0, keys) takes it out",
           );
         return shown;
+      },
+    },
+    {
+      name: "it reads until there is nothing more",
+      async run(stage) {
+        for (let i = 0; i < 3; i++) await readsOn(stage);
+        return "for one ping it calls read() twice: a packet, and -EAGAIN";
       },
     },
     {

@@ -5,7 +5,8 @@
 import { createDecipheriv, hkdfSync } from "node:crypto";
 import { LAB_SECRET, SERVER } from "../../lab/lab.ts";
 import { type Lesson, Miss, type Stage } from "../check.ts";
-import { clear, FAR, first, NEAR, pings, Relay, startBoth, startClient } from "../far.ts";
+import { clear, FAR, first, injected, isConnected, NEAR, pings, Relay } from "../far.ts";
+import { startBoth, startClient, THREE } from "../far.ts";
 
 const GIVEN = "what is not marked TODO is lesson 5, solved: take the starter's again";
 const ALL = "TODO 1 to 5: nonce(), seal(), unseal(), and their two calls";
@@ -94,23 +95,39 @@ async function start(stage: Stage): Promise<Relay> {
   return relay;
 }
 
-/** How many packets the kernel of the server got from tun0. */
-function injected(stage: Stage): number {
-  const server = stage.programs.find(({ host }) => host === "server");
-  return Number(/tun0:\s*\d+\s+(\d+)/.exec(server?.net("dev") ?? "")?.[1] ?? 0);
-}
-
-/** Pings once, while `tamper` is at work on the first frame up; what the server's kernel got meanwhile. */
-async function attack(stage: Stage, relay: Relay, tamper: (frame: Buffer) => Buffer[]): Promise<number> {
+/**
+ * Pings once, while `tamper` is at work on the first frame up. Throws unless the server then hangs up, and
+ * its kernel has got `most` packets or fewer.
+ */
+async function attack(
+  stage: Stage,
+  most: number,
+  tamper: (frame: Buffer) => Buffer[],
+  saw: string,
+  hint: string,
+): Promise<void> {
+  const relay = relays.get(stage)!;
+  const server = stage.programs.find(({ host }) => host === "server")!;
   const before = injected(stage);
+  const got = () => injected(stage) - before > most;
   let isDone = false;
   relay.tamper = (frame, way) => {
     if (way === "down" || isDone) return [frame];
     isDone = true;
     return tamper(frame);
   };
-  await stage.run("client", `ping -c 1 -W 0.5 ${FAR}`);
-  return injected(stage) - before;
+  const ping = stage.run("client", `ping -c 1 -W 0.5 ${FAR}`);
+  const open = new Miss(
+    `${saw}, and the connection goes on`,
+    "TODO 5: hangUp(), and return: no later frame would open",
+  );
+  await stage.until(
+    () => got() || !isConnected(server),
+    () => open,
+  );
+  if (got())
+    throw new Miss(`${saw}, and the server's kernel got ${most === 0 ? "the packet" : "both"}`, hint);
+  await ping;
 }
 
 export const lesson: Lesson = {
@@ -155,22 +172,19 @@ export const lesson: Lesson = {
     },
     {
       name: "what comes in is opened",
-      run: (stage) => pings(stage, FAR, "-c 3 -i 0.1", (saw) => new Miss(saw, ALL)),
+      run: (stage) => pings(stage, FAR, THREE, (saw) => new Miss(saw, ALL)),
     },
     {
       name: "a flipped bit is refused",
       async run(stage) {
-        const relay = relays.get(stage)!;
-        const got = await attack(stage, relay, (frame) => {
+        const hint =
+          "TODO 3 and 5: setAuthTag(), and final() compares; what does not fit is not written to tun0";
+        const flip = (frame: Buffer) => {
           frame[2 + 28 + 20]! ^= 1; // in the data of the ping
           return [frame];
-        });
-        if (got > 0)
-          throw new Miss(
-            "one bit was flipped on the way, and the server's kernel got the packet",
-            "TODO 3 and 5: setAuthTag(), and final() compares; what does not fit is not written to tun0",
-          );
-        return "one bit was flipped on the way, and no packet came out of it";
+        };
+        await attack(stage, 0, flip, "one bit was flipped on the way", hint);
+        return "one bit was flipped on the way, no packet came out of it, and the server hung up";
       },
     },
     {
@@ -185,19 +199,15 @@ export const lesson: Lesson = {
         await stage.configure("client", `${NEAR}/24`);
         const miss = (saw: string) =>
           new Miss(`a new client: ${saw}`, "each connection counts from 0 again: use()");
-        return pings(stage, FAR, "-c 2 -i 0.1", miss);
+        return pings(stage, FAR, THREE, miss);
       },
     },
     {
       name: "a frame that comes twice is refused",
       async run(stage) {
-        const relay = relays.get(stage)!;
-        const got = await attack(stage, relay, (frame) => [frame, frame]);
-        if (got > 1)
-          throw new Miss(
-            "a frame was sent twice on the way, and the server's kernel got both",
-            "TODO 3: unseal() counts, too: the second one has the next number, and its tag does not fit",
-          );
+        const hint =
+          "TODO 3: unseal() counts, too: the second one has the next number, and its tag does not fit";
+        await attack(stage, 1, (frame) => [frame, frame], "a frame was sent twice on the way", hint);
         return "the second one has another number, and its tag does not fit";
       },
     },

@@ -2,13 +2,16 @@
 import { SERVER, TARGET } from "../../lab/lab.ts";
 import type { Running } from "../../lab/running.ts";
 import { type Lesson, Miss, type Program, type Stage } from "../check.ts";
-import { clear, complaint, FAR, pings, startRealClient, startRealServer, startServer, why } from "../far.ts";
+import { clear, complaint, FAR, injected, pings, startRealClient } from "../far.ts";
+import { startRealServer, startServer, THREE, why } from "../far.ts";
 
 const GIVEN = "what is not marked TODO is given: take the starter's again";
 const HANDSHAKE = "TODO 3, in send(): the header; TODO 5, in begin(): a KEEPALIVE, which proves us";
 const FRAMES = "TODO 1: IFF_VNET_HDR; TODO 2 and 4: the records";
 const ROUTE = `TODO 5, in begin(): ip addr add …, ip route add ${TARGET}/32 dev tun0`;
 const NAT = "TODO 7, in serve(): sysctl -qw net.ipv4.ip_forward=1, and iptables -t nat … MASQUERADE";
+const MANY = "-c 50 -l 50"; // at once: the real end then puts several records into one frame
+const STRANGER = "10.9.9.9"; // an address that the server gave nobody
 const MINUTES = "the server's part of fresh keys is given: take onControl() from the starter again";
 // what a server left that was killed
 const FORGET = "iptables -t nat -F POSTROUTING; sysctl -qw net.ipv4.ip_forward=0";
@@ -55,6 +58,19 @@ async function shown(
   }
 }
 
+/** A packet in a stranger's name, and one in the client's own: only the latter may come out of tun0. */
+async function spoofed(stage: Stage): Promise<void> {
+  await stage.run("client", `ip addr add ${STRANGER}/32 dev lo`);
+  const before = injected(stage);
+  await stage.run("client", `ping -c 1 -W 0.1 -I ${STRANGER} ${FAR}`);
+  await pings(stage, FAR, "-c 1", (seen) => new Miss(seen, FRAMES), reals.get(stage)!); // it came behind
+  if (injected(stage) - before > 1)
+    throw new Miss(
+      `the client sent a packet from ${STRANGER}, and your server wrote it into tun0`,
+      "onFrame(): on the server, bytes 12 to 15 of each packet must be OURS.address",
+    );
+}
+
 /** The server's host has no NAT rule any more. */
 async function undone(stage: Stage, server: Program): Promise<string> {
   server.running.child.kill("SIGINT");
@@ -87,8 +103,8 @@ export const lesson: Lesson = {
   ],
   read: ["draft/wire.md", "walkthrough.md, What the handshake adds"],
   crashes: [
-    [/Error: Command failed: iptables/, "run that command by hand: make on HOST=server CMD=…"],
-    [/Error: Command failed: ip/, "run that command by hand: make on HOST=client CMD=…"],
+    [/Error: Command failed: iptables/, "TODO 7, word by word; -D takes the same words as -A"],
+    [/Error: Command failed: ip/, "TODO 5 and 7, word by word: ip addr add 10.8.0.2/24 dev tun0"],
   ],
   checks: [
     {
@@ -115,7 +131,7 @@ export const lesson: Lesson = {
       name: "ping 8.8.8.8 goes through it",
       run(stage) {
         const real = reals.get(stage)!;
-        return pings(stage, TARGET, "-c 3 -i 0.1", (seen) => new Miss(`${seen}${said(real)}`, FRAMES), real);
+        return pings(stage, TARGET, MANY, (seen) => new Miss(`${seen}${said(real)}`, FRAMES), real);
       },
     },
     {
@@ -127,7 +143,8 @@ export const lesson: Lesson = {
         const hint = "TODO 6, in welcome(): answer() makes message 2, and the keys";
         const real = await startRealClient(stage, hint, "--route", `${TARGET}/32`, "--rekey", "2");
         reals.set(stage, real);
-        return pings(stage, FAR, "-c 3 -i 0.1", (seen) => new Miss(`${seen}${said(real)}`, FRAMES), real);
+        await spoofed(stage);
+        return pings(stage, FAR, MANY, (seen) => new Miss(`${seen}${said(real)}`, FRAMES), real);
       },
     },
     {
@@ -141,7 +158,7 @@ export const lesson: Lesson = {
             "no rule says MASQUERADE: 8.8.8.8 answers to 10.8.0.2, and nobody knows it",
         ];
         const because = why.filter(Boolean).join("; ") || "the rules are there";
-        return pings(stage, TARGET, "-c 3 -i 0.1", (seen) => new Miss(`${seen}; ${because}`, NAT));
+        return pings(stage, TARGET, THREE, (seen) => new Miss(`${seen}; ${because}`, NAT));
       },
     },
     {
@@ -150,7 +167,7 @@ export const lesson: Lesson = {
         const real = reals.get(stage)!;
         const miss = () => new Miss(`the client asked for fresh keys, and got none${said(real)}`, MINUTES);
         await stage.until(() => /fresh keys with/.test(real.output), miss, 4_000);
-        return pings(stage, TARGET, "-c 2 -i 0.1", (seen) => new Miss(`after fresh keys: ${seen}`, MINUTES));
+        return pings(stage, TARGET, THREE, (seen) => new Miss(`after fresh keys: ${seen}`, MINUTES));
       },
     },
     {

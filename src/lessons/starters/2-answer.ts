@@ -52,14 +52,12 @@ function openTun(name: string): number {
 
 /** The Internet checksum of `bytes`, a number of 16 bits. */
 function checksum(bytes: Buffer): number {
-  // TODO 1: the three steps from above
-  return bytes.length - bytes.length;
+  return 0; // TODO 1: the three steps from above
 }
 
 /** Makes an echo request its own answer. False: the packet is none, and is left as it was. */
 function answer(packet: Buffer): boolean {
   // TODO 2: look at bytes 0, 9 and 20; then change what the table says
-  console.log(`not answered: ${packet.length} bytes, checksum ${checksum(packet.subarray(20))}`);
   return false;
 }
 

@@ -85,7 +85,4 @@ function onKey(): void {
 }
 
 // TODO 3: instead of this loop, watch the two fds
-for (;;) {
-  onPacket();
-  if (answered < 0) onKey();
-}
+for (;;) onPacket();

@@ -72,7 +72,6 @@ function onStream(): void {
   // TODO 3: add these `count` bytes to the stream: stream = Buffer.concat([stream, …]). While a whole
   // frame is at its start: write the packet to `tun`, and let `stream` begin behind it. If write() fails,
   // print why, and go on.
-  console.log(`${stream.length + count} bytes of the stream`); // away with this line, then
 }
 
 /** Writes a frame. If the socket is full, the frame is dropped, but never half of it: the rest waits. */
@@ -122,13 +121,11 @@ function hangUp(): void {
 /** Server: a socket that waits for clients. The newest one is served. */
 function serve(): void {
   // TODO 4: socket, setsockopt, bind, listen. Watch that fd: when readable, accept(), and use() the new fd
-  console.log(`nobody listens at port ${PORT}`);
 }
 
 /** Client: a socket that is connected to the server. */
 function dial(): void {
-  console.log(`not connected to ${address}`); // TODO 1: socket and connect, each in c.check(); then use(fd)
-  if (buffer.length === 0) use(send.length);
+  // TODO 1: socket and connect, each in c.check(); then use(fd)
 }
 
 c.watch(tun, onPacket);

@@ -66,4 +66,10 @@ export const WRONG: Wrong[] = [
     check: "nothing else is answered",
     hint: /you answered a UDP packet/,
   },
+  {
+    what: "an echo reply is answered",
+    text: [" || packet[20] !== 8", ""],
+    check: "nothing else is answered",
+    hint: /you answered an echo reply: byte 20 is 0\n.*byte 20 is 8/,
+  },
 ];

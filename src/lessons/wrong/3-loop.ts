@@ -50,4 +50,10 @@ export const WRONG: Wrong[] = [
     check: "after Ctrl-D it goes on, and sleeps when there is nothing to do",
     hint: /your program has ended.*\n.*go on with tun0/,
   },
+  {
+    what: "one read for each wake-up",
+    text: ["for (;;) {", "for (const _ of [1]) {"],
+    check: "it reads until there is nothing more",
+    hint: /calls 1 read\(\).*\nTODO 1: .*until -c\.EAGAIN/,
+  },
 ];

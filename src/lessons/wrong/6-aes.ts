@@ -1,6 +1,7 @@
 /** Lesson 6 as students get it wrong. */
 import type { Wrong } from "../trial.ts";
 
+const CHANGED = 'if (!packet) return hangUp("a frame was changed on its way: its tag is wrong");';
 const OUT = "what goes out is sealed";
 
 export const WRONG: Wrong[] = [
@@ -68,5 +69,17 @@ export const WRONG: Wrong[] = [
     ],
     check: "and the server goes on",
     hint: /exit code 1 on server.*wrong tag/,
+  },
+  {
+    what: "a frame that was changed is passed over",
+    text: [CHANGED, "if (!packet) { stream = stream.subarray(end); continue; }"],
+    check: "a flipped bit is refused",
+    hint: /the connection goes on.*\nTODO 5: hangUp/,
+  },
+  {
+    what: "a frame that was changed is written as it came",
+    text: [`;\n    ${CHANGED}`, " ?? stream.subarray(2, end);"],
+    check: "a flipped bit is refused",
+    hint: /TODO .*5.*(hangUp|not written)/,
   },
 ];

@@ -34,13 +34,25 @@ export const WRONG: Wrong[] = [
     what: "no 10 bytes in front",
     text: ["c.IFF_NO_PI | 0x4000", "c.IFF_NO_PI"],
     check: PING,
-    hint: /0 of 3 answered[^]*TODO 1: IFF_VNET_HDR/,
+    hint: /0 of 50 answered[^]*TODO 1: IFF_VNET_HDR/,
+  },
+  {
+    what: "the first record of a frame only",
+    text: ["at < text.length;", "at === 0;"],
+    check: PING,
+    hint: /\d+ of 50 answered[^]*TODO 2 and 4: the records/,
   },
   {
     what: "message 2 is not sent",
     text: ["if (message2) send(HANDSHAKE, message2);", "message2;"],
     check: REAL,
     hint: /no session with your server.*\nTODO 6, in welcome/,
+  },
+  {
+    what: "the server takes packets from any source",
+    text: ['role === "client" || packet.readUInt32BE(VNET + 12) === OURS.address', "true"],
+    check: REAL,
+    hint: /from 10\.9\.9\.9.* wrote it into tun0\n.*OURS\.address/,
   },
   {
     what: "no NAT",
