@@ -218,16 +218,18 @@ export class Program {
       .map((line) => /([\w.-]+\.[jt]s:\d+)/.exec(line))
       .find((found) => found && name.endsWith(found[1]!.split(":")[0]!));
     const syntax = lines.map((line) => /ERROR: (.*)/.exec(line)?.[1]).find(Boolean); // of tsx
-    const error =
-      syntax ??
-      lines.find((line) => /^\w*Error( \[\w+\])?: /.test(line)) ??
-      lines.find((line) => line !== "");
+    const thrown = syntax ?? lines.find((line) => /^\w*Error( \[\w+\])?: /.test(line));
+    const error = thrown ?? lines.filter(Boolean).at(place ? 0 : -1);
     const at = place ? ` at ${place[1]}` : "";
     return new Miss(
       `your program ended with exit code ${exitCode} ${where}${at}: ${error ?? "it printed nothing"}`,
       syntax
         ? "it is no TypeScript yet: mend that line"
-        : "read that line of your file; node_modules/.bin/tsc -p lessons finds more of the kind",
+        : /^(Type|Reference)Error/.test(thrown ?? "")
+          ? "read that line of your file; node_modules/.bin/tsc -p lessons finds more of the kind"
+          : (thrown ?? place)
+            ? "read that line of your file. After an errno as in EINVAL: the call's man page, section ERRORS"
+            : "no error stopped it: it called process.exit() itself",
     );
   }
 }

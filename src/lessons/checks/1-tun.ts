@@ -1,7 +1,9 @@
 /** Lesson 1: a TUN. What its checks see. */
 import { type Lesson, Miss, type Program, type Stage } from "../check.ts";
 
-const UNDONE = "TODO 1 opens /dev/net/tun, TODO 2 fills the request and calls ioctl() with TUNSETIFF";
+const UNDONE =
+  "TODO 1 opens /dev/net/tun, TODO 2 fills the request and calls ioctl() with TUNSETIFF. " +
+  "The name is tun0. With c.check() around both, a call that fails says why";
 const READ =
   "TODO 3: read(tun, packet) waits for a packet; then print its first 20 bytes with c.hex(packet, 20)";
 
@@ -61,7 +63,10 @@ export const lesson: Lesson = {
       /TUNSETIFF: EINVAL/,
       "EINVAL: the flags stand at byte 16, low byte first (writeUInt16LE), and need IFF_TUN",
     ],
-    [/TUNSETIFF: (ENOTTY|EBADF)/, "the fd is no TUN: TODO 1 opens /dev/net/tun"],
+    [
+      /TUNSETIFF: (ENOTTY|EBADF)/,
+      "the fd is no TUN: TODO 1 opens /dev/net/tun. c.check() around open() says why it failed",
+    ],
     [/EBADFD/, "the fd is no interface yet: ioctl() with TUNSETIFF comes before read()"],
     [/TUNSETIFF: E(PERM|BUSY)/, "another program has a tun0 here: end it"],
     [/EISDIR|ENOENT|EACCES/, "the file is /dev/net/tun, and it is opened with O_RDWR"],

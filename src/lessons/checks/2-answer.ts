@@ -104,7 +104,7 @@ export function mistake(request: Buffer, answer: Buffer): Miss | undefined {
           ? "set the two bytes to 0 before you add up: they are in the sum, too"
           : is === (~right & 0xffff)
             ? "turn every bit over at the end: ~sum & 0xffff"
-            : "words from byte 20 to the end; an odd last byte counts times 256; the carries added";
+            : "words from byte 20 on, high byte first; an odd last byte counts times 256; the carries added";
     return new Miss(
       `the ICMP checksum, bytes 22 and 23, is ${word(is)}; ${word(right)} would be right`,
       hint,
@@ -131,12 +131,17 @@ export const lesson: Lesson = {
     "The other end of a tunnel does no more: packets in, packets out.",
   ],
   write: ["checksum()", "answer(): turn an echo request around", "the loop: read, answer, write"],
-  read: ["RFC 792, page 14", "RFC 1071, section 1", "walkthrough.md, There"],
+  read: ["RFC 792, page 14", "RFC 1071, section 1", "walkthrough.md, Step 10"],
   crashes: [
     [
       /write tun0: EINVAL/,
       "EINVAL: what you write must begin with an IP header, 45: write the packet, not the buffer",
     ],
+    [
+      /"offset" is out of range|OUT_OF_BOUNDS/,
+      "an odd last byte has no second one: it counts as if a 0 followed",
+    ],
+    [/"value" is out of range/, "the checksum has 16 bits: ~sum & 0xffff"],
     [/write tun0: EIO/, "EIO: tun0 is not up yet: write only what answers a packet"],
   ],
   checks: [
@@ -175,7 +180,8 @@ export const lesson: Lesson = {
         await ping;
         const [wrong] = answers();
         const hint =
-          "first look: byte 0 is 45, byte 9 is 1 (ICMP), byte 20 is 8 (request); else return false";
+          "answer() looks first: byte 0 is 45, byte 9 is 1 (ICMP), byte 20 is 8 (request). " +
+          "Else it returns false, and the loop writes nothing";
         if (wrong?.[9] === 17) throw new Miss("you answered a UDP packet: byte 9 is 17", hint);
         if (answers().length > 1) throw new Miss("you answered an echo reply: byte 20 is 0", hint);
         return "a UDP packet and an echo reply are left alone, and the next ping is answered";

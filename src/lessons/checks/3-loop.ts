@@ -5,7 +5,8 @@ import { answered, started } from "./2-answer.ts";
 
 const MORE = "TODO 1: one wake-up may be for many packets: read until -c.EAGAIN";
 const KEYS =
-  "TODO 2 and 3: c.watch(0, onKey); onKey() reads what was typed, and prints `answered: ${answered}`";
+  "TODO 2 and 3: c.watch(tun, onPacket) and c.watch(0, onKey), the names without (); onKey() reads what " +
+  "was typed, and prints `answered: ${answered}`";
 
 /** Types Enter, and waits for what is printed about it: the number of pings answered. */
 async function enter(stage: Stage, program: Program): Promise<number> {
@@ -123,7 +124,7 @@ export const lesson: Lesson = {
         await answered(
           stage,
           "-c 2 -i 0.3",
-          "read() of the keyboard gives 0 now: stop watching it, and go on with tun0",
+          "read() of the keyboard gives 0 now: stop watching it, return, and go on with tun0",
         );
         await stage.rest(program);
         if (program.spins)

@@ -9,6 +9,10 @@ const OPEN = "openTun() was not to change: it is lesson 1, solved";
 const READER =
   "TODO 3: keep what comes in `stream`; while a whole frame is at its start, write the packet, cut it off";
 
+const FRAME =
+  "TODO 2: the length of the packet alone in 2 bytes, the high byte first, then the packet: read() it into " +
+  "buffer.subarray(2), and send() 2 + length bytes";
+
 const OVER = "when a connection is over, read() gives 0: hangUp(), and accept() the next one";
 
 /** Waits until the program has a TCP socket in this state (proc(5)) at port 5555, its own or the other's. */
@@ -165,16 +169,27 @@ export const lesson: Lesson = {
     "onStream(): find the packets again, wherever the stream was cut",
     "serve(): listen, and accept",
   ],
-  read: ["man 7 tcp", "man 7 ip", "walkthrough.md, The walk", "src/core/frame.ts"],
+  read: ["man 7 tcp", "man 7 ip", "walkthrough.md, What is in a frame", "src/core/frame.ts"],
   crashes: [
-    [/connect: ECONNREFUSED/, "nobody listens there: is it `address`, and port 5555?"],
+    [
+      /connect: ECONNREFUSED/,
+      "nobody listens there: connect() to `address`, bind() to 0.0.0.0, both with port 5555",
+    ],
     [
       /bind: EADDRINUSE/,
       "SO_REUSEADDR, before bind(): the port of an ended program stays taken for a minute",
     ],
     [/read tun0: EAGAIN/, "-EAGAIN is no mistake: there is no packet now. Return, the loop calls you again"],
     [/write tun0: E/, "one bad packet must not end the tunnel: print it, and go on"],
-    [/RangeError/, "a length that makes no sense: does your reader begin at a frame's first byte?"],
+    [/accept: EINVAL/, "listen() comes before accept()"],
+    [
+      /RangeError/,
+      "a length that makes no sense, or not both its bytes: does your reader begin at a frame's first byte?",
+    ],
+    [
+      /the connection is over\s*$/,
+      "the server has hung up: does it use() the fd that accept() has returned?",
+    ],
   ],
   checks: [
     {
@@ -198,19 +213,13 @@ export const lesson: Lesson = {
             if (far.stream.length === 0)
               return new Miss(
                 "a ping went into tun0, and nothing into the connection",
-                "TODO 2: send() each packet as a frame",
+                'TODO 1 ends with use(fd), which prints "connected"; TODO 2: send() each packet as a frame',
               );
-            return new Miss(
-              `${got(far)}; the frame of a packet of 84 begins 00 54 45 00`,
-              "TODO 2: the length of the packet, 2 bytes, the high byte first, then the packet",
-            );
+            return new Miss(`${got(far)}; the frame of a packet of 84 begins 00 54 45 00`, FRAME);
           },
         );
         if (frame.length !== 86 || frame[2] !== 0x45 || far.stream.length !== 86)
-          throw new Miss(
-            `${got(far)}; 86 were right: 00 54 45 00 00 54 …`,
-            "TODO 2: the length counts the packet alone, without its own 2 bytes; the high byte comes first",
-          );
+          throw new Miss(`${got(far)}; 86 were right: 00 54 45 00 00 54 …`, FRAME);
         return `${short(frame)} …`;
       },
     },
@@ -239,7 +248,9 @@ export const lesson: Lesson = {
       name: "300 quick pings",
       async run(stage) {
         // 100 at once: more could fill the socket that ping itself reads from
-        const hint = "one read() of the connection is not one packet: it may bring many, and end in one";
+        const hint =
+          "one read() of the connection is not one packet: it may bring many, and end in one. " +
+          "Cut each off the stream together with its 2 bytes of length";
         const miss = (saw: string) => new Miss(saw, hint);
         for (let i = 1; i < 3; i++) await pings(stage, FAR, "-c 100 -l 100", miss);
         return `3 times: ${await pings(stage, FAR, "-c 100 -l 100", miss)}`;

@@ -4,7 +4,8 @@ import { type Lesson, Miss, type Stage } from "../check.ts";
 import { clear, complaint, FAR, first, got, NEAR, pings, startC, startClient } from "../far.ts";
 import { startPeer, startRealClient, startRealServer, startServer, THREE } from "../far.ts";
 
-const OUT = "TODO 2, in onPacket(): xor() the packet in the buffer, before the frame is sent";
+const OUT =
+  "TODO 2: onPacket() calls xor() for the packet, before send(); TODO 1: xor() changes the bytes in place";
 const IN = "TODO 3, in onStream(): xor() the packet, before it is written to tun0";
 const GIVEN = "the sockets are lesson 4's, solved: take the starter's again";
 const HEADERS = 28; // bytes of IP and ICMP

@@ -33,7 +33,7 @@
  *        the high byte first, as all numbers in packets are. packet.subarray(20) is the rest from byte 20 on:
  *        the same memory, no copy.
  *
- * READ   man 2 write; RFC 792 page 14, RFC 1071 section 1; walkthrough.md, "There".
+ * READ   man 2 write; RFC 792 page 14, RFC 1071 section 1; walkthrough.md, "Step 10".
  *
  * CHECK  make lesson N=2 gives tun0 the address 10.8.0.2/24, and pings 10.8.0.99: once, three times, in
  *        odd sizes. It also sends a UDP packet, which is none of your business.

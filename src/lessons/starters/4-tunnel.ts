@@ -27,7 +27,7 @@
  *        Before bind():  c.setsockopt(fd, c.SOL_SOCKET, c.SO_REUSEADDR, 1), else the port stays taken for a
  *                     minute after your program has ended.
  *
- * READ   man 7 ip, man 2 accept, man 7 tcp; walkthrough.md, "The walk"; src/core/frame.ts.
+ * READ   man 7 ip, man 2 accept, man 7 tcp; walkthrough.md, "What is in a frame"; src/core/frame.ts.
  *
  * CHECK  make lesson N=4 first runs your client alone, against the other end of a check. When that works, it
  *        runs both, gives them 10.8.0.2 and 10.8.0.1, and pings: once, then 300 times as fast as it can.
