@@ -137,7 +137,8 @@ labTest(
     console.log(`# flood: 3000 connections in ${seconds.toFixed(1)} s; ${lines} lines of refusals`);
     const [first, peak, last] = [before, most, rss(server)].map((megabytes) => megabytes.toFixed(1));
     console.log(`# flood: the server had ${first} MB before, at most ${peak} MB meanwhile, ${last} MB after`);
-    assert.match(pings.output, /, 0% packet loss/);
+    const [, sent, received] = /(\d+) packets transmitted, (\d+) received/.exec(pings.output)!;
+    assert.ok(Number(sent) - Number(received) <= 1, pings.output); // the last one was still on its way
     assert.ok(lines <= 12 * (seconds + 2), `${lines} lines in ${seconds} s: ${server.output.slice(from)}`);
     assert.ok(most < before + 60, `from ${before} MB to ${most} MB`);
   },
