@@ -41,7 +41,7 @@ export async function answered(stage: Stage, options: string, hint = LOOP): Prom
   const [asked, written] = [tap.sent.length, tap.written.length];
   const count = Number(/-c (\d+)/.exec(options)![1]);
   const command = `ping ${options} ${NOBODY}`;
-  const ping = stage.run("client", command);
+  const ping = stage.run("client", `${command} -W 0.5`);
   // The tap is the judge: on a busy machine ping may leave before the last answer, and it takes one with a
   // wrong checksum
   const answers = () => tap.written.slice(written);
@@ -57,11 +57,14 @@ export async function answered(stage: Stage, options: string, hint = LOOP): Prom
     const number = answers().length;
     return new Miss(`${command}: ${number} of ${count} answered; you wrote ${number} packets`, hint);
   };
-  await stage.until(() => isSeen() || wrong(), miss, 4_000);
+  try {
+    await stage.until(() => isSeen() || wrong(), miss, 4_000);
+  } finally {
+    await ping; // or the next program gets the rest of it
+  }
   const first = wrong();
   if (first) throw first;
-  const shown = /\d+ bytes from .*/.exec(await ping)?.[0];
-  return shown ?? `${command}: ${count} of ${count} answered`;
+  return /\d+ bytes from .*/.exec(await ping)?.[0] ?? `${command}: ${count} of ${count} answered`;
 }
 
 /** What keeps `answer` from being the echo reply to `request`; undefined if nothing does. */

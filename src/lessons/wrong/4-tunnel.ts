@@ -33,7 +33,7 @@ export const WRONG: Wrong[] = [
     what: "one read is one packet",
     text: [KEPT, "if (count > 0) return void c.write(tun, buffer.subarray(2, count));"],
     check: "300 quick pings",
-    hint: /\d+ of 100 answered.*\n.*may bring many/,
+    hint: /\d+ of 30 answered.*\n.*may bring many/,
   },
   {
     what: "whole frames only: the rest is forgotten",
