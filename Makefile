@@ -33,7 +33,6 @@ test: ready ## type check, unit tests, lab tests with real TUNs (NODE=26; TRANSP
 	@rm -rf build && $(COMPILE) && node_modules/.bin/tsc -p src/lessons/starters # with gaps: unused names
 	@if $(PRETTIER) --version > /dev/null 2>&1; then $(PRETTIER) --check --log-level warn .; \
 	  else echo "The layout is not checked: prettier cannot be fetched" && test -z "$$CI"; fi
-	@$(ON_NODE) node build/lab/docs/check.js
 	@$(RUN_TESTS) $$(find build -name '*.test.js')
 
 unit: ready ## the unit tests alone (NODE=26: on that version, with two of the lab: bulk, quic)

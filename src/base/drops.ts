@@ -55,6 +55,8 @@ export const CODES: Record<string, string> = {
   "a datagram whose number is too large": "number-too-large",
   "a datagram that has come before (or much too late)": "replayed",
   "a datagram that is damaged or forged": "forged",
+  // TCP segments made by hand
+  "a segment that makes no sense here": "bad-segment",
 };
 
 const PATTERNS = Object.entries(CODES).map(([reason, code]) => {

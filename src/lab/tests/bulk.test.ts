@@ -4,7 +4,8 @@ import { readFileSync } from "node:fs";
 import { Running } from "../running.ts";
 import { IS_RAW, IS_UDP, labTest, ping, retry, startClient, startServer, transfer } from "./testing.ts";
 
-const MEGABYTES = Number(process.env.MEGABYTES ?? (IS_RAW ? 64 : 1024)); // make unit NODE=…: less
+const MOST = IS_RAW ? 64 : 1024;
+const MEGABYTES = Math.min(Number(process.env.MEGABYTES ?? MOST), MOST); // make unit NODE=…: less
 
 /** The read() and write() calls that a process has made so far (proc(5), /proc/PID/io). */
 const calls = ({ child }: Running) =>

@@ -1,6 +1,6 @@
 /**
- * Runs test files (its arguments), some at a time, and says how far it is. Those with labs come first, the
- * longest of them before the others: they take longest. node --test would take them by their names.
+ * Runs test files (its arguments), some at a time, and says how far it is. Those with labs and those of the
+ * transports come first, the longest of them before the others: they take longest. node --test would take them by their names.
  *
  * Those about what a transport carries run a second time, over UDP; one of them over QUIC, where this Node
  * has it, and the cheapest over raw. TRANSPORT=udp, quic or raw runs those over that one alone, and more of
@@ -14,7 +14,8 @@ import { spec as Spec } from "node:test/reporters";
 import { hasQuic } from "../../host/options.ts";
 
 const OVER = / \(\w+\)/; // in the name of a file that runs another one over another transport
-const weight = (file: string) => statSync(file.replace(OVER, "")).size + (file.includes("lab/") ? 1e6 : 0);
+const weight = (file: string) =>
+  statSync(file.replace(OVER, "")).size + (/\/(lab|transport)\//.test(file) ? 1e6 : 0);
 const given = process.argv.slice(2);
 const { TRANSPORT = "" } = process.env;
 // Not dns, firewall, undo: set-up knows of a transport its name only. Not second, status: they use both.
