@@ -1,6 +1,7 @@
 /**
  * Runs test files (its arguments), some at a time, and says how far it is. Those with labs and those of the
- * transports come first, the longest of them before the others: they take longest. node --test would take them by their names.
+ * transports come first, the longest of them before the others: they take longest. node --test would take
+ * them by their names.
  *
  * Those about what a transport carries run a second time, over UDP; one of them over QUIC, where this Node
  * has it, and the cheapest over raw. TRANSPORT=udp, quic or raw runs those over that one alone, and more of
