@@ -103,7 +103,7 @@ program(async () => {
   const before = readProgress()[progressName(number)]?.passed ?? 0;
 
   console.log(`${chalk.bold.inverse(` ${number}. ${title} `)}\n\n${shown(question, COLUMNS)}\n`);
-  console.log("Answer here, and it is done for you.");
+  console.log("Answer first. What the question says to check is then done for you: type none of it.");
   askedFor(parts);
   const given = await ask(parts, question);
 
