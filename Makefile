@@ -29,17 +29,21 @@ RUN_TESTS = $(ON_NODE) node --enable-source-maps build/lab/tests/run.js
 PRETTIER = npx -y prettier@3.10.1 # --write . mends the layout
 COMPILE = node_modules/.bin/tsc --noEmit false --outDir build --inlineSourceMap --rewriteRelativeImportExtensions
 
-test: ready ## type check, unit tests, lab tests with real TUNs (NODE=26; TRANSPORT=udp: those over UDP)
-	@rm -rf build && $(COMPILE) && node_modules/.bin/tsc -p src/lessons/starters # with gaps: unused names
+# Compiled once for `make test` and `make unit`. "* (udp).test.js" and the like are made by run.ts.
+build/.compiled: $(shell find src -name '*.ts') tsconfig.json | ready
+	@rm -rf build && $(COMPILE) && touch $@
+TESTS = find build -name '*.test.js' -not -name '* (*'
+
+test: build/.compiled ## type check, unit tests, lab tests with real TUNs (NODE=26; TRANSPORT=udp: those over UDP)
+	@node_modules/.bin/tsc -p src/lessons/starters # with gaps: unused names
 	@if $(PRETTIER) --version > /dev/null 2>&1; then $(PRETTIER) --check --log-level warn .; \
 	  else echo "The layout is not checked: prettier cannot be fetched" && test -z "$$CI"; fi
-	@$(RUN_TESTS) $$(find build -name '*.test.js')
+	@$(RUN_TESTS) $$($(TESTS))
 
-unit: ready ## the unit tests alone (NODE=26: on that version, with two of the lab: bulk, quic)
-	@rm -rf build && $(COMPILE)
+unit: build/.compiled ## the unit tests alone (NODE=26: on that version, with two of the lab: bulk, quic)
 	@$(if $(NODE),MEGABYTES=128) $(RUN_TESTS) \
 	  $(if $(NODE),build/lab/tests/bulk.test.js build/lab/tests/quic.test.js) \
-	  $$(find build -name '*.test.js' -not -path 'build/lab/*')
+	  $$($(TESTS) -not -path 'build/lab/*')
 
 exercises: ready ## the lab sheet: its exercises, and which of them you have done
 	@$(TSX) src/lessons/exercises/exercise.ts

@@ -21,13 +21,13 @@ const given = process.argv.slice(2);
 const { TRANSPORT = "" } = process.env;
 // Not dns, firewall, undo: set-up knows of a transport its name only. Not second, status: they use both.
 const SOME: Record<string, RegExp> = {
-  udp: /\/(vpn|bulk|reconnect|roaming|hostile|ipv6|mtu)\.test\.js$/,
+  udp: /\/lab\/tests\/(vpn|bulk|reconnect|roaming|hostile|ipv6|mtu)\.test\.js$/,
   ...(hasQuic() && { quic: /\/lab\/tests\/vpn\.test\.js$/ }),
   raw: /\/bulk\.test\.js$/,
 };
 const ALL: Record<string, RegExp> = {
   ...SOME,
-  udp: /\/(vpn|bulk|reconnect|roaming|hang|closed|hostile|ipv6|isolate|mtu|user|soak)\.test\.js$/,
+  udp: /\/lab\/tests\/(vpn|bulk|reconnect|roaming|hang|closed|hostile|ipv6|isolate|mtu|user|soak)\.test\.js$/,
   raw: /\/(vpn|bulk|raw)\.test\.js$/,
 };
 const ALONE = /^(udp|quic|raw)$/.test(TRANSPORT);
