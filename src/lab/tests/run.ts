@@ -15,8 +15,14 @@ import { spec as Spec } from "node:test/reporters";
 import { hasQuic } from "../../host/options.ts";
 
 const OVER = / \(\w+\)/; // in the name of a file that runs another one over another transport
+// These take a minute or more, however short they are. Who begins one of them last waits for it alone.
+const NAMES =
+  "around|closed|dns|doctor|experiments|firewall|hostile|path|places|raw|reconnect|roaming|routing";
+const LONG = new RegExp(`/(${NAMES}|vpn|walk)[.]test`);
 const weight = (file: string) =>
-  statSync(file.replace(OVER, "")).size + (/\/(lab|transport)\//.test(file) ? 1e6 : 0);
+  statSync(file.replace(OVER, "")).size +
+  (/\/(lab|transport)\//.test(file) ? 1e6 : 0) +
+  (LONG.test(file.replace(OVER, "")) ? 1e6 : 0);
 const given = process.argv.slice(2);
 const { TRANSPORT = "" } = process.env;
 // Not dns, firewall, undo: set-up knows of a transport its name only. Not second, status: they use both.
@@ -47,6 +53,8 @@ const carried = Object.entries(chosen).flatMap(over);
 const files = [...(ALONE ? [] : given), ...carried].sort((a, b) => weight(b) - weight(a));
 const AT_A_TIME = availableParallelism() + 4; // most of the time they wait: for a lab, a deadline, an answer
 
+const LONGEST = 600_000; // ms, for a file: one that hangs must not hang the rest
+
 const report = new Spec(); // Node's own
 const totals = new Map<string, number>(); // "tests", "pass", "fail" and so on, of all files
 let done = 0;
@@ -55,7 +63,7 @@ let done = 0;
 async function runFile(file: string): Promise<void> {
   const since = performance.now();
   const events = [];
-  for await (const event of run({ files: [file] })) {
+  for await (const event of run({ files: [file], timeout: LONGEST })) {
     const [, name, count] =
       (event.type === "test:diagnostic" && /^([a-z]+) (\d+)$/.exec(event.data.message)) || [];
     if (name) totals.set(name, (totals.get(name) ?? 0) + Number(count));
