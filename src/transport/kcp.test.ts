@@ -122,7 +122,8 @@ test("a receiver that stops: the sender waits, with bounded memory, and goes on 
   for (let steps = 0; steps < 6000; steps++) simulation.step([true, false]);
   assert.ok(simulation.sent[0] - idle < 10, "in a minute, it asks a few times");
   const before = taken;
-  for (let steps = 0; steps < 200; steps++) {
+  // if the word that there is room again is lost, it waits for the next question
+  for (let steps = 0; steps < 20_000 && taken <= before + 100_000; steps++) {
     offer();
     simulation.step();
   }
