@@ -136,7 +136,7 @@ labTest("make server that fails, or is killed while it builds, leaves no lab", a
   writeFileSync(join(slow, "ip"), "#!/bin/sh\nexec sleep 5\n", { mode: 0o755 });
   Object.assign(env, { PATH: `${slow}:${process.env.PATH}` });
   const killed = server();
-  await until(() => existsSync(join(folder, "holder")), 10_000);
+  await until(() => existsSync(join(folder, "holder")) && holder() !== "", 10_000); // it is written, too
   await killed.stop("SIGKILL");
   await until(() => !existsSync(`/proc/${holder()}`)); // nobody has told the holder to stay
 });
