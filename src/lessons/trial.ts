@@ -67,7 +67,7 @@ function write(texts: string[]): string[] {
   });
 }
 
-const EVERY = Number(process.env.EVERY ?? 1); // CI has no time for all wrong ones: .ci/run takes each second
+const EVERY = Number(process.env.EVERY ?? 1); // CI has no time for all wrong ones: see .ci/run
 
 /** The tests of a lesson. */
 export function lessonTest(lesson: Lesson, all: Wrong[]): void {
