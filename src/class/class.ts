@@ -102,7 +102,8 @@ vpnProgram(async () => {
     exit(0);
   }, hours * 3_600_000);
 
-  const settings = Object.entries({ PORT, TRANSPORT, PAGE: PAGE === "80" ? undefined : PAGE });
+  const other = TRANSPORT === "tcp" ? undefined : TRANSPORT;
+  const settings = Object.entries({ PORT, TRANSPORT: other, PAGE: PAGE === "80" ? undefined : PAGE });
   const more = settings.flatMap(([name, value]) => (value ? ` ${name}=${value}` : [])).join("");
   const { SERVER = outer[0] ?? "ADDRESS" } = process.env;
   const line = `sudo make join SERVER=${SERVER} CODE=${code}${more} NAME=`;
