@@ -161,7 +161,7 @@ class Trace {
 }
 
 export const XOR_WARNING = chalk.red.bold(
-  "--cipher xor is NOT SECURE: anyone on the way can read and change every packet. For lesson one only.",
+  "--cipher xor is NOT SECURE: anyone on the way can read and change every packet. Only to learn from.",
 );
 
 /** This program's trace. */

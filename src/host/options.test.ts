@@ -97,7 +97,7 @@ test("every option is read", () => {
     ],
     [65535, "vpn-long-name15", 68, "off", "t", true, ["8.8.8.8/32", "0.0.0.0/0"]],
   );
-  assert.equal(clientOptions(["s", "--cipher", "xor"]).secrets, undefined, "lesson one has no secret");
+  assert.equal(clientOptions(["s", "--cipher", "xor"]).secrets, undefined, "xor has no secret");
   for (const nat of ["eth1", "eth1@if2", "eth1@long-name.10"]) assert.equal(server("--nat", nat).nat, "eth1");
   assert.deepEqual(
     [server("--subnet6", "off").subnet6, server("--subnet6", "fd00:1:2::/96").subnet6],

@@ -63,7 +63,7 @@ const COMMON = {
   cipher: option(
     "NAME",
     "xor+aes",
-    "xor+aes; or xor, the original C programs' format: insecure, for lesson one",
+    "xor+aes; or xor, the original C programs' format: insecure, to learn from",
     choice("xor+aes", "xor"),
   ),
   secret: several(
