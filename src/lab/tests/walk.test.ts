@@ -248,7 +248,7 @@ function webWalk() {
     timeout: 60_000,
   });
   assert.equal(status, 0, stdout + stderr);
-  if (asRoot) assert.match(stdout, /19 of 19 steps seen/);
+  if (asRoot) assert.ok(stdout.includes("19 of 19 steps seen"), stdout.slice(-3000)); // its end says which
   return (web = { out, stdout });
 }
 
