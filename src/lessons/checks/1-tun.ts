@@ -32,6 +32,12 @@ async function printed(stage: Stage, program: Program, address: string, size: nu
     () => {
       const said = /[\da-f]{2}( [\da-f]{2}){3,}/.exec(program.said)?.[0];
       const wanted = `${start} … ${hex(10)} 08 00 02 … are the first bytes of that ping`;
+      const other = program.said.trim().split("\n").at(-1);
+      if (!said && other)
+        return new Miss(
+          `${wanted}, but "${other.slice(0, 40)}" was printed`,
+          "c.hex(packet, 20) prints them so",
+        );
       if (!said) return new Miss(`ping ${address} went into tun0, and no bytes were printed`, READ);
       return new Miss(
         `${wanted}, but "${said}" was printed`,
