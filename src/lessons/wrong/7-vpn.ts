@@ -25,6 +25,15 @@ export const WRONG: Wrong[] = [
     hint: /the real one says: .*wrong tag/,
   },
   {
+    what: "an address of its own",
+    text: [
+      "ip addr add ${formatIPv4(config.address)}/${config.prefix} dev tun0",
+      "ip addr add 10.8.0.2/24 dev tun0",
+    ],
+    check: ADDRESS,
+    hint: /inet 10\.8\.0\.2\/24, and the server gave 10\.9\.0\.2\/20\nTODO 5/,
+  },
+  {
     what: "no route",
     text: ["run(`ip route add ${route} dev tun0`)", "console.log(route)"],
     check: "the way to 8.8.8.8 leads into tun0",
@@ -49,10 +58,16 @@ export const WRONG: Wrong[] = [
     hint: /no session with your server.*\nTODO 6, in welcome/,
   },
   {
+    what: "the server's keys the wrong way round",
+    text: ["[nextSealer, opener] = [newKey(keys.send)", "[opener, nextSealer] = [newKey(keys.send)"],
+    check: REAL,
+    hint: /0 of 1 answered.*\nTODO 6: opener is/,
+  },
+  {
     what: "the server takes packets from any source",
     text: ['role === "client" || packet.readUInt32BE(VNET + 12) === OURS.address', "true"],
     check: REAL,
-    hint: /from 10\.9\.9\.9.* wrote it into tun0\n.*OURS\.address/,
+    hint: /from 10\.7\.7\.7.* wrote it into tun0\n.*OURS\.address/,
   },
   {
     what: "no NAT",
