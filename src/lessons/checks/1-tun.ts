@@ -73,6 +73,7 @@ export const lesson: Lesson = {
       /TUNSETIFF: (ENOTTY|EBADF)/,
       "the fd is no TUN: TODO 1 opens /dev/net/tun. c.check() around open() says why it failed",
     ],
+    [/is out of range/, "first what, then where: request.writeUInt16LE(flags, 16)"],
     [/EBADFD/, "the fd is no interface yet: ioctl() with TUNSETIFF comes before read()"],
     [/TUNSETIFF: E(PERM|BUSY)/, "another program has a tun0 here: end it"],
     [/EISDIR|ENOENT|EACCES/, "the file is /dev/net/tun, and it is opened with O_RDWR"],
