@@ -154,7 +154,7 @@ export function mistake(request: Buffer, answer: Buffer): Miss | undefined {
           ? "set the two bytes to 0 before you add up: they are in the sum, too"
           : is === (~right & 0xffff)
             ? "turn every bit over at the end: ~sum & 0xffff"
-            : "words from byte 20 on, high byte first; an odd last byte times 256; carries, until none is left";
+            : "words from byte 20 on, high byte first; an odd last byte times 256; carries until none left";
     return new Miss(
       `the ICMP checksum, bytes 22 and 23, is ${word(is)}; ${word(right)} would be right`,
       hint,

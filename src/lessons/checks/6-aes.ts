@@ -203,7 +203,7 @@ export const lesson: Lesson = {
         while (frames.up.length < 300) await pings(stage, FAR, "-c 50 -l 50", miss);
         const wrong = mistake(frames.up, "client") ?? mistake(frames.down, "server");
         if (wrong) throw wrong;
-        return `${frames.up.length} up, ${frames.down.length} down, each with the next number`;
+        return `${frames.up.length} up, ${frames.down.length} down`;
       },
     },
     {

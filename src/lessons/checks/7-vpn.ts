@@ -11,6 +11,7 @@ const FRAMES = "TODO 1: IFF_VNET_HDR; TODO 2 and 4: the records";
 const KEYS =
   "TODO 6: opener is newKey(keys.receive), nextSealer newKey(keys.send). Another key opens nothing";
 const ROUTE = `TODO 5, in begin(): ip addr add …, ip route add ${TARGET}/32 dev tun0`;
+const TUN = "TODO 7, in serve(): ip addr add 10.8.0.1/24 dev tun0, and ip link set tun0 mtu 1400 up";
 const NAT = "TODO 7, in serve(): sysctl -qw net.ipv4.ip_forward=1, and iptables -t nat … MASQUERADE";
 const MANY = "-c 50 -l 50"; // at once: the real end then puts several records into one frame
 const STRANGER = "10.7.7.7"; // an address that the server gave nobody
@@ -112,8 +113,9 @@ export const lesson: Lesson = {
   ],
   read: ["draft/wire.md", "walkthrough.md, What the handshake adds"],
   crashes: [
-    [/Error: Command failed: iptables/, "TODO 7, word by word; -D takes the same words as -A"],
-    [/Error: Command failed: ip/, "TODO 5 and 7, word by word: ip addr add 10.8.0.2/24 dev tun0"],
+    [/File exists/, "TODO 5: that is the way to the server, too. 8.8.8.8/32 alone goes into tun0"],
+    [/Command failed: iptables/, "TODO 7, word by word; -D takes the same words as -A"],
+    [/Command failed: ip/, "TODO 5 and 7, word by word: ip addr add 10.8.0.2/24 dev tun0"],
   ],
   checks: [
     {
@@ -151,6 +153,17 @@ export const lesson: Lesson = {
         await clear(stage);
         await stage.run("server", ["sh", "-c", FORGET]);
         await startServer(stage, GIVEN);
+        for (const [command, wanted] of [
+          ["ip -o -4 addr show dev tun0", /inet 10\.8\.0\.1\/24/],
+          ["ip -o link show dev tun0", /,UP.* mtu 1400/],
+        ] as const)
+          await shown(
+            stage,
+            "server",
+            command,
+            wanted,
+            (is) => new Miss(`${command}: ${is || "nothing"}`, TUN),
+          );
         const hint = "TODO 6, in welcome(): answer() makes message 2, and the keys";
         const real = await startRealClient(stage, hint, "--route", `${TARGET}/32`, "--rekey", "2");
         reals.set(stage, real);

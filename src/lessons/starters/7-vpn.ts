@@ -172,9 +172,9 @@ function onFrame(type: number, text: Buffer | undefined): void {
 function welcome(message1: Buffer): void {
   const reply = () => OURS;
   const { message2, keys, refused } = answer([SECRET], message1, () => true, reply);
-  // TODO 6: send message 2, in a HANDSHAKE frame. Then set nextSealer, newKey(keys.send), and opener,
-  // newKey(keys.receive)
+  // TODO 6: if there is a message 2, send it in a HANDSHAKE frame
   if (!keys) throw new Error(refused);
+  // TODO 6: and set nextSealer, newKey(keys.send), and opener, newKey(keys.receive)
 }
 
 /** The client has message 2: keys and an address. The server waits for a sealed frame, which proves us. */

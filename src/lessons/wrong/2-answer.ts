@@ -70,7 +70,7 @@ export const WRONG: Wrong[] = [
     what: "carries added once only",
     text: ["while (sum > 0xffff)", "if (sum > 0xffff)"],
     check: "to any address, with any checksum",
-    hint: /is ffff; fffe would be right\n.*until none is left/,
+    hint: /is ffff; fffe would be right\n.*until none left/,
   },
   {
     what: "each answer is written twice",

@@ -40,6 +40,12 @@ export const WRONG: Wrong[] = [
     hint: /8\.8\.8\.8 via 192\.168\.1\.1 dev eth0.*\nTODO 5, in begin/,
   },
   {
+    what: "all routes into the tunnel, the tunnel's own, too",
+    text: ['["8.8.8.8/32"]', '["0.0.0.0/0"]'],
+    check: [ADDRESS, "the way to 8.8.8.8 leads into tun0"],
+    hint: /File exists\nTODO 5/,
+  },
+  {
     what: "no 10 bytes in front",
     text: ["c.IFF_NO_PI | 0x4000", "c.IFF_NO_PI"],
     check: PING,
@@ -50,6 +56,12 @@ export const WRONG: Wrong[] = [
     text: ["at < text.length;", "at === 0;"],
     check: PING,
     hint: /\d+ of 50 answered[^]*TODO 2 and 4: the records/,
+  },
+  {
+    what: "the server's tun0 is not up",
+    text: ["run(`ip link set tun0 mtu ${OURS.mtu} up`)", "OURS"],
+    check: REAL,
+    hint: /ip -o link show dev tun0: .*mtu 1500.*\nTODO 7, in serve\(\): ip addr/,
   },
   {
     what: "message 2 is not sent",
