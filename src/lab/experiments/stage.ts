@@ -14,7 +14,7 @@ export type CipherName = "xor" | "xor+aes";
 const ENV = { ...process.env, SIMPLE_VPN_SECRET: randomBytes(32).toString("hex") }; // a secret for this run
 const COMMAND_DEADLINE = 30_000; // ms
 
-export const heading = (text: string) => console.log(`\n${chalk.bold.inverse(` ${text} `)}`);
+export const heading = (text: string) => console.log(`\n${chalk.bold.inverse(fold(` ${text} `, " "))}`);
 export const note = (text: string, indent?: string) => console.log(fold(text, indent));
 
 /** Shows a command as a student would type it on that host. */

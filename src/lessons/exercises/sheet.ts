@@ -5,7 +5,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import chalk from "chalk";
-import { fill } from "../../lab/columns.ts";
+import { fill, fold } from "../../lab/columns.ts";
 import { ROOT } from "../../lab/lab.ts";
 
 export interface Sheet {
@@ -53,7 +53,7 @@ export const readSheet = () => parseSheet(readFileSync(join(ROOT, "walkthrough.m
 export function shown(markdown: string, columns: number): string {
   return markdown
     .split(/^```.*\n([^]*?)^```$/m) // every second one is a listing
-    .map((part, i) => (i % 2 ? part.trimEnd().replace(/^/gm, "  ") : paragraphs(part, columns)))
+    .map((part, i) => (i % 2 ? fold(part.trimEnd().replace(/^/gm, "  ")) : paragraphs(part, columns)))
     .filter((part) => part !== "")
     .join("\n\n");
 }
