@@ -15,10 +15,10 @@ import { Failure } from "../base/failure.ts";
 import { CLONE_DEVICE } from "../core/tun.ts";
 
 export const TOPOLOGY = `
-  client                          server                          internet
-  eth0 192.168.1.100/24 ───────── eth0 192.168.1.1/24
-                                  eth1 203.0.113.1/24 ─────────── eth0 203.0.113.8/24
-  tun0 10.8.0.2  ╌╌ the tunnel ╌╌ tun0 10.8.0.1                   lo   8.8.8.8/32
+  client                      server                      internet
+  eth0 192.168.1.100/24 ───── eth0 192.168.1.1/24
+                              eth1 203.0.113.1/24 ─────── eth0 203.0.113.8/24
+  tun0 10.8.0.2  ╌╌ tunnel ╌╌ tun0 10.8.0.1               lo   8.8.8.8/32
 `;
 export const SERVER = "192.168.1.1"; // the server's outer address
 export const TARGET = "8.8.8.8"; // a host of the lab: nothing is sent outside it

@@ -200,7 +200,7 @@ export class Program {
     if (signalCode === "SIGSEGV" || signalCode === "SIGABRT" || signalCode === "SIGBUS")
       return new Miss(
         `your program was ended by ${signalCode} ${where}`,
-        "a C call got something wrong: an fd that is closed but still watched, or no Buffer",
+        "a C call got something wrong: an fd that is watched twice, or was closed meanwhile, or no Buffer",
       );
     if (exitCode) return this.exception(exitCode, where);
     if (this.running.over || !this.spins) return undefined;

@@ -67,7 +67,9 @@ export async function why(stage: Stage, miss: Miss): Promise<Miss> {
 
 /** The last thing of interest that a real program has said: why it closed, refused or dropped. */
 export function complaint({ output }: Running): string | undefined {
-  const all = output.match(/(error|refused|left:|dropped|Lost the server) .*|.*: (wrong tag|a record).*/g);
+  const all = output.match(
+    /(error|refused|left:|Lost the server) .*|dropped [1-9].*|.*: (wrong tag|a record).*/g,
+  );
   return all?.at(-1)?.replace(/ \(\d+ connected\)/, "");
 }
 
@@ -106,10 +108,10 @@ const sockets = (program: Program, state: string) =>
 /** Has a program on this host a connection at port 5555? */
 export const isConnected = (program: Program) => sockets(program, ESTABLISHED);
 
-/** How many packets the student's server has written into its tun0. */
-export function injected(stage: Stage): number {
-  const server = stage.programs.find(({ host }) => host === "server");
-  return Number(/tun0:\s*\d+\s+(\d+)/.exec(server?.net("dev") ?? "")?.[1] ?? 0);
+/** How many packets the student's program on that host has written into its tun0. */
+export function injected(stage: Stage, on = "server"): number {
+  const program = stage.programs.find(({ host }) => host === on);
+  return Number(/tun0:\s*\d+\s+(\d+)/.exec(program?.net("dev") ?? "")?.[1] ?? 0);
 }
 
 export const THREE = "-c 3 -l 3"; // options of ping: three at once

@@ -8,6 +8,7 @@ import { parseArgs } from "node:util";
 import chalk from "chalk";
 import { Failure } from "../base/failure.ts";
 import { exit, program } from "../host/program.ts";
+import { fill } from "../lab/columns.ts";
 import { Lab, ROOT } from "../lab/lab.ts";
 import { type Lesson, Miss } from "./check.ts";
 import { LESSONS } from "./lessons.ts";
@@ -47,9 +48,7 @@ function begin({ file }: Lesson): string {
 /** The lines above the checks. */
 function head(lesson: Lesson, number: number, isNew: boolean): string[] {
   const path = `${HERE}/${lesson.file}.ts`;
-  const state = isNew
-    ? "new: open it, its head tells all"
-    : `yours, left as it is; to start again: rm ${path}`;
+  const state = isNew ? "new: open it, its head tells all" : "yours, kept; rm it to start again";
   return [
     `${chalk.bold(`Lesson ${number}: ${lesson.title}`)}  ${chalk.cyan(path)} (${state})`,
     ...lesson.about,
@@ -59,17 +58,7 @@ function head(lesson: Lesson, number: number, isNew: boolean): string[] {
   ];
 }
 
-/** Text in lines of at most the terminal's width, with `indent` before all but the first. */
-function wrap(text: string, indent: string): string {
-  const width = Math.min(process.stdout.columns ?? 110, 110) - indent.length;
-  const lines = [""];
-  for (const word of text.split(" ")) {
-    const last = lines.at(-1)!;
-    if (last.length + word.length < width) lines[lines.length - 1] = last ? `${last} ${word}` : word;
-    else lines.push(word);
-  }
-  return lines.join(`\n${indent}`);
-}
+const wrap = (text: string, indent: string) => fill(text, undefined, indent);
 
 async function take(number: number, url: string | undefined, student: string | undefined): Promise<void> {
   const lesson = LESSONS[number - 1]!;

@@ -5,9 +5,9 @@
  */
 import chalk from "chalk";
 import { type Framing, aesFraming, xorFraming } from "../../core/frame.ts";
-import { type Lab, ours, prompt, SERVER } from "../lab.ts";
+import { type Lab, ours, SERVER } from "../lab.ts";
 import { Running } from "../running.ts";
-import type { CipherName } from "./stage.ts";
+import { type CipherName, note, typed } from "./stage.ts";
 
 /** What one read() brought, or one write() takes. "up": from client to server. */
 export interface Chunk {
@@ -36,7 +36,7 @@ export class Relay {
   /** A relay that listens on the server's host. */
   static async start(lab: Lab, cipher: CipherName, transport: "tcp" | "udp" = "tcp"): Promise<Relay> {
     const words = [`${RELAY_PORT}`, SERVER, ...(transport === "udp" ? ["udp"] : [])];
-    console.log(prompt("server", `npx tsx src/lab/experiments/relay-program.ts ${words.join(" ")}`));
+    typed("server", `npx tsx src/lab/experiments/relay-program.ts ${words.join(" ")}`);
     const command = [...ours("lab/experiments/relay-program"), ...words];
     const child = lab.spawn("server", command, {
       stdio: ["ignore", "pipe", "pipe", "ipc"],
@@ -51,7 +51,7 @@ export class Relay {
       });
       child.once("exit", () => reject(new Error(`the relay ended: ${relay.running.output}`)));
     });
-    console.log(
+    note(
       chalk.dim(`the client will connect to ${SERVER}:${RELAY_PORT}, the relay from there to ${SERVER}:5555`),
     );
     return relay;

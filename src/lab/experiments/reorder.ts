@@ -6,11 +6,11 @@
 import { FrameType } from "../../core/frame.ts";
 import { NUMBER_AT } from "../../transport/datagram-keys.ts";
 import { WINDOW } from "../../transport/replay.ts";
-import { type Lab, prompt, TARGET } from "../lab.ts";
+import { type Lab, TARGET } from "../lab.ts";
 import { Running } from "../running.ts";
 import { until } from "../tests/peers.ts";
 import { Relay, RELAY_PORT } from "./relay.ts";
-import { heading, measured, note, startClient, startServer, type, up } from "./stage.ts";
+import { heading, measured, note, startClient, startServer, type, typed, up } from "./stage.ts";
 
 const UDP = ["--transport", "udp"];
 const [FEW, MANY] = [1000, WINDOW + 52]; // datagrams that overtake another one
@@ -95,7 +95,7 @@ async function overtaken(lab: Lab, relay: Relay, count: number): Promise<string>
     return held === datagram ? [] : [datagram];
   };
   const command = `ping -c 1 -W 60 ${TARGET}`;
-  console.log(prompt("client", command));
+  typed("client", command);
   const ping = new Running(lab.spawn("client", command.split(" ")));
   await until(() => held !== undefined);
   // -A: the next one as soon as the last was answered

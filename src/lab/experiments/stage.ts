@@ -6,6 +6,7 @@
 import { randomBytes } from "node:crypto";
 import chalk from "chalk";
 import { Failure } from "../../base/failure.ts";
+import { fold } from "../columns.ts";
 import { Lab, prompt, SERVER, TARGET, TOPOLOGY } from "../lab.ts";
 import { Running, startProgram, TRANSPORT } from "../running.ts";
 
@@ -13,8 +14,12 @@ export type CipherName = "xor" | "xor+aes";
 const ENV = { ...process.env, SIMPLE_VPN_SECRET: randomBytes(32).toString("hex") }; // a secret for this run
 const COMMAND_DEADLINE = 30_000; // ms
 
-export const heading = (text: string) => console.log(`\n${chalk.bold.inverse(` ${text} `)}`);
-export const note = (text: string) => console.log(text);
+export const heading = (text: string) => console.log(`\n${chalk.bold.inverse(fold(` ${text} `, " "))}`);
+export const note = (text: string, indent?: string) => console.log(fold(text, indent));
+
+/** Shows a command as a student would type it on that host. */
+export const typed = (host: string, command: string) =>
+  console.log(fold(prompt(host, command), undefined, " \\"));
 
 /** "07 42 42 16 …": the first `count` bytes. */
 export const hex = (bytes: Buffer, count = 16) =>
@@ -34,7 +39,7 @@ export function measured(holds: boolean, observation: string): void {
       "run it again; if it stays so, the code has changed, or this experiment is wrong",
     );
   observations.push(observation);
-  console.log(`${chalk.green.bold("measured")} ${observation}`);
+  note(`${chalk.green.bold("measured")} ${observation}`, " ".repeat(9));
 }
 
 let drawn = false;
@@ -42,7 +47,7 @@ let drawn = false;
 /** A lab that shows itself once, and from then on what `lab.run` runs on its hosts. */
 export async function up(): Promise<Lab> {
   let built = false;
-  const lab = await Lab.up((line) => built && console.log(line));
+  const lab = await Lab.up((line) => built && note(line));
   built = true;
   if (!drawn) console.log(chalk.dim(TOPOLOGY));
   drawn = true;
@@ -54,18 +59,18 @@ export async function up(): Promise<Lab> {
  * said. A relay goes on meanwhile.
  */
 export async function type(lab: Lab, host: string, command: string): Promise<string> {
-  console.log(prompt(host, command));
+  typed(host, command);
   const running = new Running(lab.spawn(host, command.split(" ")));
   const deadline = setTimeout(() => running.child.kill("SIGKILL"), COMMAND_DEADLINE);
   await running.ended;
   clearTimeout(deadline);
-  if (running.output.trim()) console.log(chalk.dim(running.output.trim()));
+  if (running.output.trim()) note(chalk.dim(running.output.trim()));
   return running.output;
 }
 
 /** Starts a Node program of a few lines on a host. `what` it does is shown, the lines are not. */
 export function node(lab: Lab, host: string, what: string, ...lines: string[]): Running {
-  console.log(`${prompt(host, "node -e …")} ${chalk.dim(`# ${what}`)}`);
+  note(`${prompt(host, "node -e …")} ${chalk.dim(`# ${what}`)}`);
   return new Running(lab.spawn(host, [process.execPath, "-e", lines.join("\n")]));
 }
 
@@ -104,10 +109,10 @@ export async function start(
 ): Promise<Running> {
   const args =
     words.includes("--transport") || TRANSPORT === "tcp" ? words : [...words, "--transport", "tcp"];
-  console.log(prompt(host, `npx tsx src/${host}.ts ${args.join(" ")}`));
+  typed(host, `npx tsx src/${host}.ts ${args.join(" ")}`);
   const running = startProgram(lab, host, host, args, { env: ENV });
   const [said] = await running.until(done);
-  console.log(chalk.dim(said));
+  note(chalk.dim(said));
   return running;
 }
 

@@ -5,11 +5,11 @@
  * run to run: the conclusion is drawn from those of this run.
  */
 import { setTimeout as sleep } from "node:timers/promises";
-import { type Lab, prompt, SERVER, TARGET } from "../lab.ts";
+import { type Lab, SERVER, TARGET } from "../lab.ts";
 import { provide } from "../tools.ts";
 import { Emulator } from "../wire/emulator.ts";
 import { addRouter, ROUTER_NEEDS } from "../wire/router.ts";
-import { heading, measured, node, note, start, up } from "./stage.ts";
+import { heading, measured, node, note, start, typed, up } from "./stage.ts";
 
 const SECONDS = 2.5; // of each stream
 const DELAY = 10; // ms, in each direction
@@ -157,7 +157,7 @@ async function stream(lab: Lab, address: string): Promise<number> {
 
 async function ping(lab: Lab, address: string): Promise<number[]> {
   const command = `ping -c ${PINGS} -i 0.01 -W 2 ${address}`;
-  note(prompt("client", command));
+  typed("client", command);
   const said = lab.try("client", command).stdout;
   note(said.trim().split("\n").slice(-2).join("\n"));
   return [...said.matchAll(/time=([\d.]+)/g)].map(([, time]) => Number(time)).sort((a, b) => a - b);

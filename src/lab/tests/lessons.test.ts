@@ -34,10 +34,10 @@ labTest(
     const mistake = starter.replace("const fd = -1;", "const fd = c.open(;");
     writeFileSync(file, mistake);
     const second = lesson("1");
-    assert.match(second.stdout, /yours, left as it is; to start again: rm .*1-tun\.ts/);
+    assert.match(second.stdout, /1-tun\.ts \(yours, kept; rm it to start again\)/);
     assert.match(
       second.stdout,
-      /saw   your program ended with exit code 1 on client at 1-tun\.ts:\d+: Unexpected ";"/,
+      /saw   your program ended with exit code 1 on client at 1-tun\.ts:\d+: Unexpected\s+";"/,
     );
     assert.equal(readFileSync(file, "utf8"), mistake);
 
@@ -46,6 +46,8 @@ labTest(
     writeFileSync(file, solution.replace('"../kit.ts"', kit));
     const third = lesson("1");
     assert.equal(third.status, 0, third.stdout + third.stderr);
+    const lines = (second.stdout + third.stdout).split("\n");
+    for (const line of lines) assert.ok(line.length <= 80 || line.includes("simple-vpn-test"), line);
     assert.match(third.stdout, /All 4 checks pass\. Next: make lesson N=2\n$/);
     assert.match(
       lesson().stdout,
@@ -59,8 +61,13 @@ labTest(
   },
 );
 
-test("a lesson that passes fits a screen: under 20 lines", () => {
-  for (const { file, about, write, checks } of LESSONS) {
+test("a lesson that passes fits a screen: under 20 lines of 80 columns", () => {
+  for (const { file, title, about, write, read, checks } of LESSONS) {
+    const head = `Lesson 1: ${title}  lessons/${file}.ts (yours, kept; rm it to start again)`;
+    for (const line of [head, ...about, ...write.map((what) => `Write  TODO 1: ${what}`)])
+      assert.ok(line.length <= 80, line);
+    assert.ok(`Read   ${read.join(" · ")}`.length <= 80, `${file}: ${read.join()}`);
+
     // the title, Read, an empty line, and the end are one each
     const lines = 4 + about.length + write.length + checks.length;
     assert.ok(lines < 20, `${file}: ${lines} lines`);

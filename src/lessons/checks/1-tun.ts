@@ -32,6 +32,12 @@ async function printed(stage: Stage, program: Program, address: string, size: nu
     () => {
       const said = /[\da-f]{2}( [\da-f]{2}){3,}/.exec(program.said)?.[0];
       const wanted = `${start} … ${hex(10)} 08 00 02 … are the first bytes of that ping`;
+      const other = program.said.trim().split("\n").at(-1);
+      if (!said && other)
+        return new Miss(
+          `${wanted}, but "${other.slice(0, 40)}" was printed`,
+          "c.hex(packet, 20) prints them so",
+        );
       if (!said) return new Miss(`ping ${address} went into tun0, and no bytes were printed`, READ);
       return new Miss(
         `${wanted}, but "${said}" was printed`,
@@ -67,6 +73,7 @@ export const lesson: Lesson = {
       /TUNSETIFF: (ENOTTY|EBADF)/,
       "the fd is no TUN: TODO 1 opens /dev/net/tun. c.check() around open() says why it failed",
     ],
+    [/is out of range/, "first what, then where: request.writeUInt16LE(flags, 16)"],
     [/EBADFD/, "the fd is no interface yet: ioctl() with TUNSETIFF comes before read()"],
     [/TUNSETIFF: E(PERM|BUSY)/, "another program has a tun0 here: end it"],
     [/EISDIR|ENOENT|EACCES/, "the file is /dev/net/tun, and it is opened with O_RDWR"],

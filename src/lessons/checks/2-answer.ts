@@ -9,17 +9,47 @@ const [OWN, NOBODY] = ["10.8.0.2", "10.8.0.99"]; // the host's address on tun0, 
 const LOOP = "TODO 3: read, answer and write in a loop: for (;;) { … }";
 const taps = new WeakMap<Stage, Tap>();
 
-/** A program: sends a UDP packet, then an echo reply (a raw socket, koffi's path is absolute: node -e). */
-const OTHERS = `
+/** A program: sends the IP packets that it is given in hex. For node -e: so koffi's path is absolute. */
+const SEND = `
   const koffi = require(${JSON.stringify(createRequire(import.meta.url).resolve("koffi"))});
   const libc = koffi.load(null);
   const socket = libc.func("int socket(int domain, int type, int protocol)");
   const sendto = libc.func("int64_t sendto(int, void *bytes, size_t, int flags, void *to, uint32_t)");
-  const to = Buffer.of(2, 0, 0, 9, ${NOBODY.split(".").join()}, 0, 0, 0, 0, 0, 0, 0, 0); // AF_INET, port 9
-  const reply = Buffer.alloc(64); // type 0, and so is the rest, but for the checksum
-  reply.writeUInt16BE(0xffff, 2);
-  sendto(socket(2, 2, 0), Buffer.alloc(60, 8), 60, 0, to, 16);
-  sendto(socket(2, 3, 1), reply, reply.length, 0, to, 16); // SOCK_RAW, IPPROTO_ICMP`;
+  const raw = socket(2, 3, 255); // AF_INET, SOCK_RAW, IPPROTO_RAW
+  for (const packet of process.argv.slice(1).map((hex) => Buffer.from(hex, "hex"))) {
+    const to = Buffer.concat([Buffer.of(2, 0, 0, 0), packet.subarray(16, 20), Buffer.alloc(8)]);
+    sendto(raw, packet, packet.length, 0, to, 16);
+  }`;
+export const send = (stage: Stage, ...packets: Buffer[]) =>
+  stage.run("client", [process.execPath, "-e", SEND, ...packets.map((packet) => packet.toString("hex"))]);
+
+/** An IP packet to the address that nobody has. The kernel fills in its length and the header's checksum. */
+function packet(protocol: number, body: number[], options: number[] = []): Buffer {
+  const words = 5 + options.length / 4;
+  const header = [0x40 + words, 0, 0, 0, 0, 1, 0, 0, 64, protocol, 0, 0];
+  const addresses = [OWN, NOBODY].flatMap((address) => address.split(".").map(Number));
+  return Buffer.from([...header, ...addresses, ...options, ...body]);
+}
+
+/** ICMP of that type, with these words behind its checksum. */
+function icmp(type: number, ...words: number[]): number[] {
+  const bytes = Buffer.from([type, 0, 0, 0, ...words.flatMap((word) => [word >> 8, word & 255])]);
+  bytes.writeUInt16BE(complement(sumOf(bytes, 0, bytes.length)), 2);
+  return [...bytes];
+}
+
+/** 8 is the type of an echo request, and the first byte of a UDP packet from port 0x0808. */
+export const UDP = packet(17, [8, 8, 0, 9, 0, 16, 0, 0, ...Array<number>(8).fill(8)]); // no checksum
+/** Added up, with type 0: 0x1ffff. Folded once, 0x10000 */
+const CARRIES = packet(1, icmp(8, 0xffff, 0xffff, 1));
+/** Its checksum is above 0xf800: so 0x800 more, for a type that is 8 less, has a carry. */
+const ABOVE = packet(1, icmp(8, 1, 0xfff0, 0xfff0));
+/** What is left alone: its name, and it. */
+const OTHERS: [string, Buffer][] = [
+  ["a UDP packet: byte 9 is 17", UDP],
+  ["an echo reply: byte 20 is 0", packet(1, icmp(0, 1, 1))],
+  ["a packet with IP options: byte 0 is 46", packet(1, icmp(8, 1, 1), [8, 4, 0, 0])],
+];
 
 const isPing = (bytes: Buffer) => bytes[9] === 1 && bytes[20] === 8;
 /** Have two packets of ICMP the same id, number and data? */
@@ -36,36 +66,53 @@ export async function started(stage: Stage): Promise<Program> {
 }
 
 /** Pings, and returns ping's line about an answer. Throws a Miss that says what is wrong with it. */
-export async function answered(stage: Stage, options: string, hint = LOOP): Promise<string> {
+export async function answered(stage: Stage, options: string, hint = LOOP, to = NOBODY): Promise<string> {
+  const count = Number(/-c (\d+)/.exec(options)![1]);
+  const command = `ping ${options} ${to}`;
+  const said = await judged(stage, command, count, stage.run("client", `${command} -W 0.5`), hint);
+  return /\d+ bytes from .*/.exec(said)?.[0] ?? `${command}: ${count} of ${count} answered`;
+}
+
+/** What `sending` prints. Throws a Miss unless its `count` requests are answered as they should be. */
+async function judged(
+  stage: Stage,
+  command: string,
+  count: number,
+  sending: Promise<string>,
+  hint: string,
+): Promise<string> {
   const tap = taps.get(stage)!;
   const [asked, written] = [tap.sent.length, tap.written.length];
-  const count = Number(/-c (\d+)/.exec(options)![1]);
-  const command = `ping ${options} ${NOBODY}`;
-  const ping = stage.run("client", `${command} -W 0.5`);
   // The tap is the judge: on a busy machine ping may leave before the last answer, and it takes one with a
   // wrong checksum
+  const requests = () => tap.sent.slice(asked).filter(isPing);
   const answers = () => tap.written.slice(written);
   const wrong = () => {
-    const requests = tap.sent.slice(asked);
+    const sent = requests();
     return answers()
-      .map((one, i) => requests[i] && mistake(requests[i], one))
+      .map((one, i, all) => (i > 0 && one.equals(all[i - 1]!) ? TWICE : sent[i] && mistake(sent[i], one)))
       .find(Boolean);
   };
-  const isSeen = () => tap.sent.length - asked >= count && answers().length >= count;
+  const isSeen = () => requests().length >= count && answers().length >= count;
   const miss = () => {
-    if (tap.sent.length === asked) return new Miss(`${command} sent nothing into tun0`, hint);
+    if (requests().length === 0) return new Miss(`${command} sent nothing into tun0`, hint);
     const number = answers().length;
     return new Miss(`${command}: ${number} of ${count} answered; you wrote ${number} packets`, hint);
   };
   try {
     await stage.until(() => isSeen() || wrong(), miss, 4_000);
   } finally {
-    await ping; // or the next program gets the rest of it
+    await sending; // or the next program gets the rest of it
   }
   const first = wrong();
   if (first) throw first;
-  return /\d+ bytes from .*/.exec(await ping)?.[0] ?? `${command}: ${count} of ${count} answered`;
+  return sending;
 }
+
+const TWICE = new Miss(
+  "you wrote the same answer twice",
+  "TODO 3: one write() for each packet that answer() has turned",
+);
 
 /** What keeps `answer` from being the echo reply to `request`; undefined if nothing does. */
 export function mistake(request: Buffer, answer: Buffer): Miss | undefined {
@@ -107,7 +154,7 @@ export function mistake(request: Buffer, answer: Buffer): Miss | undefined {
           ? "set the two bytes to 0 before you add up: they are in the sum, too"
           : is === (~right & 0xffff)
             ? "turn every bit over at the end: ~sum & 0xffff"
-            : "words from byte 20 on, high byte first; an odd last byte counts times 256; the carries added";
+            : "words from byte 20 on, high byte first; an odd last byte times 256; carries until none left";
     return new Miss(
       `the ICMP checksum, bytes 22 and 23, is ${word(is)}; ${word(right)} would be right`,
       hint,
@@ -169,25 +216,34 @@ export const lesson: Lesson = {
       },
     },
     {
+      name: "to any address, with any checksum",
+      async run(stage) {
+        const to = `10.8.0.${100 + Math.floor(Math.random() * 100)}`;
+        const shown = await answered(stage, "-c 1", LOOP, to);
+        await judged(stage, "a program", 2, send(stage, CARRIES, ABOVE), LOOP);
+        return shown;
+      },
+    },
+    {
       name: "nothing else is answered",
       async run(stage) {
         const tap = taps.get(stage)!;
         const [asked, written] = [tap.sent.length, tap.written.length];
-        await stage.run("client", [process.execPath, "-e", OTHERS]);
+        await send(stage, ...OTHERS.map(([, bytes]) => bytes));
         const ping = stage.run("client", `ping -c 1 -W 2 ${NOBODY}`);
         // your program takes them in their order: what it writes about the others comes before this answer
         const answers = () => tap.written.slice(written);
-        const isAnswered = () =>
-          tap.sent.slice(asked).some((bytes) => isPing(bytes) && answers().some((one) => isSame(one, bytes)));
+        const pings = () => tap.sent.slice(asked + OTHERS.length).filter(isPing);
+        const isAnswered = () => pings().some((bytes) => answers().some((one) => isSame(one, bytes)));
         await stage.until(isAnswered, () => new Miss("the ping after them is not answered", LOOP), 4_000);
         await ping;
         const [wrong] = answers();
+        const other = OTHERS.find(([, { length }]) => length === wrong!.length)?.[0] ?? "another packet";
         const hint =
           "answer() looks first: byte 0 is 45, byte 9 is 1 (ICMP), byte 20 is 8 (request). " +
           "Else it returns false, and the loop writes nothing";
-        if (wrong?.[9] === 17) throw new Miss("you answered a UDP packet: byte 9 is 17", hint);
-        if (answers().length > 1) throw new Miss("you answered an echo reply: byte 20 is 0", hint);
-        return "a UDP packet and an echo reply are left alone, and the next ping is answered";
+        if (answers().length > 1) throw new Miss(`you answered ${other}`, hint);
+        return "UDP, an echo reply and IP options are left alone, and the next ping is answered";
       },
     },
   ],

@@ -1,17 +1,17 @@
 /** Lesson 3: the loop. What its checks see. */
 import { readFileSync } from "node:fs";
 import { type Lesson, Miss, type Program, type Stage } from "../check.ts";
-import { answered, started } from "./2-answer.ts";
+import { answered, send, started, UDP } from "./2-answer.ts";
 
 const MORE = "TODO 1: one wake-up may be for many packets: read until -c.EAGAIN";
 const KEYS =
   "TODO 2 and 3: c.watch(tun, onPacket) and c.watch(0, onKey), the names without (); onKey() reads what " +
   "was typed, and prints `answered: ${answered}`";
 
-/** Types Enter, and waits for what is printed about it: the number of pings answered. */
+/** Types a line, and waits for what is printed about it: the number of pings answered. */
 async function enter(stage: Stage, program: Program): Promise<number> {
   const before = numbers(program).length;
-  program.running.child.stdin!.write("\n");
+  program.running.child.stdin!.write("how many?\n");
   await stage.until(
     () => numbers(program).length > before,
     () => new Miss('Enter was typed, and no line "answered: …" came', KEYS),
@@ -19,25 +19,25 @@ async function enter(stage: Stage, program: Program): Promise<number> {
   return numbers(program).at(-1)!;
 }
 
+const IDLE = 5; // calls of read() in half a second: Node's own are fewer
 const numbers = (program: Program) =>
   [...program.said.matchAll(/^answered: (\d+)$/gm)].map(([, number]) => Number(number));
 
-/**
- * Pings once, and waits until the program has called read() twice: the second call says that there is nothing
- * more. What it has called is in proc(5)'s /proc/PID/io; not every kernel counts that.
- */
+/** How often the program has called read(): proc(5)'s /proc/PID/io. Not every kernel counts that. */
+function reads({ running }: Program): number | undefined {
+  try {
+    return Number(/syscr: (\d+)/.exec(readFileSync(`/proc/${running.child.pid}/io`, "utf8"))![1]);
+  } catch {
+    return undefined;
+  }
+}
+
+/** Pings once, and waits until the program has called read() twice: the second finds nothing more. */
 async function readsOn(stage: Stage): Promise<void> {
-  const reads = () => {
-    try {
-      const io = readFileSync(`/proc/${stage.programs[0]!.running.child.pid}/io`, "utf8");
-      return Number(/syscr: (\d+)/.exec(io)![1]);
-    } catch {
-      return Infinity;
-    }
-  };
-  const before = reads();
+  const [program] = stage.programs as [Program];
+  const before = reads(program);
   await answered(stage, "-c 1");
-  const called = () => (before === Infinity ? 2 : reads() - before);
+  const called = () => (before === undefined ? 2 : reads(program)! - before);
   await stage.until(
     () => called() >= 2,
     () => new Miss(`for one ping your program calls ${called()} read()`, MORE),
@@ -49,7 +49,7 @@ function expect(number: number, right: number): void {
   if (number !== right)
     throw new Miss(
       `pings answered so far: ${right}; your program says ${number}`,
-      "TODO 1: count each answer that was written: answered++",
+      "TODO 1: count each answer that was written, and nothing else: answered++",
     );
 }
 
@@ -57,7 +57,7 @@ export const lesson: Lesson = {
   file: "3-loop",
   title: "the loop",
   about: [
-    "Two file descriptors, one place to sleep: your program hears packets and keys at once.",
+    "Two file descriptors, one place to sleep: you hear packets and keys at once.",
     "Enter shows how many pings it has answered.",
   ],
   write: [
@@ -96,6 +96,7 @@ export const lesson: Lesson = {
     {
       name: "40 pings at once, and 5 times Enter between",
       async run(stage) {
+        await send(stage, UDP); // which is not answered, so it does not count
         const pings = answered(stage, "-c 40 -l 40 -q", MORE);
         pings.catch(() => {}); // it is waited for below
         for (let i = 0; i < 5; i++) await enter(stage, stage.programs[0]!);
@@ -104,7 +105,7 @@ export const lesson: Lesson = {
         if (numbers(stage.programs[0]!).length > 7)
           throw new Miss(
             "Enter was typed 7 times, and answered more often",
-            "TODO 2: what was typed stays there until c.read(0, keys) takes it out",
+            "TODO 2: only onKey() prints. What was typed stays until c.read(0, keys) takes all of it out",
           );
         return shown;
       },
@@ -126,7 +127,14 @@ export const lesson: Lesson = {
           "-c 2 -i 0.3",
           "read() of the keyboard gives 0 now: stop watching it, return, and go on with tun0",
         );
+        const before = reads(program);
         await stage.rest(program);
+        const calls = before === undefined ? 0 : reads(program)! - before;
+        if (calls > IDLE && !program.spins)
+          throw new Miss(
+            `nothing came for half a second, and your program has called read() ${calls} times`,
+            "no timer: c.watch() calls you when there is something to read",
+          );
         if (program.spins)
           throw new Miss(
             "your program is busy all the time now, and never sleeps",

@@ -2,60 +2,48 @@
 import { complement, sumOf } from "../../base/checksum.ts";
 import { SERVER } from "../../lab/lab.ts";
 import { type Lesson, Miss, type Program, type Stage } from "../check.ts";
-import { FAR, pings } from "../far.ts";
+import { FAR, injected, pings } from "../far.ts";
 import { OtherEnd } from "../other-end.ts";
 
 const OPEN = "openTun() was not to change: it is lesson 1, solved";
 const READER =
   "TODO 3: keep what comes in `stream`; while a whole frame is at its start, write the packet, cut it off";
 
+const NEW =
+  "TODO 3: only the first `count` bytes of `buffer` are new, behind them is what came before: " +
+  "Buffer.concat([stream, buffer.subarray(0, count)])";
+
 const FRAME =
   "TODO 2: the length of the packet alone in 2 bytes, the high byte first, then the packet: read() it into " +
   "buffer.subarray(2), and send() 2 + length bytes";
 
+const BOTH = "both roles do both: onPacket() takes the packets out of tun0, onStream() puts them in";
+const OTHER_SIDE = "203.0.113.1"; // an address of the server's, too
 const OVER = "when a connection is over, read() gives 0: hangUp(), and accept() the next one";
 
-/** Waits until the program has a TCP socket in this state (proc(5)) at port 5555, its own or the other's. */
-async function socket(
-  stage: Stage,
-  program: Program,
-  state: "listens" | "is connected",
-  hint: string,
-): Promise<void> {
-  const [own, far] = ["\\w+:15B3", "\\w+:\\w+"]; // 0x15b3 = 5555
-  const pattern =
-    state === "listens"
-      ? new RegExp(` ${own} ${far} 0A `)
-      : new RegExp(` ${far} \\w+:15B3 01 | ${own} ${far} 01 `);
-  await stage.until(
-    () => pattern.test(program.net("tcp")),
-    () => new Miss(`no socket ${state} at port 5555 on ${program.host}`, hint),
-    5_000,
-  );
-}
+/** Waits until proc(5)'s /proc/net/tcp of the program has a line like that; its groups. */
+const socket = (stage: Stage, program: Program, pattern: RegExp, miss: () => Miss) =>
+  stage.until(() => pattern.exec(program.net("tcp")) ?? undefined, miss, 5_000);
 
 async function startServer(stage: Stage): Promise<Program> {
   const server = stage.start("server", "server");
   await stage.tun(server, OPEN);
-  await socket(
-    stage,
-    server,
-    "listens",
-    "TODO 4: socket(), bind() to port 5555, listen(); then watch it, and accept()",
-  );
+  const hint = "TODO 4: socket(), bind() to port 5555, listen(); then watch it, and accept()";
+  const miss = () => new Miss("no socket listens at port 5555 on server", hint);
+  await socket(stage, server, / \w+:15B3 \w+:\w+ 0A /, miss); // 0x15b3 = 5555
   await stage.configure("server", "10.8.0.1/24");
   return server;
 }
 
-async function startClient(stage: Stage): Promise<Program> {
-  const client = stage.start("client", "client", SERVER);
+async function startClient(stage: Stage, address: string): Promise<Program> {
+  const client = stage.start("client", "client", address);
   await stage.tun(client, OPEN);
-  await socket(
-    stage,
-    client,
-    "is connected",
-    "TODO 1: socket(), then connect() to `address`, port 5555; then use(fd)",
-  );
+  const hint = "TODO 1: socket(), then connect() to `address`, port 5555; then use(fd)";
+  const miss = () => new Miss(`no socket is connected to ${address}, port 5555`, hint);
+  const [, remote] = await socket(stage, client, / \w+:\w+ (\w+):15B3 01 /, miss);
+  const is = [...Buffer.from(remote!, "hex").reverse()].join(".");
+  if (is !== address)
+    throw new Miss(`your client connects to ${is}, and the command line said ${address}`, hint);
   await stage.configure("client", "10.8.0.2/24");
   return client;
 }
@@ -83,11 +71,18 @@ function reply(request: Buffer): Buffer {
 const framed = (packet: Buffer) =>
   Buffer.concat([Buffer.from([packet.length >> 8, packet.length & 255]), packet]);
 
-/** Pings from the client's host through the student's client, and answers as the other end. */
-async function pinged(stage: Stage, cut: (frame: Buffer) => Buffer[], hint: string): Promise<string> {
+/**
+ * Pings from the client's host through the student's client, and answers as the other end. Before that come
+ * two frames which nobody has asked for. The first is long, and in it is what looks like five frames: they
+ * are still in the buffer behind the second one, which is short.
+ */
+async function pinged(stage: Stage): Promise<string> {
   const far = ends.get(stage)!;
   const from = far.stream.length;
-  const ping = stage.run("client", "ping -c 1 -W 3 10.8.0.1");
+  const before = injected(stage, "client");
+  const packets = () => injected(stage, "client") - before;
+  let said = "";
+  void stage.run("client", "ping -c 1 -W 9 10.8.0.1", 10_000).then((all) => (said = all));
   const frame = await stage.until(
     () => frameIn(far.stream.subarray(from)),
     () =>
@@ -96,11 +91,23 @@ async function pinged(stage: Stage, cut: (frame: Buffer) => Buffer[], hint: stri
         "does onPacket() send each packet?",
       ),
   );
-  far.send(...cut(framed(reply(frame.subarray(2)))));
-  const said = await ping;
+  const other = reply(echoRequest());
+  const long = Buffer.concat([other, ...Array<Buffer>(5).fill(framed(other))]);
+  const miss = () => new Miss("a frame was sent into the connection, and no packet came out of tun0", READER);
+  far.send(framed(long));
+  await stage.until(() => packets() >= 1, miss);
+  far.send(framed(other)); // whoever takes the whole buffer is still busy with the rest of it
+  await stage.until(() => packets() >= 2, miss, 10_000);
+  far.send(framed(reply(frame.subarray(2))));
+  const lost = new Miss("the answer was sent into the connection, and did not reach ping", READER);
+  await stage.until(
+    () => said || packets() > 3,
+    () => lost,
+    10_000,
+  );
+  if (packets() > 3) throw new Miss(`3 frames came in, and ${packets()} packets out of them`, NEW);
   const [shown] = /\d+ bytes from.*/.exec(said) ?? [];
-  if (!shown)
-    throw stage.why(new Miss("the answer was sent into the connection, and did not reach ping", hint));
+  if (!shown) throw stage.why(lost);
   return shown;
 }
 
@@ -169,7 +176,7 @@ export const lesson: Lesson = {
     "onStream(): find the packets again, wherever the stream was cut",
     "serve(): listen, and accept",
   ],
-  read: ["man 7 tcp", "man 7 ip", "walkthrough.md, What is in a frame", "src/core/frame.ts"],
+  read: ["man 7 tcp", "walkthrough.md, What is in a frame", "src/core/frame.ts"],
   crashes: [
     [
       /connect: ECONNREFUSED/,
@@ -180,7 +187,7 @@ export const lesson: Lesson = {
       "SO_REUSEADDR, before bind(): the port of an ended program stays taken for a minute",
     ],
     [/read tun0: EAGAIN/, "-EAGAIN is no mistake: there is no packet now. Return, the loop calls you again"],
-    [/write tun0: E/, "one bad packet must not end the tunnel: print it, and go on"],
+    [/Error: write tun0: E/, "one bad packet must not end the tunnel: print it, and go on"],
     [/accept: EINVAL/, "listen() comes before accept()"],
     [
       /RangeError/,
@@ -198,8 +205,8 @@ export const lesson: Lesson = {
         const far = await OtherEnd.start(stage.lab, "server");
         ends.set(stage, far);
         stage.atEnd(() => far.stop());
-        await startClient(stage);
-        return `to ${SERVER}, port 5555`;
+        await startClient(stage, OTHER_SIDE);
+        return `to ${OTHER_SIDE}, port 5555`;
       },
     },
     {
@@ -225,7 +232,7 @@ export const lesson: Lesson = {
     },
     {
       name: "a frame comes, and is a packet again",
-      run: (stage) => pinged(stage, (frame) => [frame], READER),
+      run: pinged,
     },
     {
       name: "the server listens, and takes the client",
@@ -233,15 +240,21 @@ export const lesson: Lesson = {
         await ends.get(stage)!.stop();
         await stage.end();
         const server = await startServer(stage);
-        await startClient(stage);
-        await socket(stage, server, "is connected", "TODO 4: accept() gives the connection's fd: use(fd)");
+        await startClient(stage, SERVER);
+        const hint = "TODO 4: accept() gives the connection's fd: use(fd)";
+        const miss = () => new Miss("no socket is connected at port 5555 on server", hint);
+        await socket(stage, server, / \w+:15B3 \w+:\w+ 01 /, miss);
         return "10.8.0.2 and 10.8.0.1 are joined";
       },
     },
     {
       name: "one ping, from host to host",
       async run(stage) {
-        return pings(stage, FAR, "-c 1", () => new Miss("10.8.0.1 does not answer", READER));
+        const miss = () =>
+          injected(stage) > 0
+            ? new Miss("the request came out of tun0 on the server, and no reply on the client", BOTH)
+            : new Miss("10.8.0.1 does not answer: no request came out of tun0 on the server", READER);
+        return pings(stage, FAR, "-c 1", miss);
       },
     },
     {
@@ -274,7 +287,8 @@ export const lesson: Lesson = {
       name: "a stream that comes one byte at a time",
       async run(stage) {
         const bytes = [...framed(echoRequest())].map((byte) => Buffer.from([byte]));
-        const shown = await replied(stage, bytes, `${READER}; even the length may come in two reads`);
+        const hint = `${READER}; even the length may come in two reads, and a bad packet may come before`;
+        const shown = await replied(stage, [framed(Buffer.of(0)), ...bytes], hint); // 0 is no IP version
         return `${bytes.length} writes, 1 packet; ${shown}`;
       },
     },

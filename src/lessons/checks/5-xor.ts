@@ -7,6 +7,9 @@ import { startPeer, startRealClient, startRealServer, startServer, THREE } from 
 const OUT =
   "TODO 2: onPacket() calls xor() for the packet, before send(); TODO 1: xor() changes the bytes in place";
 const IN = "TODO 3, in onStream(): xor() the packet, before it is written to tun0";
+const ONE =
+  "TODO 2 and 3, in both roles: xor() one packet, and nothing else. A read() may bring several, and a " +
+  "part of the next";
 const GIVEN = "the sockets are lesson 4's, solved: take the starter's again";
 const HEADERS = 28; // bytes of IP and ICMP
 const TIMES = 16; // bytes: ping puts the time in front of its data
@@ -19,26 +22,28 @@ async function client(stage: Stage): Promise<void> {
   await stage.configure("client", `${NEAR}/24`);
 }
 
-/** What is wrong with the frame of a ping of 84 bytes, whose data is 61 61 61 …; undefined if nothing is. */
-export function mistake(frame: Buffer): Miss | undefined {
+/** What is wrong with the frame of a ping of `size` bytes, its data 61 61 61 …; undefined if nothing is. */
+function mistake(frame: Buffer, size: number): Miss | undefined {
   const packet = frame.subarray(2);
+  const length = Buffer.of(size >> 8, size & 255);
+  const right = Buffer.concat([length, Buffer.of(0x07, 0x42), length.map((byte) => byte ^ 0x42)]);
   const miss = (saw: string, hint: string) =>
-    new Miss(`on the wire: ${first(frame)} …: ${saw}`, `${hint}; 00 54 07 42 42 16 would be right`);
-  if (frame.length < 86)
-    return miss(`${frame.length} bytes, and 86 are expected`, "2 of length, 84 of packet");
-  if (frame[0] === 0x42 && frame[1] === 0x16)
+    new Miss(`on the wire: ${first(frame)} …: ${saw}`, `${hint}; ${first(right)} would be right`);
+  if (frame.length < 2 + size)
+    return miss(`${frame.length} bytes, and ${2 + size} are expected`, `2 of length, ${size} of packet`);
+  if (frame.readUInt16BE(0) === (size ^ 0x4242))
     return miss(
       "the length is XORed, too",
       "it stays readable, or the other end cannot find the frame's end",
     );
-  if (frame.readUInt16BE(0) !== 84)
-    return miss("the length is not that of the packet", "84 bytes of ping are 00 54");
+  if (frame.readUInt16BE(0) !== size)
+    return miss("the length is not that of the packet", `${size} bytes of ping are ${first(length)}`);
   const key = packet[0]! ^ 0x45;
   if (key === 0) return miss("the packet is as it was", OUT);
   if (key !== 0x42 && (packet[1]! ^ key) === 0)
     return miss(`each byte is XOR 0x${key.toString(16)}`, "the key is 0x42: hexadecimal");
   const plain = packet.map((byte) => byte ^ 0x42);
-  const known = [0x45, 0, 0, 84]; // the begin of the IP header; and ping -p 61 fills its data with 61
+  const known = [0x45, 0, ...length]; // the begin of the IP header; and ping -p 61 fills its data with 61
   const wrong = plain.findIndex((byte, at) => byte !== (known[at] ?? (at < HEADERS + TIMES ? byte : 0x61)));
   if (wrong >= 0) return miss(`byte ${wrong} of the packet is not XORed`, "every byte, to the last one");
   return undefined;
@@ -61,14 +66,18 @@ export const lesson: Lesson = {
         const peer = await startPeer(stage);
         peers.set(stage, peer);
         await client(stage);
-        const ping = stage.run("client", `ping -c 1 -W 1 -p 61 ${FAR}`);
-        await stage.until(
-          () => got(peer).length >= 86,
-          () => mistake(got(peer)) ?? new Miss("", ""),
-        );
-        const wrong = mistake(got(peer));
-        if (wrong) throw wrong;
-        await ping;
+        for (const size of [84, 1200]) {
+          const before = got(peer).length;
+          const frame = () => got(peer).subarray(before);
+          const ping = stage.run("client", `ping -c 1 -W 1 -p 61 -s ${size - HEADERS} ${FAR}`);
+          await stage.until(
+            () => frame().length >= 2 + size,
+            () => mistake(frame(), size) ?? new Miss("", ""),
+          );
+          const wrong = mistake(frame(), size);
+          if (wrong) throw wrong;
+          await ping;
+        }
         return `on the wire: ${first(got(peer))} …, and 45 00 00 54 is what ping sent`;
       },
     },
@@ -88,7 +97,7 @@ export const lesson: Lesson = {
         const server = await startRealServer(stage, "--cipher", "xor");
         await client(stage);
         const said = () => complaint(server) ?? "nothing";
-        return pings(stage, FAR, THREE, (saw) => new Miss(`${saw}; the server says: ${said()}`, OUT));
+        return pings(stage, FAR, THREE, (saw) => new Miss(`${saw}; the server says: ${said()}`, ONE));
       },
     },
     {
@@ -100,7 +109,7 @@ export const lesson: Lesson = {
         await stage.configure("server", `${FAR}/24`);
         const real = await startRealClient(stage, GIVEN, "--cipher", "xor");
         const said = () => complaint(real) ?? "nothing";
-        return pings(stage, FAR, THREE, (saw) => new Miss(`${saw}; the client says: ${said()}`, OUT));
+        return pings(stage, FAR, THREE, (saw) => new Miss(`${saw}; the client says: ${said()}`, ONE));
       },
     },
     {

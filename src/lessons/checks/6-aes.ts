@@ -2,7 +2,7 @@
  * Lesson 6: AES-256-GCM. What its checks see: the frames on the wire, opened with the lab's secret by other
  * code than the student's, and what becomes of a frame that was changed, or sent twice.
  */
-import { createDecipheriv, hkdfSync } from "node:crypto";
+import { createCipheriv, createDecipheriv, hkdfSync } from "node:crypto";
 import { LAB_SECRET, SERVER } from "../../lab/lab.ts";
 import { type Lesson, Miss, type Stage } from "../check.ts";
 import { clear, FAR, first, injected, isConnected, NEAR, pings, Relay } from "../far.ts";
@@ -32,8 +32,9 @@ function opened(frame: Buffer, number: number, header: Buffer, sender = "client"
   }
 }
 
-/** What is wrong with the frames of two pings of 84 bytes from the client; undefined if nothing is. */
-export function mistake(frames: Buffer[]): Miss | undefined {
+/** What is wrong with a sender's frames of pings of 84 bytes; undefined if nothing is. */
+function mistake(frames: Buffer[], sender: string): Miss | undefined {
+  const other = sender === "client" ? "server" : "client";
   for (const [number, frame] of frames.entries()) {
     const header = frame.subarray(0, 2);
     const miss = (saw: string, hint: string) => new Miss(`frame ${number}: ${first(frame)} …: ${saw}`, hint);
@@ -52,39 +53,54 @@ export function mistake(frames: Buffer[]): Miss | undefined {
         `${frame.length - 2} bytes follow the length, and 100 are expected`,
         "84 of text, 16 of tag",
       );
-    const text = opened(frame, number, header);
+    const text = opened(frame, number, header, sender);
     if (text?.[0] === 0x45)
       return miss(
         "the sealed text is not XORed",
         "first xor(), as in lesson 5, then seal(): src/ does so, too",
       );
     if (text) continue;
-    if (opened(frame, number, Buffer.alloc(0)))
+    if (opened(frame, number, Buffer.alloc(0), sender))
       return miss(
         "it opens without its header: whoever changes the length is not noticed",
         "TODO 2: cipher.setAAD(header), and the header already says what is on the wire",
       );
-    if (number > 0 && opened(frame, 0, header))
+    if (number > 0 && opened(frame, 0, header, sender))
       return miss(
         `it has the nonce of frame 0: two frames under one nonce give both away`,
-        "TODO 1: the number goes up with each frame: key.number++",
+        "TODO 1: the number goes up with each frame, key.number++, and has 4 bytes: writeUInt32BE()",
       );
-    if (opened(frame, number + 1, header))
+    if (opened(frame, number + 1, header, sender))
       return miss(`it has the nonce ${number + 1}`, "TODO 1: the first frame's number is 0");
-    if (opened(frame, number, header, "server"))
+    if (opened(frame, number, header, other))
       return miss(
-        "it was sealed with the server's key",
-        "the client seals with sealer, and opens with opener",
+        `it is from the ${sender}, and was sealed with the ${other}'s key`,
+        "each end seals with sealer, and opens with opener: see use(), which was given",
       );
-    if (opened(frame, number, header, "client", false)?.readUInt32BE(0) === 0x07424216)
+    if (opened(frame, number, header, sender, false)?.readUInt32BE(0) === 0x07424216)
       return miss("text and nonce are right, but the tag is not", "TODO 2: getAuthTag(), behind the text");
     return miss(
-      `it does not open with the client's key and nonce ${number}`,
+      `it does not open with the ${sender}'s key and nonce ${number}`,
       "TODO 1: 12 bytes, the number at their end, big-endian; TODO 2: aes-256-gcm, key.bytes, setAAD(header)",
     );
   }
   return undefined;
 }
+
+/** A frame without a text, whose tag has lost all but its first 4 bytes. */
+function short(): Buffer {
+  const header = Buffer.of(0, 4);
+  const cipher = createCipheriv("aes-256-gcm", keyOf("client"), Buffer.alloc(12)).setAAD(header);
+  cipher.final();
+  return Buffer.concat([header, cipher.getAuthTag().subarray(0, 4)]);
+}
+
+/** A client: sends these bytes, and says "open" if the server still talks to it a second later. */
+const STRANGER = `
+  const socket = require("net").connect(5555, "${SERVER}");
+  socket.on("error", () => {}).on("close", () => process.exit()).resume();
+  socket.write(Buffer.from(process.argv[1], "hex"));
+  setTimeout(() => (console.log("open"), process.exit()), 1_000);`;
 
 /** Both ends, with the relay between them. */
 async function start(stage: Stage): Promise<Relay> {
@@ -146,6 +162,11 @@ export const lesson: Lesson = {
   ],
   read: ["walkthrough.md, What AES-256-GCM adds", "nodejs.org/api/crypto.html"],
   crashes: [
+    [
+      /the connection is over\s*$/,
+      "the server has hung up: a frame did not open there. TODO 3: its tag, setAAD(header), nonce(key); " +
+        "what the client seals with, the server opens with",
+    ],
     [/Invalid initialization vector/, "TODO 1: the nonce of GCM has 12 bytes"],
     [/Invalid authentication tag length/, "TODO 3: the tag is the last 16 bytes; a shorter body has none"],
     [
@@ -161,10 +182,10 @@ export const lesson: Lesson = {
         const ping = stage.run("client", `ping -c 2 -i 0.1 -W 1 ${FAR}`);
         const hint = "TODO 4, in onPacket(): seal the packet, and write the frame as before";
         await stage.until(
-          () => relay.frames.up.length >= 2 || (relay.frames.up[0] && mistake(relay.frames.up)),
+          () => relay.frames.up.length >= 2 || (relay.frames.up[0] && mistake(relay.frames.up, "client")),
           () => new Miss(`ping ${FAR} went into tun0, and ${relay.frames.up.length} frames came out`, hint),
         );
-        const wrong = mistake(relay.frames.up);
+        const wrong = mistake(relay.frames.up, "client");
         if (wrong) throw wrong;
         await ping;
         return `the other end's code opens it: ${first(relay.frames.up[0]!)} …`;
@@ -173,6 +194,17 @@ export const lesson: Lesson = {
     {
       name: "what comes in is opened",
       run: (stage) => pings(stage, FAR, THREE, (saw) => new Miss(saw, ALL)),
+    },
+    {
+      name: "300 frames, and no nonce comes twice",
+      async run(stage) {
+        const { frames } = relays.get(stage)!;
+        const miss = (saw: string) => new Miss(saw, "TODO 1 and 3: both ends count, each frame once");
+        while (frames.up.length < 300) await pings(stage, FAR, "-c 50 -l 50", miss);
+        const wrong = mistake(frames.up, "client") ?? mistake(frames.down, "server");
+        if (wrong) throw wrong;
+        return `${frames.up.length} up, ${frames.down.length} down`;
+      },
     },
     {
       name: "a flipped bit is refused",
@@ -192,8 +224,12 @@ export const lesson: Lesson = {
       async run(stage) {
         const [client] = stage.programs.filter(({ host }) => host === "client");
         await stage.end(client!);
-        const garbage = `require("net").connect(5555, "${SERVER}").end(Buffer.of(0, 3, 1, 2, 3))`;
-        await stage.run("client", [process.execPath, "-e", garbage]);
+        const said = await stage.run("client", [process.execPath, "-e", STRANGER, short().toString("hex")]);
+        if (/open/.test(said))
+          throw new Miss(
+            "a tag of 4 bytes was taken: one of 4 billion guesses is right",
+            'TODO 3: createDecipheriv("aes-256-gcm", …, { authTagLength: TAG }) takes 16 bytes only',
+          );
         const hint = "TODO 5: hangUp() ends this connection, not the program: others may come";
         await stage.tun(await startClient(stage, hint, HERE), hint);
         await stage.configure("client", `${NEAR}/24`);

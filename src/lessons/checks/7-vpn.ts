@@ -8,10 +8,13 @@ import { startRealServer, startServer, THREE, why } from "../far.ts";
 const GIVEN = "what is not marked TODO is given: take the starter's again";
 const HANDSHAKE = "TODO 3, in send(): the header; TODO 5, in begin(): a KEEPALIVE, which proves us";
 const FRAMES = "TODO 1: IFF_VNET_HDR; TODO 2 and 4: the records";
+const KEYS =
+  "TODO 6: opener is newKey(keys.receive), nextSealer newKey(keys.send). Another key opens nothing";
 const ROUTE = `TODO 5, in begin(): ip addr add …, ip route add ${TARGET}/32 dev tun0`;
+const TUN = "TODO 7, in serve(): ip addr add 10.8.0.1/24 dev tun0, and ip link set tun0 mtu 1400 up";
 const NAT = "TODO 7, in serve(): sysctl -qw net.ipv4.ip_forward=1, and iptables -t nat … MASQUERADE";
 const MANY = "-c 50 -l 50"; // at once: the real end then puts several records into one frame
-const STRANGER = "10.9.9.9"; // an address that the server gave nobody
+const STRANGER = "10.7.7.7"; // an address that the server gave nobody
 const MINUTES = "the server's part of fresh keys is given: take onControl() from the starter again";
 // what a server left that was killed
 const FORGET = "iptables -t nat -F POSTROUTING; sysctl -qw net.ipv4.ip_forward=0";
@@ -58,12 +61,19 @@ async function shown(
   }
 }
 
+/** No answer from the student's server: was it its frames, or the keys? */
+const lost = (stage: Stage, seen: string) => {
+  const isKey = stage.programs.some(({ said }) => /tag is wrong/.test(said));
+  return new Miss(`${seen}${said(reals.get(stage)!)}`, isKey ? KEYS : FRAMES);
+};
+
 /** A packet in a stranger's name, and one in the client's own: only the latter may come out of tun0. */
 async function spoofed(stage: Stage): Promise<void> {
   await stage.run("client", `ip addr add ${STRANGER}/32 dev lo`);
   const before = injected(stage);
   await stage.run("client", `ping -c 1 -W 0.1 -I ${STRANGER} ${FAR}`);
-  await pings(stage, FAR, "-c 1", (seen) => new Miss(seen, FRAMES), reals.get(stage)!); // it came behind
+  const real = reals.get(stage)!;
+  await pings(stage, FAR, "-c 1", (seen) => lost(stage, seen), real); // it came behind
   if (injected(stage) - before > 1)
     throw new Miss(
       `the client sent a packet from ${STRANGER}, and your server wrote it into tun0`,
@@ -91,7 +101,7 @@ async function undone(stage: Stage, server: Program): Promise<string> {
 export const lesson: Lesson = {
   file: "7-vpn",
   title: "your VPN",
-  about: ["The handshake as a library, routes, NAT: then each of your ends talks to a real one."],
+  about: ["The handshake as a library, routes, NAT: then each end talks to a real one."],
   write: [
     "openTun(): packets with 10 bytes in front",
     "onPacket(): a packet becomes a record",
@@ -103,20 +113,23 @@ export const lesson: Lesson = {
   ],
   read: ["draft/wire.md", "walkthrough.md, What the handshake adds"],
   crashes: [
-    [/Error: Command failed: iptables/, "TODO 7, word by word; -D takes the same words as -A"],
-    [/Error: Command failed: ip/, "TODO 5 and 7, word by word: ip addr add 10.8.0.2/24 dev tun0"],
+    [/File exists/, "TODO 5: that is the way to the server, too. 8.8.8.8/32 alone goes into tun0"],
+    [/Command failed: iptables/, "TODO 7, word by word; -D takes the same words as -A"],
+    [/Command failed: ip/, "TODO 5 and 7, word by word: ip addr add 10.8.0.2/24 dev tun0"],
   ],
   checks: [
     {
       name: "your client gets an address from the real server",
       async run(stage) {
-        const server = await startRealServer(stage, "--nat", "eth1");
+        const server = await startRealServer(stage, "--nat", "eth1", "--subnet", "10.9.0.0/20");
         reals.set(stage, server);
         await welcomed(stage, server);
-        return shown(stage, "client", "ip -o -4 addr show dev tun0", /inet 10\.8\.0\.2\/24/, (output) => {
-          const is = output === "" ? "there is no address" : `ip addr: ${output}`;
-          return new Miss(`${is} on tun0, and the server gave 10.8.0.2/24${said(server)}`, ROUTE);
-        });
+        const gave = "the server gave 10.9.0.2/20";
+        const command = "ip -o -4 addr show dev tun0";
+        const miss = () => new Miss(`there is no address on tun0, and ${gave}${said(server)}`, ROUTE);
+        const found = await shown(stage, "client", command, /inet \S+/, miss);
+        if (!found.endsWith("inet 10.9.0.2/20")) throw new Miss(`${found}, and ${gave}`, ROUTE);
+        return found;
       },
     },
     {
@@ -140,11 +153,22 @@ export const lesson: Lesson = {
         await clear(stage);
         await stage.run("server", ["sh", "-c", FORGET]);
         await startServer(stage, GIVEN);
+        for (const [command, wanted] of [
+          ["ip -o -4 addr show dev tun0", /inet 10\.8\.0\.1\/24/],
+          ["ip -o link show dev tun0", /,UP.* mtu 1400/],
+        ] as const)
+          await shown(
+            stage,
+            "server",
+            command,
+            wanted,
+            (is) => new Miss(`${command}: ${is || "nothing"}`, TUN),
+          );
         const hint = "TODO 6, in welcome(): answer() makes message 2, and the keys";
         const real = await startRealClient(stage, hint, "--route", `${TARGET}/32`, "--rekey", "2");
         reals.set(stage, real);
         await spoofed(stage);
-        return pings(stage, FAR, MANY, (seen) => new Miss(`${seen}${said(real)}`, FRAMES), real);
+        return pings(stage, FAR, MANY, (seen) => lost(stage, seen), real);
       },
     },
     {

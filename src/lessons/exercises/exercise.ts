@@ -8,17 +8,17 @@ import chalk from "chalk";
 import { Failure } from "../../base/failure.ts";
 import { CLIENT, option, parse } from "../../host/options.ts";
 import { exit, program } from "../../host/program.ts";
+import { COLUMNS, fill } from "../../lab/columns.ts";
 import { heading } from "../../lab/experiments/stage.ts";
 import { keep, readProgress, report } from "../progress.ts";
 import { form, judge, type Part, read, type Verdict } from "./judge.ts";
-import { fill, readSheet, type Sheet, shown } from "./sheet.ts";
+import { readSheet, type Sheet, shown } from "./sheet.ts";
 import { BY_EXPERIMENT } from "./by-experiment.ts";
 import { IN_TERMINALS } from "./in-terminals.ts";
 import { Terminals } from "./terminals.ts";
 
 const EXERCISES = { ...IN_TERMINALS, ...BY_EXPERIMENT }; // by their number in the lab sheet
 const NOT_YET = 3; // exit code
-const COLUMNS = Math.min(process.stdout.columns || 80, 100);
 const MARGIN = 10; // columns in front of what is said of a part
 const OPTIONS = {
   report: option("URL", undefined, "tell that manager how far you are", String),
@@ -103,7 +103,7 @@ program(async () => {
   const before = readProgress()[progressName(number)]?.passed ?? 0;
 
   console.log(`${chalk.bold.inverse(` ${number}. ${title} `)}\n\n${shown(question, COLUMNS)}\n`);
-  console.log("Answer first. What the question says to check is then done for you: type none of it.");
+  console.log("Answer first. What the question says to check is then done for you:\ntype none of it.");
   askedFor(parts);
   const given = await ask(parts, question);
 

@@ -3,11 +3,12 @@ import assert from "node:assert/strict";
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
+import { fill, fold } from "../../lab/columns.ts";
 import { ROOT } from "../../lab/lab.ts";
 import { BY_EXPERIMENT } from "./by-experiment.ts";
 import { IN_TERMINALS } from "./in-terminals.ts";
 import { judge, read, type Seen } from "./judge.ts";
-import { fill, parseSheet, readSheet, shown } from "./sheet.ts";
+import { parseSheet, readSheet, shown } from "./sheet.ts";
 
 const EXERCISES = { ...IN_TERMINALS, ...BY_EXPERIMENT };
 const sheet = readSheet();
@@ -201,6 +202,9 @@ test("the sheet's questions and answers belong together, and what is left over i
 test("fill() keeps to the columns, and code on one line; a listing stays as it is", () => {
   assert.equal(fill("one two `three four` five", 12), "one two\n`three four`\nfive");
   assert.equal(fill("one two three", 9, "  "), "one two\n  three");
+  const long = `read${" ".repeat(40)}1028 bytes: 10.8.0.2 → 8.8.8.8 ICMP echo request`;
+  assert.equal(fold(`short\n${long}`, "  "), `short\n${long.slice(0, -13)}\n  echo request`);
+  assert.equal(fold("x".repeat(99)), "x".repeat(99));
   const text = shown("A line\nand `code`:\n\n```\nip  addr\n```\n\nThe [end](#x).", 80);
   assert.equal(text.replace(/\x1b\[\d+m/g, ""), "A line and code:\n\n  ip  addr\n\nThe end.");
 });

@@ -5,8 +5,8 @@
 import { stripVTControlCharacters } from "node:util";
 import { Failure } from "../../base/failure.ts";
 import { FrameType } from "../../core/frame.ts";
-import { note, start, type, up } from "../../lab/experiments/stage.ts";
-import { type Lab, ours, prompt, SERVER, TARGET } from "../../lab/lab.ts";
+import { note, start, type, typed, up } from "../../lab/experiments/stage.ts";
+import { type Lab, ours, SERVER, TARGET } from "../../lab/lab.ts";
 import { Running } from "../../lab/running.ts";
 import { until } from "../../lab/tests/peers.ts";
 import { decodeTaps } from "../../lab/walk/taps.ts";
@@ -333,7 +333,7 @@ async function move(): Promise<Seen[]> {
   const before = inner();
   const pings = ["10.8.0.1", "10.9.0.1"].map((address) => {
     const command = `ping -i 0.2 -c 15 -W 1 ${address}`;
-    console.log(prompt("client", command));
+    typed("client", command);
     return new Running(lab.spawn("client", command.split(" ")));
   });
   for (const ping of pings) await ping.until(/icmp_seq=4 .*time=/);

@@ -5,6 +5,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import chalk from "chalk";
+import { fill, fold } from "../../lab/columns.ts";
 import { ROOT } from "../../lab/lab.ts";
 
 export interface Sheet {
@@ -52,7 +53,7 @@ export const readSheet = () => parseSheet(readFileSync(join(ROOT, "walkthrough.m
 export function shown(markdown: string, columns: number): string {
   return markdown
     .split(/^```.*\n([^]*?)^```$/m) // every second one is a listing
-    .map((part, i) => (i % 2 ? part.trimEnd().replace(/^/gm, "  ") : paragraphs(part, columns)))
+    .map((part, i) => (i % 2 ? fold(part.trimEnd().replace(/^/gm, "  ")) : paragraphs(part, columns)))
     .filter((part) => part !== "")
     .join("\n\n");
 }
@@ -67,15 +68,3 @@ const paragraphs = (text: string, columns: number) =>
         .replace(/\*\*([^*]+)\*\*/g, (_, strong: string) => chalk.bold(strong)),
     )
     .join("\n\n");
-
-/** Lines of at most so many columns; code in backquotes stays on one. */
-export function fill(text: string, columns: number, indent = ""): string {
-  const words = text.match(/(?:`[^`]*`|\S)+/g) ?? [];
-  const lines = [""];
-  for (const word of words.map((one) => one.replace(/\s+/g, " "))) {
-    const line = lines.at(-1)!;
-    if (line !== "" && line.length + 1 + word.length > columns - indent.length) lines.push(word);
-    else lines[lines.length - 1] = line === "" ? word : `${line} ${word}`;
-  }
-  return lines.join(`\n${indent}`);
-}

@@ -53,7 +53,7 @@ export class Terminals {
       ["terminal 3", then.client],
     ] as const)
       for (const line of text.split("\n").filter((one) => lines.test(one)))
-        note(`${chalk.bold(name)} ${line.trim().replace(/^\+\d+ µs /, "")}`);
+        note(`${chalk.bold(name)} ${line.trim().replace(/^\+\d+ µs /, "")}`, " ".repeat(11));
     return then;
   }
 }

@@ -21,8 +21,8 @@
  *
  *     offset  bytes
  *          0     16  the name: "tun0", then zeros
- *         16      2  the flags, the low byte first (writeUInt16LE): IFF_TUN | IFF_NO_PI.
- *                    IFF_TUN: whole IP packets. IFF_NO_PI: nothing stands in front of them
+ *         16      2  the flags, the low byte first: request.writeUInt16LE(flags, 16). They are
+ *                    c.IFF_TUN | c.IFF_NO_PI: whole IP packets, and nothing stands in front of them
  *
  *        What you will read is a packet of ping: an IP header of 20 bytes (RFC 791), then ICMP.
  *

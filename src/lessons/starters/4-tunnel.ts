@@ -24,6 +24,7 @@
  * CALLS  The client:  socket(AF_INET, SOCK_STREAM, 0) · connect(fd, c.sockaddr_in(address, PORT), 16)
  *        The server:  socket(AF_INET, SOCK_STREAM, 0) · bind(fd, c.sockaddr_in("0.0.0.0", PORT), 16) ·
  *                     listen(fd, 1) · and when fd is readable: accept(fd), the fd of one connection
+ *        16 is the length of a sockaddr_in. Each call goes into c.check(), as in openTun().
  *        Before bind():  c.setsockopt(fd, c.SOL_SOCKET, c.SO_REUSEADDR, 1), else the port stays taken for a
  *                     minute after your program has ended.
  *
@@ -71,7 +72,7 @@ function onStream(): void {
   if (count <= 0) return hangUp(); // 0: the other end has closed it
   // TODO 3: add these `count` bytes to the stream: stream = Buffer.concat([stream, …]). While a whole
   // frame is at its start: write the packet to `tun`, and let `stream` begin behind it. If write() fails,
-  // print why, and go on.
+  // print why, c.errorName(result), and go on.
 }
 
 /** Writes a frame. If the socket is full, the frame is dropped, but never half of it: the rest waits. */

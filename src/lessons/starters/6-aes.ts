@@ -31,11 +31,12 @@
  *        Node's calls, to seal and to open. update() may be called before final() only, setAAD() before
  *        update():
  *
- *     cipher = crypto.createCipheriv("aes-256-gcm", key, nonce)     crypto.createDecipheriv(…)
+ *     cipher = crypto.createCipheriv("aes-256-gcm", key, nonce)     crypto.createDecipheriv(…, …, …, LENGTH)
  *     cipher.setAAD(header)                                         the same; and cipher.setAuthTag(tag)
  *     cipher.update(text), cipher.final()                           the same; final() throws: a wrong tag
- *     cipher.getAuthTag()
+ *     cipher.getAuthTag()                                           LENGTH is { authTagLength: TAG }
  *
+ *        Without LENGTH a tag of 4 bytes would do, and that can be guessed.
  *        update() and final() each return a part of the result: Buffer.concat([…]) puts them together.
  *
  * READ   walkthrough.md, "What AES-256-GCM adds"; nodejs.org/api/crypto.html; src/core/aes.ts, which does the

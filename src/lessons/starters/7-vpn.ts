@@ -161,7 +161,8 @@ function onFrame(type: number, text: Buffer | undefined): void {
   if (type === CONTROL) return onControl(text.readUInt32BE(), text.subarray(4));
   owes = true;
   const packet = text.subarray(4); // TODO 4: one record may be followed by others, each behind the last one's
-  // zeros. A loop takes them all. `packet` ends where its length says; one beyond the text is an Error
+  // zeros. A loop takes them all. `packet` ends where its length says; one beyond the text is an Error. In
+  // the loop, `return` becomes `continue`
   const isIPv4 = packet.length >= VNET + 20 && packet[VNET]! >> 4 === 4;
   if (!isIPv4 || refuseOffload(packet, 0, packet.length) !== undefined) return;
   if (role === "client" || packet.readUInt32BE(VNET + 12) === OURS.address) c.write(tun, packet);
@@ -171,18 +172,19 @@ function onFrame(type: number, text: Buffer | undefined): void {
 function welcome(message1: Buffer): void {
   const reply = () => OURS;
   const { message2, keys, refused } = answer([SECRET], message1, () => true, reply);
-  // TODO 6: send message 2, in a HANDSHAKE frame. Then set nextSealer, newKey(keys.send), and opener,
-  // newKey(keys.receive)
+  // TODO 6: if there is a message 2, send it in a HANDSHAKE frame
   if (!keys) throw new Error(refused);
+  // TODO 6: and set nextSealer, newKey(keys.send), and opener, newKey(keys.receive)
 }
 
 /** The client has message 2: keys and an address. The server waits for a sealed frame, which proves us. */
 function begin(message2: Buffer): void {
   const { keys, config } = handshake.finish(message2, address);
   [sealer, opener] = [newKey(keys.send), newKey(keys.receive)];
-  // TODO 5: control(KEEPALIVE). Then tun0 gets its address: formatIPv4(config.address)/config.prefix
+  // TODO 5: control(KEEPALIVE). Then tun0 gets its address: run(`ip addr add … dev tun0`), where … is
+  // ${formatIPv4(config.address)}/${config.prefix}
   run(`ip link set tun0 mtu ${config.mtu} up`);
-  // TODO 5: and a route leads into tun0 for each of `routes`, or for 8.8.8.8/32 if there are none
+  // TODO 5: and ip route add … dev tun0, for each of `routes`, or for 8.8.8.8/32 if there are none
   console.log(`this end of the tunnel is ${formatIPv4(config.address)}`);
 }
 
@@ -205,7 +207,7 @@ function control(word: number, message = NOTHING): void {
 /** Sends a frame, sealed if there is a key. */
 function send(type: number, text: Buffer): void {
   const header = Buffer.alloc(HEADER);
-  // TODO 3: the type, and the length of what follows in 3 bytes, header.writeUIntBE(value, 1, 3): the text
+  // TODO 3: header[0], the type; and header.writeUIntBE(value, 1, 3), the length of what follows: the text
   // and, if there is a sealer, its tag
   if (sealer) xor(text);
   const isFull = unsent.length > 0;
@@ -254,8 +256,9 @@ const run = (command: string) => (console.log(`# ${command}`), execSync(command)
 /** Server: a socket that waits for clients. The newest one is served. */
 function serve(): void {
   // TODO 7: tun0 gets 10.8.0.1/24 and the MTU OURS.mtu, and is up. net.ipv4.ip_forward is 1 (sysctl -qw).
-  // iptables -t nat -A POSTROUTING: what is from 10.8.0.0/24 and goes ! -o tun0, is MASQUERADEd. When this
-  // process ends, the rule goes: process.on("exit", () => run(`iptables -t nat -D …`))
+  // iptables -t nat -A POSTROUTING -s … ! -o … -j MASQUERADE: what is from 10.8.0.0/24, and goes out of
+  // another device than tun0, gets the server's own address. When this process ends, the rule goes:
+  // process.on("exit", () => run(`iptables -t nat -D …`))
   const listener = c.check(c.socket(c.AF_INET, c.SOCK_STREAM, 0), "socket");
   c.setsockopt(listener, c.SOL_SOCKET, c.SO_REUSEADDR, 1); // else the port stays taken for a minute
   c.check(c.bind(listener, c.sockaddr_in("0.0.0.0", PORT), 16), "bind");

@@ -57,6 +57,12 @@ export const WRONG: Wrong[] = [
     hint: /no bytes were printed\n.*TODO 3/,
   },
   {
+    what: "hex of another shape",
+    text: ["c.hex(packet, 20)", "packet.toString('hex', 0, 20)"],
+    check: "a ping is read, and printed",
+    hint: /but "84 bytes: 45000054\w+" was printed.*\nc\.hex/,
+  },
+  {
     what: "the same bytes whatever was read",
     text: ["${c.hex(packet, 20)}", "45 00 00 54 00 00 40 00 40 01 00 00 0a 08 00 02 0a 08 00 01"],
     check: "and so is any other",

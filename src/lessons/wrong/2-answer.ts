@@ -61,6 +61,36 @@ export const WRONG: Wrong[] = [
     hint: /0 of 3 answered; you wrote 0 packets.*\nTODO 3: .*for \(;;\)/,
   },
   {
+    what: "the address of the task, whatever was asked",
+    text: ["packet.writeUInt32BE(packet.readUInt32BE(16), 12);", "packet.writeUInt32BE(0x0a080063, 12);"],
+    check: "to any address, with any checksum",
+    hint: /and your answer 10\.8\.0\.99 → 10\.8\.0\.2\n.*bytes 12 to 15 are the source/,
+  },
+  {
+    what: "carries added once only",
+    text: ["while (sum > 0xffff)", "if (sum > 0xffff)"],
+    check: "to any address, with any checksum",
+    hint: /is ffff; fffe would be right\n.*until none left/,
+  },
+  {
+    what: "each answer is written twice",
+    text: ["if (answer(packet)) c.check", "if (answer(packet)) c.write(tun, packet), c.check"],
+    check: [FIRST, "and so are the next three"],
+    hint: /the same answer twice/,
+  },
+  {
+    what: "no look at the protocol",
+    text: [" || packet[9] !== 1", ""],
+    check: "nothing else is answered",
+    hint: /you answered a UDP packet: byte 9 is 17\n.*byte 9 is 1/,
+  },
+  {
+    what: "no look at the header's length",
+    text: ["packet[0] !== 0x45 || ", ""],
+    check: "nothing else is answered",
+    hint: /you answered a packet with IP options: byte 0 is 46\n.*byte 0 is 45/,
+  },
+  {
     what: "whatever comes is answered",
     text: ["if (packet[0] !== 0x45 || packet[9] !== 1 || packet[20] !== 8) return false;", ""],
     check: "nothing else is answered",

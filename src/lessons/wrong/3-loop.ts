@@ -2,6 +2,8 @@
 import type { Wrong } from "../trial.ts";
 
 const [PING, ENTER] = ["a ping is answered while nobody types", "Enter is answered while nobody pings"];
+const MANY = "40 pings at once, and 5 times Enter between";
+const END = "after Ctrl-D it goes on, and sleeps when there is nothing to do";
 const WATCH = "c.watch(tun, onPacket);";
 
 export const WRONG: Wrong[] = [
@@ -33,21 +35,42 @@ export const WRONG: Wrong[] = [
   },
   { what: "it does not count", text: ["answered++;", ""], check: ENTER, hint: /says 0\n.*answered\+\+/ },
   {
+    what: "whatever comes is counted",
+    text: [
+      "    if (!answer(packet)) continue;",
+      "    if (!answer(packet)) {\n      answered++;\n      continue;\n    }",
+    ],
+    check: MANY,
+    hint: /so far: 41; your program says 42\n.*nothing else/,
+  },
+  {
+    what: "one key for each read",
+    text: ["c.read(0, keys)", "c.read(0, keys, 1)"],
+    check: MANY,
+    hint: /answered more often\n.*takes all of it out/,
+  },
+  {
+    what: "a timer looks for packets",
+    text: [WATCH, "c.watch(tun, () => {})();\nsetInterval(onPacket, 20);"],
+    check: END,
+    hint: /has called read\(\) \d+ times\n.*no timer/,
+  },
+  {
     what: "the keys are not read",
     text: ["const count = c.read(0, keys);", "const count = 1;"],
-    check: "40 pings at once, and 5 times Enter between",
-    hint: /answered more often\n.*c\.read\(0, keys\) takes it out/,
+    check: MANY,
+    hint: /answered more often\n.*c\.read\(0, keys\) takes all of it out/,
   },
   {
     what: "the end of the keyboard is watched on",
     text: ["return stopKeys();", "return;"],
-    check: "after Ctrl-D it goes on, and sleeps when there is nothing to do",
+    check: END,
     hint: /busy all the time now.*\n.*has returned/,
   },
   {
     what: "the end of the keyboard ends it",
     text: ["return stopKeys();", "process.exit();"],
-    check: "after Ctrl-D it goes on, and sleeps when there is nothing to do",
+    check: END,
     hint: /your program has ended.*\n.*go on with tun0/,
   },
   {

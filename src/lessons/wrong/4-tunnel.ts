@@ -27,7 +27,19 @@ export const WRONG: Wrong[] = [
     what: "the length is written into the TUN, too",
     text: ["stream.subarray(2, end)", "stream.subarray(0, end)"],
     check: "a frame comes, and is a packet again",
-    hint: /did not reach ping; it printed: dropped a packet: write tun0: EINVAL/,
+    hint: /no packet came out of tun0; it printed: dropped a packet: write tun0: EINVAL/,
+  },
+  {
+    what: "an address of its own",
+    text: ["c.sockaddr_in(address, PORT)", 'c.sockaddr_in(address && "192.168.1.1", PORT)'],
+    check: "the client connects",
+    hint: /connects to 192\.168\.1\.1, and the command line said 203\.0\.113\.1\n.*`address`/,
+  },
+  {
+    what: "the whole buffer each time",
+    text: [KEPT, "stream = Buffer.concat([stream, buffer]);"],
+    check: "a frame comes, and is a packet again",
+    hint: /3 frames came in, and \d+ packets out of them\n.*first `count` bytes of `buffer` are new/,
   },
   {
     what: "one read is one packet",
@@ -40,6 +52,24 @@ export const WRONG: Wrong[] = [
     text: [KEPT, "stream = Buffer.from(buffer.subarray(0, count));"],
     check: ["300 quick pings", "a stream that comes one byte at a time"],
     hint: /end in one|while a whole frame is at its start/,
+  },
+  {
+    what: "the client sends, the server does not",
+    text: [
+      "send(buffer.subarray(0, 2 + length));",
+      'if (role === "client") send(buffer.subarray(0, 2 + length));',
+    ],
+    check: "one ping, from host to host",
+    hint: /on the server, and no reply on the client.*\nboth roles do both/,
+  },
+  {
+    what: "a bad packet ends it",
+    text: [
+      "if (result < 0) console.log(`dropped a packet: write tun0: ${c.errorName(result)}`);",
+      'c.check(result, "write tun0");',
+    ],
+    check: "a stream that comes one byte at a time",
+    hint: /exit code 1 on server.*write tun0: EINVAL\n.*must not end the tunnel/,
   },
   {
     what: "the end of a client is not seen",

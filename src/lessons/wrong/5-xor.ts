@@ -37,6 +37,18 @@ export const WRONG: Wrong[] = [
     hint: /answers came in.*EINVAL\nTODO 3/,
   },
   {
+    what: "84 bytes, however long the packet is",
+    text: ["at < bytes.length; at++", "at < Math.min(84, bytes.length); at++"],
+    check: OUT,
+    hint: /byte 84 of the packet is not XORed\nevery byte.*; 04 b0 07 42 46 f2/,
+  },
+  {
+    what: "all that has come, for each packet",
+    text: ["    xor(packet);\n", "    xor(stream.subarray(2));\n"],
+    check: [IN, "your client talks to the real server"],
+    hint: /TODO.* 3/,
+  },
+  {
     what: "the client only",
     text: [CALL, `if (role === "client") ${CALL}`],
     check: "the real client talks to your server",

@@ -20,6 +20,30 @@ export const WRONG: Wrong[] = [
     hint: /nonce 1\nTODO 1: the first frame's number is 0/,
   },
   {
+    what: "a number of one byte",
+    text: [
+      'Buffer.from((key.number++).toString(16).padStart(24, "0"), "hex")',
+      "Buffer.concat([Buffer.alloc(11), Buffer.of(key.number++)])",
+    ],
+    check: "300 frames, and no nonce comes twice",
+    hint: /frame 256: .* nonce of frame 0.*\n.*4 bytes/,
+  },
+  {
+    what: "both ends seal with one key",
+    text: [
+      '"server" : "client");\n  opener = newKey(role === "server" ? "client" : "server");',
+      '"client" : "client");\n  opener = newKey("client");',
+    ],
+    check: "300 frames, and no nonce comes twice",
+    hint: /from the server, and was sealed with the client's key/,
+  },
+  {
+    what: "a tag of any length",
+    text: [", { authTagLength: TAG }", ""],
+    check: "and the server goes on",
+    hint: /a tag of 4 bytes was taken.*\n.*authTagLength/,
+  },
+  {
     what: "a nonce of 8 bytes",
     text: ["padStart(24", "padStart(16"],
     check: OUT,
@@ -51,6 +75,12 @@ export const WRONG: Wrong[] = [
     text: ["length + TAG", "length"],
     check: OUT,
     hint: /\n.*TODO 4: the length is/,
+  },
+  {
+    what: "the wrong key opens",
+    text: ['opener = newKey(role === "server" ? "client" : "server");', "opener = sealer;"],
+    check: [OUT, "what comes in is opened"],
+    hint: /the server has hung up: a frame did not open there/,
   },
   {
     what: "the tag is not compared",
