@@ -11,7 +11,7 @@ import { answered, metrics } from "./metrics.ts";
 import { openapi } from "./openapi.ts";
 import { PAGE, POLICY } from "./page.ts";
 import { all, PROGRESS, report } from "./progress.ts";
-import { get, post, Refusal, remove, type Route, take } from "./route.ts";
+import { get, post, Refusal, remove, type Route, shown, take } from "./route.ts";
 import { list, NUMBER, object, STRING, SUCCESS, success } from "./route.ts";
 import * as vpn from "./vpn.ts";
 import { CLIENT_FIELDS, NAMED, SERVER_FIELDS, VPN } from "./vpn-fields.ts";
@@ -111,8 +111,8 @@ export async function answer(request: IncomingMessage, response: ServerResponse)
     row = found.row;
     if (!row.open) authorize(request, row.method !== "GET");
     const body = row.method === "GET" ? {} : await readBody(request);
-    const given = { ...Object.fromEntries(new URLSearchParams(query)), ...body, ...found.inPath };
-    const values = row.open ? {} : take(row.takes, given); // "/?class" is the page, too
+    const inUrl = [...new URLSearchParams(query), ...Object.entries(found.inPath)];
+    const values = row.open ? {} : take(row.takes, together(inUrl, body)); // "/?class" is the page, too
     const result = await row.run(values, response);
     if (result !== undefined) sendJson(response, 200, result);
   } catch (error) {
@@ -137,6 +137,14 @@ function find(method: string, path: string): { row: Route; inPath: Record<string
   if (rows.length === 0) throw new Refusal(404, "there is no such path; /openapi.json has all");
   const Allow = rows.map((row) => (row.method === "GET" ? "GET, HEAD" : row.method)).join(", ");
   throw new Refusal(405, `this path takes ${Allow}`, { Allow });
+}
+
+/** What was sent: the body, and the name, which may also stand in the URL. Errors: a Refusal. */
+function together(inUrl: [string, string][], body: object): object {
+  const other = inUrl.find(([name]) => name !== "name");
+  if (other) throw new Refusal(400, `${shown(other[0])}: no field of a URL, name alone is`);
+  if (inUrl.length + Number("name" in body) > 1) throw new Refusal(400, "name: is given twice");
+  return { ...Object.fromEntries(inUrl), ...body };
 }
 
 function refuse(response: ServerResponse, error: unknown): void {

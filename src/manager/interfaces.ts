@@ -158,13 +158,13 @@ export async function configure({ name, ...asked }: Values<typeof CONFIGURE>): P
   return `Interface ${one.tun.name} configured successfully`;
 }
 
-export async function start({ name, mode = "monitor" }: Values<typeof START>): Promise<string> {
+export async function start({ name, mode }: Values<typeof START>): Promise<string> {
   const one = pick(name);
   const before = one.mode;
-  one.start(mode);
+  one.start(mode ?? (before || "monitor"));
   tell(one);
-  const changed = before === mode ? "" : `: its mode is ${mode} from now on`;
-  return `Interface ${one.tun.name} ${before ? `is already running${changed}` : `started, mode ${mode}`}`;
+  const changed = before === one.mode ? "" : `: its mode is ${one.mode} from now on`;
+  return `Interface ${one.tun.name} ${before ? `is already running${changed}` : `started, mode ${one.mode}`}`;
 }
 
 export async function stop({ name }: Values<typeof NAME>): Promise<string> {

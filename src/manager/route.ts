@@ -41,7 +41,7 @@ export interface Route<F extends Fields = Fields> {
   method: "GET" | "POST" | "DELETE";
   path: string; // "{name}" in it is a field
   summary: string;
-  takes: F; // in the query; of POST and DELETE also in the body
+  takes: F; // in the body; the name, where there is one, also in the query
   answers: Schema | string; // with 200: JSON of this schema, or another media type
   run: (values: Values<F>, response: ServerResponse) => unknown;
   fails?: Record<number, string>; // why else it may be refused, by status
@@ -107,7 +107,7 @@ function isOf({ type, items, maxItems }: Schema, value: unknown): boolean {
 }
 
 /** What somebody sent, in a message: short, no orders to a terminal, and nothing that may be a secret. */
-const shown = (value: unknown) =>
+export const shown = (value: unknown) =>
   JSON.stringify(value)
     .replace(/[^ -~]/g, "?")
     .replace(/[\da-f]{64}/gi, "…")
