@@ -11,6 +11,7 @@ import { Failure } from "../base/failure.ts";
 import { ON_TERMINAL } from "../host/environment.ts";
 import { answer } from "./api.ts";
 import { config, type Declared, load } from "./config.ts";
+import { complete } from "./fields.ts";
 import { serve } from "./http.ts";
 import * as interfaces from "./interfaces.ts";
 import { watch } from "./vpn.ts";
@@ -22,21 +23,20 @@ const declared = new Map<string, Declared>(); // what the file wants, as far as 
 /** Watches the programs, and makes the interfaces, that the file wants. What it wants as before stays. */
 async function follow(): Promise<void> {
   watch(config.watch);
-  const wanted = new Map(config.interfaces.map((one) => [one.name ?? config.create.name, one]));
-  for (const name of new Set([...declared.keys(), ...wanted.keys()])) {
-    const [before, after] = [declared.get(name), wanted.get(name)];
+  const entries = new Map(config.interfaces.map((one) => [one.name ?? config.create.name, one]));
+  for (const name of new Set([...declared.keys(), ...entries.keys()])) {
+    const [before, after] = [declared.get(name), entries.get(name)];
     if (isDeepStrictEqual(before, after)) continue;
-    const { type = "tun", mode, ...rest } = { address6: "", ...config.create, ...after, name };
-    const typeNow = interfaces.all().find(({ tun }) => tun.name === name)?.type; // none: it is not there
-    if (before && (!after || type !== typeNow)) {
-      if (typeNow) await interfaces.remove({ name });
+    const { mode, ...asked } = after ?? {};
+    const wanted = complete(config.create, asked);
+    const now = interfaces.all().find(({ settings }) => settings.name === name)?.settings;
+    if (before && (!after || wanted.type !== now?.type)) {
+      if (now) await interfaces.remove({ name });
       declared.delete(name);
     }
     if (!after) continue;
-    if (type === typeNow) await interfaces.configure(rest);
-    else await interfaces.create({ ...rest, type });
-    if (mode) await interfaces.start({ name, mode });
-    else await interfaces.stop({ name });
+    await (wanted.type === now?.type ? interfaces.configure(wanted) : interfaces.create(wanted));
+    await (mode ? interfaces.start({ name, mode }) : interfaces.stop({ name }));
     declared.set(name, after);
   }
 }

@@ -48,7 +48,10 @@ function ofInterfaces(): Family[] {
       ]),
     ),
   ];
-  const active = all().map(({ tun, type, mode }): Sample => [{ interface: tun.name, type }, mode ? 1 : 0]);
+  const active = all().map(({ settings: { name, type }, mode }): Sample => [
+    { interface: name, type },
+    mode ? 1 : 0,
+  ]);
   return [
     ["simple_vpn_manager_interface_active", "gauge", "1 while packets are read.", active],
     total("packets", "Packets by what became of them.", ({ read, written, discarded, refused }) => ({
