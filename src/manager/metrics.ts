@@ -31,32 +31,24 @@ function ofRequests(): Family[] {
   ];
 }
 
+type Counters = ReturnType<typeof all>[0]["counters"];
+
 function ofInterfaces(): Family[] {
-  type Counters = ReturnType<typeof all>[0]["counters"];
-  const total = (
-    name: string,
-    help: string,
-    samplesOf: (counters: Counters) => Record<string, number>,
-  ): Family => [
-    `simple_vpn_manager_interface_${name}_total`,
-    "counter",
-    help,
-    all().flatMap(({ tun, counters }) =>
-      Object.entries(samplesOf(counters)).map(([kind, value]): Sample => [
-        { interface: tun.name, kind },
-        value,
-      ]),
-    ),
-  ];
-  const active = all().map(({ settings: { name, type }, mode }): Sample => [
-    { interface: name, type },
-    mode ? 1 : 0,
-  ]);
+  const active = all().map(({ settings: { name, type }, mode }): Sample => {
+    return [{ interface: name, type }, mode ? 1 : 0];
+  });
+  const total = (name: string, help: string, of: (counters: Counters) => object): Family => {
+    const samples = all().flatMap(({ settings, counters }) =>
+      Object.entries(of(counters)).map(([kind, n]): Sample => [{ interface: settings.name, kind }, n]),
+    );
+    return [`simple_vpn_manager_interface_${name}_total`, "counter", help, samples];
+  };
+  const packets = ({ read, written, discarded, refused }: Counters) => {
+    return { read: read.packets, written: written.packets, discarded, refused };
+  };
   return [
     ["simple_vpn_manager_interface_active", "gauge", "1 while packets are read.", active],
-    total("packets", "Packets by what became of them.", ({ read, written, discarded, refused }) => ({
-      ...{ read: read.packets, written: written.packets, discarded, refused },
-    })),
+    total("packets", "Packets by what became of them.", packets),
     total("bytes", "Bytes of them.", ({ read, written }) => ({ read: read.bytes, written: written.bytes })),
     total("protocol_packets", "Packets read, by protocol.", ({ protocols }) => protocols),
   ];
@@ -68,15 +60,12 @@ setInterval(() => (loop = look()), 1000).unref(); // whoever asks, and how often
 
 function ofProcess(): Family[] {
   const { user, system } = process.cpuUsage();
-  const late: Sample[] = [
-    [{ quantile: 0.5 }, loop.p50 / 1000],
-    [{ quantile: 0.99 }, loop.p99 / 1000],
-  ];
   const gauge = (name: string, help: string, value: number): Family => [name, "gauge", help, [[{}, value]]];
+  const late = (["p50", "p99", "max"] as const).map((stat): Sample => [{ stat }, loop[stat] / 1000]);
   return [
     [
       "simple_vpn_manager_event_loop_delay_seconds",
-      "summary",
+      "gauge",
       "How late the event loop was in the last second.",
       late,
     ],
