@@ -1,16 +1,16 @@
 /** The API: one table, in which each request finds its row, and what it may send. */
 import type { IncomingMessage, ServerResponse } from "node:http";
-import { Failure } from "../base/failure.ts";
 import { PROMETHEUS } from "../base/prometheus.ts";
 import { version } from "../host/options.ts";
+import { config } from "./config.ts";
 import { listen } from "./events.ts";
 import { CONFIGURE, CREATE, NAME, START } from "./fields.ts";
-import { admit, authorize, HEADERS, readBody } from "./http.ts";
+import { admit, authorize, HEADERS, limit, readBody, refuse, send, sendJson } from "./http.ts";
 import * as interfaces from "./interfaces.ts";
 import { answered, metrics } from "./metrics.ts";
 import { openapi } from "./openapi.ts";
 import { PAGE, POLICY } from "./page.ts";
-import { all, PROGRESS, report } from "./progress.ts";
+import { PROGRESS, progress, report } from "./progress.ts";
 import { get, post, Refusal, remove, type Route, shown, take } from "./route.ts";
 import { list, NUMBER, object, STRING, SUCCESS, success } from "./route.ts";
 import * as vpn from "./vpn.ts";
@@ -46,8 +46,20 @@ function change<V>(work: Work<V>): (values: V) => Promise<object> {
 }
 const TAKEN = { fails: { 409: "the name is taken, or there is no room" } };
 const OPEN = { open: true };
-const UNKNOWN = { fails: { 404: "there is no such VPN" } };
-const ELSEWHERE = { fails: { ...UNKNOWN.fails, 409: "it was started elsewhere" } };
+const UNKNOWN = { 404: "there is no such VPN" };
+const ELSEWHERE = { ...UNKNOWN, 409: "it was started elsewhere" };
+/** Two have a path of their own: they are also started there. */
+const ofVpn = (path: string, takes: Partial<typeof NAMED>, own = {}) => [
+  get(path, "what it tells", takes, VPN, (given) => vpn.show({ ...given, ...own }), { fails: UNKNOWN }),
+  remove(
+    path,
+    "ends it",
+    takes,
+    SUCCESS,
+    done((given) => vpn.end({ ...given, ...own })),
+    { fails: ELSEWHERE },
+  ),
+];
 
 export const ROUTES: Route[] = [
   get("/health", "is the manager alive?", {}, object(HEALTHY), health, OPEN),
@@ -60,37 +72,21 @@ export const ROUTES: Route[] = [
   remove("/api/interface/delete", "deletes it", NAME, SUCCESS, change(interfaces.remove)),
   get("/api/events", "packets, and all that changes", {}, "text/event-stream", (_, to) => listen(to)),
   post("/api/progress", "how far a student is", PROGRESS, SUCCESS, (one) => success(report(one)), TAKEN),
-  get("/api/progress", "how far everyone is", {}, object({ progress: list(DONE) }), () => ({
-    progress: all(),
-  })),
+  get("/api/progress", "how far everyone is", {}, object({ progress: list(DONE) }), progress),
   post("/api/vpn/server", "starts a server", SERVER_FIELDS, SUCCESS, done(vpn.start("server")), TAKEN),
   post("/api/vpn/client", "starts a client", CLIENT_FIELDS, SUCCESS, done(vpn.start("client")), TAKEN),
-  ...["server", "client"].flatMap((name) => [
-    get(`/api/vpn/${name}`, `what the one named ${name} tells`, {}, VPN, () => vpn.show({ name }), UNKNOWN),
-    remove(
-      `/api/vpn/${name}`,
-      "ends it",
-      {},
-      SUCCESS,
-      done(() => vpn.end({ name })),
-      ELSEWHERE,
-    ),
-  ]),
-  get("/api/vpn", "all VPN programs", {}, object({ vpns: list(VPN) }), () => ({ vpns: vpn.list() })),
-  get("/api/vpn/{name}", "what it tells", NAMED, VPN, vpn.show, UNKNOWN),
-  remove("/api/vpn/{name}", "ends it", NAMED, SUCCESS, done(vpn.end), ELSEWHERE),
+  ...ofVpn("/api/vpn/server", {}, { name: "server" }),
+  ...ofVpn("/api/vpn/client", {}, { name: "client" }),
+  get("/api/vpn", "all VPN programs", {}, object({ vpns: list(VPN) }), vpn.list),
+  ...ofVpn("/api/vpn/{name}", NAMED),
   get("/metrics", "for Prometheus", {}, "text/plain", async (_, to) => send(to, PROMETHEUS, await metrics())),
   get("/openapi.json", "this table", {}, { type: "object" }, () => openapi(ROUTES, version), OPEN),
   get("/", "the page of the class", {}, "text/html", home, OPEN),
 ];
 
 function health(): object {
-  return {
-    status: "healthy",
-    version,
-    uptime_seconds: process.uptime(),
-    interfaces: interfaces.all().length,
-  };
+  const uptime_seconds = process.uptime();
+  return { status: "healthy", version, uptime_seconds, interfaces: interfaces.all().length };
 }
 
 /** The page, with the policy that lets its own style and script in. */
@@ -103,8 +99,9 @@ function home(_: object, response: ServerResponse): void {
 export async function answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
   const since = performance.now();
   let row: Route | undefined;
-  for (const [name, value] of Object.entries(HEADERS)) response.setHeader(name, value);
+  response.setHeaders(HEADERS);
   try {
+    limit(request, config.rate);
     admit(request);
     const [path = "", query] = request.url!.split("?");
     const found = find(request.method!, path);
@@ -114,23 +111,20 @@ export async function answer(request: IncomingMessage, response: ServerResponse)
     const inUrl = [...new URLSearchParams(query), ...Object.entries(found.inPath)];
     const values = row.open ? {} : take(row.takes, together(inUrl, body)); // "/?class" is the page, too
     const result = await row.run(values, response);
-    if (result !== undefined) sendJson(response, 200, result);
+    if (result !== undefined) sendJson(response, result);
   } catch (error) {
     refuse(response, error);
   }
   const ms = performance.now() - since;
-  answered(row?.method ?? "other", row?.path ?? "other", response.statusCode, ms / 1000);
-  if (row && row.method !== "GET")
-    console.log(row.method, row.path, response.statusCode, `${ms.toFixed(1)} ms`);
+  const { method, path } = row ?? { method: "other", path: "other" };
+  answered(method, path, response.statusCode, ms / 1000);
+  if (row && method !== "GET") console.log(method, path, response.statusCode, `${ms.toFixed(1)} ms`);
 }
 
 /** The row, and the fields that stand in the path. */
 function find(method: string, path: string): { row: Route; inPath: Record<string, string> } {
-  const inPath = (row: Route) => {
-    const pattern = row.path.replaceAll(".", "\\.").replace(/\{(\w+)\}/g, "(?<$1>[^/]+)");
-    return new RegExp(`^${pattern}$`).exec(path);
-  };
   const exact = ROUTES.filter((row) => row.path === path); // these first (OpenAPI, "Paths Object")
+  const inPath = (row: Route) => new RegExp(`^${row.path.replace(/\{(\w+)\}/, "(?<$1>[^/]+)")}$`).exec(path);
   const rows = exact.length > 0 ? exact : ROUTES.filter(inPath);
   const row = rows.find((row) => row.method === (method === "HEAD" ? "GET" : method));
   if (row) return { row, inPath: { ...inPath(row)!.groups } };
@@ -145,25 +139,4 @@ function together(inUrl: [string, string][], body: object): object {
   if (other) throw new Refusal(400, `${shown(other[0])}: no field of a URL, name alone is`);
   if (inUrl.length + Number("name" in body) > 1) throw new Refusal(400, "name: is given twice");
   return { ...Object.fromEntries(inUrl), ...body };
-}
-
-function refuse(response: ServerResponse, error: unknown): void {
-  if (response.headersSent) return void response.destroy();
-  const { status, headers } = error instanceof Refusal ? error : { status: 500, headers: {} };
-  for (const [name, value] of Object.entries(headers)) response.setHeader(name, value);
-  const { message } = error as Error;
-  const text = error instanceof Failure ? `${message}. Try: ${error.hint}` : message;
-  if (status === 500) console.error(text);
-  sendJson(response, status, { error: text });
-}
-
-function sendJson(response: ServerResponse, status: number, value: unknown): void {
-  response.statusCode = status;
-  send(response, "application/json", `${JSON.stringify(value)}\n`);
-}
-
-function send(response: ServerResponse, type: string, body: string | Buffer): void {
-  response.setHeader("Content-Type", type);
-  response.setHeader("Content-Length", Buffer.byteLength(body));
-  response.end(body);
 }

@@ -25,24 +25,26 @@ export const LIMITS = {
 };
 
 /** On each answer. */
-export const HEADERS = {
+export const HEADERS = new Headers({
   "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'", // the page has its own
   "X-Content-Type-Options": "nosniff",
   "Referrer-Policy": "no-referrer",
   "Cross-Origin-Resource-Policy": "same-origin",
   "Cache-Control": "no-store",
-};
+});
 
 const asked = new Map<string, number>(); // requests of this second, by address
 setInterval(() => asked.clear(), 1000).unref();
 
+/** Does this one ask too often? `most`: requests a second from one address. Errors: a Refusal. */
+export function limit({ socket: { remoteAddress = "" } }: IncomingMessage, most: number): void {
+  const count = (asked.get(remoteAddress) ?? 0) + 1;
+  asked.set(remoteAddress, count);
+  if (count > most) throw new Refusal(429, `rate: at most ${most} requests a second`, { "Retry-After": "1" });
+}
+
 /** May this one ask at all? Errors: a Refusal. */
 export function admit({ socket, headers }: IncomingMessage): void {
-  const from = socket.remoteAddress ?? "";
-  const count = (asked.get(from) ?? 0) + 1;
-  asked.set(from, count);
-  if (count > config.rate)
-    throw new Refusal(429, `rate: at most ${config.rate} requests a second`, { "Retry-After": "1" });
   // A page elsewhere can let its own name lead to us (DNS rebinding): then that name is in Host.
   const { host = "", origin } = headers;
   if (!isOurs(host.replace(/:\d+$/, "").toLowerCase(), socket))
@@ -104,6 +106,27 @@ function readBytes(request: IncomingMessage): Promise<Buffer> {
   });
 }
 
+export function send(response: ServerResponse, type: string, body: string): void {
+  response.setHeader("Content-Type", type);
+  response.setHeader("Content-Length", Buffer.byteLength(body));
+  response.end(body);
+}
+
+export const sendJson = (response: ServerResponse, value: unknown) =>
+  send(response, "application/json", `${JSON.stringify(value)}\n`);
+
+/** The answer of a request that failed: a Refusal's status; else 500, which is told to us, too. */
+export function refuse(response: ServerResponse, error: unknown): void {
+  if (response.headersSent) return void response.destroy();
+  const { status, headers } = error instanceof Refusal ? error : { status: 500, headers: {} };
+  const { message } = error as Error;
+  const text = error instanceof Failure ? `${message}. Try: ${error.hint}` : message;
+  if (status === 500) console.error(text);
+  response.statusCode = status;
+  response.setHeaders(new Headers(headers));
+  sendJson(response, { error: text });
+}
+
 /** Listens, and returns where: "http://127.0.0.1:8080/", or the path. Errors: a Failure. */
 export async function serve(handle: RequestListener): Promise<string> {
   const { host, port, "tls-cert": cert, "tls-key": key } = config;
@@ -118,21 +141,16 @@ export async function serve(handle: RequestListener): Promise<string> {
   if (isPath) {
     await listenAt(host, server, "--host");
     atExit(() => unlinkSync(host));
-  } else await listenOn(host, port, server);
+  } else {
+    server.listen(port, host);
+    await once(server, "listening").catch(({ code }) => {
+      throw new Failure(`Cannot listen on ${host} port ${port}: ${code}`, "another --port, --host");
+    });
+  }
   server.on("error", fail);
   const at = server.address()!;
   if (typeof at === "string") return at;
   return `http${cert ? "s" : ""}://${at.family === "IPv6" ? `[${at.address}]` : at.address}:${at.port}/`;
-}
-
-async function listenOn(host: string, port: number, server: Server): Promise<void> {
-  server.listen(port, host);
-  try {
-    await once(server, "listening");
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    throw new Failure(`Cannot listen on ${host} port ${port}: ${code}`, "another --port, --host");
-  }
 }
 
 /**

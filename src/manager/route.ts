@@ -47,17 +47,16 @@ export interface Route<F extends Fields = Fields> {
   fails?: Record<number, string>; // why else it may be refused, by status
   open?: boolean; // never needs the token
 }
-type Row = <F extends Fields>(
-  ...row: [
-    ...(readonly [path: string, summary: string, takes: F, answers: Schema | string]),
-    Route<F>["run"],
-    Pick<Route, "fails" | "open">?,
-  ]
-) => Route;
-
 const row =
-  (method: Route["method"]): Row =>
-  (path, summary, takes, answers, run, more) =>
+  (method: Route["method"]) =>
+  <F extends Fields>(
+    path: string,
+    summary: string,
+    takes: F,
+    answers: Schema | string,
+    run: Route<F>["run"],
+    more?: Pick<Route, "fails" | "open">,
+  ) =>
     ({ method, path, summary, takes, answers, run, ...more }) as Route;
 export const [get, post, remove] = [row("GET"), row("POST"), row("DELETE")];
 

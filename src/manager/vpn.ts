@@ -230,7 +230,7 @@ export async function end({ name }: { name?: string }): Promise<string> {
   return `VPN ${name} ended`;
 }
 
-export const list = () => [...all.values()].map(({ shown }) => shown);
+export const list = () => ({ vpns: [...all.values()].map(({ shown }) => shown) });
 export const show = ({ name }: { name?: string }) => find(name).shown;
 
 function find(name = ""): Vpn {

@@ -312,9 +312,7 @@ test("TLS, with a certificate and its key", { skip: missing && !process.env.CI &
 test("a header has 5 s, a whole request 10 s", async () => {
   const answers = await slow; // begun with the first test, for it takes so long
   assert.ok(Array.isArray(answers), String(answers));
-  for (const [i, limit] of [5_000, 10_000].entries()) {
-    const [answer, ms] = answers[i]!;
-    assert.match(answer, /^HTTP\/1\.1 408 /);
-    assert.ok(ms > limit - 100 && ms < limit + 5_000, `${ms} ms`);
-  }
+  const [header, body] = answers;
+  for (const [answer] of answers) assert.match(answer, /^HTTP\/1\.1 408 /);
+  assert.ok(header![1] > 4_900 && body![1] > 9_900 && header![1] < body![1], `${header![1]} ${body![1]} ms`);
 });
