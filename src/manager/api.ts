@@ -12,7 +12,7 @@ import { openapi } from "./openapi.ts";
 import { PAGE, POLICY } from "./page.ts";
 import { PROGRESS, progress, report } from "./progress.ts";
 import { get, post, Refusal, remove, type Route, shown, take } from "./route.ts";
-import { list, NUMBER, object, STRING, SUCCESS, success } from "./route.ts";
+import { list, NUMBER, object, STRING } from "./route.ts";
 import * as vpn from "./vpn.ts";
 import { CLIENT_FIELDS, NAMED, SERVER_FIELDS, VPN } from "./vpn-fields.ts";
 
@@ -36,14 +36,11 @@ const HEALTHY = { status: { const: "healthy" }, version: STRING, uptime_seconds:
 
 // ---- the table ----
 
-type Work<V> = (values: V) => Promise<string>; // what was done
-function done<V>(work: Work<V>): (values: V) => Promise<object> {
-  return async (values) => success(await work(values));
-}
 /** Changes something, when all changes before it are done. */
-function change<V>(work: Work<V>): (values: V) => Promise<object> {
-  return done((values) => interfaces.inTurn(() => work(values)));
-}
+const inTurn =
+  <V>(work: (values: V) => Promise<string>) =>
+  (values: V) =>
+    interfaces.inTurn(() => work(values));
 const TAKEN = { fails: { 409: "the name is taken, or there is no room" } };
 const OPEN = { open: true };
 const UNKNOWN = { 404: "there is no such VPN" };
@@ -51,30 +48,23 @@ const ELSEWHERE = { ...UNKNOWN, 409: "it was started elsewhere" };
 /** Two have a path of their own: they are also started there. */
 const ofVpn = (path: string, takes: Partial<typeof NAMED>, own = {}) => [
   get(path, "what it tells", takes, VPN, (given) => vpn.show({ ...given, ...own }), { fails: UNKNOWN }),
-  remove(
-    path,
-    "ends it",
-    takes,
-    SUCCESS,
-    done((given) => vpn.end({ ...given, ...own })),
-    { fails: ELSEWHERE },
-  ),
+  remove(path, "ends it", takes, (given) => vpn.end({ ...given, ...own }), { fails: ELSEWHERE }),
 ];
 
 export const ROUTES: Route[] = [
   get("/health", "is the manager alive?", {}, object(HEALTHY), health, OPEN),
-  post("/api/interface/create", "makes one, brings it up", CREATE, SUCCESS, change(interfaces.create), TAKEN),
+  post("/api/interface/create", "makes one, brings it up", CREATE, inTurn(interfaces.create), TAKEN),
   get("/api/interface/status", "what it has, and has seen", NAME, ONE_OR_NONE, interfaces.status),
   get("/api/interface/list", "all of them", {}, object({ interfaces: list(INTERFACE) }), interfaces.list),
-  post("/api/interface/start", "reads its packets from now on", START, SUCCESS, change(interfaces.start)),
-  post("/api/interface/stop", "reads them no more", NAME, SUCCESS, change(interfaces.stop)),
-  post("/api/interface/configure", "another address, MTU", CONFIGURE, SUCCESS, change(interfaces.configure)),
-  remove("/api/interface/delete", "deletes it", NAME, SUCCESS, change(interfaces.remove)),
+  post("/api/interface/start", "reads its packets from now on", START, inTurn(interfaces.start)),
+  post("/api/interface/stop", "reads them no more", NAME, inTurn(interfaces.stop)),
+  post("/api/interface/configure", "another address, MTU", CONFIGURE, inTurn(interfaces.configure)),
+  remove("/api/interface/delete", "deletes it", NAME, inTurn(interfaces.remove)),
   get("/api/events", "packets, and all that changes", {}, "text/event-stream", (_, to) => listen(to)),
-  post("/api/progress", "how far a student is", PROGRESS, SUCCESS, (one) => success(report(one)), TAKEN),
+  post("/api/progress", "how far a student is", PROGRESS, report, TAKEN),
   get("/api/progress", "how far everyone is", {}, object({ progress: list(DONE) }), progress),
-  post("/api/vpn/server", "starts a server", SERVER_FIELDS, SUCCESS, done(vpn.start("server")), TAKEN),
-  post("/api/vpn/client", "starts a client", CLIENT_FIELDS, SUCCESS, done(vpn.start("client")), TAKEN),
+  post("/api/vpn/server", "starts a server", SERVER_FIELDS, vpn.start("server"), TAKEN),
+  post("/api/vpn/client", "starts a client", CLIENT_FIELDS, vpn.start("client"), TAKEN),
   ...ofVpn("/api/vpn/server", {}, { name: "server" }),
   ...ofVpn("/api/vpn/client", {}, { name: "client" }),
   get("/api/vpn", "all VPN programs", {}, object({ vpns: list(VPN) }), vpn.list),

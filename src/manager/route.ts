@@ -47,20 +47,29 @@ export interface Route<F extends Fields = Fields> {
   fails?: Record<number, string>; // why else it may be refused, by status
   open?: boolean; // never needs the token
 }
-const row =
-  (method: Route["method"]) =>
-  <F extends Fields>(
-    path: string,
-    summary: string,
-    takes: F,
-    answers: Schema | string,
-    run: Route<F>["run"],
-    more?: Pick<Route, "fails" | "open">,
-  ) =>
-    ({ method, path, summary, takes, answers, run, ...more }) as Route;
-export const [get, post, remove] = [row("GET"), row("POST"), row("DELETE")];
+type More = Pick<Route, "fails" | "open">;
+export type Work<V> = (values: V) => string | Promise<string>;
+/** A row that tells something. */
+export const get = <F extends Fields>(
+  path: string,
+  summary: string,
+  takes: F,
+  answers: Schema | string,
+  run: Route<F>["run"],
+  more?: More,
+) => ({ method: "GET", path, summary, takes, answers, run, ...more }) as Route;
 
-// What is answered, and its schema
+/** A row that changes something. `run` returns what was done, in words. */
+const changing =
+  (method: "POST" | "DELETE") =>
+  <F extends Fields>(path: string, summary: string, takes: F, run: Work<Values<F>>, more?: More) =>
+    ({
+      ...{ method, path, summary, takes, answers: SUCCESS, ...more },
+      run: async (values) => ({ status: "success", message: await run(values as Values<F>) }),
+    }) as Route;
+export const [post, remove] = [changing("POST"), changing("DELETE")];
+
+// What is answered, as a schema
 export const object = (properties: Record<string, Schema>, optional = {}): Schema => ({
   type: "object",
   required: Object.keys(properties),
@@ -68,8 +77,7 @@ export const object = (properties: Record<string, Schema>, optional = {}): Schem
 });
 export const list = (items: Schema): Schema => ({ type: "array", items });
 export const [STRING, NUMBER] = [{ type: "string" }, { type: "number" }];
-export const SUCCESS = object({ status: { const: "success" }, message: STRING });
-export const success = (message: string) => ({ status: "success", message });
+const SUCCESS = object({ status: { const: "success" }, message: STRING });
 
 /** What was sent, read field by field. Errors: a Refusal with status 400. */
 export function take<F extends Fields>(fields: F, given: object): Values<F> {
