@@ -2,7 +2,7 @@
  * The interface manager: network interfaces by HTTP, their packets live, and the page of the class. Its
  * three parts: interfaces (interfaces.ts, echo.ts), system (system.ts), api (api.ts, http.ts, events.ts).
  */
-import { exit, program } from "../host/program.ts"; // first: it puts the environment right
+import { complain, exit, program } from "../host/program.ts"; // first: it puts the environment right
 import { watchFile } from "node:fs";
 import { isatty } from "node:tty";
 import { isDeepStrictEqual } from "node:util";
@@ -14,6 +14,7 @@ import { config, type Declared, load } from "./config.ts";
 import { complete } from "./fields.ts";
 import { serve } from "./http.ts";
 import * as interfaces from "./interfaces.ts";
+import { Refusal } from "./route.ts";
 import { watch } from "./vpn.ts";
 
 const ARGS = process.argv.slice(2);
@@ -47,12 +48,12 @@ async function reload(): Promise<void> {
     const { host, port } = config;
     load(ARGS);
     await interfaces.inTurn(follow);
-    const later =
-      host === config.host && port === config.port ? "" : "; --host and --port with the next start";
-    console.log(`the configuration was read anew${later}`);
+    const isElsewhere = host !== config.host || port !== config.port;
+    console.log(
+      `the configuration was read anew${isElsewhere ? "; --host and --port with the next start" : ""}`,
+    );
   } catch (error) {
-    const { message, hint } = error as Partial<Failure>;
-    console.error(`${chalk.red.bold("error")} ${message}. ${chalk.bold("Try:")} ${hint ?? "mend the file"}`);
+    complain(error instanceof Refusal ? new Failure(error.message, "mend the file") : error);
   }
 }
 

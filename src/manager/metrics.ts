@@ -1,7 +1,6 @@
 /** GET /metrics: the manager's own numbers, and those that others add. */
 import { readdirSync } from "node:fs";
 import { type Family, render, type Sample } from "../base/prometheus.ts";
-import { measureLoop } from "../host/loop-delay.ts";
 import { listening } from "./events.ts";
 import { all } from "./interfaces.ts";
 
@@ -54,21 +53,10 @@ function ofInterfaces(): Family[] {
   ];
 }
 
-const look = measureLoop();
-let loop = look();
-setInterval(() => (loop = look()), 1000).unref(); // whoever asks, and how often
-
 function ofProcess(): Family[] {
   const { user, system } = process.cpuUsage();
   const gauge = (name: string, help: string, value: number): Family => [name, "gauge", help, [[{}, value]]];
-  const late = (["p50", "p99", "max"] as const).map((stat): Sample => [{ stat }, loop[stat] / 1000]);
   return [
-    [
-      "simple_vpn_manager_event_loop_delay_seconds",
-      "gauge",
-      "How late the event loop was in the last second.",
-      late,
-    ],
     ["process_cpu_seconds_total", "counter", "Processor time.", [[{}, (user + system) / 1e6]]],
     gauge("process_resident_memory_bytes", "Memory.", process.memoryUsage.rss()),
     gauge("process_open_fds", "Open file descriptors.", readdirSync("/proc/self/fd").length),
