@@ -6,7 +6,7 @@ import { once } from "node:events";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Failure } from "../base/failure.ts";
-import { HEADERS, limit, LIMITS, makeRoom, readBody, refuse, send } from "../manager/http.ts";
+import { HEADERS, limit, LIMITS, MORE_LIMITS, readBody, refuse, send } from "../manager/http.ts";
 import { type Field, Refusal, take, text } from "../manager/route.ts";
 import { isName, POLICY, type Roster } from "./roster.ts";
 
@@ -60,7 +60,7 @@ export async function serve(roster: Roster, port: number, look: () => Promise<un
       : { type: JSON_TYPE, body: JSON.stringify(roster.json(from)) };
   };
   const server = createServer(LIMITS, (request, response) => void answer(request, response));
-  makeRoom(server);
+  Object.assign(server, MORE_LIMITS);
   try {
     server.listen(port, roster.own);
     await once(server, "listening");

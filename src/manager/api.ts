@@ -3,7 +3,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import { PROMETHEUS } from "../base/prometheus.ts";
 import { version } from "../host/options.ts";
 import { config } from "./config.ts";
-import { listen } from "./events.ts";
+import { listen, STREAM } from "./events.ts";
 import { CONFIGURE, CREATE, NAME, START } from "./fields.ts";
 import { admit, authorize, HEADERS, limit, readBody, refuse, send, sendJson } from "./http.ts";
 import * as interfaces from "./interfaces.ts";
@@ -60,7 +60,7 @@ export const ROUTES: Route[] = [
   post("/api/interface/stop", "reads them no more", NAME, inTurn(interfaces.stop)),
   post("/api/interface/configure", "another address, MTU", CONFIGURE, inTurn(interfaces.configure)),
   remove("/api/interface/delete", "deletes it", NAME, inTurn(interfaces.remove)),
-  get("/api/events", "packets, and all that changes", {}, "text/event-stream", (_, to) => listen(to)),
+  get("/api/events", "packets, and all that changes", {}, STREAM, (_, to) => listen(to)),
   post("/api/progress", "how far a student is", PROGRESS, report, TAKEN),
   get("/api/progress", "how far everyone is", {}, object({ progress: list(DONE) }), progress),
   post("/api/vpn/server", "starts a server", SERVER_FIELDS, vpn.start("server"), TAKEN),

@@ -9,7 +9,7 @@ import { Refusal } from "./route.ts";
 
 const MOST_LISTENERS = 64;
 const MOST_WAITING = 256 * 1024; // bytes that may wait for one listener
-const HEARTBEAT = 15_000; // ms: a comment, so that a connection that died is noticed
+const HEARTBEAT = 15_000; // ms: a comment. Who has taken nothing for twice as long is closed: http.ts
 export const STREAM = "text/event-stream";
 
 type Event = [name: string, data: unknown];
@@ -53,7 +53,6 @@ export async function listen(response: ServerResponse): Promise<void> {
   if (response.req.method === "HEAD") return void response.end();
   const listener: Listener = { response, missed: 0, early: "" };
   listeners.add(listener);
-  response.setTimeout(2 * HEARTBEAT, () => response.destroy()); // it has taken nothing for so long
   response.on("close", () => listeners.delete(listener));
   response.on("drain", () => catchUp(listener));
   await greet(listener);

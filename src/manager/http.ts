@@ -2,8 +2,7 @@
 import { createHash, timingSafeEqual } from "node:crypto";
 import { once } from "node:events";
 import { readFileSync, unlinkSync } from "node:fs";
-import { createServer, type IncomingMessage, type RequestListener } from "node:http";
-import type { Server, ServerResponse } from "node:http";
+import { createServer, type IncomingMessage, type RequestListener, type ServerResponse } from "node:http";
 import { createServer as createTls } from "node:https";
 import type { Socket } from "node:net";
 import { isLoopback } from "../base/address.ts";
@@ -12,16 +11,19 @@ import { atExit, fail } from "../host/program.ts";
 import { readPrivate } from "../host/secret.ts";
 import { listenAt } from "../host/status-socket.ts";
 import { config } from "./config.ts";
-import { STREAM } from "./events.ts";
 import { asObject, Refusal } from "./route.ts";
 
-const MOST_CONNECTIONS = 256;
 const MOST_BODY = 16 * 1024; // bytes
 export const LIMITS = {
   maxHeaderSize: 8 * 1024, // bytes
-  headersTimeout: 5_000, // ms
+  headersTimeout: 5_000, // ms, also for who says nothing at all
   requestTimeout: 10_000, // ms, body included
   connectionsCheckingInterval: 1_000, // ms
+};
+/** What a server has as properties, not as options. Far more connections than a class has, and none for ever. */
+export const MORE_LIMITS = {
+  maxConnections: 2048,
+  timeout: 30_000, // ms without a byte, either way: who takes no answer is closed, too
 };
 
 /** On each answer. */
@@ -135,7 +137,7 @@ export async function serve(handle: RequestListener): Promise<string> {
   const server = cert
     ? createTls({ ...LIMITS, ...tls, cert: readFileSync(cert), key: secret }, handle)
     : createServer(LIMITS, handle);
-  makeRoom(server);
+  Object.assign(server, MORE_LIMITS);
   isPath = host.startsWith("/");
   if (isPath) {
     await listenAt(host, server, "--host");
@@ -150,33 +152,4 @@ export async function serve(handle: RequestListener): Promise<string> {
   const at = server.address()!;
   if (typeof at === "string") return at;
   return `http${cert ? "s" : ""}://${at.family === "IPv6" ? `[${at.address}]` : at.address}:${at.port}/`;
-}
-
-/**
- * When all places are taken, a new connection gets the place of the one that has been silent for the longest
- * time. A connection whose request is being answered loses its place only if there is no other. So silent and
- * slow clients keep nobody out. Listeners to events stay.
- */
-export function makeRoom(server: Server): void {
-  const open = new Map<unknown, { socket: Socket; response?: ServerResponse }>(); // who asked last at the end
-  // TLS puts another socket around it, of the same addresses.
-  const keyOf = (socket: Socket) =>
-    socket.remotePort ? `${socket.remoteAddress} ${socket.remotePort}` : socket;
-  server.on("connection", (socket: Socket) => {
-    const key = keyOf(socket);
-    const others = [...open.values()].filter(
-      ({ response }) => response?.getHeader("Content-Type") !== STREAM,
-    );
-    const isIdle = ({ response }: { response?: ServerResponse }) =>
-      !response?.req.complete || response.writableFinished;
-    open.set(key, { socket });
-    socket.on("close", () => open.delete(key));
-    if (open.size > MOST_CONNECTIONS) (others.find(isIdle) ?? others[0])?.socket.destroy();
-  });
-  server.on("request", (request, response) => {
-    const key = keyOf(request.socket);
-    const { socket } = open.get(key) ?? request;
-    open.delete(key);
-    if (!socket.destroyed) open.set(key, { socket, response });
-  });
 }
