@@ -131,12 +131,7 @@ export function refuse(response: ServerResponse, error: unknown): void {
 /** Listens, and returns where: "http://127.0.0.1:8080/", or the path. Errors: a Failure. */
 export async function serve(handle: RequestListener): Promise<string> {
   const { host, port, "tls-cert": cert, "tls-key": key } = config;
-  const tls = { minVersion: "TLSv1.2" as const, handshakeTimeout: LIMITS.headersTimeout };
-  const privately = () => "keep it in a file that you alone can read";
-  const secret = cert ? readPrivate("key", key, privately, "check the path") : undefined;
-  const server = cert
-    ? createTls({ ...LIMITS, ...tls, cert: readFileSync(cert), key: secret }, handle)
-    : createServer(LIMITS, handle);
+  const server = cert ? tlsServer(cert, key, handle) : createServer(LIMITS, handle);
   Object.assign(server, MORE_LIMITS);
   isPath = host.startsWith("/");
   if (isPath) {
@@ -153,3 +148,15 @@ export async function serve(handle: RequestListener): Promise<string> {
   if (typeof at === "string") return at;
   return `http${cert ? "s" : ""}://${at.family === "IPv6" ? `[${at.address}]` : at.address}:${at.port}/`;
 }
+
+function tlsServer(cert: string, key: string, handle: RequestListener) {
+  const files = { cert: readFileSync(cert), key: readPrivate("key", key, () => PRIVATELY, "check the path") };
+  const tls = { minVersion: "TLSv1.2" as const, handshakeTimeout: LIMITS.headersTimeout };
+  try {
+    return createTls({ ...LIMITS, ...tls, ...files }, handle);
+  } catch (error) {
+    const why = `Cannot use TLS with ${cert} and ${key}: ${(error as Error).message}`;
+    throw new Failure(why, "the certificate and its own key, both as PEM");
+  }
+}
+const PRIVATELY = "keep it in a file that you alone can read";

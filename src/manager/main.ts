@@ -42,18 +42,25 @@ async function follow(): Promise<void> {
   }
 }
 
+/** The same, when all changes before it are done. Errors: a Failure. */
+const followInTurn = () =>
+  interfaces.inTurn(follow).catch((error) => {
+    const why = `Cannot follow ${config.file}: ${error.message}`;
+    throw error instanceof Refusal ? new Failure(why, "mend the file, or what it meets") : error;
+  });
+
 /** Reads the configuration anew. A mistake in it changes nothing, and is told. */
 async function reload(): Promise<void> {
   try {
     const { host, port } = config;
     load(ARGS);
-    await interfaces.inTurn(follow);
+    await followInTurn();
     const isElsewhere = host !== config.host || port !== config.port;
     console.log(
       `the configuration was read anew${isElsewhere ? "; --host and --port with the next start" : ""}`,
     );
   } catch (error) {
-    complain(error instanceof Refusal ? new Failure(error.message, "mend the file") : error);
+    complain(error);
   }
 }
 
@@ -61,7 +68,7 @@ program(
   async () => {
     load(ARGS);
     if (config.shown) return console.log(config.shown);
-    await interfaces.inTurn(follow);
+    await followInTurn();
     const address = await serve((request, response) => void answer(request, response));
     console.log(`the interface manager: ${chalk.bold(address)}`);
     if (config.file !== undefined) watchFile(config.file, { interval: EACH }, () => void reload());

@@ -285,6 +285,11 @@ test("TLS, with a certificate and its key", { skip: missing && !process.env.CI &
   const refused = runProgram("manager/main", args);
   assert.match(refused.stderr, /Cannot use the key .*: other users can read it\. Try: chmod 600 /);
   chmodSync(key, 0o600);
+  const noPem = runProgram("manager/main", ["--tls-cert", key, "--tls-key", key]);
+  assert.match(
+    noPem.stderr,
+    /^error Cannot use TLS with .*: .*no start line.*Try: the certificate and its own/,
+  );
   const { port, running } = await start(t, args);
   assert.match(running.output, /https:\/\/127\.0\.0\.1:/);
   const asked = (headers: Record<string, string>, maxVersion: "TLSv1.3" | "TLSv1.1" = "TLSv1.3") =>

@@ -457,6 +457,12 @@ labTest("the configuration is read anew: interfaces that did not change lose no 
   assert.deepEqual(links(lab), ["comes", "eth0", "lo", "moves", "probe", "stays"]);
   write(stays);
   await retry(() => assert.deepEqual(links(lab), ["eth0", "lo", "probe", "stays"]));
+  const taken = /^error Cannot follow .*: name: this machine has an interface eth0 already\. Try: mend/m;
+  write(stays, { name: "eth0" });
+  await running.until(taken);
+  const second = new Running(lab.spawn("client", [...ours("manager/main"), "--config", file]));
+  await second.ended;
+  assert.match(second.output, /^error Cannot follow .*: name: this machine has an interface stays already/m);
   await pings.stop("SIGINT");
   const answered = [...pings.output.matchAll(/icmp_seq=(\d+) /g)].map(([, n]) => Number(n));
   const gaps = answered.filter((n, i) => n !== i + 1); // the last one may still have been under way
