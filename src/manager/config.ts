@@ -133,7 +133,7 @@ function fromFile(file: string): Given & { interfaces: Declared[] } {
   }
 }
 
-/** What the flag `name` would make of this value. `place`: where it was found; `more`: what else may be there. */
+/** What the flag `name` makes of this value. `place`: where it was found; `more`: what else may be there. */
 function readAs(name: string, value: unknown, place: string, more: string): unknown {
   const known = [...NAMES, "watch", more];
   if (!known.includes(name)) throw refusal(place, `there is no such setting${nearest(name, known)}`);

@@ -57,7 +57,7 @@ function address6(text: string): string {
 export type Settings = Required<Values<typeof CREATE>>;
 export type Defaults = Pick<Settings, "name" | "address" | "netmask" | "mtu">;
 
-/** What is asked for, and where that says nothing, the defaults. Errors: a Refusal if it does not go together. */
+/** What is asked for; where that says nothing, the defaults. Errors: a Refusal if they do not go together. */
 export function complete(defaults: Defaults, asked: Values<typeof CREATE>): Settings {
   const settings: Settings = { type: "tun", address6: "", ...defaults, ...asked };
   const { type, address, netmask, address6, mtu } = settings;

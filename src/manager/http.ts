@@ -20,7 +20,7 @@ export const LIMITS = {
   requestTimeout: 10_000, // ms, body included
   connectionsCheckingInterval: 1_000, // ms
 };
-/** What a server has as properties, not as options. Far more connections than a class has, and none for ever. */
+/** A server has these as properties. They are far more connections than a class needs, and none for ever. */
 export const MORE_LIMITS = {
   maxConnections: 2048,
   timeout: 30_000, // ms without a byte, either way: who takes no answer is closed, too
