@@ -6,7 +6,7 @@ import { once } from "node:events";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Failure } from "../base/failure.ts";
-import { HEADERS, LIMITS, makeRoom, readBody } from "../manager/http.ts";
+import { HEADERS, limit, LIMITS, MORE_LIMITS, readBody, refuse, send } from "../manager/http.ts";
 import { type Field, Refusal, take, text } from "../manager/route.ts";
 import { isName, POLICY, type Roster } from "./roster.ts";
 
@@ -28,24 +28,15 @@ function name(text: string): string {
 
 /** Listens from now on. `look`: asks the server who is connected. Errors: a Failure. */
 export async function serve(roster: Roster, port: number, look: () => Promise<unknown>): Promise<void> {
-  const asked = new Map<string, number>(); // requests of this second, by address
-  setInterval(() => asked.clear(), 1000).unref();
   const answer = async (request: IncomingMessage, response: ServerResponse) => {
-    const from = request.socket.remoteAddress ?? "";
-    const count = (asked.get(from) ?? 0) + 1;
-    asked.set(from, count);
-    for (const [name, value] of Object.entries(HEADERS)) response.setHeader(name, value);
+    response.setHeaders(HEADERS);
     try {
-      if (count > RATE)
-        throw new Refusal(429, `rate: at most ${RATE} requests a second`, { "Retry-After": "1" });
-      const { body, type } = await result(request, from);
+      limit(request, RATE);
+      const { type, body } = await result(request, request.socket.remoteAddress ?? "");
       if (type === HTML) response.setHeader("Content-Security-Policy", POLICY);
       send(response, type, body);
     } catch (error) {
-      const { status, headers } = error instanceof Refusal ? error : { status: 500, headers: {} };
-      for (const [name, value] of Object.entries(headers)) response.setHeader(name, value);
-      response.statusCode = status;
-      send(response, JSON_TYPE, JSON.stringify({ error: (error as Error).message }));
+      refuse(response, error);
     }
   };
   const result = async (request: IncomingMessage, from: string) => {
@@ -69,7 +60,7 @@ export async function serve(roster: Roster, port: number, look: () => Promise<un
       : { type: JSON_TYPE, body: JSON.stringify(roster.json(from)) };
   };
   const server = createServer(LIMITS, (request, response) => void answer(request, response));
-  makeRoom(server);
+  Object.assign(server, MORE_LIMITS);
   try {
     server.listen(port, roster.own);
     await once(server, "listening");
@@ -80,9 +71,3 @@ export async function serve(roster: Roster, port: number, look: () => Promise<un
 }
 
 const [HTML, JSON_TYPE] = ["text/html; charset=utf-8", "application/json"];
-
-function send(response: ServerResponse, type: string, body: string): void {
-  response.setHeader("Content-Type", type);
-  response.setHeader("Content-Length", Buffer.byteLength(body));
-  response.end(body);
-}

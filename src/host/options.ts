@@ -267,7 +267,7 @@ export function parse<Table extends Record<string, Option<unknown>>>(
   args: string[],
   table: Table,
   usageLine: string,
-): { values: Values<Table>; positionals: string[] } {
+): { values: Values<Table>; given: string[]; positionals: string[] } {
   const names = Object.keys(table);
   const options = Object.fromEntries(
     names.map((name) => [
@@ -292,7 +292,11 @@ export function parse<Table extends Record<string, Option<unknown>>>(
     const texts = given.values[name] ?? (initial === undefined ? undefined : [initial]);
     if (texts) values[name] = (texts as string[]).map((text) => checked(name, text, read));
   }
-  return { values: values as Values<Table>, positionals: given.positionals };
+  return {
+    values: values as Values<Table>,
+    given: Object.keys(given.values),
+    positionals: given.positionals,
+  };
 }
 
 const helpLine = (name: string, { value, help, initial }: Option<unknown>) =>

@@ -39,7 +39,8 @@ export function fail(error: unknown): void {
   exit(error instanceof Failure ? error.exitCode : 1);
 }
 
-function complain(error: unknown): void {
+/** Prints an error in one line, with what to try. */
+export function complain(error: unknown): void {
   const { message, stack } = error instanceof Error ? error : new Error(String(error));
   if (process.env.SIMPLE_VPN_DEBUG && !(error instanceof Failure)) return console.error(stack);
   const unexpected = new Failure(`unexpected: ${message}`, "SIMPLE_VPN_DEBUG=1 to see where, and tell us");

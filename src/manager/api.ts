@@ -1,18 +1,18 @@
 /** The API: one table, in which each request finds its row, and what it may send. */
 import type { IncomingMessage, ServerResponse } from "node:http";
-import { Failure } from "../base/failure.ts";
 import { PROMETHEUS } from "../base/prometheus.ts";
 import { version } from "../host/options.ts";
-import { listen } from "./events.ts";
+import { config } from "./config.ts";
+import { listen, STREAM } from "./events.ts";
 import { CONFIGURE, CREATE, NAME, START } from "./fields.ts";
-import { admit, authorize, HEADERS, readBody } from "./http.ts";
+import { admit, authorize, HEADERS, limit, readBody, refuse, send, sendJson } from "./http.ts";
 import * as interfaces from "./interfaces.ts";
 import { answered, metrics } from "./metrics.ts";
 import { openapi } from "./openapi.ts";
 import { PAGE, POLICY } from "./page.ts";
-import { all, PROGRESS, report } from "./progress.ts";
-import { get, post, Refusal, remove, type Route, take } from "./route.ts";
-import { list, NUMBER, object, STRING, SUCCESS, success } from "./route.ts";
+import { PROGRESS, progress, report } from "./progress.ts";
+import { get, post, Refusal, remove, type Route, shown, take } from "./route.ts";
+import { list, NUMBER, object, STRING } from "./route.ts";
 import * as vpn from "./vpn.ts";
 import { CLIENT_FIELDS, NAMED, SERVER_FIELDS, VPN } from "./vpn-fields.ts";
 
@@ -36,61 +36,47 @@ const HEALTHY = { status: { const: "healthy" }, version: STRING, uptime_seconds:
 
 // ---- the table ----
 
-type Work<V> = (values: V) => Promise<string>; // what was done
-function done<V>(work: Work<V>): (values: V) => Promise<object> {
-  return async (values) => success(await work(values));
-}
 /** Changes something, when all changes before it are done. */
-function change<V>(work: Work<V>): (values: V) => Promise<object> {
-  return done((values) => interfaces.inTurn(() => work(values)));
-}
+const inTurn =
+  <V>(work: (values: V) => Promise<string>) =>
+  (values: V) =>
+    interfaces.inTurn(() => work(values));
 const TAKEN = { fails: { 409: "the name is taken, or there is no room" } };
 const OPEN = { open: true };
-const UNKNOWN = { fails: { 404: "there is no such VPN" } };
-const ELSEWHERE = { fails: { ...UNKNOWN.fails, 409: "it was started elsewhere" } };
+const UNKNOWN = { 404: "there is no such VPN" };
+const ELSEWHERE = { ...UNKNOWN, 409: "it was started elsewhere" };
+/** Two have a path of their own: they are also started there. */
+const ofVpn = (path: string, takes: Partial<typeof NAMED>, own = {}) => [
+  get(path, "what it tells", takes, VPN, (given) => vpn.show({ ...given, ...own }), { fails: UNKNOWN }),
+  remove(path, "ends it", takes, (given) => vpn.end({ ...given, ...own }), { fails: ELSEWHERE }),
+];
 
 export const ROUTES: Route[] = [
   get("/health", "is the manager alive?", {}, object(HEALTHY), health, OPEN),
-  post("/api/interface/create", "makes one, brings it up", CREATE, SUCCESS, change(interfaces.create), TAKEN),
+  post("/api/interface/create", "makes one, brings it up", CREATE, inTurn(interfaces.create), TAKEN),
   get("/api/interface/status", "what it has, and has seen", NAME, ONE_OR_NONE, interfaces.status),
   get("/api/interface/list", "all of them", {}, object({ interfaces: list(INTERFACE) }), interfaces.list),
-  post("/api/interface/start", "reads its packets from now on", START, SUCCESS, change(interfaces.start)),
-  post("/api/interface/stop", "reads them no more", NAME, SUCCESS, change(interfaces.stop)),
-  post("/api/interface/configure", "another address, MTU", CONFIGURE, SUCCESS, change(interfaces.configure)),
-  remove("/api/interface/delete", "deletes it", NAME, SUCCESS, change(interfaces.remove)),
-  get("/api/events", "packets, and all that changes", {}, "text/event-stream", (_, to) => listen(to)),
-  post("/api/progress", "how far a student is", PROGRESS, SUCCESS, (one) => success(report(one)), TAKEN),
-  get("/api/progress", "how far everyone is", {}, object({ progress: list(DONE) }), () => ({
-    progress: all(),
-  })),
-  post("/api/vpn/server", "starts a server", SERVER_FIELDS, SUCCESS, done(vpn.start("server")), TAKEN),
-  post("/api/vpn/client", "starts a client", CLIENT_FIELDS, SUCCESS, done(vpn.start("client")), TAKEN),
-  ...["server", "client"].flatMap((name) => [
-    get(`/api/vpn/${name}`, `what the one named ${name} tells`, {}, VPN, () => vpn.show({ name }), UNKNOWN),
-    remove(
-      `/api/vpn/${name}`,
-      "ends it",
-      {},
-      SUCCESS,
-      done(() => vpn.end({ name })),
-      ELSEWHERE,
-    ),
-  ]),
-  get("/api/vpn", "all VPN programs", {}, object({ vpns: list(VPN) }), () => ({ vpns: vpn.list() })),
-  get("/api/vpn/{name}", "what it tells", NAMED, VPN, vpn.show, UNKNOWN),
-  remove("/api/vpn/{name}", "ends it", NAMED, SUCCESS, done(vpn.end), ELSEWHERE),
+  post("/api/interface/start", "reads its packets from now on", START, inTurn(interfaces.start)),
+  post("/api/interface/stop", "reads them no more", NAME, inTurn(interfaces.stop)),
+  post("/api/interface/configure", "another address, MTU", CONFIGURE, inTurn(interfaces.configure)),
+  remove("/api/interface/delete", "deletes it", NAME, inTurn(interfaces.remove)),
+  get("/api/events", "packets, and all that changes", {}, STREAM, (_, to) => listen(to)),
+  post("/api/progress", "how far a student is", PROGRESS, report, TAKEN),
+  get("/api/progress", "how far everyone is", {}, object({ progress: list(DONE) }), progress),
+  post("/api/vpn/server", "starts a server", SERVER_FIELDS, vpn.start("server"), TAKEN),
+  post("/api/vpn/client", "starts a client", CLIENT_FIELDS, vpn.start("client"), TAKEN),
+  ...ofVpn("/api/vpn/server", {}, { name: "server" }),
+  ...ofVpn("/api/vpn/client", {}, { name: "client" }),
+  get("/api/vpn", "all VPN programs", {}, object({ vpns: list(VPN) }), vpn.list),
+  ...ofVpn("/api/vpn/{name}", NAMED),
   get("/metrics", "for Prometheus", {}, "text/plain", async (_, to) => send(to, PROMETHEUS, await metrics())),
   get("/openapi.json", "this table", {}, { type: "object" }, () => openapi(ROUTES, version), OPEN),
   get("/", "the page of the class", {}, "text/html", home, OPEN),
 ];
 
 function health(): object {
-  return {
-    status: "healthy",
-    version,
-    uptime_seconds: process.uptime(),
-    interfaces: interfaces.all().length,
-  };
+  const uptime_seconds = process.uptime();
+  return { status: "healthy", version, uptime_seconds, interfaces: interfaces.all().length };
 }
 
 /** The page, with the policy that lets its own style and script in. */
@@ -103,34 +89,32 @@ function home(_: object, response: ServerResponse): void {
 export async function answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
   const since = performance.now();
   let row: Route | undefined;
-  for (const [name, value] of Object.entries(HEADERS)) response.setHeader(name, value);
+  response.setHeaders(HEADERS);
   try {
+    limit(request, config.rate);
     admit(request);
     const [path = "", query] = request.url!.split("?");
     const found = find(request.method!, path);
     row = found.row;
     if (!row.open) authorize(request, row.method !== "GET");
     const body = row.method === "GET" ? {} : await readBody(request);
-    const given = { ...Object.fromEntries(new URLSearchParams(query)), ...body, ...found.inPath };
-    const values = row.open ? {} : take(row.takes, given); // "/?class" is the page, too
+    const inUrl = [...new URLSearchParams(query), ...Object.entries(found.inPath)];
+    const values = row.open ? {} : take(row.takes, together(inUrl, body)); // "/?class" is the page, too
     const result = await row.run(values, response);
-    if (result !== undefined) sendJson(response, 200, result);
+    if (result !== undefined) sendJson(response, result);
   } catch (error) {
     refuse(response, error);
   }
   const ms = performance.now() - since;
-  answered(row?.method ?? "other", row?.path ?? "other", response.statusCode, ms / 1000);
-  if (row && row.method !== "GET")
-    console.log(row.method, row.path, response.statusCode, `${ms.toFixed(1)} ms`);
+  const { method, path } = row ?? { method: "other", path: "other" };
+  answered(method, path, response.statusCode, ms / 1000);
+  if (row && method !== "GET") console.log(method, path, response.statusCode, `${ms.toFixed(1)} ms`);
 }
 
 /** The row, and the fields that stand in the path. */
 function find(method: string, path: string): { row: Route; inPath: Record<string, string> } {
-  const inPath = (row: Route) => {
-    const pattern = row.path.replaceAll(".", "\\.").replace(/\{(\w+)\}/g, "(?<$1>[^/]+)");
-    return new RegExp(`^${pattern}$`).exec(path);
-  };
   const exact = ROUTES.filter((row) => row.path === path); // these first (OpenAPI, "Paths Object")
+  const inPath = (row: Route) => new RegExp(`^${row.path.replace(/\{(\w+)\}/, "(?<$1>[^/]+)")}$`).exec(path);
   const rows = exact.length > 0 ? exact : ROUTES.filter(inPath);
   const row = rows.find((row) => row.method === (method === "HEAD" ? "GET" : method));
   if (row) return { row, inPath: { ...inPath(row)!.groups } };
@@ -139,23 +123,10 @@ function find(method: string, path: string): { row: Route; inPath: Record<string
   throw new Refusal(405, `this path takes ${Allow}`, { Allow });
 }
 
-function refuse(response: ServerResponse, error: unknown): void {
-  if (response.headersSent) return void response.destroy();
-  const { status, headers } = error instanceof Refusal ? error : { status: 500, headers: {} };
-  for (const [name, value] of Object.entries(headers)) response.setHeader(name, value);
-  const { message } = error as Error;
-  const text = error instanceof Failure ? `${message}. Try: ${error.hint}` : message;
-  if (status === 500) console.error(text);
-  sendJson(response, status, { error: text });
-}
-
-function sendJson(response: ServerResponse, status: number, value: unknown): void {
-  response.statusCode = status;
-  send(response, "application/json", `${JSON.stringify(value)}\n`);
-}
-
-function send(response: ServerResponse, type: string, body: string | Buffer): void {
-  response.setHeader("Content-Type", type);
-  response.setHeader("Content-Length", Buffer.byteLength(body));
-  response.end(body);
+/** What was sent: the body, and the name, which may also stand in the URL. Errors: a Refusal. */
+function together(inUrl: [string, string][], body: object): object {
+  const other = inUrl.find(([name]) => name !== "name");
+  if (other) throw new Refusal(400, `${shown(other[0])}: no field of a URL, name alone is`);
+  if (inUrl.length + Number("name" in body) > 1) throw new Refusal(400, "name: is given twice");
+  return { ...Object.fromEntries(inUrl), ...body };
 }

@@ -1,7 +1,4 @@
-/**
- * The configuration: a JSON file, the environment, flags. Each is stronger than the one before. The values of
- * the first two are put in front of the flags, and the last value counts.
- */
+/** The configuration: a JSON file, the environment, flags. Each is stronger than the one before. */
 import { readFileSync } from "node:fs";
 import { isIP } from "node:net";
 import { isLoopback } from "../base/address.ts";
@@ -9,7 +6,7 @@ import { Failure } from "../base/failure.ts";
 import { nearest } from "../base/nearest.ts";
 import { CLIENT, flag, option, parse, several, socketPath, whole } from "../host/options.ts";
 import { readPrivate, takeFromEnvironment } from "../host/secret.ts";
-import { checked, CREATE, START } from "./fields.ts";
+import { complete, CREATE, type Defaults, START } from "./fields.ts";
 import { asObject, take, type Values } from "./route.ts";
 
 const SETTINGS = {
@@ -34,18 +31,18 @@ const FLAGS = {
   version: CLIENT.version,
 };
 type Name = keyof typeof SETTINGS;
+type Settings = { [N in Name]: ReturnType<(typeof SETTINGS)[N]["read"]> };
+type Given = Partial<Settings & { watch: string[]; config: string }>;
 const NAMES = Object.keys(SETTINGS) as Name[];
-const IN_FILE = [...NAMES, "watch"];
+const DEFAULTS: Given = Object.fromEntries(
+  NAMES.map((name) => [name, SETTINGS[name].read(SETTINGS[name].initial!)]),
+);
 const VARIABLE = "SIMPLE_VPN_MANAGER_"; // …PORT, …ALLOW_HOST and so on; and …TOKEN, the token itself
 const DECLARED = { ...CREATE, ...START }; // of an interface that the file wants
-
-export type Config = ReturnType<typeof read>;
 export type Declared = Values<typeof DECLARED>;
-type Settings = { [N in Name]: ReturnType<(typeof SETTINGS)[N]["read"]> };
-type Texts = Record<string, string | string[]>;
 
 /** What holds now. */
-export let config: Config;
+export let config: ReturnType<typeof read>;
 let environment: ReturnType<typeof fromEnvironment> | undefined; // read once: the token is not left in it
 
 /** Reads all of it, anew. Errors: a Failure; `config` stays as it was. */
@@ -60,39 +57,33 @@ export function load(args: string[]): void {
   if (!next["tls-cert"] !== !next["tls-key"]) throw new Failure(half, "give both");
   config = next;
 }
-const inFront = (file: string) => `${VARIABLE}TOKEN=$(cat ${file}) in front of npx or node`;
-const MAKE = `to make it: (umask 077; node -p "crypto.randomBytes(16).toString('hex')" > FILE)`;
 
-function read(args: string[], { token, texts }: ReturnType<typeof fromEnvironment>) {
-  const file = parsed([...words(texts), ...args]).values.config?.at(-1);
-  const inFile = file === undefined ? { texts: {} as Texts, interfaces: [] } : fromFile(file);
-  const { values, positionals } = parsed([...words(inFile.texts), ...words(texts), ...args]);
-  if (positionals.length > 0) throw refusal(positionals[0]!, "flags begin with --");
-  const settings = Object.fromEntries(NAMES.map((name) => [name, values[name]!.at(-1)])) as Settings;
-  const source = (name: Name) => {
-    if (args.some((word) => word.split("=")[0] === `--${name}`)) return "a flag";
-    return name in texts ? "the environment" : name in inFile.texts ? file! : "default";
-  };
-  const tokenFile = settings["token-file"];
-  const tokenSource = tokenFile || (token && "the environment");
-  const places: [{ watch?: string | string[] }, string][] = [
-    [inFile.texts, file!],
-    [texts, "the environment"],
-    [parsed(args).values, "a flag"],
+function read(args: string[], { token, given: inEnvironment }: ReturnType<typeof fromEnvironment>) {
+  const flags = fromFlags(args);
+  const file = flags.config ?? inEnvironment.config;
+  const { interfaces, ...inFile } = file === undefined ? { interfaces: [] } : fromFile(file);
+  const sources: [from: string, given: Given][] = [
+    ["default", DEFAULTS],
+    [file ?? "", inFile],
+    ["the environment", inEnvironment],
+    ["a flag", flags],
   ];
+  const settings: Settings = Object.assign({}, ...sources.map(([, given]) => given));
   // All that they name, together
-  const watch = places.flatMap(([{ watch = [] }, from]) => [watch].flat().map((path) => ({ path, from })));
-  const { interfaces } = inFile;
+  const watch = sources.flatMap(([from, { watch = [] }]) => watch.map((path) => ({ path, from })));
+  const { name, address, netmask, mtu, "token-file": tokenFile } = settings;
+  const create = { name, address, netmask, mtu }; // what a new interface has, unless asked for something else
+  checkTogether(interfaces, create, file);
+  const tokenSource = tokenFile || (token && "the environment");
   const line = (name: string, value: unknown, from: string) => `${name.padEnd(12)}${value} (${from})`;
   const lines = [
-    ...NAMES.map((name) => line(name, settings[name], source(name))),
+    ...NAMES.map((name) =>
+      line(name, settings[name], sources.filter(([, given]) => name in given).at(-1)![0]),
+    ),
     line("token", tokenSource ? "set" : "not set", tokenSource || "default"),
     ...watch.map(({ path, from }) => line("watch", path, from)),
     ...interfaces.map((one) => line("interface", JSON.stringify(one), file!)),
   ];
-  const { name, address, netmask, mtu } = settings;
-  const create = { name, address, netmask, mtu }; // what a new interface has, unless asked for something else
-  if (file !== undefined) checkTogether(file, interfaces, create);
   return {
     ...settings,
     watch: watch.map(({ path }) => path),
@@ -100,75 +91,78 @@ function read(args: string[], { token, texts }: ReturnType<typeof fromEnvironmen
     create,
     file,
     interfaces,
-    shown: values["print-config"] && lines.join("\n"),
+    shown: "print-config" in flags ? lines.join("\n") : undefined,
   };
+}
+const inFront = (file: string) => `${VARIABLE}TOKEN=$(cat ${file}) in front of npx or node`;
+const MAKE = `to make it: (umask 077; node -p "crypto.randomBytes(16).toString('hex')" > FILE)`;
+
+function fromFlags(args: string[]): Given {
+  const { values, given, positionals } = parse(args, FLAGS, "src/manager/main.ts");
+  if (positionals.length > 0) throw refusal(positionals[0]!, "flags begin with --");
+  const all = given.map((name) => [name, values[name as Name]!] as const);
+  return Object.fromEntries(all.map(([name, list]) => [name, name === "watch" ? list : list.at(-1)]));
 }
 
 function fromEnvironment() {
   const token = takeFromEnvironment(`${VARIABLE}TOKEN`);
-  const texts: Texts = {};
-  for (const [variable, text] of Object.entries(process.env)) {
-    if (!variable.startsWith(VARIABLE)) continue;
+  const ours = Object.entries(process.env).filter(([variable]) => variable.startsWith(VARIABLE));
+  const given = ours.map(([variable, text]) => {
     const name = variable.slice(VARIABLE.length).toLowerCase().replaceAll("_", "-");
-    const why = mistake(name, text!, [...IN_FILE, "config"]);
-    if (why) throw refusal(variable, why);
-    texts[name] = text!;
-  }
-  return { token: token === undefined ? undefined : goodToken(token, `${VARIABLE}TOKEN`), texts };
+    return [name, readAs(name, text, variable, "config")];
+  });
+  return {
+    token: token === undefined ? undefined : goodToken(token, `${VARIABLE}TOKEN`),
+    given: Object.fromEntries(given) as Given,
+  };
 }
 
-/** The file's values as text, and its interfaces. */
-function fromFile(file: string): { texts: Texts; interfaces: Declared[] } {
+function fromFile(file: string): Given & { interfaces: Declared[] } {
   try {
     const json: Record<string, unknown> = { ...asObject(JSON.parse(readFileSync(file, "utf8"))) };
-    const { interfaces = [], ...texts } = json;
-    for (const [name, value] of Object.entries(texts)) {
-      const why = mistake(name, value, [...IN_FILE, "interfaces"]);
-      if (why) throw new Error(`${name}: ${why}`);
-    }
+    const { interfaces = [], ...rest } = json;
+    const given = Object.entries(rest).map(([name, value]) => [
+      name,
+      readAs(name, value, `${file}: ${name}`, "interfaces"),
+    ]);
     if (!Array.isArray(interfaces)) throw new Error("interfaces: expected a list");
-    return { texts: texts as Texts, interfaces: interfaces.map((one) => take(DECLARED, asObject(one))) };
+    const declared = interfaces.map((one) => take(DECLARED, asObject(one)));
+    return { ...Object.fromEntries(given), interfaces: declared };
   } catch (error) {
-    throw refusal(file, (error as Error).message);
+    throw error instanceof Failure ? error : refusal(file, (error as Error).message);
   }
 }
 
-/** What is wrong with a setting of this name and value; undefined: nothing. */
-function mistake(name: string, value: unknown, known: string[]): string | undefined {
-  if (!known.includes(name)) return `there is no such setting${nearest(name, known)}`;
-  for (const one of name === "watch" ? [value].flat() : [value]) {
-    if (!["string", "number"].includes(typeof one)) return "expected a text or a number";
+/** What the flag `name` makes of this value. `place`: where it was found; `more`: what else may be there. */
+function readAs(name: string, value: unknown, place: string, more: string): unknown {
+  const known = [...NAMES, "watch", more];
+  if (!known.includes(name)) throw refusal(place, `there is no such setting${nearest(name, known)}`);
+  const read = (one: unknown) => {
+    if (!["string", "number"].includes(typeof one)) throw refusal(place, "expected a text or a number");
     try {
-      FLAGS[name as Name].read(String(one));
+      return FLAGS[name as Name].read(String(one));
     } catch (error) {
-      return `${one} ${(error as Error).message}`;
+      throw refusal(place, `${one} ${(error as Error).message}`);
     }
-  }
+  };
+  return name === "watch" ? [value].flat().map(read) : read(value);
 }
 
-/** What the fields of an entry say together, and the entries. Errors: a Failure. */
-function checkTogether(
-  file: string,
-  entries: Declared[],
-  create: Pick<Settings, keyof typeof CREATE & Name>,
-) {
+/** No two entries have one name, and each makes an interface. Errors: a Failure. */
+function checkTogether(entries: Declared[], create: Defaults, file = "") {
   const names = new Set<string>();
   for (const entry of entries) {
-    const { name, type = "tun", mode, ...rest } = { address6: "", ...create, ...entry };
+    const { name } = { ...create, ...entry };
     if (names.has(name)) throw refusal(file, `interfaces: there are two of the name ${name}`);
     names.add(name);
     try {
-      checked(type, rest);
+      complete(create, entry);
     } catch (error) {
       throw refusal(file, `interfaces: ${name}: ${(error as Error).message}`);
     }
   }
 }
 
-/** As flags; a list is a flag for each of it. */
-const words = (texts: Texts) =>
-  Object.entries(texts).flatMap(([name, text]) => [text].flat().map((one) => `--${name}=${one}`));
-const parsed = (args: string[]) => parse(args, FLAGS, "src/manager/main.ts");
 const refusal = (what: string, why: string) => new Failure(`Cannot use ${what}: ${why}`, "--help", 2);
 
 function host(text: string): string {

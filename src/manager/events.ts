@@ -9,7 +9,7 @@ import { Refusal } from "./route.ts";
 
 const MOST_LISTENERS = 64;
 const MOST_WAITING = 256 * 1024; // bytes that may wait for one listener
-const HEARTBEAT = 15_000; // ms: a comment, so that a connection that died is noticed
+const HEARTBEAT = 15_000; // ms: a comment. Who has taken nothing for twice as long is closed: http.ts
 export const STREAM = "text/event-stream";
 
 type Event = [name: string, data: unknown];
@@ -28,10 +28,13 @@ export const listening = () => listeners.size;
 
 /** Tells all listeners. */
 export function publish(event: string, data: unknown): void {
-  if (listeners.size === 0) return;
-  const text = encode([event, data]);
+  if (listeners.size > 0) write(encode([event, data]));
+}
+
+function write(text: string): void {
   for (const listener of listeners) send(listener, text);
 }
+setInterval(() => write(": still here\n\n"), HEARTBEAT).unref();
 
 const encode = ([name, data]: Event) => `event: ${name}\ndata: ${JSON.stringify(data)}\n\n`;
 
@@ -49,17 +52,8 @@ export async function listen(response: ServerResponse): Promise<void> {
   response.flushHeaders();
   if (response.req.method === "HEAD") return void response.end();
   const listener: Listener = { response, missed: 0, early: "" };
-  let missedBefore = 0;
-  const heartbeat = setInterval(() => {
-    if (missedBefore > 0 && listener.missed > missedBefore) response.destroy(); // it takes nothing at all
-    missedBefore = listener.missed;
-    send(listener, ": still here\n\n");
-  }, HEARTBEAT);
   listeners.add(listener);
-  response.on("close", () => {
-    clearInterval(heartbeat);
-    listeners.delete(listener);
-  });
+  response.on("close", () => listeners.delete(listener));
   response.on("drain", () => catchUp(listener));
   await greet(listener);
 }

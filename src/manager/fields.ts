@@ -53,21 +53,21 @@ function address6(text: string): string {
   throw new Error("is no host's IPv6 ADDRESS/PREFIX, as fd00::1/64 is");
 }
 
-/** What an interface is to have: "10.0.0.1", "255.255.255.0", "fd00::1/64" or "", 1500 bytes. */
-export type Settings = Required<Omit<Values<typeof CONFIGURE>, "name">>;
+/** What an interface has, or is to have. address6: "fd00::1/64", "" for none. */
+export type Settings = Required<Values<typeof CREATE>>;
+export type Defaults = Pick<Settings, "name" | "address" | "netmask" | "mtu">;
 
-/** What the fields say together. Errors: a Refusal. */
-export function checked(type: "tun" | "tap", settings: Settings): Settings {
-  const { address, netmask, address6, mtu } = settings;
+/** What is asked for; where that says nothing, the defaults. Errors: a Refusal if they do not go together. */
+export function complete(defaults: Defaults, asked: Values<typeof CREATE>): Settings {
+  const settings: Settings = { type: "tun", address6: "", ...defaults, ...asked };
+  const { type, address, netmask, address6, mtu } = settings;
+  const refuse = (why: string) => new Refusal(400, why);
   const addresses = 2 ** 32 - parseIPv4(netmask)!; // in its network: the first and the last are no host's
   if (addresses > 2 && [0, addresses - 1].includes(parseIPv4(address)! % addresses))
-    throw new Refusal(400, `address: ${address} is no host's own where the netmask is ${netmask}`);
+    throw refuse(`address: ${address} is no host's own where the netmask is ${netmask}`);
   if (type === "tap" && mtu > MAX_PACKET - ETHERNET)
-    throw new Refusal(400, `mtu: ${mtu} is too much for a TAP: a frame has ${ETHERNET} bytes more`);
+    throw refuse(`mtu: ${mtu} is too much for a TAP: a frame has ${ETHERNET} bytes more`);
   if (address6 && !canCarryIPv6("default", mtu))
-    throw new Refusal(
-      400,
-      `address6: it needs ${mtu < 1280 ? "an mtu of 1280 bytes" : "a kernel with IPv6"}`,
-    );
+    throw refuse(`address6: it needs ${mtu < 1280 ? "an mtu of 1280 bytes" : "a kernel with IPv6"}`);
   return settings;
 }

@@ -2,8 +2,7 @@
 import { createHash, timingSafeEqual } from "node:crypto";
 import { once } from "node:events";
 import { readFileSync, unlinkSync } from "node:fs";
-import { createServer, type IncomingMessage, type RequestListener } from "node:http";
-import type { Server, ServerResponse } from "node:http";
+import { createServer, type IncomingMessage, type RequestListener, type ServerResponse } from "node:http";
 import { createServer as createTls } from "node:https";
 import type { Socket } from "node:net";
 import { isLoopback } from "../base/address.ts";
@@ -12,37 +11,42 @@ import { atExit, fail } from "../host/program.ts";
 import { readPrivate } from "../host/secret.ts";
 import { listenAt } from "../host/status-socket.ts";
 import { config } from "./config.ts";
-import { STREAM } from "./events.ts";
 import { asObject, Refusal } from "./route.ts";
 
-const MOST_CONNECTIONS = 256;
 const MOST_BODY = 16 * 1024; // bytes
 export const LIMITS = {
   maxHeaderSize: 8 * 1024, // bytes
-  headersTimeout: 5_000, // ms
+  headersTimeout: 5_000, // ms, also for who says nothing at all
   requestTimeout: 10_000, // ms, body included
   connectionsCheckingInterval: 1_000, // ms
 };
+/** A server has these as properties. They are far more connections than a class needs, and none for ever. */
+export const MORE_LIMITS = {
+  maxConnections: 2048,
+  timeout: 30_000, // ms without a byte, either way: who takes no answer is closed, too
+};
 
 /** On each answer. */
-export const HEADERS = {
+export const HEADERS = new Headers({
   "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'", // the page has its own
   "X-Content-Type-Options": "nosniff",
   "Referrer-Policy": "no-referrer",
   "Cross-Origin-Resource-Policy": "same-origin",
   "Cache-Control": "no-store",
-};
+});
 
 const asked = new Map<string, number>(); // requests of this second, by address
 setInterval(() => asked.clear(), 1000).unref();
 
+/** Does this one ask too often? `most`: requests a second from one address. Errors: a Refusal. */
+export function limit({ socket: { remoteAddress = "" } }: IncomingMessage, most: number): void {
+  const count = (asked.get(remoteAddress) ?? 0) + 1;
+  asked.set(remoteAddress, count);
+  if (count > most) throw new Refusal(429, `rate: at most ${most} requests a second`, { "Retry-After": "1" });
+}
+
 /** May this one ask at all? Errors: a Refusal. */
 export function admit({ socket, headers }: IncomingMessage): void {
-  const from = socket.remoteAddress ?? "";
-  const count = (asked.get(from) ?? 0) + 1;
-  asked.set(from, count);
-  if (count > config.rate)
-    throw new Refusal(429, `rate: at most ${config.rate} requests a second`, { "Retry-After": "1" });
   // A page elsewhere can let its own name lead to us (DNS rebinding): then that name is in Host.
   const { host = "", origin } = headers;
   if (!isOurs(host.replace(/:\d+$/, "").toLowerCase(), socket))
@@ -70,8 +74,8 @@ export function authorize({ headers, socket }: IncomingMessage, changes: boolean
   const { token } = config;
   if (isNear(socket) && (!changes || token === undefined)) return;
   const digest = (text = "") => createHash("sha256").update(text).digest(); // so both are of one length
-  if (token !== undefined && timingSafeEqual(digest(headers.authorization), digest(`Bearer ${token}`)))
-    return;
+  const isGood = timingSafeEqual(digest(headers.authorization), digest(`Bearer ${token}`));
+  if (token !== undefined && isGood) return;
   throw new Refusal(401, "Authorization: expected Bearer and the token", { "WWW-Authenticate": "Bearer" });
 }
 
@@ -79,9 +83,8 @@ export function authorize({ headers, socket }: IncomingMessage, changes: boolean
 export async function readBody(request: IncomingMessage): Promise<object> {
   const bytes = await readBytes(request);
   const type = request.headers["content-type"];
-  if (bytes.length === 0 && type === undefined) return {};
-  if (!/^application\/json *(;|$)/i.test(type ?? ""))
-    throw new Refusal(415, "Content-Type: expected application/json");
+  const isOther = type === undefined ? bytes.length > 0 : !/^application\/json *(;|$)/i.test(type);
+  if (isOther) throw new Refusal(415, "Content-Type: expected application/json");
   if (bytes.length === 0) return {};
   try {
     return asObject(JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes)));
@@ -104,62 +107,56 @@ function readBytes(request: IncomingMessage): Promise<Buffer> {
   });
 }
 
+export function send(response: ServerResponse, type: string, body: string): void {
+  response.setHeader("Content-Type", type);
+  response.setHeader("Content-Length", Buffer.byteLength(body));
+  response.end(body);
+}
+
+export const sendJson = (response: ServerResponse, value: unknown) =>
+  send(response, "application/json", `${JSON.stringify(value)}\n`);
+
+/** The answer of a request that failed: a Refusal's status; else 500, which is told to us, too. */
+export function refuse(response: ServerResponse, error: unknown): void {
+  if (response.headersSent) return void response.destroy();
+  const { status, headers } = error instanceof Refusal ? error : { status: 500, headers: {} };
+  const { message } = error as Error;
+  const text = error instanceof Failure ? `${message}. Try: ${error.hint}` : message;
+  if (status === 500) console.error(text);
+  response.statusCode = status;
+  response.setHeaders(new Headers(headers));
+  sendJson(response, { error: text });
+}
+
 /** Listens, and returns where: "http://127.0.0.1:8080/", or the path. Errors: a Failure. */
 export async function serve(handle: RequestListener): Promise<string> {
   const { host, port, "tls-cert": cert, "tls-key": key } = config;
-  const tls = { minVersion: "TLSv1.2" as const, handshakeTimeout: LIMITS.headersTimeout };
-  const privately = () => "keep it in a file that you alone can read";
-  const secret = cert ? readPrivate("key", key, privately, "check the path") : undefined;
-  const server = cert
-    ? createTls({ ...LIMITS, ...tls, cert: readFileSync(cert), key: secret }, handle)
-    : createServer(LIMITS, handle);
-  makeRoom(server);
+  const server = cert ? tlsServer(cert, key, handle) : createServer(LIMITS, handle);
+  Object.assign(server, MORE_LIMITS);
   isPath = host.startsWith("/");
   if (isPath) {
     await listenAt(host, server, "--host");
     atExit(() => unlinkSync(host));
-  } else await listenOn(host, port, server);
+  } else {
+    server.listen(port, host);
+    await once(server, "listening").catch(({ code }) => {
+      throw new Failure(`Cannot listen on ${host} port ${port}: ${code}`, "another --port, --host");
+    });
+  }
   server.on("error", fail);
   const at = server.address()!;
   if (typeof at === "string") return at;
   return `http${cert ? "s" : ""}://${at.family === "IPv6" ? `[${at.address}]` : at.address}:${at.port}/`;
 }
 
-async function listenOn(host: string, port: number, server: Server): Promise<void> {
-  server.listen(port, host);
+function tlsServer(cert: string, key: string, handle: RequestListener) {
+  const files = { cert: readFileSync(cert), key: readPrivate("key", key, () => PRIVATELY, "check the path") };
+  const tls = { minVersion: "TLSv1.2" as const, handshakeTimeout: LIMITS.headersTimeout };
   try {
-    await once(server, "listening");
+    return createTls({ ...LIMITS, ...tls, ...files }, handle);
   } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    throw new Failure(`Cannot listen on ${host} port ${port}: ${code}`, "another --port, --host");
+    const why = `Cannot use TLS with ${cert} and ${key}: ${(error as Error).message}`;
+    throw new Failure(why, "the certificate and its own key, both as PEM");
   }
 }
-
-/**
- * When all places are taken, a new connection gets the place of the one that has been silent for the longest
- * time. A connection whose request is being answered loses its place only if there is no other. So silent and
- * slow clients keep nobody out. Listeners to events stay.
- */
-export function makeRoom(server: Server): void {
-  const open = new Map<unknown, { socket: Socket; response?: ServerResponse }>(); // who asked last at the end
-  // TLS puts another socket around it, of the same addresses.
-  const keyOf = (socket: Socket) =>
-    socket.remotePort ? `${socket.remoteAddress} ${socket.remotePort}` : socket;
-  server.on("connection", (socket: Socket) => {
-    const key = keyOf(socket);
-    const others = [...open.values()].filter(
-      ({ response }) => response?.getHeader("Content-Type") !== STREAM,
-    );
-    const isIdle = ({ response }: { response?: ServerResponse }) =>
-      !response?.req.complete || response.writableFinished;
-    open.set(key, { socket });
-    socket.on("close", () => open.delete(key));
-    if (open.size > MOST_CONNECTIONS) (others.find(isIdle) ?? others[0])?.socket.destroy();
-  });
-  server.on("request", (request, response) => {
-    const key = keyOf(request.socket);
-    const { socket } = open.get(key) ?? request;
-    open.delete(key);
-    if (!socket.destroyed) open.set(key, { socket, response });
-  });
-}
+const PRIVATELY = "keep it in a file that you alone can read";

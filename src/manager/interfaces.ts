@@ -13,7 +13,7 @@ import { canCarryIPv6 } from "../host/machine.ts";
 import { config } from "./config.ts";
 import { answer, describeFrame, ETHERNET, PROTOCOLS, protocolOf } from "./echo.ts";
 import { now, present, publish, shows } from "./events.ts";
-import { checked, masks, type Settings } from "./fields.ts";
+import { complete, masks, type Settings } from "./fields.ts";
 import type { CONFIGURE, CREATE, NAME, START } from "./fields.ts";
 import { Refusal, type Values } from "./route.ts";
 import { change, type Link, readLinks } from "./system.ts";
@@ -29,8 +29,7 @@ const memory = new Memory(MAX_PACKET + ETHERNET + 3);
 
 class Interface {
   readonly tun: Tun;
-  readonly type: "tun" | "tap";
-  readonly settings: Settings;
+  settings: Settings;
   mode: "monitor" | "echo" | "" = ""; // "": it is stopped
   readonly counters = {
     read: { packets: 0, bytes: 0 },
@@ -41,10 +40,10 @@ class Interface {
   };
   private watch: Watch | undefined;
 
-  constructor(name: string, type: "tun" | "tap", settings: Settings) {
-    this.type = type;
+  constructor(settings: Settings) {
     this.settings = settings;
-    this.tun = openTun(name, "none", IFF_TUN_EXCL | (type === "tap" ? IFF_TAP : IFF_TUN));
+    const kind = settings.type === "tap" ? IFF_TAP : IFF_TUN;
+    this.tun = openTun(settings.name, "none", IFF_TUN_EXCL | kind);
   }
 
   /** Reads from now on what the kernel sends. What has waited since before is no news. */
@@ -78,7 +77,7 @@ class Interface {
   /** One packet of `size` bytes from the kernel. */
   private take(size: number): void {
     const { counters, tun } = this;
-    const at = this.type === "tap" ? ETHERNET : 0;
+    const at = this.settings.type === "tap" ? ETHERNET : 0;
     const id = shows(tun.name, size) ? `${tun.name}#${counters.read.packets}` : "";
     count(counters.read, size);
     counters.protocols[protocolOf(memory.bytes, at, size)]!++;
@@ -125,14 +124,14 @@ function pick(name: string | undefined): Interface {
 
 /** Each of these returns what was done. Errors: a Refusal, or a Failure; then nothing has changed. */
 export async function create(asked: Values<typeof CREATE>): Promise<string> {
-  const { name, type, ...rest } = { type: "tun" as const, address6: "", ...config.create, ...asked };
-  const settings = checked(type, rest);
+  const settings = complete(config.create, asked);
+  const { name } = settings;
   if (interfaces.has(name)) throw new Refusal(409, `name: there is an interface ${name} already`);
   if (interfaces.size >= MOST) throw new Refusal(409, `name: there are ${MOST} interfaces already`);
   let one: Interface | undefined;
   try {
-    one = new Interface(name, type, settings);
-    await change(lines(one, settings));
+    one = new Interface(settings);
+    await change(lines(settings));
   } catch (error) {
     one?.end();
     const isTaken = error instanceof Failure && error.code === "EBUSY";
@@ -145,26 +144,26 @@ export async function create(asked: Values<typeof CREATE>): Promise<string> {
 
 export async function configure({ name, ...asked }: Values<typeof CONFIGURE>): Promise<string> {
   const one = pick(name);
-  const before = { ...one.settings };
-  const after = checked(one.type, { ...before, ...asked });
+  const before = one.settings;
+  const after = complete(before, asked);
   try {
-    await change(lines(one, after, before));
+    await change(lines(after, before));
   } catch (error) {
-    await change(lines(one, before, after), true).catch(() => {}); // what was not done cannot be taken back
+    await change(lines(before, after), true).catch(() => {}); // what was not done cannot be taken back
     throw error;
   }
-  Object.assign(one.settings, after);
+  one.settings = after;
   tell(one);
   return `Interface ${one.tun.name} configured successfully`;
 }
 
-export async function start({ name, mode = "monitor" }: Values<typeof START>): Promise<string> {
+export async function start({ name, mode }: Values<typeof START>): Promise<string> {
   const one = pick(name);
   const before = one.mode;
-  one.start(mode);
+  one.start(mode ?? (before || "monitor"));
   tell(one);
-  const changed = before === mode ? "" : `: its mode is ${mode} from now on`;
-  return `Interface ${one.tun.name} ${before ? `is already running${changed}` : `started, mode ${mode}`}`;
+  const changed = before === one.mode ? "" : `: its mode is ${one.mode} from now on`;
+  return `Interface ${one.tun.name} ${before ? `is already running${changed}` : `started, mode ${one.mode}`}`;
 }
 
 export async function stop({ name }: Values<typeof NAME>): Promise<string> {
@@ -224,7 +223,7 @@ async function look(ones: Interface[]): Promise<object[]> {
     return {
       status: one.mode ? "running" : "stopped",
       name: link.ifname,
-      type: one.type,
+      type: one.settings.type,
       mtu: link.mtu,
       address: inet?.local ?? "",
       netmask: inet ? masks[inet.prefixlen] : "",
@@ -240,7 +239,8 @@ async function look(ones: Interface[]): Promise<object[]> {
 }
 
 /** What `ip -batch` is told to get from `before` to `after`. */
-function lines({ tun: { name }, type }: Interface, after: Settings, before?: Settings): string[] {
+function lines(after: Settings, before?: Settings): string[] {
+  const { name, type } = after;
   const isNew = (...fields: (keyof Settings)[]) => fields.some((field) => before?.[field] !== after[field]);
   const [moved, moved6, resized] = [isNew("address", "netmask"), isNew("address6"), isNew("mtu")];
   // Else the kernel sends router solicitations and the like into it.

@@ -1,7 +1,6 @@
 /** GET /metrics: the manager's own numbers, and those that others add. */
 import { readdirSync } from "node:fs";
 import { type Family, render, type Sample } from "../base/prometheus.ts";
-import { measureLoop } from "../host/loop-delay.ts";
 import { listening } from "./events.ts";
 import { all } from "./interfaces.ts";
 
@@ -31,52 +30,33 @@ function ofRequests(): Family[] {
   ];
 }
 
+type Counters = ReturnType<typeof all>[0]["counters"];
+
 function ofInterfaces(): Family[] {
-  type Counters = ReturnType<typeof all>[0]["counters"];
-  const total = (
-    name: string,
-    help: string,
-    samplesOf: (counters: Counters) => Record<string, number>,
-  ): Family => [
-    `simple_vpn_manager_interface_${name}_total`,
-    "counter",
-    help,
-    all().flatMap(({ tun, counters }) =>
-      Object.entries(samplesOf(counters)).map(([kind, value]): Sample => [
-        { interface: tun.name, kind },
-        value,
-      ]),
-    ),
-  ];
-  const active = all().map(({ tun, type, mode }): Sample => [{ interface: tun.name, type }, mode ? 1 : 0]);
+  const active = all().map(({ settings: { name, type }, mode }): Sample => {
+    return [{ interface: name, type }, mode ? 1 : 0];
+  });
+  const total = (name: string, help: string, of: (counters: Counters) => object): Family => {
+    const samples = all().flatMap(({ settings, counters }) =>
+      Object.entries(of(counters)).map(([kind, n]): Sample => [{ interface: settings.name, kind }, n]),
+    );
+    return [`simple_vpn_manager_interface_${name}_total`, "counter", help, samples];
+  };
+  const packets = ({ read, written, discarded, refused }: Counters) => {
+    return { read: read.packets, written: written.packets, discarded, refused };
+  };
   return [
     ["simple_vpn_manager_interface_active", "gauge", "1 while packets are read.", active],
-    total("packets", "Packets by what became of them.", ({ read, written, discarded, refused }) => ({
-      ...{ read: read.packets, written: written.packets, discarded, refused },
-    })),
+    total("packets", "Packets by what became of them.", packets),
     total("bytes", "Bytes of them.", ({ read, written }) => ({ read: read.bytes, written: written.bytes })),
     total("protocol_packets", "Packets read, by protocol.", ({ protocols }) => protocols),
   ];
 }
 
-const look = measureLoop();
-let loop = look();
-setInterval(() => (loop = look()), 1000).unref(); // whoever asks, and how often
-
 function ofProcess(): Family[] {
   const { user, system } = process.cpuUsage();
-  const late: Sample[] = [
-    [{ quantile: 0.5 }, loop.p50 / 1000],
-    [{ quantile: 0.99 }, loop.p99 / 1000],
-  ];
   const gauge = (name: string, help: string, value: number): Family => [name, "gauge", help, [[{}, value]]];
   return [
-    [
-      "simple_vpn_manager_event_loop_delay_seconds",
-      "summary",
-      "How late the event loop was in the last second.",
-      late,
-    ],
     ["process_cpu_seconds_total", "counter", "Processor time.", [[{}, (user + system) / 1e6]]],
     gauge("process_resident_memory_bytes", "Memory.", process.memoryUsage.rss()),
     gauge("process_open_fds", "Open file descriptors.", readdirSync("/proc/self/fd").length),

@@ -21,15 +21,13 @@ export function openapi(routes: readonly Route[], version: string): object {
 }
 
 function operation({ method, path, summary, takes, answers, fails, open }: Route): object {
-  const isInPath = (name: string) => path.includes(`{${name}}`);
-  const fields = Object.entries(takes).filter(([name]) => !isInPath(name));
-  const inPath = Object.entries(takes).flatMap(([name, { schema }]) =>
-    isInPath(name) ? [{ name, in: "path", required: true, schema }] : [],
-  );
+  const isInPath = path.includes("{name}");
+  const fields = Object.entries(isInPath ? {} : takes);
   const required = fields.flatMap(([name, field]) => (field.required ? [name] : []));
   const properties = Object.fromEntries(fields.map(([name, { schema }]) => [name, schema]));
   const body = { type: "object", additionalProperties: false, required, properties };
-  const parameters = [...inPath, ...fields.map(([name, { schema }]) => ({ name, in: "query", schema }))];
+  const place = isInPath ? { in: "path", required: true } : { in: "query" };
+  const parameters = takes.name ? [{ name: "name", ...place, schema: takes.name.schema }] : [];
   const wrong = Object.entries({ ...ANY, ...(!open && CLOSED), ...(method !== "GET" && CHANGING), ...fails });
   const content = json({ $ref: "#/components/schemas/Error" });
   const good = typeof answers === "string" ? { [answers]: { schema: { type: "string" } } } : json(answers);

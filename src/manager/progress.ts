@@ -16,8 +16,10 @@ type Progress = Required<Values<typeof PROGRESS>>;
 
 const students = new Map<string, Map<string, Progress>>(); // by name, then by lesson
 
-export const all = () => [...students.values()].flatMap((lessons) => [...lessons.values()]);
-present(async () => all().map((one) => ["progress", one]));
+export const progress = () => ({
+  progress: [...students.values()].flatMap((lessons) => [...lessons.values()]),
+});
+present(async () => progress().progress.map((one) => ["progress", one]));
 
 /** Errors: a Refusal. */
 export function report(values: Values<typeof PROGRESS>): string {

@@ -41,27 +41,35 @@ export interface Route<F extends Fields = Fields> {
   method: "GET" | "POST" | "DELETE";
   path: string; // "{name}" in it is a field
   summary: string;
-  takes: F; // in the query; of POST and DELETE also in the body
+  takes: F; // in the body; the name, where there is one, also in the query
   answers: Schema | string; // with 200: JSON of this schema, or another media type
   run: (values: Values<F>, response: ServerResponse) => unknown;
   fails?: Record<number, string>; // why else it may be refused, by status
   open?: boolean; // never needs the token
 }
-type Row = <F extends Fields>(
-  ...row: [
-    ...(readonly [path: string, summary: string, takes: F, answers: Schema | string]),
-    Route<F>["run"],
-    Pick<Route, "fails" | "open">?,
-  ]
-) => Route;
+type More = Pick<Route, "fails" | "open">;
+export type Work<V> = (values: V) => string | Promise<string>;
+/** A row that tells something. */
+export const get = <F extends Fields>(
+  path: string,
+  summary: string,
+  takes: F,
+  answers: Schema | string,
+  run: Route<F>["run"],
+  more?: More,
+) => ({ method: "GET", path, summary, takes, answers, run, ...more }) as Route;
 
-const row =
-  (method: Route["method"]): Row =>
-  (path, summary, takes, answers, run, more) =>
-    ({ method, path, summary, takes, answers, run, ...more }) as Route;
-export const [get, post, remove] = [row("GET"), row("POST"), row("DELETE")];
+/** A row that changes something. `run` returns what was done, in words. */
+const changing =
+  (method: "POST" | "DELETE") =>
+  <F extends Fields>(path: string, summary: string, takes: F, run: Work<Values<F>>, more?: More) =>
+    ({
+      ...{ method, path, summary, takes, answers: SUCCESS, ...more },
+      run: async (values) => ({ status: "success", message: await run(values as Values<F>) }),
+    }) as Route;
+export const [post, remove] = [changing("POST"), changing("DELETE")];
 
-// What is answered, and its schema
+// What is answered, as a schema
 export const object = (properties: Record<string, Schema>, optional = {}): Schema => ({
   type: "object",
   required: Object.keys(properties),
@@ -69,8 +77,7 @@ export const object = (properties: Record<string, Schema>, optional = {}): Schem
 });
 export const list = (items: Schema): Schema => ({ type: "array", items });
 export const [STRING, NUMBER] = [{ type: "string" }, { type: "number" }];
-export const SUCCESS = object({ status: { const: "success" }, message: STRING });
-export const success = (message: string) => ({ status: "success", message });
+const SUCCESS = object({ status: { const: "success" }, message: STRING });
 
 /** What was sent, read field by field. Errors: a Refusal with status 400. */
 export function take<F extends Fields>(fields: F, given: object): Values<F> {
@@ -107,7 +114,7 @@ function isOf({ type, items, maxItems }: Schema, value: unknown): boolean {
 }
 
 /** What somebody sent, in a message: short, no orders to a terminal, and nothing that may be a secret. */
-const shown = (value: unknown) =>
+export const shown = (value: unknown) =>
   JSON.stringify(value)
     .replace(/[^ -~]/g, "?")
     .replace(/[\da-f]{64}/gi, "…")

@@ -5,7 +5,7 @@ import { createServer, type Socket } from "node:net";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { STATUS, STEP } from "../lab/manager/sample.ts";
-import { StatusReader } from "./status-reader.ts";
+import { readStatus } from "./status-reader.ts";
 import { newFolder } from "../lab/tests/folder.ts";
 import { until } from "../lab/tests/peers.ts";
 
@@ -17,13 +17,13 @@ async function pair(t: TestContext) {
   const sockets: Socket[] = [];
   const server = createServer((socket) => sockets.push(socket.on("error", () => {})));
   const got: unknown[] = [];
-  const reader = new StatusReader(path, {
+  const close = readStatus(path, {
     status: ({ state }) => got.push(state.toString()), // throws if there is none
     step: (event) => got.push(event),
     lost: (lines) => got.push(lines),
     silent: (why) => got.push(why),
   });
-  t.after(() => (reader.close(), server.close(), sockets.forEach((socket) => socket.destroy())));
+  t.after(() => (close(), server.close(), sockets.forEach((socket) => socket.destroy())));
   await until(() => got.length === 1);
   assert.deepEqual(got.splice(0), ["its status socket: ENOENT"]);
   server.listen(path);
@@ -70,8 +70,8 @@ test("a program that ends, and one that speaks otherwise, are told once, and ask
 
 test("a reader that is closed asks no more", async (t) => {
   const path = join(folder, "closed");
-  const reader = new StatusReader(path, { status() {}, step() {}, lost() {}, silent() {} });
-  reader.close();
+  const close = readStatus(path, { status() {}, step() {}, lost() {}, silent() {} });
+  close();
   let asked = 0;
   const server = createServer(() => asked++).listen(path);
   t.after(() => server.close());

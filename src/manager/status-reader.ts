@@ -16,61 +16,51 @@ export interface StatusEvents {
   silent(why: string): void;
 }
 
-export class StatusReader {
-  private readonly path: string;
-  private readonly events: StatusEvents;
-  private socket: Socket | undefined;
-  private timer: NodeJS.Timeout | undefined;
-  private why = ""; // it is silent; "": it is not
+/** Reads from now on, and connects again and again while nobody listens at `path`. Returns what ends it. */
+export function readStatus(path: string, events: StatusEvents): () => void {
+  let socket: Socket;
+  let again: NodeJS.Timeout | undefined;
+  let silence = ""; // why it is silent; "": it is not
 
-  /** Reads from now on, and connects again and again while nobody listens at `path`. */
-  constructor(path: string, events: StatusEvents) {
-    this.path = path;
-    this.events = events;
-    this.open();
-  }
-
-  close(): void {
-    clearTimeout(this.timer);
-    this.socket
-      ?.removeAllListeners()
-      .on("error", () => {})
-      .destroy();
-  }
-
-  private open(): void {
+  const open = () => {
     let rest = "";
     let why = "it has closed its status socket";
-    const socket = (this.socket = connect(this.path).setEncoding("utf8"));
+    socket = connect(path).setEncoding("utf8");
     socket.on("data", (text: string) => {
       const lines = (rest + text).split("\n");
       rest = lines.pop()!;
-      const isGood = rest.length < LONGEST && lines.every((line) => this.take(line));
-      if (isGood) return;
+      if (rest.length < LONGEST && lines.every(isTaken)) return;
       why = "it does not speak as our programs do";
       socket.destroy();
     });
     socket.on("error", ({ code }: NodeJS.ErrnoException) => (why = `its status socket: ${code}`));
     socket.on("close", () => {
-      if (this.why !== why) this.events.silent((this.why = why));
-      this.timer = setTimeout(() => this.open(), AGAIN).unref();
+      if (silence !== why) events.silent((silence = why));
+      again = setTimeout(open, AGAIN).unref();
     });
-  }
+  };
 
-  /** False: it makes no sense. */
-  private take(line: string): boolean {
+  const isTaken = (line: string): boolean => {
     try {
       const { type, ...rest } = JSON.parse(line);
       if (type === "status") {
-        this.events.status({ type, ...rest });
-        this.why = "";
-      } else if (type === "step" && TEXTS.every((name) => typeof rest[name] === "string"))
-        this.events.step(rest);
-      else if (type === "lost") this.events.lost(Number(rest.lines));
+        events.status({ type, ...rest });
+        silence = "";
+      } else if (type === "step" && TEXTS.every((name) => typeof rest[name] === "string")) events.step(rest);
+      else if (type === "lost") events.lost(Number(rest.lines));
       else return type === "error"; // there are too many readers: it closes
       return true;
     } catch {
-      return false;
+      return false; // it makes no sense
     }
-  }
+  };
+
+  open();
+  return () => {
+    clearTimeout(again);
+    socket
+      .removeAllListeners()
+      .on("error", () => {})
+      .destroy();
+  };
 }

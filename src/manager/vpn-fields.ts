@@ -5,36 +5,26 @@ import { type Field, type Fields, NUMBER, object, STRING, text } from "./route.t
 // The manager's own; and those that would write a file, or open a port, for whoever asks
 const NOT_HERE = ["status", "metrics", "trace-file", "help", "version"];
 
-type Table = Record<
-  string,
-  { value: string; help: string; read: (text: string) => unknown; repeatable?: true }
->;
+type Option = { value: string; help: string; read: (text: string) => unknown; repeatable?: true };
 
-/** What an option takes is read as the program reads it, and handed on as it is. */
-function fieldsOf(table: Table): Fields {
+function fieldsOf(table: Record<string, Option>): Fields {
   const options = Object.entries(table).filter(([name]) => !NOT_HERE.includes(name));
-  return Object.fromEntries(
-    options.map(([name, { value, help, read, repeatable }]): [string, Field] => {
-      const type = value === "" ? "boolean" : ["N", "SECONDS"].includes(value) ? "integer" : "string";
-      const several = { type: "array", items: { type: "string" }, maxItems: 64 };
-      const schema = { ...(repeatable ? several : { type }), description: help };
-      if (type === "boolean") return [name, { schema, read: (text) => text === "true" }];
-      // the program itself asks whether there is such a user: that takes long
-      return [
-        name,
-        {
-          schema,
-          read: (text) => (name !== "user" && read(text), plain(name === "secret" ? file(text) : text)),
-        },
-      ];
-    }),
-  );
+  return Object.fromEntries(options.map(([name, option]) => [name, fieldOf(name, option)]));
 }
 
-/** Everyone can read the words of a command. */
-function file(text: string): string {
-  if (/^\s*[\da-f]{64}\s*$/i.test(text)) throw new Error("is the secret itself: name its file");
-  return text;
+/** What an option takes is read as the program reads it, and handed on as it is. */
+function fieldOf(name: string, { value, help: description, read, repeatable }: Option): Field {
+  if (value === "") return { schema: { type: "boolean", description }, read: (text) => text === "true" };
+  const type = ["N", "SECONDS"].includes(value) ? "integer" : "string";
+  const schema = repeatable ? { type: "array", items: { type: "string" }, maxItems: 64 } : { type };
+  const handOn = (text: string) => {
+    if (name !== "user") read(text); // whether there is such a user takes long: the program asks
+    // Everyone can read the words of a command.
+    const isSecret = name === "secret" && /^\s*[\da-f]{64}\s*$/i.test(text);
+    if (isSecret) throw new Error("is the secret itself: name its file");
+    return plain(text);
+  };
+  return { schema: { ...schema, description }, read: handOn };
 }
 
 /** No argument of a program can have a zero byte in it (execve(2)), and none of these makes sense. */
@@ -44,21 +34,17 @@ function plain(text: string): string {
 }
 
 export const isVpnName = (text: string) => /^[a-z\d][\w.-]{0,31}$/i.test(text);
-
-const name = text(
-  (text) => {
-    if (isVpnName(text)) return text;
-    throw new Error("is no name of 1 to 32 letters, digits, or . _ -, with one of the first two in front");
-  },
-  "of the VPN",
-  { maxLength: 32 },
-);
+function vpnName(text: string): string {
+  if (isVpnName(text)) return text;
+  throw new Error("is no name of 1 to 32 letters, digits, or . _ -, with one of the first two in front");
+}
+const name = text(vpnName, "of the VPN", { maxLength: 32 });
 export const NAMED = { name: { ...name, required: true } };
-export const SERVER_FIELDS = { name, ...fieldsOf(SERVER as Table) };
+export const SERVER_FIELDS = { name, ...fieldsOf(SERVER) };
 export const CLIENT_FIELDS = {
   name,
   server: { ...text(plain, "its name or address", { maxLength: 255 }), required: true },
-  ...fieldsOf(CLIENT as Table),
+  ...fieldsOf(CLIENT),
 };
 
 /** What is told of one. */
@@ -69,11 +55,10 @@ export const VPN = object(
 
 /** The command line for these fields. No value of theirs can become an option, and no shell reads it. */
 export function argumentsOf({ server, ...options }: { server?: string }): string[] {
-  const words = Object.entries(options as Record<string, string | string[] | boolean>).flatMap(
-    ([option, value]) => {
-      if (typeof value === "boolean") return value ? [`--${option}`] : [];
-      return [value].flat().map((text) => `--${option}=${text}`);
-    },
-  );
+  const given = Object.entries(options as Record<string, string | string[] | boolean>);
+  const words = given.flatMap(([option, value]) => {
+    if (typeof value === "boolean") return value ? [`--${option}`] : [];
+    return [value].flat().map((text) => `--${option}=${text}`);
+  });
   return [...words, ...(server === undefined ? [] : ["--", server])];
 }

@@ -13,14 +13,14 @@ import { stripVTControlCharacters } from "node:util";
 import { waitpid } from "../base/libc.ts";
 import type { Status } from "../base/status.ts";
 import { Keeper } from "../host/keeper.ts";
-import { familiesOf, type Labelled } from "../host/metrics.ts";
+import { familiesOf } from "../host/metrics.ts";
 import { hideMemory } from "../host/privileges.ts";
 import { atExit } from "../host/program.ts";
 import { takeFromEnvironment } from "../host/secret.ts";
 import { present, publish } from "./events.ts";
 import { measure } from "./metrics.ts";
 import { Refusal } from "./route.ts";
-import { StatusReader } from "./status-reader.ts";
+import { readStatus } from "./status-reader.ts";
 import { argumentsOf, isVpnName } from "./vpn-fields.ts";
 
 const MOST = 16; // programs
@@ -33,17 +33,17 @@ const WNOHANG = 1; // waitpid(2)
 const secret = takeFromEnvironment();
 if (secret !== undefined) hideMemory();
 
-/** One program. */
+/** A program that we watch. */
 class Vpn {
   readonly name: string;
   status: Status | undefined; // the latest
   problem: string | undefined; // why it tells nothing now
-  protected readonly reader: StatusReader;
+  protected readonly close: () => void; // it is not read any more
   private clients = new Map<string, string>(); // of a server: inner address → where it is
 
   constructor(name: string, path: string) {
     this.name = name;
-    this.reader = new StatusReader(path, {
+    this.close = readStatus(path, {
       status: (status) => this.take(status),
       step: (event) => publish("step", { ...event, name }),
       lost: (lines) => publish("client", { name, text: `${name}: ${lines} lines of its status were lost` }),
@@ -65,7 +65,7 @@ class Vpn {
   }
 
   forget(): void {
-    this.reader.close();
+    this.close();
     this.quiet("it is not watched any more");
     if (all.get(this.name) !== this) return; // another one has its name by now
     all.delete(this.name);
@@ -76,37 +76,37 @@ class Vpn {
     familiesOf([{ labels: {}, status }]); // throws if something is missing that its metrics need
     this.status = status;
     this.problem = undefined;
-    if (status.role === "server") this.compare(status.peers);
-    for (const event of this.event) publish("vpn", event);
+    this.tell(status.role === "server" ? status.peers : []);
   }
 
   protected quiet(why: string): void {
     const isNews = this.problem === undefined;
     this.problem = why;
-    this.compare([]);
-    if (isNews) for (const event of this.event) publish("vpn", event);
+    if (isNews) this.tell([]);
   }
 
-  /** Tells who has come, and who has gone. */
-  private compare(peers: Status["peers"]): void {
-    const { name } = this;
-    const now = new Map(peers.map(({ inner, remote }) => [inner, remote]));
-    const tell = (inner: string, remote: string, connected: boolean) => {
-      const text = `client ${inner} ${connected ? "connected from" : "left:"} ${remote}`;
-      publish("client", { name, inner, remote, connected, text });
+  /** Tells its state; and of a server, who has come, and who has gone. */
+  private tell(peers: Status["peers"]): void {
+    const { name, clients } = this;
+    this.clients = new Map(peers.map(({ inner, remote }) => [inner, remote]));
+    const differ = (one: typeof clients, other: typeof clients, connected: boolean) => {
+      for (const [inner, remote] of one) {
+        const text = `client ${inner} ${connected ? "connected from" : "left:"} ${remote}`;
+        if (!other.has(inner)) publish("client", { name, inner, remote, connected, text });
+      }
     };
-    for (const [inner, remote] of now) if (!this.clients.has(inner)) tell(inner, remote, true);
-    for (const [inner, remote] of this.clients) if (!now.has(inner)) tell(inner, remote, false);
-    this.clients = now;
+    differ(this.clients, clients, true);
+    differ(clients, this.clients, false);
+    for (const event of this.event) publish("vpn", event);
   }
 }
 
 /** One that we have started. */
 class Started extends Vpn {
+  readonly child: ChildProcess;
   readonly ended: Promise<void>;
   isOver = false;
   readonly undo: string; // what ends it
-  private readonly child: ChildProcess;
 
   constructor(name: string, path: string, main: string, args: string[]) {
     super(name, path);
@@ -114,17 +114,17 @@ class Started extends Vpn {
     const words = [...process.execArgv, main, `--status=${path}`, ...args];
     // A session of its own (setsid(2)): Ctrl-C is for us, and we end it.
     const options: SpawnOptions = { stdio: ["ignore", "ignore", "pipe"], env, detached: true };
-    this.child = spawn("setpriv", withParent(process.pid, words), options);
-    this.undo = `kill -s KILL ${this.child.pid}`; // a stopped one has to end, too; its own keeper undoes
+    const child = spawn("setpriv", withParent(process.pid, words), options);
+    this.child = child;
+    this.undo = `kill -s KILL ${child.pid}`; // a stopped one has to end, too; its own keeper undoes
     let said = "";
-    const { child } = this;
     child.stderr?.setEncoding("utf8").on("data", (text: string) => (said = (said + text).slice(-LAST_WORDS)));
     this.ended = new Promise((resolve) => {
       const over = (why: string) => {
         if (this.isOver) return;
         this.isOver = true;
         keeper!.forget(this.undo);
-        this.reader.close();
+        this.close();
         this.quiet(/^error (.*)$/m.exec(stripVTControlCharacters(said))?.[1] ?? why);
         resolve();
       };
@@ -137,20 +137,16 @@ class Started extends Vpn {
     return { ...super.shown, started: true, running: !this.isOver, pid: this.child.pid };
   }
 
-  stop(): void {
-    this.child.kill();
-  }
-
   /** Ends it, and waits. */
   async end(): Promise<void> {
-    this.stop();
+    this.child.kill();
     const late = setTimeout(() => this.child.kill("SIGKILL"), END);
     await this.ended;
     clearTimeout(late);
   }
 
-  /** The same at our own end, when no event comes any more. */
-  endNow(): void {
+  /** Waits for its end at our own end, when no event comes any more. */
+  awaitEnd(): void {
     const late = Date.now() + END;
     while (!this.isOver && waitpid(this.child.pid, [0], WNOHANG) === 0) {
       if (Date.now() > late) this.child.kill("SIGKILL");
@@ -175,16 +171,13 @@ const watched = new Map<string, Vpn>(); // by path
 let keeper: Keeper | undefined;
 let folder: string | undefined; // of the sockets
 
-present(async () =>
-  [...all.values()].flatMap(({ event }) => event.map((one): [string, object] => ["vpn", one])),
-);
-measure(() =>
-  familiesOf(
-    [...all.values()].flatMap(({ name, status, problem }): Labelled[] =>
-      status && problem === undefined ? [{ labels: { name, role: status.role }, status }] : [],
-    ),
-  ),
-);
+present(async () => [...all.values()].flatMap(({ event }) => event).map((one) => ["vpn", one]));
+measure(() => {
+  const told = [...all.values()].filter(({ status, problem }) => status && problem === undefined);
+  return familiesOf(
+    told.map(({ name, status }) => ({ labels: { name, role: status!.role }, status: status! })),
+  );
+});
 
 /** What the first start needs: a folder for the sockets, and what ends the programs when we end. */
 async function prepare(): Promise<string> {
@@ -197,8 +190,8 @@ async function prepare(): Promise<string> {
   atExit(() => started.finish());
   atExit(() => {
     const running = [...all.values()].filter((one) => one instanceof Started);
-    for (const one of running) one.stop();
-    for (const one of running) one.endNow();
+    for (const one of running) one.child.kill();
+    for (const one of running) one.awaitEnd();
   });
   return folder;
 }
@@ -237,7 +230,7 @@ export async function end({ name }: { name?: string }): Promise<string> {
   return `VPN ${name} ended`;
 }
 
-export const list = () => [...all.values()].map(({ shown }) => shown);
+export const list = () => ({ vpns: [...all.values()].map(({ shown }) => shown) });
 export const show = ({ name }: { name?: string }) => find(name).shown;
 
 function find(name = ""): Vpn {
@@ -254,9 +247,9 @@ export function watch(paths: string[]): void {
     one.forget();
   }
   for (const path of paths.filter((path) => !watched.has(path))) {
-    const wish = basename(path).replace(/\.\w+$/, "");
-    const names = [wish, ...Array.from({ length: paths.length + MOST }, (_, i) => `watched-${i + 1}`)];
-    const name = names.find((one) => isVpnName(one) && !all.has(one))!;
+    const isFree = (name: string) => isVpnName(name) && !all.has(name);
+    let name = basename(path).replace(/\.\w+$/, "");
+    for (let i = 1; !isFree(name); i++) name = `watched-${i}`;
     const one = new Vpn(name, path);
     watched.set(path, one);
     all.set(name, one);

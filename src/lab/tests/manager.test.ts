@@ -76,6 +76,7 @@ labTest("each row of the table of endpoints does what it says", async (lab) => {
     "/api/interface/start",
     echo,
   );
+  await good("Interface tun0 is already running", "POST", "/api/interface/start"); // echo, as before
   ping(lab, "client", "10.0.0.77");
   await good("Interface tun0 stopped", "POST", "/api/interface/stop");
   await good("Interface tun0 is not running", "POST", "/api/interface/stop");
@@ -170,6 +171,16 @@ labTest("what is wrong is answered with 400, and names the field; nothing is mad
     assert.ok(json.error.startsWith(`${field}: `), json.error);
   }
   assert.deepEqual(links(lab), NOTHING);
+  const inQuery = await call("POST", "/api/interface/create?name=tun7&mtu=1400");
+  assert.deepEqual([inQuery.status, inQuery.json.error], [400, '"mtu": no field of a URL, name alone is']);
+  for (const query of ["name=tun7&name=tun8", "name=tun8"]) {
+    const twice = await call(
+      "POST",
+      `/api/interface/create?${query}`,
+      query.includes("&") ? {} : { name: "tun7" },
+    );
+    assert.deepEqual([twice.status, twice.json.error], [400, "name: is given twice"]);
+  }
   const typo = await call("POST", "/api/interface/create", { nmae: "tun0" });
   assert.equal(typo.json.error, '"nmae": no such field, the nearest is name');
 
@@ -446,6 +457,12 @@ labTest("the configuration is read anew: interfaces that did not change lose no 
   assert.deepEqual(links(lab), ["comes", "eth0", "lo", "moves", "probe", "stays"]);
   write(stays);
   await retry(() => assert.deepEqual(links(lab), ["eth0", "lo", "probe", "stays"]));
+  const taken = /^error Cannot follow .*: name: this machine has an interface eth0 already\. Try: mend/m;
+  write(stays, { name: "eth0" });
+  await running.until(taken);
+  const second = new Running(lab.spawn("client", [...ours("manager/main"), "--config", file]));
+  await second.ended;
+  assert.match(second.output, /^error Cannot follow .*: name: this machine has an interface stays already/m);
   await pings.stop("SIGINT");
   const answered = [...pings.output.matchAll(/icmp_seq=(\d+) /g)].map(([, n]) => Number(n));
   const gaps = answered.filter((n, i) => n !== i + 1); // the last one may still have been under way
