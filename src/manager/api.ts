@@ -10,7 +10,7 @@ import * as interfaces from "./interfaces.ts";
 import { answered, metrics } from "./metrics.ts";
 import { openapi } from "./openapi.ts";
 import { PAGE, POLICY } from "./page.ts";
-import { all, PROGRESS, report } from "./progress.ts";
+import { all, forget, PROGRESS, report } from "./progress.ts";
 import { get, post, Refusal, remove, type Route, take } from "./route.ts";
 import { list, NUMBER, object, STRING, SUCCESS, success } from "./route.ts";
 import * as vpn from "./vpn.ts";
@@ -47,6 +47,8 @@ function change<V>(work: Work<V>): (values: V) => Promise<object> {
 const TAKEN = { fails: { 409: "the name is taken, or there is no room" } };
 const OPEN = { open: true };
 const UNKNOWN = { fails: { 404: "there is no such VPN" } };
+const WHO = { student: PROGRESS.student };
+const UNTOLD = { fails: { 404: "nobody has told progress of this student" } };
 const ELSEWHERE = { fails: { ...UNKNOWN.fails, 409: "it was started elsewhere" } };
 
 export const ROUTES: Route[] = [
@@ -63,6 +65,7 @@ export const ROUTES: Route[] = [
   get("/api/progress", "how far everyone is", {}, object({ progress: list(DONE) }), () => ({
     progress: all(),
   })),
+  remove("/api/progress", "forgets a student", WHO, SUCCESS, (one) => success(forget(one)), UNTOLD),
   post("/api/vpn/server", "starts a server", SERVER_FIELDS, SUCCESS, done(vpn.start("server")), TAKEN),
   post("/api/vpn/client", "starts a client", CLIENT_FIELDS, SUCCESS, done(vpn.start("client")), TAKEN),
   ...["server", "client"].flatMap((name) => [
