@@ -1,6 +1,6 @@
 # make demo and make test do everything. The other targets are the same things one by one, in the order you
 # need them. TRANSPORT=udp is for demo, walk, the five terminals, test and soak: make hands it on.
-.PHONY: help demo walk test unit experiments experiment lessons lesson exercises exercise bench soak fuzz secret
+.PHONY: help demo walk slides test unit experiments experiment lessons lesson exercises exercise bench soak fuzz secret
 .PHONY: server configure-server client configure-client ping manager class join terminals doctor check on down
 .PHONY: ready node
 .DEFAULT_GOAL := help
@@ -21,6 +21,9 @@ demo: ready ## one ping through the tunnel, every step shown: about 10 seconds (
 
 walk: ready ## one ping, all 19 steps: walk.html, .svg, .pcapng (OUT=FOLDER FOLLOW="curl -s http://8.8.8.8/")
 	@$(TSX) src/lab/walk/walk.ts $(if $(OUT),--out "$(OUT)") $(if $(FOLLOW),--follow $(FOLLOW))
+
+slides: walk ## slides.html for a class: the same run, with its bytes (OUT=FOLDER)
+	@$(TSX) src/lab/walk/slides.ts $(OUT)
 
 NODE := # of the command line only: npm sets one in the environment
 # The npm package `node` fetches the binary in its install script, which .npmrc forbids for all others.

@@ -79,16 +79,21 @@ vpnProgram(async () => {
   const look = async () => roster.update((await status()).peers);
   await serve(roster, Number(PAGE), look);
 
-  const told = new Map<string, string>(); // to the dashboard, by address
+  const told = new Map<string, string>(); // to the dashboard, by student
+  const progress = (method: string, body: object) =>
+    call(method, "/api/progress", body).catch(({ message }) => console.error(message));
   const tell = async () => {
-    for (const { address, name, pings } of roster.all) {
+    const total = roster.all.length; // the others, and the server
+    const now = roster.all.filter(({ name }) => name !== "");
+    const students = new Map(now.map((one) => [`${one.name} (${one.address})`, one]));
+    for (const student of told.keys())
+      if (!students.has(student) && told.delete(student)) await progress("DELETE", { student });
+    for (const [student, { pings }] of students) {
       const passed = [...pings.values()].filter(Boolean).length;
-      const total = roster.all.length; // the others, and the server
-      const body = { student: `${name} (${address})`, lesson: "pings answered", passed, total };
-      const text = JSON.stringify(body);
-      if (name === "" || told.get(address) === text) continue;
-      told.set(address, text);
-      await call("POST", "/api/progress", body).catch(({ message }) => console.error(message));
+      const body = { student, lesson: "pings answered", passed, total };
+      if (told.get(student) === JSON.stringify(body)) continue;
+      told.set(student, JSON.stringify(body));
+      await progress("POST", body);
     }
   };
   const watch = () =>

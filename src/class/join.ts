@@ -3,10 +3,9 @@
  * class alone. Now and then we ping the others, and tell the page who has answered.
  */
 import { exit, vpnProgram } from "../host/program.ts"; // first: it puts the environment right
-import { isIPv4 } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import chalk from "chalk";
-import { formatIPv4, parseCidr } from "../base/address.ts";
+import { type Cidr, formatIPv4, parseCidr } from "../base/address.ts";
 import { Failure } from "../base/failure.ts";
 import { run } from "../host/command.ts";
 import { takeFromEnvironment } from "../host/secret.ts";
@@ -70,7 +69,7 @@ vpnProgram(async () => {
     if (told.left > 0 && told.left < LONGEST)
       end ??= setTimeout(() => (console.log("The class is over."), exit(0)), told.left * 1000);
     const others = told.students
-      .filter(({ address }) => isIPv4(address) && address !== told.you)
+      .filter(({ address }) => isInside(own, address) && address !== told.you)
       .slice(0, MOST);
     for (const { address, name } of others) names.set(address, isName(name) ? name : "no name yet");
     answers = new Map(await Promise.all([server, ...others.map(({ address }) => address)].map(ping)));
@@ -82,6 +81,10 @@ vpnProgram(async () => {
     }
   }
 });
+
+/** Nobody can have us ping what is outside the class. */
+const isInside = ({ network, prefix }: Cidr, address: string) =>
+  parseCidr(`${address}/${prefix}`)?.network === network;
 
 async function ping(address: string): Promise<[string, boolean]> {
   const { code } = await run(`ping -n -c 1 -W 2 ${address}`);

@@ -10,7 +10,7 @@ import * as interfaces from "./interfaces.ts";
 import { answered, metrics } from "./metrics.ts";
 import { openapi } from "./openapi.ts";
 import { PAGE, POLICY } from "./page.ts";
-import { PROGRESS, progress, report } from "./progress.ts";
+import { forget, PROGRESS, progress, report } from "./progress.ts";
 import { get, post, Refusal, remove, type Route, shown, take } from "./route.ts";
 import { list, NUMBER, object, STRING } from "./route.ts";
 import * as vpn from "./vpn.ts";
@@ -43,6 +43,8 @@ const inTurn =
     interfaces.inTurn(() => work(values));
 const TAKEN = { fails: { 409: "the name is taken, or there is no room" } };
 const OPEN = { open: true };
+const WHO = { student: PROGRESS.student };
+const UNTOLD = { fails: { 404: "nobody has told progress of this student" } };
 const UNKNOWN = { 404: "there is no such VPN" };
 const ELSEWHERE = { ...UNKNOWN, 409: "it was started elsewhere" };
 /** Two have a path of their own: they are also started there. */
@@ -63,6 +65,7 @@ export const ROUTES: Route[] = [
   get("/api/events", "packets, and all that changes", {}, STREAM, (_, to) => listen(to)),
   post("/api/progress", "how far a student is", PROGRESS, report, TAKEN),
   get("/api/progress", "how far everyone is", {}, object({ progress: list(DONE) }), progress),
+  remove("/api/progress", "forgets a student", WHO, forget, UNTOLD),
   post("/api/vpn/server", "starts a server", SERVER_FIELDS, vpn.start("server"), TAKEN),
   post("/api/vpn/client", "starts a client", CLIENT_FIELDS, vpn.start("client"), TAKEN),
   ...ofVpn("/api/vpn/server", {}, { name: "server" }),

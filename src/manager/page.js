@@ -248,15 +248,20 @@ function showVpn(status) {
 
 const students = new Map(); // student → lesson → progress
 function showProgress(told) {
-  const [, address] = /\(([\d.]+)\)$/.exec(told.student) ?? [];
-  if (address) named.set(address, told.student);
-  if (!students.has(told.student)) students.set(told.student, new Map());
-  students.get(told.student).set(told.lesson, told);
+  const { student } = told;
+  const [, address] = /\(([\d.]+)\)$/.exec(student) ?? [];
+  if (told.state === "deleted") {
+    students.delete(student);
+    if (named.get(address) === student) named.delete(address);
+  } else {
+    if (address) named.set(address, student);
+    students.set(student, (students.get(student) ?? new Map()).set(told.lesson, told));
+  }
   showStudents();
 }
 
 function showStudents() {
-  const names = [...students.keys()].sort();
+  const names = [...students.keys()].sort(new Intl.Collator("en", { numeric: true }).compare);
   const lessons = [...new Set([...students.values()].flatMap((one) => [...one.keys()]))].sort();
   const table = document.createElement("table");
   const head = table.createTHead().insertRow();

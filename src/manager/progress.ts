@@ -36,6 +36,13 @@ export function report(values: Values<typeof PROGRESS>): string {
   return `${student} is at ${passed} of ${total}`;
 }
 
+/** Forgets a student, and tells all who listen. Errors: a Refusal. */
+export function forget({ student = "" }: Pick<Values<typeof PROGRESS>, "student">): string {
+  if (!students.delete(student)) throw new Refusal(404, "student: nobody has told progress of this one");
+  publish("progress", { student, state: "deleted" });
+  return `${student} is forgotten`;
+}
+
 /** No orders to a terminal, no half characters, nothing that turns the line around. */
 function plain(text: string): string {
   if (text === "" || [...text].length > LONGEST) throw new Error(`is no text of 1 to ${LONGEST} characters`);

@@ -83,7 +83,7 @@ function legend(): string {
     const place = `translate(${next - width - 8} ${tokens})`;
     return `<g class="${kind}" transform="${place}">${token(width, kind)}</g>`;
   });
-  return [
+  const parts = [
     ...kinds,
     way(at(left + 12, tunnel!, left + 62, tunnel!), "up", true),
     word(left + 84, tunnel!, "the tunnel"),
@@ -91,7 +91,8 @@ function legend(): string {
     word(left + 50, ways!, "there"),
     way(at(left + 122, ways!, left + 162, ways!), "down", false),
     word(left + 170, ways!, "and back"),
-  ].join("\n");
+  ];
+  return `<g class="legend">${parts.join("\n")}</g>`;
 }
 
 /** A step: its knob, and beside it what happens, with `note` behind it. `missing`: without evidence. */

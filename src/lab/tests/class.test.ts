@@ -131,6 +131,12 @@ labTest("a class: its code, the page, who reaches whom, strangers' words, and it
   assert.ok(statuses.includes(429), "too many in a second");
   const now = JSON.parse(refused[0]![1]).students.map(({ name }: any) => name);
   assert.deepEqual(now.sort(), ["Ana", "Eve", "Zoë"], "who asks has another name, and nobody else");
+  const onDashboard = () => {
+    const { progress } = JSON.parse(ask(lab, "server", [`${dashboard}api/progress`])[0]![1]);
+    return progress.map(({ student }: any) => student.replace(/ .*/, "")).sort();
+  };
+  await students[1]!.stop("SIGINT");
+  await retry(() => assert.deepEqual(onDashboard(), ["Ana", "Zoë"], "neither old names, nor who has gone"));
   const [own] = ask(lab, "server", post({ name: "Eve" })) as [[number, string]];
   assert.equal(own[0], 403, "the teacher's machine is no student");
   assert.throws(() => ask(lab, "client", [`http://${SERVER}/`]), /ECONNREFUSED/, "inside only");

@@ -270,6 +270,14 @@ test("progress: bounded, and told to the listeners", async (t) => {
   const passed = await ask({ port }, "POST", "/api/progress", { ...DONE, passed: 3 });
   assert.deepEqual([passed.status, passed.json.error], [400, "passed: 3 is more than the total, 2"]);
   assert.equal((await ask({ port }, "GET", "/api/progress")).json.progress.length, 249);
+  const more = new Events({ port });
+  await more.until((event) => event === "");
+  const forget = () => ask({ port }, "DELETE", "/api/progress", { student: "Ada" });
+  assert.equal((await forget()).json.message, "Ada is forgotten");
+  const gone = await more.until((event, { state }) => event === "progress" && state !== undefined);
+  assert.deepEqual(gone, { student: "Ada", state: "deleted" });
+  more.end();
+  assert.deepEqual([(await forget()).status, (await report("one more")).status], [404, 200]);
 });
 
 const missing = has("openssl") ? false : "openssl is not installed";

@@ -101,7 +101,7 @@ labTest("each row of the table of endpoints does what it says", async (lab) => {
       (path) => [`/api/interface/${path}`, "POST"] as [string, string],
     ),
     ["/api/interface/delete", "DELETE"],
-    ["/api/progress", "POST, GET, HEAD"],
+    ["/api/progress", "POST, GET, HEAD, DELETE"],
   ];
   for (const [path, allow] of routes) {
     const { status, headers } = await call("PUT", path, {});

@@ -100,6 +100,14 @@ test("fromTracepoints() gives each of one ping's events its step", () => {
   assert.equal(stepsOf(PING), STEPS);
 });
 
+test("fromTracepoints() takes a keepalive's frame for no answer: no packet is in it", () => {
+  const keepalive = `
+2500 7252 net_dev_start_xmit: dev=eth0 skbaddr=0000000068d8da9b protocol=0x0800 len=90
+2501 7252 netif_receive_skb: dev=eth0 skbaddr=0000000068d8da9b len=76
+2502 7330 skb_copy_datagram_iovec: skbaddr=0000000068d8da9b len=24`;
+  assert.equal(stepsOf(PING + keepalive), STEPS);
+});
+
 test("fromTracepoints() takes no other VPN's packets for evidence, on whatever devices", () => {
   assert.equal(stepsOf(foreign), "");
   assert.equal(stepsOf(PING + foreign), STEPS);

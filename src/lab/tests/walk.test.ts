@@ -11,7 +11,7 @@ import { pathToFileURL } from "node:url";
 import { Failure } from "../../base/failure.ts";
 import { ROOT, spawned } from "../lab.ts";
 import { Running } from "../running.ts";
-import { labTest, needs } from "./testing.ts";
+import { labTest, needs, runProgram } from "./testing.ts";
 import { WALK } from "../../picture/steps.ts";
 import { Browser } from "./browser.ts";
 import { newFolder } from "./folder.ts";
@@ -495,7 +495,7 @@ test("walk.html plays in a real browser, by mouse and by keyboard, and loads not
       );
       const whole = `show(18);${key("f")}${inView}
         const all = [$("sentence"), $("lanes"), ...steps].every((one) => inView(one, box($("back")).bottom));
-        if (!all || !controls) show(0);`;
+        if (!all || !controls || document.documentElement.scrollHeight > innerHeight) show(0);`;
       assert.equal(
         await title(whole, width, height),
         "R9. the application prints it",
@@ -522,6 +522,21 @@ test("walk.html plays in a real browser, by mouse and by keyboard, and loads not
       "[waits[0], waits[5], waits[18] ?? null]",
     );
     assert.ok(first! >= 1000 && sixth! >= 2.5 * first! && last === null, `${first}, ${sixth}, ${last} ms`);
+
+    assert.equal(runProgram("lab/walk/slides", [out]).status, 0);
+    await browser.look(1280, 720, "light");
+    await browser.go(pathToFileURL(join(out, "slides.html")).href);
+    const slide = `[$("number").textContent, document.documentElement.scrollHeight <= innerHeight,
+      ["title", "bytes", "text"].every((id) => $(id).scrollWidth <= $(id).clientWidth),
+      $("walk").getBoundingClientRect().bottom <= $("picture").getBoundingClientRect().bottom + 1,
+      $("text").getBoundingClientRect().bottom <= innerHeight && $("picture").clientHeight > 250]`;
+    for (let i = 1; i <= 11; i++, await browser.press("ArrowRight"))
+      assert.deepEqual(await browser.ask(slide), [`${i} / 11`, true, true, true, true], "a slide fits");
+    const xored = /"hex":"(07424216.{32})/.exec(page)![1];
+    const onSlide = await browser.ask<string>(
+      `show(3); [...$("bytes").querySelectorAll(".xor")].map((one) => one.firstChild.data).join("")`,
+    );
+    assert.equal(onSlide.replace(/ /g, ""), xored, "the bytes are those of the run");
 
     await browser.go(pathToFileURL(join(out, "walk.svg")).href);
     const grounds = [];

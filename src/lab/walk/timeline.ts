@@ -223,9 +223,11 @@ function stageOf(event: KernelEvent, by: string): string | undefined {
   if (event.name === "net_dev_start_xmit")
     return event.text.includes("protocol=0x0800") ? `out ${device}` : undefined; // not ARP
   if (event.name === "netif_receive_skb") return device === "tun0" ? `in tun0 by ${by}` : `in ${device}`;
-  return event.name === "skb_copy_datagram_iovec" ? `read by ${by}` : undefined;
+  const isRead = event.name === "skb_copy_datagram_iovec" && Number(field(event, "len")) > KEEPALIVE;
+  return isRead ? `read by ${by}` : undefined;
 }
 
+const KEEPALIVE = 24; // bytes: a keepalive's frame over TCP. Each IP packet is longer, and its frame, too
 const SMALLEST = 60; // bytes: a datagram with a packet in it has more, and a keepalive fewer
 
 /** The packets that left by eth0 while one of our programs was in sendmsg(2). */
