@@ -28,13 +28,13 @@ export const listening = () => listeners.size;
 
 /** Tells all listeners. */
 export function publish(event: string, data: unknown): void {
-  if (listeners.size > 0) write(encode([event, data]));
-}
-
-function write(text: string): void {
+  if (listeners.size === 0) return;
+  const text = encode([event, data]);
   for (const listener of listeners) send(listener, text);
 }
-setInterval(() => write(": still here\n\n"), HEARTBEAT).unref();
+setInterval(() => {
+  for (const { response } of listeners) if (response.writableLength === 0) response.write(": still here\n\n");
+}, HEARTBEAT).unref();
 
 const encode = ([name, data]: Event) => `event: ${name}\ndata: ${JSON.stringify(data)}\n\n`;
 
