@@ -20,7 +20,8 @@ export function labTest(
   run: (lab: Lab, t: TestContext) => Promise<void>,
   onlyTcp?: string,
 ): void {
-  const options = { timeout: 120_000, ...(IS_UDP && onlyTcp && { skip: onlyTcp }) };
+  // twice what the longest takes on a busy machine
+  const options = { timeout: 240_000, ...(IS_UDP && onlyTcp && { skip: onlyTcp }) };
   test(TRANSPORT === "tcp" ? name : `${name} (${TRANSPORT})`, options, async (t) => {
     let lab: Lab;
     try {
