@@ -11,9 +11,10 @@ const SHORTER: [long: RegExp, short: string][] = [
   [/AES-256-GCM, nonce (\d+), tag of (\d+) bytes appended/, "nonce $1, tag of $2 B"],
   [/AES-256-GCM: tag good, decrypted/, "tag good, decrypted"],
   [
-    /header of (\d+) bytes in front, with number \d+: a datagram of (\d+) bytes/,
-    "+$1 B header: datagram $2 B",
+    /header of (\d+) bytes in front, with number (\d+): a datagram of (\d+) bytes/,
+    "+$1 B, number $2: datagram $3 B",
   ],
+  [/\(offload: TCP payload still to be cut into pieces of (\d+)\)/, "(offload, cut to $1)"],
   [/header of (\d+) bytes in front: (\d+) bytes/, "+$1 B header: $2 B"],
   [/a datagram is a frame: body of (\d+) bytes/, "datagram: body $1 B"],
   [/a whole frame: body of (\d+) bytes/, "frame: body $1 B"],
