@@ -10,8 +10,9 @@ export PATH := $(or $(PATH),/usr/bin):/usr/local/bin:/usr/bin:/bin
 export TMPDIR := $(or $(shell test -d "$$TMPDIR" -a -w "$$TMPDIR" && echo "$$TMPDIR"),/tmp)
 TSX := node --import tsx
 TERMINAL := $(TSX) src/lab/terminals/terminal.ts
-# A program that fails has said why. On a terminal make adds no line of its own to that.
+# A program that fails has said why, and Ctrl-C is how most end. On a terminal make adds no line to that.
 TOLD := || test -t 1
+ENDED := trap : INT;
 
 help: ## these lines
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
@@ -90,22 +91,22 @@ doctor: ## no answer? goes along the walk on both hosts, names the broken hop an
 down: ## ends the lab of the five terminals
 server client manager: $(if $(shell test -w . && echo yes),secret.key)
 server configure-server client configure-client ping doctor down: ready
-	@$(TERMINAL) $@ $(ARGS) $(TOLD)
+	@$(ENDED) $(TERMINAL) $@ $(ARGS) $(TOLD)
 
 manager: ready
-	@$(TSX) src/lab/terminals/manager.ts
+	@$(ENDED) $(TSX) src/lab/terminals/manager.ts
 
 class: ready ## a class on this machine, as root (NAT=eth0 HOURS=2): prints the line that students type
-	@$(TSX) src/class/class.ts $(TOLD)
+	@$(ENDED) $(TSX) src/class/class.ts $(TOLD)
 
 join: ready ## a student's machine in a class, as root: SERVER=203.0.113.1 CODE=K7QF-MAXW-PD34 NAME=Ana
-	@$(TSX) src/class/join.ts $(TOLD)
+	@$(ENDED) $(TSX) src/class/join.ts $(TOLD)
 
 terminals: node node_modules/.package-lock.json ## the five of them as tmux panes, commands typed and waiting for Enter
 	@$(TSX) src/lab/terminals/terminals.ts
 
 on: ## any command on a host of the lab: make on HOST=client CMD="ip route"
-	@sh src/lab/terminals/on.sh "$(HOST)" $(CMD) $(TOLD)
+	@$(ENDED) sh src/lab/terminals/on.sh "$(HOST)" $(CMD) $(TOLD)
 
 # What every target needs: the npm packages of the lock file, and the system tools.
 ready: node node_modules/.package-lock.json
