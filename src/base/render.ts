@@ -23,7 +23,7 @@ const SHORTER: [long: RegExp, short: string][] = [
   [/ICMP(v6)? echo (request|reply) id \d+ seq (\d+)/, "echo $3"],
   [/ bytes \^ 0x42:/, " B ^0x42"],
   [/ bytes\b:?/g, " B"],
-  [/ → /g, "→"],
+  [/ ([→←]) /g, "$1"],
 ];
 
 /** One line of the trace, and one JSON object in the trace file. */
