@@ -18,10 +18,10 @@ help: ## these lines
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
 
 demo: ready ## one ping through the tunnel, every step shown: about 10 seconds (TRANSPORT=udp)
-	@$(TSX) src/lab/walk/demo.ts
+	@$(TSX) src/lab/walk/demo.ts $(TOLD)
 
 walk: ready ## one ping, all 19 steps: walk.html, .svg, .pcapng (OUT=FOLDER FOLLOW="curl -s URL")
-	@$(TSX) src/lab/walk/walk.ts $(if $(OUT),--out "$(OUT)") $(if $(FOLLOW),--follow $(FOLLOW))
+	@$(TSX) src/lab/walk/walk.ts $(if $(OUT),--out "$(OUT)") $(if $(FOLLOW),--follow $(FOLLOW)) $(TOLD)
 
 NODE := # of the command line only: npm sets one in the environment
 # The npm package `node` fetches the binary in its install script, which .npmrc forbids for all others.
@@ -50,19 +50,19 @@ exercises: ready ## the lab sheet: its exercises, and which of them you have don
 	@$(TSX) src/lessons/exercises/exercise.ts
 
 exercise: ready ## one of them: it asks, does it in a lab of its own, and judges: N=4, or NAME=replay
-	@$(TSX) src/lessons/exercises/exercise.ts $(or $(N),$(NAME)) $(ARGS) || test $$? = 3 # 3: not right yet
+	@$(TSX) src/lessons/exercises/exercise.ts $(or $(N),$(NAME)) $(ARGS) || test $$? = 3 $(TOLD) # 3: not right yet
 
 experiments: ready ## what to try next: nine experiments, a line each
 	@$(TSX) src/lab/experiments/run.ts
 
 experiment: ready ## one of them, in a lab of its own: make experiment NAME=break-xor
-	@$(TSX) src/lab/experiments/run.ts $(NAME)
+	@$(TSX) src/lab/experiments/run.ts $(NAME) $(TOLD)
 
 lessons: ready ## build it yourself: seven lessons, and how far you are (ARGS="--report URL")
 	@$(TSX) src/lessons/lesson.ts $(ARGS)
 
 lesson: ready ## one of them: make lesson N=1 (ARGS="--report URL" tells the manager of the class)
-	@$(TSX) src/lessons/lesson.ts $(N) $(ARGS) || test $$? = 3 # 3: a check has failed, and has said so
+	@$(TSX) src/lessons/lesson.ts $(N) $(ARGS) || test $$? = 3 $(TOLD) # 3: a check has failed, and has said so
 
 bench: ready ## this VPN, others, and none: over an hour (ARGS="--only ours,raw"; NODE=24: and QUIC)
 	@$(ON_NODE) $(TSX) src/lab/bench/bench.ts $(ARGS)
@@ -77,9 +77,9 @@ check: ready ## what the documents say, against the source and a fresh run
 	@$(TSX) src/lab/docs/check.ts
 
 secret: secret.key ## the shared secret, 32 random bytes in hex, for both ends
+	@echo "secret.key: the secret. Copy it to the other end"
 secret.key: | node
-	@umask 077 && set -C && node -p "crypto.randomBytes(32).toString('hex')" > $@ && \
-	  echo "wrote $@: copy it to the other end"
+	@umask 077 && set -C && node -p "crypto.randomBytes(32).toString('hex')" > $@ && echo "wrote $@"
 
 server: ## terminal 1: the lab and the server (TRANSPORT=udp; ARGS="--cipher xor"; IPV6=1)
 configure-server: ## terminal 2: addresses, forwarding, NAT on the server
