@@ -94,7 +94,7 @@ server configure-server client configure-client ping doctor down: ready
 	@$(ENDED) $(TERMINAL) $@ $(ARGS) $(TOLD)
 
 manager: ready
-	@$(ENDED) $(TSX) src/lab/terminals/manager.ts
+	@$(ENDED) $(TSX) src/lab/terminals/manager.ts $(TOLD)
 
 class: ready ## a class on this machine, as root (NAT=eth0 HOURS=2): prints what students type
 	@$(ENDED) $(TSX) src/class/class.ts $(TOLD)
