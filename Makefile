@@ -10,17 +10,18 @@ export PATH := $(or $(PATH),/usr/bin):/usr/local/bin:/usr/bin:/bin
 export TMPDIR := $(or $(shell test -d "$$TMPDIR" -a -w "$$TMPDIR" && echo "$$TMPDIR"),/tmp)
 TSX := node --import tsx
 TERMINAL := $(TSX) src/lab/terminals/terminal.ts
-# A program that fails has said why. On a terminal make adds no line of its own to that.
+# A program that fails has said why, and Ctrl-C is how most end. On a terminal make adds no line to that.
 TOLD := || test -t 1
+ENDED := trap : INT;
 
 help: ## these lines
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
 
 demo: ready ## one ping through the tunnel, every step shown: about 10 seconds (TRANSPORT=udp)
-	@$(TSX) src/lab/walk/demo.ts
+	@$(TSX) src/lab/walk/demo.ts $(TOLD)
 
-walk: ready ## one ping, all 19 steps: walk.html, .svg, .pcapng (OUT=FOLDER FOLLOW="curl -s http://8.8.8.8/")
-	@$(TSX) src/lab/walk/walk.ts $(if $(OUT),--out "$(OUT)") $(if $(FOLLOW),--follow $(FOLLOW))
+walk: ready ## one ping, all 19 steps: walk.html, .svg, .pcapng (OUT=FOLDER FOLLOW="curl -s URL")
+	@$(TSX) src/lab/walk/walk.ts $(if $(OUT),--out "$(OUT)") $(if $(FOLLOW),--follow $(FOLLOW)) $(TOLD)
 
 slides: walk ## slides.html for a class: the same run, with its bytes (OUT=FOLDER)
 	@$(TSX) src/lab/walk/slides.ts $(OUT)
@@ -37,7 +38,7 @@ build/.compiled: $(shell find src -name '*.ts') tsconfig.json | ready
 	@rm -rf build && $(COMPILE) && touch $@
 TESTS = find build -name '*.test.js' -not -name '* (*'
 
-test: build/.compiled ## type check, unit tests, lab tests with real TUNs (NODE=26; TRANSPORT=udp: those over UDP)
+test: build/.compiled ## type check, unit tests, lab tests with real TUNs (NODE=26; TRANSPORT=udp)
 	@node_modules/.bin/tsc -p src/lessons/starters # with gaps: unused names
 	@if $(PRETTIER) --version > /dev/null 2>&1; then $(PRETTIER) --check --log-level warn .; \
 	  else echo "The layout is not checked: prettier cannot be fetched" && test -z "$$CI"; fi
@@ -52,63 +53,63 @@ exercises: ready ## the lab sheet: its exercises, and which of them you have don
 	@$(TSX) src/lessons/exercises/exercise.ts
 
 exercise: ready ## one of them: it asks, does it in a lab of its own, and judges: N=4, or NAME=replay
-	@$(TSX) src/lessons/exercises/exercise.ts $(or $(N),$(NAME)) $(ARGS) || test $$? = 3 # 3: not right yet
+	@$(TSX) src/lessons/exercises/exercise.ts $(or $(N),$(NAME)) $(ARGS) || test $$? = 3 $(TOLD) # 3: not right yet
 
 experiments: ready ## what to try next: nine experiments, a line each
 	@$(TSX) src/lab/experiments/run.ts
 
 experiment: ready ## one of them, in a lab of its own: make experiment NAME=break-xor
-	@$(TSX) src/lab/experiments/run.ts $(NAME)
+	@$(TSX) src/lab/experiments/run.ts $(NAME) $(TOLD)
 
-lessons: ready ## build it yourself: seven lessons to your own VPN, and how far you are (ARGS="--report URL")
+lessons: ready ## build it yourself: seven lessons, and how far you are (ARGS="--report URL")
 	@$(TSX) src/lessons/lesson.ts $(ARGS)
 
 lesson: ready ## one of them: make lesson N=1 (ARGS="--report URL" tells the manager of the class)
-	@$(TSX) src/lessons/lesson.ts $(N) $(ARGS) || test $$? = 3 # 3: a check has failed, and has said so
+	@$(TSX) src/lessons/lesson.ts $(N) $(ARGS) || test $$? = 3 $(TOLD) # 3: a check has failed, and has said so
 
-bench: ready ## this VPN, others, and none: over an hour (ARGS="--only ours,raw --wire plain"; NODE=24: QUIC, too)
+bench: ready ## this VPN, others, and none: over an hour (ARGS="--only ours,raw"; NODE=24: and QUIC)
 	@$(ON_NODE) $(TSX) src/lab/bench/bench.ts $(ARGS)
 
-fuzz: ready ## a million hostile inputs for every parser: about two minutes (ARGS="--seed N --cases N")
+fuzz: ready ## a million hostile inputs for every parser: two minutes (ARGS="--seed N --cases N")
 	@$(TSX) src/lab/fuzz/fuzz.ts $(ARGS)
 
-soak: ready ## 64 clients, traffic, and one fault after another (ARGS="--seconds 240 --seed 7"; TRANSPORT=udp)
+soak: ready ## 64 clients, one fault after another (ARGS="--seconds 240 --seed 7"; TRANSPORT=udp)
 	@$(TSX) src/lab/soak/soak.ts $(ARGS)
 
 check: ready ## what the documents say, against the source and a fresh run
 	@$(TSX) src/lab/docs/check.ts
 
 secret: secret.key ## the shared secret, 32 random bytes in hex, for both ends
+	@echo "secret.key: the secret. Copy it to the other end"
 secret.key: | node
-	@umask 077 && set -C && node -p "crypto.randomBytes(32).toString('hex')" > $@ && \
-	  echo "wrote $@: copy it to the other end"
+	@umask 077 && set -C && node -p "crypto.randomBytes(32).toString('hex')" > $@ && echo "wrote $@"
 
-server: ## terminal 1: the lab, and the server in it (TRANSPORT=udp; ARGS="--cipher xor"; IPV6=1)
+server: ## terminal 1: the lab and the server (TRANSPORT=udp; ARGS="--cipher xor"; IPV6=1)
 configure-server: ## terminal 2: addresses, forwarding, NAT on the server
-client: ## terminal 3: starts the client (TRANSPORT=udp; ARGS="--cipher xor"; N=2 to 30: one more client)
+client: ## terminal 3: the client (TRANSPORT=udp; ARGS="--cipher xor"; N=2 to 30: one more)
 configure-client: ## terminal 4: address and route on the client
 ping: ## terminal 5: ping 8.8.8.8 on the client (ARGS="-c 3 8.8.8.8")
-manager: ## the page of the class: a lab, its packets live in a browser, who is there, and how far
-doctor: ## no answer? goes along the walk on both hosts, names the broken hop and the command that mends it
+manager: ## the page of the class: a lab, its packets in a browser, who is there, and how far
+doctor: ## no answer? goes along the walk, names the broken hop and the command that mends it
 down: ## ends the lab of the five terminals
 server client manager: $(if $(shell test -w . && echo yes),secret.key)
 server configure-server client configure-client ping doctor down: ready
-	@$(TERMINAL) $@ $(ARGS) $(TOLD)
+	@$(ENDED) $(TERMINAL) $@ $(ARGS) $(TOLD)
 
 manager: ready
-	@$(TSX) src/lab/terminals/manager.ts
+	@$(ENDED) $(TSX) src/lab/terminals/manager.ts $(TOLD)
 
-class: ready ## a class on this machine, as root (NAT=eth0 HOURS=2): prints the line that students type
-	@$(TSX) src/class/class.ts $(TOLD)
+class: ready ## a class on this machine, as root (NAT=eth0 HOURS=2): prints what students type
+	@$(ENDED) $(TSX) src/class/class.ts $(TOLD)
 
-join: ready ## a student's machine in a class, as root: SERVER=203.0.113.1 CODE=K7QF-MAXW-PD34 NAME=Ana
-	@$(TSX) src/class/join.ts $(TOLD)
+join: ready ## a student in a class, as root: SERVER=203.0.113.1 CODE=K7QF-MAXW-PD34 NAME=Ana
+	@$(ENDED) $(TSX) src/class/join.ts $(TOLD)
 
 terminals: node node_modules/.package-lock.json ## the five of them as tmux panes, commands typed and waiting for Enter
 	@$(TSX) src/lab/terminals/terminals.ts
 
 on: ## any command on a host of the lab: make on HOST=client CMD="ip route"
-	@sh src/lab/terminals/on.sh "$(HOST)" $(CMD) $(TOLD)
+	@$(ENDED) sh src/lab/terminals/on.sh "$(HOST)" $(CMD) $(TOLD)
 
 # What every target needs: the npm packages of the lock file, and the system tools.
 ready: node node_modules/.package-lock.json

@@ -2,7 +2,7 @@
 import chalk from "chalk";
 import type { Step } from "./walk.ts";
 
-const WIDE = 112; // columns: from there on, a step has all its words and eight of its bytes
+export const WIDE = 112; // columns: from there on, a step has all its words and eight of its bytes
 const NARROW = 72; // below, it does without the host, which the terminal's title tells
 
 /** The words of a step, and shorter ones where the screen is narrow. */
@@ -11,17 +11,19 @@ const SHORTER: [long: RegExp, short: string][] = [
   [/AES-256-GCM, nonce (\d+), tag of (\d+) bytes appended/, "nonce $1, tag of $2 B"],
   [/AES-256-GCM: tag good, decrypted/, "tag good, decrypted"],
   [
-    /header of (\d+) bytes in front, with number \d+: a datagram of (\d+) bytes/,
-    "+$1 B header: datagram $2 B",
+    /header of (\d+) bytes in front, with number (\d+): a datagram of (\d+) bytes/,
+    "+$1 B, number $2: datagram $3 B",
   ],
+  [/\(offload: TCP payload still to be cut into pieces of (\d+)\)/, "(offload, cut to $1)"],
   [/header of (\d+) bytes in front: (\d+) bytes/, "+$1 B header: $2 B"],
   [/a datagram is a frame: body of (\d+) bytes/, "datagram: body $1 B"],
   [/a whole frame: body of (\d+) bytes/, "frame: body $1 B"],
   [/: the kernel takes over/, ""],
+  [/an IPv4 header of (\d+) bytes in front of (\d+),/, "IPv4 header $1 B + $2,"],
   [/ICMP(v6)? echo (request|reply) id \d+ seq (\d+)/, "echo $3"],
   [/ bytes \^ 0x42:/, " B ^0x42"],
   [/ bytes\b:?/g, " B"],
-  [/ → /g, "→"],
+  [/ ([→←]) /g, "$1"],
 ];
 
 /** One line of the trace, and one JSON object in the trace file. */
@@ -89,8 +91,8 @@ export class Screen {
   }
 }
 
-/** The text, if it has room; else in shorter words; else cut. */
-function fitting(text: string, room: number): string {
+/** The text, if it has room (columns); else in shorter words; else cut. */
+export function fitting(text: string, room: number): string {
   if (text.length <= room) return text;
   const short = SHORTER.reduce((words, [long, few]) => words.replace(long, few), text);
   return short.length <= room ? short : `${short.slice(0, Math.max(room - 1, 0))}…`;

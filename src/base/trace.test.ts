@@ -68,6 +68,8 @@ test("the trace file holds what was recorded; a flood folds into summaries until
   assert.equal(shown, 20, "a person's traffic is shown, a flood is not");
   for (const end = Date.now() + 5000; !trace.mayShow(); await sleep(20))
     assert.ok(Date.now() < end, "it unfolds");
+  // its clock was asked in the flood: 0
+  new Steps(UP, "up99").write(memory, 0, 84, "192.168.1.1:5555", 0n);
   trace.drop("test", "from someone", memory, 0, 84);
   trace.stop();
 
@@ -94,6 +96,22 @@ test("render() shows time since the walk began, host, step, id and bytes", () =>
   screen.render({ ...event, time: 5_000_000n, step: "5", hex: "" });
   const line = screen.render({ ...event, time: 5_042_999n, step: "6.read" }).replace(/\x1b\[\d+m/g, "");
   assert.equal(line, "   +42 µs client 6.read     up1.0   45 00 00 54 aa bb cc dd  read 84 bytes");
+});
+
+test("a large packet's step keeps its words in a terminal of 120 columns", () => {
+  const large = " (offload: TCP payload still to be cut into pieces of 1348)";
+  const text = `read 6792 bytes${large}: 10.8.0.2 → 8.8.8.8 TCP 34370 → 80 ACK 6740 bytes`;
+  const event = {
+    time: 0n,
+    host: "client",
+    step: "6.read",
+    id: "up3.1",
+    bytes: 6792,
+    text,
+    hex: "",
+  } as const;
+  const line = stripVTControlCharacters(new Screen([]).render(event, 120));
+  assert.match(line, /read 6792 B \(offload, cut to 1348\): 10\.8\.0\.2→8\.8\.8\.8/);
 });
 
 test("a step is one line in a terminal of 80 columns, and of 59: shorter words, fewer bytes", (t) => {

@@ -124,7 +124,8 @@ class Trace {
   }
 
   private record(event: Partial<Recorded> & Pick<Recorded, "step" | "text">): void {
-    const { time = this.now(), step, id = "", bytes = 0, text, first, packet = false } = event;
+    const { step, id = "", bytes = 0, text, first, packet = false } = event;
+    const time = event.time || this.now(); // 0: of clock(), in a flood
     if (this.pending.push({ time, host: this.host, step, id, bytes, text, first, packet }) === 1)
       setTimeout(() => this.print(), PRINT_DELAY);
   }

@@ -14,7 +14,7 @@ const PINGS = 5;
 const DATAGRAMS = 300; // fewer than a TUN's queue holds
 const SIZE = 1000; // bytes
 
-export const shows = "one read() taken for one packet: right with a slow ping, wrong with traffic";
+export const shows = "one read() taken for one packet: a slow ping works, traffic does not";
 
 export async function run(): Promise<string> {
   heading("1. The tunnel, with a relay that notes what each read() brings");

@@ -11,7 +11,7 @@ const WORDS = "Attack at dawn!!"; // 16 bytes: as many as ping -p takes
 const FILLED = 20 + 8 + 16; // where they begin: after the headers of IP and ICMP, and ping's own timestamp
 const COUNT = 3;
 
-export const shows = "the key of --cipher xor, recovered from captured traffic by known plaintext";
+export const shows = "the key of --cipher xor, found in captured traffic by known plaintext";
 
 export async function run(): Promise<string> {
   heading("1. Someone sits on the wire");

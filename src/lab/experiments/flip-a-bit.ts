@@ -26,8 +26,7 @@ const FORGED = "pay Bob 0100 euro";
 const AMOUNT = 28 + MESSAGE.indexOf("0001"); // after the IP header (20) and the UDP header (8)
 const FLIPPED = [AMOUNT + 1, AMOUNT + 3];
 
-export const shows =
-  "bits flipped on the way: in xor mode the change arrives, in xor+aes mode the tag refuses it";
+export const shows = "bits flipped on the way: xor takes the change, xor+aes refuses it";
 
 export async function run(): Promise<string> {
   heading("1. --cipher xor: 1 euro becomes 100 on its way");

@@ -8,7 +8,7 @@ import { heading, measured, sentOn, start, startClient, startServer, type, up } 
 const NEIGHBOUR = "8.8.4.4"; // matched by 8.0.0.0/8 only
 const COUNT = 3;
 
-export const shows = "two routes match a packet: the longer prefix wins, and the packets on tun0 prove it";
+export const shows = "two routes fit a packet: the longer prefix wins, as tun0 shows";
 
 export async function run(): Promise<string> {
   heading("1. Two routes on the client: 8.8.8.8/32 into the tunnel, 8.0.0.0/8 past it");

@@ -12,8 +12,7 @@ const MTU = 1400;
 const HEADERS = 28; // IP 20, ICMP 8: ping -s counts what follows them
 const MEGABYTE = 1 << 20;
 
-export const shows =
-  "a packet too large for the tunnel, with and without DF, and what TCP's MSS does about it";
+export const shows = "a packet too large for the tunnel, with and without DF; and TCP's MSS";
 
 export async function run(): Promise<string> {
   heading("1. The tunnel, and a way for the internet host to reach into it");

@@ -18,7 +18,7 @@ const numberOf = (datagram: Buffer) => datagram.readUIntBE(NUMBER_AT + 2, 6);
 const isData = (datagram: Buffer) => datagram[0] === FrameType.data;
 const isSealed = (datagram: Buffer) => isData(datagram) || datagram[0] === FrameType.control;
 
-export const shows = "datagrams swapped, doubled and delayed: what the replay window accepts (half a minute)";
+export const shows = "datagrams swapped, doubled, late: what the window takes (half a minute)";
 
 export async function run(): Promise<string> {
   heading("1. A tunnel over UDP, through a relay that passes each datagram on as it is");

@@ -11,8 +11,7 @@ import { heading, hex, measured, node, note, startClient, startServer, type, up 
 
 const COPIES = 5; // of the handshake message
 
-export const shows =
-  "recorded frames sent again: doubled in xor mode, refused in xor+aes; and a recorded handshake";
+export const shows = "frames, then a handshake, recorded and sent again: who takes them?";
 
 export async function run(): Promise<string> {
   heading("1. --cipher xor: the relay sends each frame twice");

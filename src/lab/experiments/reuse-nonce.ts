@@ -7,7 +7,7 @@ import { parseIPv4 } from "../../base/address.ts";
 import { describe } from "../../base/packet.ts";
 import { heading, hex, measured, note } from "./stage.ts";
 
-export const shows = "two packets sealed with one nonce: knowing the first gives away the second";
+export const shows = "two packets under one nonce: who knows the first can read the second";
 
 export async function run(): Promise<string> {
   heading("1. Two packets, one key, one nonce: what must never happen");

@@ -41,7 +41,7 @@ program(async () => {
   const [name, ...more] = process.argv.slice(2);
   if (name === undefined) {
     for (const [each, { shows }] of Object.entries(EXPERIMENTS))
-      console.log(`  make experiment NAME=${each.padEnd(16)} ${shows}`);
+      console.log(`  make experiment NAME=${each.padEnd(14)} ${shows}`);
     return;
   }
   const experiment = Object.hasOwn(EXPERIMENTS, name) ? EXPERIMENTS[name] : undefined;

@@ -23,7 +23,7 @@ const PATHS = [
   ["tunnel over UDP", "10.9.0.1"],
 ] as const;
 
-export const shows = "a long way with loss: a stream and pings, in no tunnel, over TCP, over UDP (a minute)";
+export const shows = "a long way with loss: no tunnel, one over TCP, one over UDP (a minute)";
 
 const REST = 3_000; // ms between stream and pings: what the stream has left in the queues is gone by then
 const LATE = 30; // ms, of a ping whose way takes 20

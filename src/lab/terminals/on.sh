@@ -18,6 +18,7 @@ hosts=$(ls "$netns" | sort | tr '\n' ' ' | sed 's/ $//; s/ /, /g')
 [ -e "$netns/$host" ] || fail "$host is none of the lab's hosts: $hosts" 'make on HOST=client CMD="ip route"'
 [ $# -gt 0 ] || fail "no command for $host" "make on HOST=$host CMD=\"ip route\""
 
+unset MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES # a make in there is a first one
 case $host in client*) colour=36 ;; server) colour=35 ;; *) colour=33 ;; esac
 if [ -t 1 ] && [ -z "$NO_COLOR" ]; then printf '\033[%sm%s#\033[39m %s\n' "$colour" "$host" "$*"
 else printf '%s# %s\n' "$host" "$*"; fi

@@ -72,14 +72,18 @@ function start(lab: Lab, host: string, args: string[], failed?: () => Promise<vo
 
 const MOST_CLIENTS = 30;
 
-/** The host of `make client N=2`: "client2". It is made when it is asked for the first time. */
-function clientHost(lab: Lab): string {
+/** The host of `make client N=2`: "client2". `make` makes it, if it is not there. */
+function clientHost(lab: Lab, make: boolean): string {
   const { N = "1" } = process.env;
   if (N === "1") return "client";
   const number = Number(N);
   if (!Number.isInteger(number) || number < 1 || number > MOST_CLIENTS)
     fail(`N=${N} is no number from 1 to ${MOST_CLIENTS}`, "make client N=2");
-  return lab.try(`client${number}`, "true").status === 0 ? `client${number}` : lab.addClient(number);
+  const host = `client${number}`;
+  if (lab.try(host, "true").status === 0) return host;
+  return make
+    ? lab.addClient(number)
+    : fail(`the lab has no ${host}`, `make client N=${N}, in another terminal`);
 }
 
 function configure(lab: Lab, host: string, changes: Change[]): void {
@@ -159,7 +163,7 @@ program(async () => {
     }
     case "client": {
       const lab = needed();
-      const host = clientHost(lab);
+      const host = clientHost(lab, true);
       const itself = host === "client" ? [] : ["--configure"]; // one is enough to learn it by hand
       const routed = routes(lab).flatMap((route) => ["--route", route]);
       return start(lab, host, [SERVER, ...routed, ...itself, ...rest]);
@@ -180,7 +184,7 @@ program(async () => {
     }
     case "ping": {
       const lab = needed();
-      return foreground(lab, clientHost(lab), ["ping", ...(rest.length > 0 ? rest : [TARGET])]);
+      return foreground(lab, clientHost(lab, false), ["ping", ...(rest.length > 0 ? rest : [TARGET])]);
     }
     case "doctor":
       return doctor(needed(), rest);

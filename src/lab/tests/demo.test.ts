@@ -94,9 +94,20 @@ labTest("the five terminals, in their order, each naming the next; make down end
       assert.match(wrong.output, said);
     }
 
+    const { MAKELEVEL, MAKEFLAGS, ...outside } = { ...env, MAKELEVEL: "", MAKEFLAGS: "" };
+    const words = ["on", "HOST=client", 'CMD=sh -c "env | grep -c ^MAKE; exec ping 192.168.1.1"'];
+    const pings = new Running(spawn("make", words, { cwd: ROOT, env: outside, detached: true }));
+    await pings.until(/^0\n[^]*bytes from/m); // a make that runs there is a first one
+    process.kill(-pings.child.pid!, "SIGINT"); // Ctrl-C
+    await pings.ended;
+    assert.match(pings.output, /ping statistics/);
+    assert.doesNotMatch(pings.output, /make: \*\*\*/);
+
     const another = terminal("client", { N: "2" });
     await another.until(/ip route add 8\.8\.8\.8\/32 dev tun0[^]*this end of the tunnel is 10\.8\.0\.3/);
     assert.match((await ended(terminal("ping", "-c", "1", "8.8.8.8", { N: "2" }))).output, / 0% packet loss/);
+    const none = await ended(terminal("ping", "-c", "1", "8.8.8.8", { N: "7" }));
+    assert.match(none.output, /the lab has no client7\. Try: make client N=7, in another terminal/);
     const many = await ended(terminal("client", { N: "31" }));
     assert.match(many.output, /N=31 is no number from 1 to 30/);
 

@@ -114,6 +114,7 @@ test("the list names each experiment, and an unknown one is refused with exit co
   const list = run();
   assert.equal(await list.ended, 0);
   assert.equal(list.output.match(/^ {2}make experiment NAME=[a-z-]+ +\S.*$/gm)?.length, 9);
+  assert.doesNotMatch(list.output, /^.{111}/m, "each fits a projector");
   const unknown = run("no-such");
   assert.equal(await unknown.ended, 2);
   assert.match(unknown.output, /expected one of break-xor,.*Try: make experiments/);

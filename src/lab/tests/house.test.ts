@@ -3,6 +3,7 @@
  * and that the lesson stays short.
  */
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
 import { readdirSync, readFileSync } from "node:fs";
 import { join, normalize } from "node:path";
 import { test } from "node:test";
@@ -72,6 +73,12 @@ test("no line of any source is longer than 110 columns: a projector shows no mor
       .flatMap((line, i) => ([...line].length > 110 ? [`${file}:${i + 1}`] : [])),
   );
   assert.deepEqual(long, []);
+});
+
+test("no line of make help is longer than that", () => {
+  const { stdout } = spawnSync("make", ["help"], { cwd: ROOT, encoding: "utf8" });
+  assert.match(stdout, /^ {2}make demo {15}/m);
+  assert.doesNotMatch(stdout, /^.{111}/m);
 });
 
 test(`the lesson, ${LESSON.join(", ")}, has at most ${LONGEST_LESSON} lines`, () => {

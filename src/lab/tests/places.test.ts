@@ -128,6 +128,18 @@ test("make secret writes through no symlink", (t) => {
   assert.ok(!existsSync(join(checkout, "elsewhere")));
 });
 
+test("make secret makes one, and keeps the one that is there; it says so each time", () => {
+  const checkout = mkdtempSync(join(folder, "checkout "));
+  for (const name of ["Makefile", "package.json"]) copyFileSync(join(ROOT, name), join(checkout, name));
+  const [first, second] = [1, 2].map(() => {
+    const { stdout } = spawnSync("make", ["-C", checkout, "secret"], { encoding: "utf8" });
+    assert.match(stdout, /^secret\.key: the secret\. Copy it to the other end$/m);
+    return readFileSync(join(checkout, "secret.key"), "utf8");
+  });
+  assert.match(first!, /^[0-9a-f]{64}\n$/);
+  assert.equal(second, first);
+});
+
 test("make bench, too, says before the run that it cannot write its files", () => {
   const file = join(folder, "a file");
   writeFileSync(file, "");

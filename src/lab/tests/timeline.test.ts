@@ -5,7 +5,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { packetsOf } from "../walk/packets.ts";
-import { drop, type Evidence, fromTracepoints } from "../walk/timeline.ts";
+import { stripVTControlCharacters } from "node:util";
+import { drop, type Evidence, fromTracepoints, print } from "../walk/timeline.ts";
 import { parseTrace } from "../walk/tracepoints.ts";
 
 const PIDS = { client: 7330, server: 7252, internet: 7411 };
@@ -221,4 +222,23 @@ test("packetsOf() parts two packets of one frame, and their answers; two alike g
     [3, 4, 6, 7, 8, 10, 14, 15, 18, 19],
   );
   assert.equal(first!.name, "UDP 7");
+});
+
+test("make walk's lines are no wider than the terminal", (t) => {
+  const lines: string[] = [];
+  t.mock.method(console, "log", (text: string) => lines.push(...stripVTControlCharacters(text).split("\n")));
+  const text = "eth0 → 192.168.1.100 → 192.168.1.1 TCP 60012 → 5555 PSH ACK 120 bytes";
+  const hex = "02000074a08c930b";
+  for (const columns of [80, 120])
+    print([{ time: 0n, step: "7", host: "client", source: "tap", text, hex }], new Map(), columns);
+  assert.deepEqual(
+    lines.filter((line) => /eth0→/.test(line)),
+    [
+      "      +0 µs  client   tap        02 00 00 74 eth0→192.168.1.100→192.168.1.1 TCP…",
+      "      +0 µs  client   tap        02 00 00 74 a0 8c 93 0b " +
+        "eth0→192.168.1.100→192.168.1.1 TCP 60012→5555 PSH ACK 120 B",
+    ],
+  );
+  const widest = Math.max(...lines.slice(0, lines.length / 2).map((line) => line.length));
+  assert.ok(widest <= 80, `${widest} columns`);
 });

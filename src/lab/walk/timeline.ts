@@ -6,7 +6,7 @@ import chalk from "chalk";
 import { formatIPv4 } from "../../base/address.ts";
 import { FrameType } from "../../core/frame.ts";
 import { describe } from "../../base/packet.ts";
-import type { TraceEvent } from "../../base/render.ts";
+import { fitting, type TraceEvent, WIDE } from "../../base/render.ts";
 import { type Kind, kindOf, type Outer, WALK } from "../../picture/steps.ts";
 import type { TapPacket } from "./taps.ts";
 import type { KernelEvent } from "./tracepoints.ts";
@@ -429,17 +429,25 @@ export function missing(
   );
 }
 
-/** Prints the timeline, step by step. */
-export function print(evidence: Evidence[], lacking: Map<string, string>): void {
+/** Prints the timeline, step by step. In a terminal a line is one line, as in the trace. */
+export function print(
+  evidence: Evidence[],
+  lacking: Map<string, string>,
+  columns = process.stdout.columns || Infinity,
+): void {
   const start = evidence[0]?.time ?? 0n;
+  const shown = columns >= WIDE ? 8 : 4; // bytes
   for (const step of WALK.filter(({ id }) => lacking.get(id) !== "")) {
     const number = chalk.bold.inverse(` ${step.id.padStart(2)} `);
-    console.log(`\n${number} ${chalk.bold(step.title)} ${chalk.dim(`${step.lane}, ${step.where}`)}`);
+    const where = fitting(`${step.lane}, ${step.where}`, columns - 6 - step.title.length);
+    console.log(`\n${number} ${chalk.bold(step.title)} ${chalk.dim(where)}`);
     for (const { time, host, source, text, hex, atMost } of evidence.filter((one) => one.step === step.id)) {
       const micros = `${atMost ? "≤ " : ""}+${(time - start) / 1000n}`;
-      const bytes = (hex.slice(0, 16).match(/../g) ?? []).join(" ");
-      const what = bytes ? `${bytes.padEnd(23)} ${text}` : text;
-      console.log(`${micros.padStart(8)} µs  ${host.padEnd(8)} ${SOURCE[source]} ${what}`);
+      const bytes = (hex.slice(0, shown * 2).match(/../g) ?? []).join(" ");
+      const before = `${micros.padStart(8)} µs  ${host.padEnd(8)} `;
+      const after = bytes && `${bytes.padEnd(shown * 3 - 1)} `;
+      const room = columns - before.length - "tracepoint ".length - after.length;
+      console.log(`${before}${SOURCE[source]} ${after}${fitting(text, room)}`);
     }
     if (lacking.has(step.id)) console.log(chalk.red(`          no evidence: ${lacking.get(step.id)}`));
   }

@@ -62,6 +62,7 @@ program(async () => {
   const folder = mkdtempSync(join(tmpdir(), "simple-vpn-walk-"));
   atExit(() => rmSync(folder, { recursive: true }));
   writeFileSync(join(folder, "secret.key"), randomBytes(32).toString("hex"), { mode: 0o600 });
+  console.log("A lab, both programs and the taps start: about ten seconds …\n");
   const lab = await Lab.up();
   // A veth would carry many datagrams as one. Now each goes alone, as on a cable, and the taps show it so.
   if (TRANSPORT === "udp")
