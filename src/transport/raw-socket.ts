@@ -111,6 +111,7 @@ export class RawSocket {
   private runner: Flow | undefined; // whose segments are in it
   private size = 0; // bytes of their payloads
   private segment = 0; // bytes of each, but for the last one
+  private result = 0; // of the latest flush()
 
   /**
    * @param port the server's
@@ -197,10 +198,13 @@ export class RawSocket {
     if (!flow.hop) this.flush();
   }
 
-  /** Sends what waits. What the network does not take is lost, and counted: KCP sends it again. */
-  flush(): void {
+  /**
+   * Sends what waits. What the network does not take is lost, and counted: KCP sends it again. Negative: the
+   * latest errno.
+   */
+  flush(): number {
     const { run, runner: flow, size, segment, cutter } = this;
-    if (!flow || size === 0) return;
+    if (!flow || size === 0) return this.result;
     this.size = 0;
     const { hop, to, isIPv6 } = flow;
     const count = flow.write(run, IP_AT, size, hop ? segment : 0);
@@ -220,6 +224,7 @@ export class RawSocket {
       result = calls.sendto(cutter, run.address + at, IP_AT - at + count, 0, hop.name, hop.name.length);
     } else result = calls.sendto(this.senders[isIPv6 ? 1 : 0]!, run.address + IP_AT, count, 0, to, to.length);
     if (result < 0) counters.drop(`the network does not take it: ${errnoName(result)}`, 1);
+    return (this.result = result);
   }
 
   /** Packets that came while the socket had no room, since the last call. */

@@ -26,7 +26,7 @@
  * The client's name is the first 4 bytes of message 1. A ping is as long as the path is believed to take, and
  * a pong as its ping. Numbers are big-endian, but for KCP's.
  */
-import { ECONNREFUSED, ETIMEDOUT } from "../base/errno.ts";
+import { ECONNREFUSED, EPERM, ETIMEDOUT } from "../base/errno.ts";
 import { close } from "../base/libc.ts";
 import { existsSync } from "node:fs";
 import { counters } from "../base/counters.ts";
@@ -62,7 +62,7 @@ const REFUSED = 300; // ms that a pong has after an RST
 const COOKIES = 3; // in one dial()
 const ROUND = 256; // packets received in one turn of the loop
 const CHECK = 1_000; // ms
-const [PSH, ACK] = [0x08, 0x10]; // RFC 9293, section 3.1
+export const FLAGS = [0x08 + 0x10]; // of the segments: PSH and ACK (RFC 9293, section 3.1)
 const NOBODY = "ECONNRESET: nobody listens there any more";
 
 export const raw: Transport = { open: (options) => new RawPort(options) };
@@ -84,7 +84,7 @@ export class RawPort implements Port, Owner {
   private call: Call | undefined;
   private reception: Reception | undefined;
 
-  constructor({ listen, port, tcpFlags = [PSH + ACK], kcp = "fast" }: Parameters<Transport["open"]>[0]) {
+  constructor({ listen, port, tcpFlags = FLAGS, kcp = "fast" }: Parameters<Transport["open"]>[0]) {
     this.port = port;
     this.flags = tcpFlags;
     this.mode = MODES[kcp];
@@ -282,7 +282,7 @@ class Call {
       message1.copy(bytes, PING_HEADER);
       socket.put(flow, bytes, 0, bytes.length);
     }
-    socket.flush();
+    if (socket.flush() === -EPERM) this.end(-EPERM); // our own firewall drops it
   }
 
   /** Is it an answer? Undefined: it is not. */
