@@ -8,12 +8,12 @@
  * its own (PACKET_VNET_HDR; the ten bytes in front are those of core/offload.ts). That goes to whoever has
  * handed us the other end's latest packet, the router or the end itself: no route is looked up.
  */
-import { EAFNOSUPPORT, EPERM, errnoName } from "../base/errno.ts";
+import { EADDRNOTAVAIL, EAFNOSUPPORT, EPERM, errnoName } from "../base/errno.ts";
 import { counters } from "../base/counters.ts";
 import { Failure } from "../base/failure.ts";
 import { close, ioctl, Memory, SIZEOF_IFREQ } from "../base/libc.ts";
 import { OFFLOAD_HEADER } from "../core/offload.ts";
-import { SIZEOF_SOCKADDR_IN6, sockaddr } from "./addresses.ts";
+import { readSockaddr, SIZEOF_SOCKADDR_IN6, sockaddr } from "./addresses.ts";
 import * as calls from "./socket-calls.ts";
 import { CHECKSUM, type Flow, type Segment, TCP_HEADER } from "./tcp-segments.ts";
 
@@ -252,4 +252,11 @@ export function reserve(address: string, port: number): { fd: number; port: numb
   if (result >= 0) return { fd, port: name.readUInt16BE(2) };
   if (fd >= 0) close(fd);
   return result;
+}
+
+/** Is that sockaddr's address one of this machine's? */
+export function isOwn(name: Buffer): boolean {
+  const taken = reserve(readSockaddr(name)[0], 0);
+  if (typeof taken !== "number") close(taken.fd);
+  return taken !== -EADDRNOTAVAIL; // a link's own address needs more to be taken
 }

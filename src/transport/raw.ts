@@ -40,7 +40,7 @@ import { COOKIE, Cookies } from "./cookie.ts";
 import { pathMtu, Remote } from "./datagrams.ts";
 import { type Mode, MODES } from "./kcp.ts";
 import { type Owner, RawLink } from "./raw-link.ts";
-import { RawSocket, reserve } from "./raw-socket.ts";
+import { isOwn, RawSocket, reserve } from "./raw-socket.ts";
 import { bindFailure } from "./sockets.ts";
 import { Flow, RST, Segment } from "./tcp-segments.ts";
 import {
@@ -330,9 +330,8 @@ class Reception {
     const { bytes, payload, size } = segment;
     const length = bytes.readUInt16BE(payload + 2);
     const [from, to] = segment.ends;
-    const isHere = this.listen === "*" || ["0.0.0.0", "::", readSockaddr(to)[0]].includes(this.listen);
-    if (bytes[payload] !== Type.ping || size < LEAST || PING_HEADER + length > size || !isHere) return false;
-    if (length < 32 || length > handshakeFraming.maxBody) return false;
+    if (bytes[payload] !== Type.ping || size < LEAST || PING_HEADER + length > size) return false;
+    if (length < 32 || length > handshakeFraming.maxBody || !this.isFor(to)) return false;
     const flow = new Flow(to, from, this.flags, segment);
     const start = payload + PING_HEADER;
     const message1 = Buffer.from(bytes.subarray(start, start + length));
@@ -365,9 +364,15 @@ class Reception {
     return true;
   }
 
+  /** Is it for us? The packet socket sees what a router hands on, too. */
+  private isFor(to: Buffer): boolean {
+    return ["*", "0.0.0.0", "::"].includes(this.listen) ? isOwn(to) : readSockaddr(to)[0] === this.listen;
+  }
+
   /** KCP of no session here: its sender is told. */
   other(segment: Segment): false {
     const [from, to] = segment.ends;
+    if (!this.isFor(to)) return false;
     const conv = Buffer.from(segment.bytes.subarray(segment.payload, segment.payload + 4));
     this.send(Type.gone, conv, Buffer.alloc(0), new Flow(to, from, this.flags, segment), PONG_HEADER);
     return false;
