@@ -90,11 +90,13 @@ labTest(
     await startClient(lab);
     const stuck = await startClient(lab, lab.addClient(2));
     stuck.child.kill("SIGSTOP");
-    // 15 MB at once: more than all buffers on the way hold. What a busy server does not read, its kernel drops
+    // 15 MB at once: more than all buffers on the way hold. But what a busy server does not read, its kernel
+    // drops.
     const flood = async () => {
       const { stdout } = lab.try("server", "ping -q -c 12000 -l 12000 -s 1300 -W 1 10.8.0.3");
       assert.match(stdout, /100% packet loss/);
-      if (!IS_UDP) await server.until(/dropped [1-9]/, 2_000); // over UDP the stuck one's own kernel drops them
+      // over UDP the stuck one's own kernel drops them
+      if (!IS_UDP) await server.until(/dropped [1-9]/, 2_000);
     };
     await retry(flood);
     ping(lab, "client", TARGET, 5);
