@@ -118,7 +118,7 @@ labTest(
     lab.run("server", `iptables -I INPUT -p ${PROTOCOL} --sport ${port} -j REJECT --reject-with ${reject}`);
     lab.try("client", `ping -c 1 -W 1 ${TARGET}`);
     await client.until(
-      /Lost the server .*(ECONNRESET|nobody listens there any more|nothing comes .*); trying/,
+      /Lost the server .*(ECONNRESET|nobody listens there any more|nothing comes|has not answered).*; trying/,
       40_000,
     );
     await client.until(/connected again after .*: this end of the tunnel is still 10\.8\.0\.2\/24/);
