@@ -61,6 +61,7 @@ const RETRY = 1_000; // ms between two pings
 const REFUSED = 300; // ms that a pong has after an RST
 const COOKIES = 3; // in one dial()
 const ROUND = 256; // packets received in one turn of the loop
+const EARLY = 10_000; // packets that are left aside when a server begins to serve, at most
 const CHECK = 1_000; // ms
 export const FLAGS = [0x08 + 0x10]; // of the segments: PSH and ACK (RFC 9293, section 3.1)
 const NOBODY = "ECONNRESET: nobody listens there any more";
@@ -212,6 +213,8 @@ export class RawPort implements Port, Owner {
 
   serve(server: PortEvents): void {
     this.reception = new Reception(this, server, this.flags, this.listen!);
+    // What came before our kernel was kept out has had its RST. Its senders come again.
+    for (let i = 0; i < EARLY && this.socket.receive(this.segment) !== undefined; i++);
     this.start();
   }
 

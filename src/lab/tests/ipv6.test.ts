@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { stripVTControlCharacters } from "node:util";
 import { type Lab, LAB_SECRET, ROOT, SERVER, SERVER6, spawned, TARGET, TARGET6 } from "../lab.ts";
 import { Running, startProgram } from "../running.ts";
-import { IS_UDP, labTest, MTU, ping, SECRET, startClient, startServer, TUNNEL } from "./testing.ts";
+import { IS_RAW, IS_UDP, labTest, MTU, ping, SECRET, startClient, startServer, TUNNEL } from "./testing.ts";
 import { newFolder } from "./folder.ts";
 
 const CLIENT6 = "fd56:504e::a08:2"; // 10.8.0.2 in the tunnel's /96
@@ -152,7 +152,7 @@ labTest(
     await client.stop();
     const linkLocal = /(fe80::\S+)\//.exec(lab.run("server", "ip -o addr show dev eth0 scope link"))![1]!;
     const near = await connect(lab, `${linkLocal}%eth0`, "--route", "::/0");
-    await server.until(/connected from \[fe80::\S+%\d+\]:\d+/);
+    await server.until(IS_RAW ? /connected from \[fe80::/ : /connected from \[fe80::\S+%\d+\]:\d+/);
     ping(lab, "client", TARGET6);
     await near.stop();
     await server.stop();
