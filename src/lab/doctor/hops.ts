@@ -343,8 +343,8 @@ function kernelCheck({ tun, transport, port }: Options, server?: () => string): 
       const six = there?.includes(":") ? "6" : "";
       const saved = (chain: string) => ask(`ip${six}tables -t raw -S ${chain}`);
       const [near, far] = there ? ["sport", "dport"] : ["dport", "sport"];
-      const known = (flag: string) => (there ? `-${flag} ${hostRoute(there)} ` : "");
-      const drops = filter(saved("PREROUTING"), `${known("s")}-p tcp --${near} ${port}`).drops !== undefined;
+      const from = there ? `-s ${hostRoute(there)} ` : "";
+      const drops = filter(saved("PREROUTING"), `${from}-p tcp --${near} ${port}`).drops !== undefined;
       const untracked = saved("OUTPUT")
         .split("\n")
         .some((line) => line.includes(`--${far} ${port} `) && /notrack/i.test(line));
