@@ -163,7 +163,8 @@ export function wall(tun: string, blocks: string[], { firewall }: Machine): Chan
 /**
  * --transport raw: our kernel's TCP knows nothing of the segments that we make. What comes is dropped before
  * TCP answers with RST, and before a connection is tracked: by then our packet socket has its copy. What
- * leaves is not tracked, either. `there`: a client's server; a server does so for all.
+ * leaves is not tracked, either. `there`: a client's server; a server does so for all. Two clients of one
+ * machine may have the same server: each has rules of its own.
  */
 export function keepKernelOut(
   { tun, transport, port, configure = false }: Partial<Served>,
@@ -182,7 +183,7 @@ export function keepKernelOut(
       return [
         `${iptables} PREROUTING${from} -p tcp --${near} ${port} -j DROP`,
         `${iptables} OUTPUT${to} -p tcp --${far} ${port} -j CT --notrack`,
-      ].map((line) => ({ ...rule(line, configure), ...part }));
+      ].map((line) => ({ ...rule(line, configure, undefined, `simple-vpn-${tun}`), ...part }));
     }
     const ip = `ip${six}`;
     const table = `${ip} simple-vpn-${tun}-raw`;
@@ -251,11 +252,11 @@ function quiet({ tun, nat, configure }: Served, { firewall, setting }: Machine):
  * user's own. -w waits for others who are changing rules. Printed commands carry no comment mark, because the
  * user owns those rules. A kernel without the comment match gets rules without it.
  */
-function rule(line: string, configure: boolean, part?: string): Change {
+function rule(line: string, configure: boolean, part?: string, mark = "simple-vpn"): Change {
   const plain = (run: string): Change => ({ run, undo: run.replace(/ -[AI] /, " -D ") });
   const test = (run: string) => run.replace(/ -[AI] /, " -C ");
   if (!configure) return { ...plain(line), unless: test(line) };
-  const marked = `${line} -m comment --comment simple-vpn -w`;
+  const marked = `${line} -m comment --comment ${mark} -w`;
   return { ...plain(marked), unless: test(marked), otherwise: [plain(`${line} -w`)], ...(part && { part }) };
 }
 

@@ -53,11 +53,7 @@ export async function ping(args: string[]): Promise<void> {
     } catch (error) {
       if (!(error instanceof Unreachable)) throw error;
       console.log(`no pong from ${error.message}`);
-      if (error.errno !== -ECONNREFUSED) await showWay(raw, address, number, flags);
-      else
-        console.log(
-          "segments arrive, and its kernel answers RST: --transport raw is not enabled on the server",
-        );
+      console.log(await whyNoPong(error.errno, raw, address, number, flags, console.log));
       return exit(1);
     } finally {
       handshake.end();
@@ -67,8 +63,17 @@ export async function ping(args: string[]): Promise<void> {
   exit(pongs > 0 ? 0 : 1);
 }
 
-/** Pings with few hops: which routers drop them? */
-async function showWay({ socket }: RawPort, address: string, port: number, flags: number[]): Promise<void> {
+/** Why there was no pong, and where to look; `errno` is what dial() said. Each hop is told as it is seen. */
+export async function whyNoPong(
+  errno: number,
+  { socket }: RawPort,
+  address: string,
+  port: number,
+  flags: readonly number[],
+  tell: (hop: string) => void = () => {},
+): Promise<string> {
+  if (errno === -ECONNREFUSED)
+    return "segments arrive, and its kernel answers RST: --transport raw is not enabled on the server";
   const there = sockaddr(address, port);
   const here = socket.own(there, 0);
   const isIPv6 = there.length > 16;
@@ -76,8 +81,9 @@ async function showWay({ socket }: RawPort, address: string, port: number, flags
     ? [calls.AF_INET6, calls.IPPROTO_ICMPV6]
     : [calls.AF_INET, calls.IPPROTO_ICMP];
   const icmp = calls.socket(family, calls.SOCK_RAW | calls.SOCK_NONBLOCK | calls.SOCK_CLOEXEC, protocol);
-  if (typeof here === "number" || icmp < 0) return console.log("there is no way to it at all");
+  if (typeof here === "number" || icmp < 0) return "there is no way to it at all";
   let last = "nobody";
+  // Pings with few hops: which routers drop them?
   for (let hops = 1, silent = 0; hops <= HOPS && silent < SILENT; hops++, silent++) {
     const taken = reserve(isIPv6 ? formatIPv6(here, 8) : formatIPv4(here.readUInt32BE(4)), 0);
     if (typeof taken === "number") break;
@@ -88,13 +94,11 @@ async function showWay({ socket }: RawPort, address: string, port: number, flags
     socket.flush();
     const router = await whoDropped(icmp, taken.port, isIPv6);
     close(taken.fd);
-    console.log(`hop ${hops}: ${router ?? "no word"}`);
+    tell(`hop ${hops}: ${router ?? "no word"}`);
     if (router) [last, silent] = [router, -1];
   }
   close(icmp);
-  console.log(
-    `the last that said a word is ${last}: look behind it for what drops them, and on the server itself`,
-  );
+  return `the last that said a word is ${last}: look behind it for what drops them, and on the server itself`;
 }
 
 /** The router whose ICMP error quotes a segment from that port of ours; undefined if none came in time. */

@@ -9,7 +9,7 @@ import { EAGAIN } from "../base/errno.ts";
 import { Memory } from "../base/libc.ts";
 import { Kcp, type Mode } from "./kcp.ts";
 import { OrderedKeys } from "./ordered-keys.ts";
-import type { RawSocket } from "./raw-socket.ts";
+import { isOwn, type RawSocket } from "./raw-socket.ts";
 import type { Flow, Segment } from "./tcp-segments.ts";
 
 const WINDOW = 1024; // segments: 1.4 MB on their way, each way; over 50 ms that is 225 Mbit/s
@@ -42,6 +42,7 @@ export class RawLink implements Link {
   private heardAt = clock();
   private doubtedAt = 0; // 0: no doubt
   private reason = ""; // for it
+  private away = false; // has this machine our address no longer? Then nothing goes, and nothing counts
 
   /** @param size bytes of the largest IP packet that the path takes */
   constructor(owner: Owner, flow: Flow, conv: number, size: number) {
@@ -50,7 +51,9 @@ export class RawLink implements Link {
     this.conv = conv;
     const { socket } = owner;
     const mtu = (size - flow.header) & ~3; // payloads begin at multiples of 4
-    this.kcp = new Kcp(conv, mtu, WINDOW, owner.mode, (bytes, count) => socket.put(flow, bytes, 0, count));
+    this.kcp = new Kcp(conv, mtu, WINDOW, owner.mode, (bytes, count) => {
+      if (!this.away) socket.put(flow, bytes, 0, count);
+    });
     this.memory = new Memory(2 * pad(aesFraming.header + aesFraming.maxBody, 4));
   }
 
@@ -77,6 +80,7 @@ export class RawLink implements Link {
   /** KCP's segments, a row of them. False if they make no sense. */
   take(segment: Segment): boolean {
     const { bytes, payload, size } = segment;
+    if (this.away) return true;
     if (!this.kcp.input(bytes, payload, payload + size, clock())) return false;
     this.flow.took(segment);
     this.onProven?.();
@@ -134,6 +138,7 @@ export class RawLink implements Link {
   check(): void {
     const silence = clock() - this.heardAt;
     if (this.onProven) return;
+    this.away = !isOwn(this.flow.here); // a kernel would send nothing from an address that is gone
     if (silence > GONE) return this.receiver!.lost("ETIMEDOUT");
     if (this.doubtedAt > 0 && clock() - this.doubtedAt > DOUBT) return this.receiver!.lost(this.reason);
     if (silence <= QUIET && this.doubtedAt === 0) return;

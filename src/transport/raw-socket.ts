@@ -8,12 +8,12 @@
  * its own (PACKET_VNET_HDR; the ten bytes in front are those of core/offload.ts). That goes to whoever has
  * handed us the other end's latest packet, the router or the end itself: no route is looked up.
  */
-import { EAFNOSUPPORT, EPERM, errnoName } from "../base/errno.ts";
+import { EADDRNOTAVAIL, EAFNOSUPPORT, EPERM, errnoName } from "../base/errno.ts";
 import { counters } from "../base/counters.ts";
 import { Failure } from "../base/failure.ts";
 import { close, ioctl, Memory, SIZEOF_IFREQ } from "../base/libc.ts";
 import { OFFLOAD_HEADER } from "../core/offload.ts";
-import { SIZEOF_SOCKADDR_IN6, sockaddr } from "./addresses.ts";
+import { readSockaddr, SIZEOF_SOCKADDR_IN6, sockaddr } from "./addresses.ts";
 import * as calls from "./socket-calls.ts";
 import { CHECKSUM, type Flow, type Segment, TCP_HEADER } from "./tcp-segments.ts";
 
@@ -111,6 +111,7 @@ export class RawSocket {
   private runner: Flow | undefined; // whose segments are in it
   private size = 0; // bytes of their payloads
   private segment = 0; // bytes of each, but for the last one
+  private result = 0; // of the latest flush()
 
   /**
    * @param port the server's
@@ -197,10 +198,13 @@ export class RawSocket {
     if (!flow.hop) this.flush();
   }
 
-  /** Sends what waits. What the network does not take is lost, and counted: KCP sends it again. */
-  flush(): void {
+  /**
+   * Sends what waits. What the network does not take is lost, and counted: KCP sends it again. Negative: the
+   * latest errno.
+   */
+  flush(): number {
     const { run, runner: flow, size, segment, cutter } = this;
-    if (!flow || size === 0) return;
+    if (!flow || size === 0) return this.result;
     this.size = 0;
     const { hop, to, isIPv6 } = flow;
     const count = flow.write(run, IP_AT, size, hop ? segment : 0);
@@ -220,6 +224,7 @@ export class RawSocket {
       result = calls.sendto(cutter, run.address + at, IP_AT - at + count, 0, hop.name, hop.name.length);
     } else result = calls.sendto(this.senders[isIPv6 ? 1 : 0]!, run.address + IP_AT, count, 0, to, to.length);
     if (result < 0) counters.drop(`the network does not take it: ${errnoName(result)}`, 1);
+    return (this.result = result);
   }
 
   /** Packets that came while the socket had no room, since the last call. */
@@ -247,4 +252,11 @@ export function reserve(address: string, port: number): { fd: number; port: numb
   if (result >= 0) return { fd, port: name.readUInt16BE(2) };
   if (fd >= 0) close(fd);
   return result;
+}
+
+/** Is that sockaddr's address one of this machine's? */
+export function isOwn(name: Buffer): boolean {
+  const taken = reserve(readSockaddr(name)[0], 0);
+  if (typeof taken !== "number") close(taken.fd);
+  return taken !== -EADDRNOTAVAIL; // a link's own address needs more to be taken
 }

@@ -26,7 +26,7 @@
  * The client's name is the first 4 bytes of message 1. A ping is as long as the path is believed to take, and
  * a pong as its ping. Numbers are big-endian, but for KCP's.
  */
-import { ECONNREFUSED, ETIMEDOUT } from "../base/errno.ts";
+import { ECONNREFUSED, EPERM, ETIMEDOUT } from "../base/errno.ts";
 import { close } from "../base/libc.ts";
 import { existsSync } from "node:fs";
 import { counters } from "../base/counters.ts";
@@ -40,7 +40,7 @@ import { COOKIE, Cookies } from "./cookie.ts";
 import { pathMtu, Remote } from "./datagrams.ts";
 import { type Mode, MODES } from "./kcp.ts";
 import { type Owner, RawLink } from "./raw-link.ts";
-import { RawSocket, reserve } from "./raw-socket.ts";
+import { isOwn, RawSocket, reserve } from "./raw-socket.ts";
 import { bindFailure } from "./sockets.ts";
 import { Flow, RST, Segment } from "./tcp-segments.ts";
 import {
@@ -61,8 +61,9 @@ const RETRY = 1_000; // ms between two pings
 const REFUSED = 300; // ms that a pong has after an RST
 const COOKIES = 3; // in one dial()
 const ROUND = 256; // packets received in one turn of the loop
+const EARLY = 10_000; // packets that are left aside when a server begins to serve, at most
 const CHECK = 1_000; // ms
-const [PSH, ACK] = [0x08, 0x10]; // RFC 9293, section 3.1
+export const FLAGS = [0x08 + 0x10]; // of the segments: PSH and ACK (RFC 9293, section 3.1)
 const NOBODY = "ECONNRESET: nobody listens there any more";
 
 export const raw: Transport = { open: (options) => new RawPort(options) };
@@ -84,7 +85,7 @@ export class RawPort implements Port, Owner {
   private call: Call | undefined;
   private reception: Reception | undefined;
 
-  constructor({ listen, port, tcpFlags = [PSH + ACK], kcp = "fast" }: Parameters<Transport["open"]>[0]) {
+  constructor({ listen, port, tcpFlags = FLAGS, kcp = "fast" }: Parameters<Transport["open"]>[0]) {
     this.port = port;
     this.flags = tcpFlags;
     this.mode = MODES[kcp];
@@ -212,6 +213,8 @@ export class RawPort implements Port, Owner {
 
   serve(server: PortEvents): void {
     this.reception = new Reception(this, server, this.flags, this.listen!);
+    // What came before our kernel was kept out has had its RST. Its senders come again.
+    for (let i = 0; i < EARLY && this.socket.receive(this.segment) !== undefined; i++);
     this.start();
   }
 
@@ -282,7 +285,7 @@ class Call {
       message1.copy(bytes, PING_HEADER);
       socket.put(flow, bytes, 0, bytes.length);
     }
-    socket.flush();
+    if (socket.flush() === -EPERM) this.end(-EPERM); // our own firewall drops it
   }
 
   /** Is it an answer? Undefined: it is not. */
@@ -330,9 +333,8 @@ class Reception {
     const { bytes, payload, size } = segment;
     const length = bytes.readUInt16BE(payload + 2);
     const [from, to] = segment.ends;
-    const isHere = this.listen === "*" || ["0.0.0.0", "::", readSockaddr(to)[0]].includes(this.listen);
-    if (bytes[payload] !== Type.ping || size < LEAST || PING_HEADER + length > size || !isHere) return false;
-    if (length < 32 || length > handshakeFraming.maxBody) return false;
+    if (bytes[payload] !== Type.ping || size < LEAST || PING_HEADER + length > size) return false;
+    if (length < 32 || length > handshakeFraming.maxBody || !this.isFor(to)) return false;
     const flow = new Flow(to, from, this.flags, segment);
     const start = payload + PING_HEADER;
     const message1 = Buffer.from(bytes.subarray(start, start + length));
@@ -365,9 +367,15 @@ class Reception {
     return true;
   }
 
+  /** Is it for us? The packet socket sees what a router hands on, too. */
+  private isFor(to: Buffer): boolean {
+    return ["*", "0.0.0.0", "::"].includes(this.listen) ? isOwn(to) : readSockaddr(to)[0] === this.listen;
+  }
+
   /** KCP of no session here: its sender is told. */
   other(segment: Segment): false {
     const [from, to] = segment.ends;
+    if (!this.isFor(to)) return false;
     const conv = Buffer.from(segment.bytes.subarray(segment.payload, segment.payload + 4));
     this.send(Type.gone, conv, Buffer.alloc(0), new Flow(to, from, this.flags, segment), PONG_HEADER);
     return false;

@@ -36,6 +36,7 @@ export class Flow {
   readonly text: string; // with its port
   readonly isIPv6: boolean;
   readonly header: number; // bytes, of IP and TCP
+  readonly here: Buffer; // our sockaddr
   readonly name: Buffer; // the other end's address and port
   readonly to: Buffer; // the other end's sockaddr, as a raw socket takes it: without a port
   /** Who hands on what we send: a sockaddr_ll, and the link's header. Undefined: the kernel finds out. */
@@ -59,6 +60,7 @@ export class Flow {
    */
   constructor(here: Buffer, there: Buffer, flags: readonly number[], before?: Segment) {
     const [address, port] = readSockaddr(there);
+    this.here = here;
     this.address = address;
     this.text = endpoint(address, port);
     this.isIPv6 = there.length > 16;

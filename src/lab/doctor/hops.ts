@@ -6,7 +6,7 @@ import { spawnSync } from "node:child_process";
 import { readFileSync, statSync } from "node:fs";
 import { type Cidr, formatIPv4 } from "../../base/address.ts";
 import { hostRoute } from "../../base/block.ts";
-import { serverChanges } from "../../host/changes.ts";
+import { keepKernelOut, serverChanges } from "../../host/changes.ts";
 import { FRESH } from "../../host/machine.ts";
 import { IP_PROTOCOL } from "../../host/options.ts";
 import { resolve } from "../../client/names.ts";
@@ -117,6 +117,7 @@ export function clientChecks(options: Options): Check[] {
           ? ok("none with --cipher xor")
           : shakeHands(reached!, options.secrets?.[0], (mtu) => (tunnelMtu = mtu)),
     },
+    ...(transport === "raw" ? [kernelCheck(options, () => reached!.address)] : []),
     {
       hop: "firewall",
       check: () => firewall(["OUTPUT", `-o ${tun}`], ["INPUT", `-i ${tun}`]),
@@ -164,13 +165,14 @@ export function serverChecks(options: Options): Check[] {
     {
       hop: "listening",
       check: () => {
-        if (transport === "raw") return unknown("raw opens no port: ask the client's doctor");
+        if (transport === "raw") return sniffs(tun, start);
         const protocol = IP_PROTOCOL[transport];
         const what = `${protocol.toUpperCase()} port ${port}`;
         if (ask(`ss -${protocol[0]}lnH sport = :${port}`)) return ok(what);
         return problem(`no program listens on ${what}`, start);
       },
     },
+    ...(transport === "raw" ? [kernelCheck(options)] : []),
     {
       hop: "way back",
       needs: ["interface", "address"],
@@ -220,7 +222,10 @@ export function serverChecks(options: Options): Check[] {
         firewall(
           ["FORWARD", `-i ${tun}`, `-o ${dev}`],
           ["FORWARD", `-o ${tun}`, `-i ${dev} --ctstate RELATED,ESTABLISHED`],
-          ["INPUT", `-p ${IP_PROTOCOL[transport]} --dport ${port}`],
+          // a packet socket has its copy before iptables sees it
+          ...(transport === "raw"
+            ? []
+            : [["INPUT", `-p ${IP_PROTOCOL[transport]} --dport ${port}`] as const]),
         ),
     },
     {
@@ -315,6 +320,45 @@ function tunChecks({ role, tun }: Options, start: string, addAddress: string, br
   ];
 }
 
+/** --transport raw opens no port. But the program that has the TUN open must have a packet socket, too. */
+function sniffs(tun: string, start: string): Finding {
+  const holder = findHolder(tun);
+  if (holder && ask("ss -0pnH").includes(`pid=${holder.pid},`))
+    return ok(`${holder.command} has a packet socket: --transport raw`);
+  if (!holder && process.getuid?.() !== 0) return unknown("needs root to see who has a packet socket");
+  return problem("no packet socket: --transport raw is not enabled on this server", start);
+}
+
+/**
+ * --transport raw: is our kernel kept out, as keepKernelOut() does it? `server`: on a client, its address.
+ * Else the kernel answers what comes with RST, and tracks connections that it cannot follow.
+ */
+function kernelCheck({ tun, transport, port }: Options, server?: () => string): Check {
+  return {
+    hop: "rules",
+    needs: server ? ["server"] : [],
+    check: () => {
+      const there = server?.();
+      const rules = keepKernelOut({ tun, transport, port }, FRESH, there);
+      const six = there?.includes(":") ? "6" : "";
+      const saved = (chain: string) => ask(`ip${six}tables -t raw -S ${chain}`);
+      const [near, far] = there ? ["sport", "dport"] : ["dport", "sport"];
+      const from = there ? `-s ${hostRoute(there)} ` : "";
+      const drops = filter(saved("PREROUTING"), `${from}-p tcp --${near} ${port}`).drops !== undefined;
+      const untracked = saved("OUTPUT")
+        .split("\n")
+        .some((line) => line.includes(`--${far} ${port} `) && /notrack/i.test(line));
+      const missing = rules.filter((_, i) => ![drops, untracked][i]);
+      if (missing.length === 0) return ok("this host's TCP does not see the segments");
+      const unread = notRead();
+      return (unread ? unknown : problem)(
+        `this host's TCP sees the segments, and answers with RST or tracks them${unread}`,
+        ...missing.map(({ run }) => run),
+      );
+    },
+  };
+}
+
 const CAP_NET_ADMIN = 12n; // linux/capability.h
 const strictAbout = (device: string) =>
   Math.max(sysctl("ipv4/conf/all/rp_filter"), sysctl(`ipv4/conf/${device}/rp_filter`)) === 1;
@@ -329,7 +373,7 @@ function notRead(): string {
  * Do these packets of ours pass iptables? Each is a chain, what a rule that accepts it would name it by, and
  * what else is known of it. A rule that drops only some of them, by address say, is not seen.
  */
-function firewall(...packets: [chain: string, flags: string, more?: string][]): Finding {
+function firewall(...packets: (readonly [chain: string, flags: string, more?: string])[]): Finding {
   const ways = packets.map(([chain, flags, more = ""]) => ({
     flags,
     fix: `iptables -I ${chain} ${flags} -j ACCEPT`,

@@ -1,15 +1,17 @@
 /**
  * Does the server answer, and has it our secret? If it does not answer over its transport, it is asked over
- * the other one, too: the two ends may have different ones, or a firewall lets one of them through and not
- * the other.
+ * the others, too: the two ends may have different ones, or a firewall lets one of them through and not
+ * another.
  */
 import { randomBytes } from "node:crypto";
 import { ECONNREFUSED, EPERM, ETIMEDOUT, errnoName } from "../../base/errno.ts";
 import { Failure } from "../../base/failure.ts";
-import { IP_PROTOCOL } from "../../host/options.ts";
+import { hasQuic, IP_PROTOCOL } from "../../host/options.ts";
 import { readSecrets } from "../../host/secret.ts";
 import { ClientHandshake, noSession } from "../../session/session.ts";
+import { whyNoPong } from "../../tools/ping.ts";
 import { bracketed, endpoint } from "../../transport/addresses.ts";
+import { FLAGS, RawPort } from "../../transport/raw.ts";
 import { connectTcp } from "../../transport/sockets.ts";
 import { TcpPort } from "../../transport/tcp.ts";
 import { type Answer, Unreachable } from "../../transport/transport.ts";
@@ -19,7 +21,7 @@ import { type Finding, ok, problem, unknown } from "./finding.ts";
 export type TransportName = keyof typeof transports;
 const DEADLINE = 10_000; // ms, for all addresses of a name
 export const DOCTOR_THERE = "server# npx tsx src/lab/doctor/doctor.ts server";
-const SHORT = 3_000; // ms, for the other transport
+const SHORT = 3_000; // ms, for the other transports
 
 /** What the doctor knows of the server. */
 export interface Reachable {
@@ -113,7 +115,7 @@ export async function shakeHands(
 
 /**
  * Why no server answers. A machine on whose port nothing listens says so itself (ECONNREFUSED): so packets
- * get there and back. `start`: the command that starts a client with the other transport.
+ * get there and back. `start`: the command that starts a client with another transport.
  */
 export async function whyNot(
   errno: number,
@@ -122,8 +124,7 @@ export async function whyNot(
   start: (transport: TransportName) => string,
 ): Promise<Finding> {
   const { transport, port } = options;
-  const other = transport === "tcp" ? "udp" : "tcp";
-  const [ours, theirs] = [transport.toUpperCase(), other.toUpperCase()];
+  const [ours, theirs] = [transport.toUpperCase(), transport === "tcp" ? "UDP" : "TCP"];
   const server = endpoint(addresses[0]!, port);
   const what = `Cannot connect to ${server} over ${ours}: ${errnoName(errno)}`;
   if (errno === -EPERM)
@@ -131,22 +132,40 @@ export async function whyNot(
       `${what}: this host's own firewall drops it`,
       `iptables -I OUTPUT -p ${IP_PROTOCOL[transport]} --dport ${port} -j ACCEPT`,
     );
-  const answer = await contact(addresses, { ...options, transport: other }, SHORT);
-  if (typeof answer !== "number") {
-    await answer.answer().then(
-      ({ hangUp }) => hangUp(),
-      () => {},
-    );
+  const answers = await askOverOthers(addresses, options);
+  const found = [...answers].find(([, answer]) => typeof answer !== "number");
+  if (found) {
+    const other = found[0].toUpperCase();
     return problem(
-      `${server} answers over ${theirs}, and not over ${ours}: both ends need the same --transport`,
-      start(other),
+      `${server} answers over ${other}, and not over ${ours}: both ends need the same --transport`,
+      start(found[0]),
     );
   }
-  if (errno === -ETIMEDOUT && answer === -ECONNREFUSED)
+  if (errno === -ETIMEDOUT && answers.get(transport === "tcp" ? "udp" : "tcp") === -ECONNREFUSED)
     return problem(
       `${server}: ${theirs} gets there and back, and ${ours} does not. ` +
         `A firewall on the way lets only ${theirs} through`,
       DOCTOR_THERE,
     );
-  return problem(what, DOCTOR_THERE);
+  if (transport !== "raw") return problem(what, DOCTOR_THERE);
+  const from = new RawPort({ port, handshake: true });
+  return problem(`${what}; ${await whyNoPong(errno, from, addresses[0]!, port, FLAGS)}`, DOCTOR_THERE);
+}
+
+/** What the server says over each other transport; all of them are asked at once. */
+async function askOverOthers(addresses: string[], options: Reachable) {
+  const names = (Object.keys(transports) as TransportName[]).filter(
+    (name) => name !== options.transport && (name !== "quic" || hasQuic()),
+  );
+  const ask = async (transport: TransportName) => {
+    const mayNot = () => -EPERM; // raw takes root
+    const answer = await contact(addresses, { ...options, transport }, SHORT).catch(mayNot);
+    if (typeof answer !== "number")
+      await answer.answer().then(
+        ({ hangUp }) => hangUp(),
+        () => {},
+      );
+    return [transport, answer] as const;
+  };
+  return new Map(await Promise.all(names.map(ask)));
 }

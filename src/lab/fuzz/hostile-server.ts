@@ -1,7 +1,7 @@
 /**
  * Hostile servers, for the tests and for class, in the lab: node --import tsx src/lab/fuzz/hostile-server.ts
  * ATTACK, the secret in SIMPLE_VPN_SECRET. `refuse` and `storm` need no secret: whoever is on the way can be
- * one. `liar`, `mute` and `router` have it. With TRANSPORT=udp they answer datagrams.
+ * one. `liar`, `mute` and `router` have it. TRANSPORT=udp, raw or quic: over that.
  */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
@@ -139,7 +139,7 @@ program(() => {
       "Cannot attack: this is no host of the lab",
       'make on HOST=server CMD="node --import tsx src/lab/fuzz/hostile-server.ts refuse"',
     );
-  const port = transports[TRANSPORT].open({ listen: "*", port: PORT, handshake: true });
+  const port = transports[TRANSPORT].open({ listen: "*", port: PORT, handshake: true, secrets: [SECRET] });
   port.serve({
     onArrival: () => ({ lost() {} }),
     onHello: attack,

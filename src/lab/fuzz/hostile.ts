@@ -1,8 +1,8 @@
 /**
  * Attackers, for the tests and for class, in the lab: node --import tsx src/lab/fuzz/hostile.ts ATTACK SERVER
  * [COUNT], the secret in SIMPLE_VPN_SECRET. Strangers need no secret: flood, idle, occupy, drip; replay
- * has it only to have something to replay. Insiders have it, and misbehave. With TRANSPORT=udp all of it is
- * sent in datagrams.
+ * has it only to have something to replay. Insiders have it, and misbehave. TRANSPORT=udp, raw or quic: all
+ * of it goes over that.
  */
 import { createSocket } from "node:dgram";
 import { existsSync } from "node:fs";
@@ -16,6 +16,9 @@ import { Failure } from "../../base/failure.ts";
 import { aesFraming, Control, FrameType, pad } from "../../core/frame.ts";
 import { Handshake, REKEY_PROLOGUE } from "../../session/handshake.ts";
 import { ClientHandshake } from "../../session/session.ts";
+import { sockaddr } from "../../transport/addresses.ts";
+import { FLAGS, RawPort } from "../../transport/raw.ts";
+import { Flow } from "../../transport/tcp-segments.ts";
 import { transports } from "../../transport/transports.ts";
 import { Memory, write } from "../../base/libc.ts";
 import { ready } from "../../core/loop.ts";
@@ -23,13 +26,13 @@ import { OFFLOAD_HEADER } from "../../core/offload.ts";
 import { readSecrets } from "../../host/secret.ts";
 import { program } from "../../host/program.ts";
 import type { Peer } from "../../core/peer.ts";
-import { dialIdle, random, seal } from "../tests/peers.ts";
+import { dialIdle, random, seal, until } from "../tests/peers.ts";
 import { NETNS } from "../lab.ts";
 import { TRANSPORT } from "../running.ts";
 
 const PORT = 5555;
 const [SECRET = Buffer.alloc(0)] = readSecrets();
-const IS_UDP = TRANSPORT === "udp";
+const [IS_TCP, IS_UDP, IS_QUIC] = ["tcp", "udp", "quic"].map((name) => name === TRANSPORT);
 const AT_ONCE = 100; // connections of a flood that are open at the same time
 
 // ---- strangers ----
@@ -39,7 +42,8 @@ const AT_ONCE = 100; // connections of a flood that are open at the same time
  * or the other.
  */
 async function flood(server: string, count: number): Promise<void> {
-  if (IS_UDP) return floodDatagrams(server, count);
+  if (TRANSPORT === "raw") return floodSegments(server, count);
+  if (!IS_TCP) return floodDatagrams(server, count);
   const garbage = [
     Buffer.alloc(0),
     Buffer.from("GET / HTTP/1.1\r\n\r\n"),
@@ -59,23 +63,46 @@ async function flood(server: string, count: number): Promise<void> {
   await Promise.all(Array.from({ length: AT_ONCE }, one));
 }
 
+/** Garbage for datagrams: `kinds` of messages, and 100 bytes of message 1, or of what is to look so. */
+function noise(i: number, below: (below: number) => number, kinds: number): Buffer {
+  const bytes = Buffer.from(Array.from({ length: [0, 1, 20, 600, 1400][i % 5]! }, () => below(256)));
+  if (bytes.length > 0) bytes[0] = 1 + below(kinds);
+  if (bytes.length > 500) bytes.writeUInt16BE(100, 2);
+  return bytes;
+}
+
 /** The same in datagrams: garbage, first messages that prove nothing, frames of no session. */
 async function floodDatagrams(server: string, count: number): Promise<void> {
-  const socket = createSocket("udp4");
   const below = random(3);
+  let socket = createSocket("udp4");
   for (let i = 0; i < count; i++) {
-    const bytes = Buffer.from(Array.from({ length: [0, 1, 20, 600, 1400][i % 5]! }, () => below(256)));
-    if (bytes.length > 0) bytes[0] = 1 + below(6);
-    if (bytes.length > 500) bytes.writeUInt16BE(100, 2); // of message 1
+    const bytes = noise(i, below, 6);
+    // an Initial, from ever other ports: RFC 9000, section 17.2.2
+    if (IS_QUIC && bytes.length > 16) Buffer.from("c00000000108", "hex").copy(bytes);
+    if (IS_QUIC && i % 10 === 0) (socket.close(), (socket = createSocket("udp4")));
     await new Promise((resolve) => socket.send(bytes, PORT, server, resolve));
   }
   socket.close();
 }
 
-/** `count` connections that say nothing, until they are told to go; over UDP, first messages and no more. */
+/** The same in crafted segments, from any port, with any flags. */
+async function floodSegments(server: string, count: number): Promise<void> {
+  const { socket } = new RawPort({ port: PORT, handshake: true });
+  const [below, there] = [random(3), sockaddr(server, PORT)];
+  for (let i = 0; i < count; i++) {
+    const here = socket.own(there, 1 + below(65535)) as Buffer;
+    const flags = i % 3 === 0 ? [below(256)] : FLAGS;
+    const bytes = noise(i, below, 7);
+    socket.put(new Flow(here, there, flags), bytes, 0, bytes.length);
+    socket.flush();
+    if (i % 10 === 0) await sleep(1);
+  }
+}
+
+/** `count` connections that say nothing, until they are told to go. Not over TCP: first messages, no more. */
 async function idle(server: string, count: number): Promise<void> {
-  if (IS_UDP) await Promise.all(Array.from({ length: count }, () => asked(server).catch(() => {})));
-  if (IS_UDP) return told();
+  if (!IS_TCP) await Promise.all(Array.from({ length: count }, () => asked(server).catch(() => {})));
+  if (!IS_TCP) return told();
   for (let i = 0; i < count; i++) await opened(server);
   await told();
 }
@@ -104,11 +131,9 @@ const replay = (server: string, count: number) => firstMessages(server, Array(co
 
 /** As many new ones. What the server answers gets no sealed frame. */
 const unproven = (server: string, count: number) =>
-  IS_UDP
-    ? unansweredDatagrams(server, count)
-    : firstMessages(server, Array.from({ length: count }, firstMessage));
+  IS_TCP ? firstMessages(server, Array.from({ length: count }, firstMessage)) : unanswered(server, count);
 
-async function unansweredDatagrams(server: string, count: number): Promise<void> {
+async function unanswered(server: string, count: number): Promise<void> {
   let answers = 0;
   const one = async () => (await asked(server), console.log(`answers: ${++answers}`));
   await Promise.all(Array.from({ length: count }, one));
@@ -120,7 +145,7 @@ async function asked(server: string): Promise<void> {
   const { message1, isGood } = new ClientHandshake(SECRET);
   await PORTS().dial(server, 5_000, message1, isGood);
 }
-const PORTS = () => transports[TRANSPORT].open({ port: PORT, handshake: true });
+const PORTS = () => transports[TRANSPORT].open({ port: PORT, handshake: true, secrets: [SECRET] });
 
 function firstMessage(): Buffer {
   const message = new Handshake("client", SECRET).write(Buffer.alloc(0));
@@ -163,7 +188,7 @@ async function drip(server: string, count: number): Promise<void> {
 
 interface Insider {
   peer: Peer;
-  fd: number; // of its link
+  fd: number; // of its link; -1: see dialIdle()
   receive: () => void; // one read() from it
   own: number; // its inner address
   subnet6?: Prefix96 | undefined;
@@ -182,10 +207,10 @@ async function send({ peer, fd }: Insider, type: number, body: Buffer): Promise<
   const memory = new Memory(pad(frame.length, 4));
   frame.copy(memory.bytes);
   for (let at = 0; at < frame.length && !peer.closed;) {
-    const count = IS_UDP
-      ? peer.link.send(memory, at, frame.length)
-      : write(fd, memory, at, frame.length - at);
-    if (count === -EAGAIN) await ready(fd, "writable", 30_000);
+    const count = IS_TCP
+      ? write(fd, memory, at, frame.length - at)
+      : peer.link.send(memory, at, frame.length);
+    if (count === -EAGAIN) await (fd < 0 ? sleep(1) : ready(fd, "writable", 30_000));
     else if (count < 0) return false;
     else at += count;
   }
@@ -321,7 +346,10 @@ async function counts(server: string, count: number): Promise<void> {
       [0, OFFLOAD_HEADER, 39, 65546, 0x7fffffff, 0xffffffff][below(6)],
     );
     await send(me, FrameType.data, Buffer.concat([good, lie]));
-    if (!IS_UDP) await ready(me.fd, "readable", 10_000); // it is closed; over UDP it lives
+    // it is closed, or answered; over UDP it lives, and over raw nobody tells
+    const { peer, receive } = me;
+    const isOver = () => peer.closed || peer.traffic.received.frames > 0;
+    if (IS_TCP || IS_QUIC) await until(() => (isOver() || receive(), isOver()), 10_000);
   }
   await told();
 }
@@ -342,8 +370,8 @@ async function frames(server: string, count: number): Promise<void> {
 
 /** Asks for fresh keys again as soon as it has some: this costs a session, too. `count` of them. */
 async function rekeys(server: string, count: number): Promise<void> {
-  for (let i = 0; i < count; i++) {
-    const { peer, fd, receive } = await insider(server);
+  const one = async () => {
+    const { peer, receive } = await insider(server);
     let handshake: Handshake;
     const ask = () => {
       handshake = new Handshake("client", SECRET, REKEY_PROLOGUE);
@@ -360,8 +388,9 @@ async function rekeys(server: string, count: number): Promise<void> {
     ask();
     if (IS_UDP)
       for (let again = 0; again < 3; again++) ask(); // it costs no session there
-    else for (; !peer.closed; receive()) await ready(fd, "readable", 10_000);
-  }
+    else await until(() => (peer.closed || receive(), peer.closed), 30_000);
+  };
+  await Promise.all(Array.from({ length: count }, one)); // over raw, each waits for the end of its doubts
   await told();
 }
 
@@ -396,10 +425,8 @@ async function oddities(server: string): Promise<void> {
     await send(me, type, body);
     await send(me, FrameType.data, packet);
     const before = me.peer.traffic.received.frames;
-    while (me.peer.traffic.received.frames === before && !me.peer.closed) {
-      if (!(await ready(me.fd, "readable", 10_000))) throw new Error(`no answer after ${what}`);
-      me.receive();
-    }
+    const answered = () => me.peer.closed || me.peer.traffic.received.frames > before;
+    await until(() => (me.receive(), answered()), 10_000);
     if (me.peer.closed) throw new Error(`the session has ended after ${what}`);
   }
   await told();

@@ -2,9 +2,19 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { Running } from "../running.ts";
-import { IS_RAW, IS_UDP, labTest, ping, retry, startClient, startServer, transfer } from "./testing.ts";
+import {
+  IS_QUIC,
+  IS_RAW,
+  IS_UDP,
+  labTest,
+  ping,
+  retry,
+  startClient,
+  startServer,
+  transfer,
+} from "./testing.ts";
 
-const MOST = IS_RAW ? 64 : 1024;
+const MOST = IS_RAW || IS_QUIC ? 64 : 1024;
 const MEGABYTES = Math.min(Number(process.env.MEGABYTES ?? MOST), MOST); // make unit NODE=…: less
 
 /** The read() and write() calls that a process has made so far (proc(5), /proc/PID/io). */

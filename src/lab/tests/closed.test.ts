@@ -7,9 +7,20 @@ import { once } from "node:events";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type Lab, ours, SERVER, TARGET, TARGET6 } from "../lab.ts";
-import { Running, startProgram, TRANSPORT } from "../running.ts";
+import { Running, startProgram } from "../running.ts";
 import { newFolder } from "./folder.ts";
-import { IS_UDP, labTest, ping, retry, SECRET, snapshot, startServer } from "./testing.ts";
+import {
+  IS_TCP,
+  IS_UDP,
+  labTest,
+  ping,
+  PROTOCOL,
+  retry,
+  SECRET,
+  snapshot,
+  startServer,
+  TUNNEL,
+} from "./testing.ts";
 
 const FAR = "203.0.113.1"; // the server, by an address that the client reaches through its default route only
 const BEYOND = "203.0.113.8"; // the internet host
@@ -24,7 +35,6 @@ async function connect(lab: Lab, ...args: string[]): Promise<Running> {
 /** How the client's kernel would send a packet there; with ports "ipproto tcp dport 5555". */
 const way = (lab: Lab, to: string, more = "") =>
   lab.try("client", `ip route get ${to} ${more}`.trim()).stdout;
-const TUNNEL = `ipproto ${TRANSPORT} dport 5555`; // what the tunnel's own packets are known by
 
 /** Whoever can end the connection can answer the next try, too: with a refusal that nothing proves. */
 async function startForger(lab: Lab): Promise<Running> {
@@ -39,9 +49,10 @@ async function startForger(lab: Lab): Promise<Running> {
     socket.send(answer, port, address);
   });
   socket.bind(5555, () => console.log("ready"));`;
-  const script = IS_UDP ? overUdp : overTcp;
-  const forger = new Running(lab.spawn("server", [process.execPath, "-e", script]));
-  await forger.until(/ready/);
+  const other = [...ours("lab/fuzz/hostile-server"), "refuse"]; // over raw and QUIC
+  const words = IS_TCP || IS_UDP ? [process.execPath, "-e", IS_UDP ? overUdp : overTcp] : other;
+  const forger = new Running(lab.spawn("server", words, SECRET));
+  await forger.until(/ready|listening/);
   return forger;
 }
 
@@ -62,8 +73,8 @@ labTest("only the tunnel's own packets to the server go around the tunnel", asyn
   await startServer(lab);
   await connect(lab, FAR, ...ALL);
   assert.match(way(lab, FAR, TUNNEL), /via 192\.168\.1\.1 dev eth0/);
-  const wrong = IS_UDP ? "tcp" : "udp";
-  for (const other of ["", `ipproto ${wrong} dport 5555`, `ipproto ${TRANSPORT} dport 22`])
+  const wrong = PROTOCOL === "udp" ? "tcp" : "udp";
+  for (const other of ["", `ipproto ${wrong} dport 5555`, `ipproto ${PROTOCOL} dport 22`])
     assert.match(way(lab, FAR, other), /dev tun0/, other);
   ping(lab, "client", FAR);
 });

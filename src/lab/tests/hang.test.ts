@@ -4,8 +4,12 @@
  */
 import assert from "node:assert/strict";
 import { TARGET } from "../lab.ts";
-import { Running } from "../running.ts";
+import { Running, TRANSPORT } from "../running.ts";
 import { labTest, ping, startClient, startServer } from "./testing.ts";
+
+// Over raw and QUIC no kernel answers, and the transport's own time-out may be as early as the pulse.
+const EARLY: Partial<Record<typeof TRANSPORT, string>> = { raw: "|ETIMEDOUT", quic: "|nothing comes" };
+const SILENT = `(it has not answered for 12 s: its program hangs${EARLY[TRANSPORT] ?? ""})`;
 
 labTest(
   "a client that sends notices that its server hangs, and has its address back when it goes on",
@@ -14,10 +18,7 @@ labTest(
     const client = await startClient(lab);
     server.child.kill("SIGSTOP");
     const pings = new Running(lab.spawn("client", ["ping", TARGET]));
-    await client.until(
-      /Lost the server .*:5555: it has not answered for 12 s: its program hangs, .*; trying again in/,
-      40_000,
-    );
+    await client.until(new RegExp(`Lost the server .*:5555: ${SILENT}.*; trying again in`), 40_000);
     server.child.kill("SIGCONT");
     await client.until(/connected again after \d+\.\d s: this end of the tunnel is still 10\.8\.0\.2\/24/);
     await pings.until(/\d bytes from/);
@@ -34,7 +35,7 @@ labTest(
     client.child.kill("SIGSTOP");
     const pings = new Running(lab.spawn("server", ["ping", "10.8.0.2"]));
     await server.until(
-      /client 10\.8\.0\.2 from \S+ left: it has not answered for 12 s: .* \(0 connected\)/,
+      new RegExp(`client 10\\.8\\.0\\.2 from \\S+ left: ${SILENT}.* \\(0 connected\\)`),
       40_000,
     );
     await pings.stop("SIGINT");

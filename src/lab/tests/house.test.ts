@@ -26,7 +26,7 @@ const BELOW: Record<string, string[]> = {
   "client.ts": ["client", "session", "transport", "host", "core", "base"],
   "server.ts": ["server", "session", "transport", "host", "core", "base"],
   lessons: ["lab", "session", "host", "core", "base"],
-  lab: ["class", "manager", "picture", "client", "server", "session", "transport", "host", "core", "base"],
+  lab: "class,manager,picture,tools,client,server,session,transport,host,core,base".split(","),
 };
 const LESSON = ["client.ts", "server.ts", "base/libc.ts", "core/"];
 const LONGEST_LESSON = 1200; // lines, comments included

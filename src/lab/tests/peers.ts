@@ -11,9 +11,11 @@ import { OFFLOAD_HEADER } from "../../core/offload.ts";
 import { Peer } from "../../core/peer.ts";
 import { type Before, ClientHandshake } from "../../session/session.ts";
 import { SOCK_NONBLOCK, SOCK_STREAM } from "../../transport/socket-calls.ts";
+import { QuicLink } from "../../transport/quic.ts";
+import { RawLink } from "../../transport/raw-link.ts";
 import { TcpLink } from "../../transport/tcp.ts";
 import { transports } from "../../transport/transports.ts";
-import type { UdpLink } from "../../transport/udp-link.ts";
+import { UdpLink } from "../../transport/udp-link.ts";
 import type { Tun } from "../../core/tun.ts";
 import { outbound } from "../../core/tunnel.ts";
 import { type Direction, DOWN, UP } from "../../base/walk.ts";
@@ -97,7 +99,10 @@ export function session(
   return { client, server, reasons, end: () => [client, server].forEach((one) => one.end()) };
 }
 
-/** A session with a server on this machine or in the lab, whose client's end no loop runs. */
+/**
+ * A session with a server on this machine or in the lab, whose client's end no loop runs. Over raw and QUIC
+ * what acknowledges is ours, and above the socket: there it goes on, and only the stream is not read.
+ */
 export async function dialIdle(
   address: string,
   number: number,
@@ -113,14 +118,25 @@ export async function dialIdle(
   const peer = attach(
     (link) => new Peer(link, { fd: -1, name: "none", header: OFFLOAD_HEADER }, [UP, DOWN], keys),
   );
-  if (transport === "udp") {
-    const hub = (peer.link as UdpLink)["hub"];
+  const { link } = peer;
+  if (link instanceof RawLink) {
+    const settle = link.settle.bind(link);
+    link.settle = () => link["flush"]();
+    return { config, peer, fd: -1, receive: () => settle(0n) };
+  }
+  if (link instanceof QuicLink) {
+    const read = link["receive"].bind(link);
+    link["receive"] = () => false;
+    return { config, peer, fd: -1, receive: () => (read(), link["at"].turn(link)) };
+  }
+  if (link instanceof UdpLink) {
+    const hub = link["hub"];
     hub["watched"]!.stop();
     return { config, peer, fd: hub.socket.fd, receive: () => hub["receive"]() };
   }
-  const link = peer.link as TcpLink;
-  link["watched"]!.stop();
-  return { config, peer, fd: link["fd"], receive: () => link.receive(peer) };
+  const tcp = link as TcpLink;
+  tcp["watched"]!.stop();
+  return { config, peer, fd: tcp["fd"], receive: () => tcp.receive(peer) };
 }
 
 /**

@@ -117,10 +117,17 @@ labTest(
 );
 
 labTest(
-  "tools: ping says whether segments arrive, or where they are lost; dump decodes them",
+  "where segments get lost: tools.ts ping and the doctor say so, from both ends; dump decodes them",
   async (lab) => {
     const tool = (host: string, ...args: string[]) =>
       new Running(lab.spawn(host, [...ours("tools"), ...args], SECRET));
+    const startDoctor = (host: string, ...args: string[]) =>
+      new Running(lab.spawn(host, [...ours("lab/doctor/doctor"), host, ...args], SECRET));
+    /** What it says of a hop, and whether all is well. */
+    const finding = async (running: Running, hop: string) => {
+      const code = await running.ended;
+      return `${code}: ${new RegExp(`^\\S+ +${hop} +.*(\n +fix .*)*`, "m").exec(running.output)?.[0]}`;
+    };
     const server = await startServer(lab, ...RAW);
     const dump = tool("server", "dump", "--count", "4");
     await dump.until(/listens to port 5555/);
@@ -133,19 +140,68 @@ labTest(
     await dump.until(
       /192\.168\.1\.1:5555 → 192\.168\.1\.100:\d+ PA seq \d+ ack \d+ \| pong, message of \d+ bytes/,
     );
-    await server.stop();
 
-    const refused = tool("client", "ping", SERVER);
-    assert.equal(await refused.ended, 1);
-    assert.match(refused.output, /ECONNREFUSED\n.*--transport raw is not enabled on the server/);
+    const client = await startClient(lab, "client", ...RAW);
+    // iptables' filter comes after the packet socket: nothing to mend
+    lab.run("server", "iptables -A INPUT -p tcp --dport 5555 -j DROP");
+    const well = await Promise.all([startDoctor("client"), startDoctor("server")]);
+    for (const one of well) {
+      assert.equal(await one.ended, 0, one.output);
+      assert.doesNotMatch(one.output, /^[?✗]/m);
+    }
+    lab.run("server", "iptables -F INPUT");
+    assert.match(well[0]!.output, /^ok server +192\.168\.1\.1:5555 answers over RAW$/m);
+    const over = startDoctor("client", "--transport", "udp");
+    assert.match(await finding(over, "server"), /^1: .* answers over RAW, and not over UDP: both ends need/);
+    const mends = async (host: string) => {
+      lab.run(host, "iptables -t raw -F");
+      const said = await finding(startDoctor(host), "rules");
+      assert.match(said, /^1: ✗ +rules +this host's TCP sees the segments.*(\n +fix .*){2}$/);
+      for (const [, command] of said.matchAll(/fix +\w+# (.*)/g)) lab.run(host, command!);
+      assert.match(await finding(startDoctor(host), "rules"), /^0: ok/);
+    };
+    await Promise.all(["client", "server"].map(mends));
+    await client.stop();
+    await server.stop();
+    for (const host of ["client", "server"]) lab.run(host, "iptables -t raw -F"); // typed rules stay
 
     lab.run("server", "sysctl -qw net.ipv4.ip_forward=1");
     lab.run("internet", "iptables -t raw -A PREROUTING -p tcp -j DROP");
-    const lost = tool("client", "ping", "203.0.113.8");
-    assert.equal(await lost.ended, 1);
+    const far = "203.0.113.8";
+    const lost = [tool("client", "ping", far), startDoctor("client", "--server", far, ...RAW)];
+
+    const refused = [tool("client", "ping", SERVER), startDoctor("client", "--server", SERVER, ...RAW)];
+    const disabled =
+      "segments arrive, and its kernel answers RST: --transport raw is not enabled on the server";
+    assert.equal(await refused[0]!.ended, 1);
+    assert.match(refused[0]!.output, new RegExp(`ECONNREFUSED\n.*${disabled}`));
     assert.match(
-      lost.output,
+      await finding(refused[1]!, "server"),
+      new RegExp(`^1: ✗ .*ECONNREFUSED; ${disabled}\n +fix`),
+    );
+    const tcp = await startServer(lab, "--transport", "tcp");
+    const there = await finding(startDoctor("server", ...RAW), "listening");
+    assert.match(
+      there,
+      /^1: ✗ +listening +no packet socket: --transport raw is not enabled on this server\n +fix/,
+    );
+    await tcp.stop();
+
+    lab.run("client", `iptables -A OUTPUT -p tcp --dport 5555 -d ${SERVER} -j DROP`);
+    const own = await finding(startDoctor("client", "--server", SERVER, ...RAW), "server");
+    assert.match(
+      own,
+      /EPERM: this host's own firewall drops it\n +fix +client# iptables -I OUTPUT -p tcp --dport/,
+    );
+
+    assert.equal(await lost[0]!.ended, 1);
+    assert.match(
+      lost[0]!.output,
       /ETIMEDOUT\nhop 1: 192\.168\.1\.1\nhop 2: no word\n[^]*the last that said a word is 192\.168\.1\.1/,
+    );
+    assert.match(
+      await finding(lost[1]!, "server"),
+      /^1: ✗ .*ETIMEDOUT; the last that said a word is 192\.168\.1\.1: look behind it/,
     );
   },
 );

@@ -6,8 +6,8 @@ import assert from "node:assert/strict";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type Lab, SERVER } from "../lab.ts";
-import { Running, startProgram, TRANSPORT } from "../running.ts";
-import { labTest, ping, retry, SECRET, snapshot, startClient, startServer } from "./testing.ts";
+import { Running, startProgram } from "../running.ts";
+import { labTest, ping, retry, SECRET, snapshot, startClient, startServer, TUNNEL } from "./testing.ts";
 import { newFolder } from "./folder.ts";
 
 // the server, by addresses that the client reaches through its default routes only
@@ -55,7 +55,7 @@ labTest(
       unplug(lab);
       lab.try("client", `ping -c 1 -W 1 ${BEYOND[0]}`);
       assert.notEqual(
-        lab.try("client", `ip route get ${far} ipproto ${TRANSPORT} dport 5555`).status,
+        lab.try("client", `ip route get ${far} ${TUNNEL}`).status,
         0,
         "while there is no way to the server, the tunnel is none",
       );

@@ -5,6 +5,8 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { Failure } from "../../base/failure.ts";
+import { tunnelTo } from "../../client/routes.ts";
+import { IP_PROTOCOL } from "../../host/options.ts";
 import { Lab, LAB_SECRET, ours, ROOT, SERVER, TARGET } from "../lab.ts";
 import { Running, startProgram, TRANSPORT } from "../running.ts";
 import { newFolder } from "./folder.ts";
@@ -13,15 +15,17 @@ import { addRouter } from "../wire/router.ts";
 
 /**
  * A test with a lab of its own. Where this machine allows no lab it is skipped, and says why; in CI that is a
- * failure. `onlyTcp`: why it has no meaning over UDP; with TRANSPORT=udp it is skipped.
+ * failure. `senseless`: why it has no meaning over a transport. There it is skipped. A sentence alone is for
+ * UDP.
  */
 export function labTest(
   name: string,
   run: (lab: Lab, t: TestContext) => Promise<void>,
-  onlyTcp?: string,
+  senseless: string | Partial<Record<typeof TRANSPORT, string>> = {},
 ): void {
+  const skip = (typeof senseless === "string" ? { udp: senseless } : senseless)[TRANSPORT];
   // twice what the longest takes on a busy machine
-  const options = { timeout: 240_000, ...(IS_UDP && onlyTcp && { skip: onlyTcp }) };
+  const options = { timeout: 240_000, ...(skip && { skip }) };
   test(TRANSPORT === "tcp" ? name : `${name} (${TRANSPORT})`, options, async (t) => {
     let lab: Lab;
     try {
@@ -72,7 +76,13 @@ export const SECRET: { env: NodeJS.ProcessEnv } = {
   env: { ...process.env, SIMPLE_VPN_SECRET: LAB_SECRET, UV_USE_IO_URING: "0" },
 };
 
-export const [IS_UDP, IS_RAW] = [TRANSPORT === "udp", TRANSPORT === "raw"];
+export const [IS_TCP, IS_UDP] = [TRANSPORT === "tcp", TRANSPORT === "udp"];
+export const [IS_RAW, IS_QUIC] = [TRANSPORT === "raw", TRANSPORT === "quic"];
+/** The IP protocol of the tunnel's own packets, and what `ip route get` knows them by. */
+export const PROTOCOL = IP_PROTOCOL[TRANSPORT];
+export const TUNNEL = tunnelTo({ transport: TRANSPORT, port: 5555 }, true);
+/** For labTest(): why a test has a meaning over TCP only. */
+export const onlyTcp = (why: string) => ({ udp: why, raw: why, quic: why });
 /** Of tun0, where the path takes 1,500 bytes. */
 export const MTU = IS_UDP ? 1424 : 1400;
 
