@@ -15,11 +15,19 @@ export function fill(text: string, columns = COLUMNS, indent = ""): string {
   return lines.join(`\n${indent}`);
 }
 
-/** Lines as they are, with all their spaces; one that is too long goes on in the next, behind `indent`. */
-export function fold(text: string, indent = "    ", end = ""): string {
+/**
+ * Lines as they are, with all their spaces. On a terminal, one that is too long goes on in the next, behind
+ * `indent`; in a pipe it stays whole.
+ */
+export function fold(
+  text: string,
+  indent = "    ",
+  end = "",
+  columns = process.stdout.columns || Infinity,
+): string {
   return text.replace(/.+/g, (line) => {
-    const at = line.lastIndexOf(" ", COLUMNS - end.length);
-    if (line.length <= COLUMNS || at <= indent.length) return line; // it fits, or is one word
-    return `${line.slice(0, at)}${end}\n${fold(indent + line.slice(at).trimStart(), indent, end)}`;
+    const at = line.lastIndexOf(" ", columns - end.length);
+    if (line.length <= columns || at <= indent.length) return line; // it fits, or is one word
+    return `${line.slice(0, at)}${end}\n${fold(indent + line.slice(at).trimStart(), indent, end, columns)}`;
   });
 }

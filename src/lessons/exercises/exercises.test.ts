@@ -203,8 +203,8 @@ test("fill() keeps to the columns, and code on one line; a listing stays as it i
   assert.equal(fill("one two `three four` five", 12), "one two\n`three four`\nfive");
   assert.equal(fill("one two three", 9, "  "), "one two\n  three");
   const long = `read${" ".repeat(40)}1028 bytes: 10.8.0.2 → 8.8.8.8 ICMP echo request`;
-  assert.equal(fold(`short\n${long}`, "  "), `short\n${long.slice(0, -13)}\n  echo request`);
-  assert.equal(fold("x".repeat(99)), "x".repeat(99));
+  assert.equal(fold(`short\n${long}`, "  ", "", 80), `short\n${long.slice(0, -13)}\n  echo request`);
+  assert.equal(fold("x".repeat(99), "", "", 80), "x".repeat(99));
   const text = shown("A line\nand `code`:\n\n```\nip  addr\n```\n\nThe [end](#x).", 80);
   assert.equal(text.replace(/\x1b\[\d+m/g, ""), "A line and code:\n\n  ip  addr\n\nThe end.");
 });

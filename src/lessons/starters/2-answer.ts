@@ -36,7 +36,8 @@
  * READ   man 2 write; RFC 792 page 14, RFC 1071 section 1; walkthrough.md, "Step 10".
  *
  * CHECK  make lesson N=2 gives tun0 the address 10.8.0.2/24, and pings 10.8.0.99: once, three times, in
- *        odd sizes. It also sends a UDP packet, which is none of your business.
+ *        odd sizes; then another address. It also sends what is none of your business: UDP, an echo reply,
+ *        and a packet with IP options, whose header has 24 bytes.
  */
 import * as c from "../kit.ts";
 

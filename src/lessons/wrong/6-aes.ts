@@ -77,6 +77,12 @@ export const WRONG: Wrong[] = [
     hint: /\n.*TODO 4: the length is/,
   },
   {
+    what: "each frame is opened with the number 0",
+    text: ["nonce(key), { authTagLength", "nonce({ ...key }), { authTagLength"],
+    check: [OUT, "what comes in is opened"],
+    hint: /the connection is over\nthe server has hung up: a frame did not open there/,
+  },
+  {
     what: "the wrong key opens",
     text: ['opener = newKey(role === "server" ? "client" : "server");', "opener = sealer;"],
     check: [OUT, "what comes in is opened"],
