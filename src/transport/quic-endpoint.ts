@@ -49,19 +49,26 @@ export class Endpoint<Link extends Connection> {
   private readonly got = new Memory(BATCH * MESSAGE); // each to one of them, as OpenSSL hands it over …
   private readonly sent = new Memory(BATCH * MESSAGE); // … and as the socket takes it
   private readonly answer = new Memory(24); // what OpenSSL writes its answers to
-  private next = 0; // of those in the outbox: the first that is not sent
-  private count = 0;
-  private watched: Watch | undefined;
+  private watched: Watch;
   private timer: NodeJS.Timeout | undefined;
   private readonly moving = new Set<Link>(); // those for whom something has come
-  private onError: (errno: number) => void = () => {};
+  private readonly onError: (errno: number) => void;
   private greet: ((from: Remote) => Link | undefined) | undefined;
   private ended = false;
 
-  constructor(socket: DatagramSocket, root: number) {
+  /** @param greet of a server: somebody new has come. The link that he becomes, if he may */
+  constructor(
+    socket: DatagramSocket,
+    root: number,
+    onError: Endpoint<Link>["onError"],
+    greet?: Endpoint<Link>["greet"],
+  ) {
     const { calls, answer, got, sent } = this;
     this.socket = socket;
     this.root = root;
+    this.onError = onError;
+    this.greet = greet;
+    this.watched = this.watch();
     const room = 8 * BATCH * (DATAGRAM + 2 * ADDRESS + 8); // when it is full, OpenSSL waits
     must(calls.BIO_new_bio_dgram_pair(answer.address, room, answer.address + 8, 0), "make a pair of BIOs");
     const [near, far] = [answer.bytes.readBigUInt64LE(0), answer.bytes.readBigUInt64LE(8)].map(Number);
@@ -80,16 +87,8 @@ export class Endpoint<Link extends Connection> {
     }
   }
 
-  /** Puts the socket into the loop. `greet`, of a server: somebody new has come. */
-  start(onError: Endpoint<Link>["onError"], greet: Endpoint<Link>["greet"] = this.greet): void {
-    this.onError = onError;
-    this.greet = greet;
-    this.watched?.stop();
-    this.watched = watch(this.socket.fd, {
-      readable: () => this.receive(),
-      writable: () => this.turn(),
-      error: () => this.failed(),
-    });
+  private watch(): Watch {
+    return watch(this.socket.fd, { readable: () => this.receive(), error: () => this.failed() });
   }
 
   /** Nobody new is greeted. With the last connection, the endpoint ends. */
@@ -98,7 +97,7 @@ export class Endpoint<Link extends Connection> {
     if (this.links.size > 0 || this.ended) return;
     this.ended = true;
     clearTimeout(this.timer);
-    this.watched?.stop();
+    this.watched.stop();
     this.socket.close();
     this.calls.SSL_free(this.root);
     for (const bio of [this.far, this.out]) this.calls.BIO_free(bio);
@@ -177,33 +176,31 @@ export class Endpoint<Link extends Connection> {
     }, Math.ceil(ms)).unref();
   }
 
-  /** OpenSSL does its work. What it sends goes to the kernel: what that refuses is, to QUIC, lost on the way. */
+  /**
+   * OpenSSL does its work, and what it sends leaves. What the kernel refuses (its buffer is full, or there is
+   * no way there) is, to QUIC, a datagram that was lost on its way.
+   */
   private work(): void {
     const { calls, got, sent, answer } = this;
     if (this.ended) return;
     calls.SSL_handle_events(this.root);
-    for (;;) {
-      calls.ERR_clear_error();
-      if (this.next === this.count) {
-        if (calls.BIO_recvmmsg(this.far, got.address, MESSAGE, BATCH, 0, answer.address) !== 1) break;
-        this.next = 0;
-        this.count = answer.bytes.readUInt32LE(0);
-        for (let at = LENGTH, i = 0; i < this.count; i++, at += MESSAGE) {
-          sent.words[at / 4] = got.words[at / 4]!;
-          got.words[at / 4] = DATAGRAM; // again, as much as there is room for
+    while (calls.BIO_recvmmsg(this.far, got.address, MESSAGE, BATCH, 0, answer.address) === 1) {
+      const count = answer.bytes.readUInt32LE(0);
+      for (let at = LENGTH, i = 0; i < count; i++, at += MESSAGE) {
+        sent.words[at / 4] = got.words[at / 4]!;
+        got.words[at / 4] = DATAGRAM; // again, as much as there is room for
+      }
+      for (let next = 0; next < count;) {
+        const from = sent.address + next * MESSAGE;
+        calls.ERR_clear_error();
+        if (calls.BIO_sendmmsg(this.out, from, MESSAGE, count - next, 0, answer.address) === 1)
+          next += answer.bytes.readUInt32LE(0);
+        else {
+          next++;
+          this.onError(calls.ERR_get_error() % SYSTEM);
         }
       }
-      const from = sent.address + this.next * MESSAGE;
-      if (calls.BIO_sendmmsg(this.out, from, MESSAGE, this.count - this.next, 0, answer.address) === 1) {
-        this.next += answer.bytes.readUInt32LE(0);
-        continue;
-      }
-      const errno = calls.ERR_get_error() % SYSTEM;
-      if (errno === EAGAIN) return this.watched?.want(true, true);
-      this.next++;
-      this.onError(errno);
     }
-    this.watched?.want(true, false);
   }
 
   /** POLLERR: an answer to a datagram of ours says that it was not delivered. The socket itself is well. */
@@ -211,7 +208,7 @@ export class Endpoint<Link extends Connection> {
     const errno = socketError(this.socket.fd);
     this.socket.tellErrors(false); // forgets those that wait, too
     this.socket.tellErrors(true);
-    this.start(this.onError);
+    this.watched = this.watch();
     if (errno !== 0) this.onError(errno);
   }
 }

@@ -57,20 +57,17 @@ export const quic: Transport = {
 export class QuicPort implements Port {
   private readonly port: number;
   private readonly contexts: TlsContext[];
-  private readonly listener: Endpoint<QuicLink> | undefined;
+  private readonly socket: DatagramSocket | undefined; // a server's
+  private listener: Endpoint<QuicLink> | undefined;
   private readonly idle: number;
 
   constructor(port: number, secrets: Buffer[], listen?: string, idle = IDLE) {
     this.port = port;
     this.idle = idle;
-    const isServer = listen !== undefined;
-    const socket = isServer ? DatagramSocket.listen(listen, port) : undefined;
-    this.contexts = isServer
+    this.socket = listen === undefined ? undefined : DatagramSocket.listen(listen, port);
+    this.contexts = this.socket
       ? [new TlsContext("server", secrets)]
       : secrets.map((secret) => new TlsContext("client", [secret]));
-    if (!socket) return;
-    this.listener = new Endpoint(socket, openssl().SSL_new_listener(this.contexts[0]!.address, NO_VALIDATE));
-    must(openssl().SSL_listen(this.listener.root), "listen");
   }
 
   /** TLS takes one secret at a time. If the server has none of them, its answer is an empty one: refused. */
@@ -78,16 +75,52 @@ export class QuicPort implements Port {
     const to = new Remote(sockaddr(address, this.port));
     let answer: Answer | undefined;
     for (const context of this.contexts) {
-      const socket = DatagramSocket.open(isIPv6(address.replace(/%.*/, "")));
-      if (typeof socket === "number") throw new Unreachable(to.text, socket);
-      answer = await ask(new Endpoint(socket, context.connection()), to, ms, this.idle, message1);
+      answer = await this.ask(context, to, ms, message1);
       if (answer.message2.length > 0) break;
     }
     return answer!;
   }
 
+  /** Sends message 1, and waits for message 2. */
+  private async ask(context: TlsContext, to: Remote, ms: number, message1: Buffer): Promise<Answer> {
+    const socket = DatagramSocket.open(isIPv6(to.address.replace(/%.*/, "")));
+    if (typeof socket === "number") throw new Unreachable(to.text, socket);
+    socket.tellErrors(true);
+    const root = context.connection();
+    let unreachable: Unreachable | undefined;
+    const fail = (errno: number) => {
+      if (link.isReady) return;
+      unreachable = new Unreachable(to.text, -errno);
+      link.fail(unreachable.message);
+    };
+    const at = new Endpoint<QuicLink>(socket, root, fail);
+    const link = new QuicLink(at, root, to);
+    must(at.calls.SSL_set1_initial_peer_addr(root, at.nameOf(to)), "set the server's address");
+    must(at.calls.SSL_set_value_uint(root, REQUEST, IDLE_TIMEOUT, this.idle), "set the idle time-out"); // of both
+    at.calls.SSL_set_connect_state(root);
+    const timer = setTimeout(() => fail(ETIMEDOUT), ms);
+    const answer = (message2: Buffer): Answer => ({
+      remote: to.text,
+      message2,
+      largest: MAX_PACKET,
+      attach: (make) => link.attach(make),
+      hangUp: () => link.close(),
+    });
+    try {
+      const message2 = link.exchange(message1);
+      at.turn(link);
+      return answer(await message2);
+    } catch (error) {
+      link.close();
+      if (error instanceof BrokenStream && error.message === OTHER_SECRET) return answer(NO_MESSAGE);
+      throw unreachable ?? error;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
   serve(server: PortEvents): void {
-    const listener = this.listener!;
+    const root = openssl().SSL_new_listener(this.contexts[0]!.address, NO_VALIDATE);
     const greet = (from: Remote) => {
       const { address, text } = from;
       // Anybody can write any sender into a datagram: it is not proven that this one receives.
@@ -97,57 +130,18 @@ export class QuicPort implements Port {
       void hear(link, stranger, server);
       return link;
     };
-    listener.start(() => {}, greet);
+    const listener = new Endpoint<QuicLink>(this.socket!, root, () => {}, greet);
+    must(openssl().SSL_listen(root), "listen");
+    this.listener = listener;
   }
 
   end(): void {
-    this.listener?.deafen();
+    if (this.listener) this.listener.deafen();
+    else this.socket?.close();
   }
 
   endpoint(address: string): string {
     return endpoint(address, this.port);
-  }
-}
-
-/** Client: sends message 1, and waits for message 2. */
-async function ask(
-  at: Endpoint<QuicLink>,
-  to: Remote,
-  ms: number,
-  idle: number,
-  message1: Buffer,
-): Promise<Answer> {
-  const { calls, root } = at;
-  const link = new QuicLink(at, root, to);
-  must(calls.SSL_set1_initial_peer_addr(root, at.nameOf(to)), "set the server's address");
-  must(calls.SSL_set_value_uint(root, REQUEST, IDLE_TIMEOUT, idle), "set the idle time-out"); // for both ends
-  calls.SSL_set_connect_state(root);
-  at.socket.tellErrors(true);
-  let unreachable: Unreachable | undefined;
-  const fail = (errno: number) => {
-    if (link.isReady) return;
-    unreachable = new Unreachable(to.text, -errno);
-    link.fail(unreachable.message);
-  };
-  const timer = setTimeout(() => fail(ETIMEDOUT), ms);
-  const answer = (message2: Buffer): Answer => ({
-    remote: to.text,
-    message2,
-    largest: MAX_PACKET,
-    attach: (make) => link.attach(make),
-    hangUp: () => link.close(),
-  });
-  at.start(fail);
-  try {
-    const message2 = link.exchange(message1);
-    at.turn(link);
-    return answer(await message2);
-  } catch (error) {
-    link.close();
-    if (error instanceof BrokenStream && error.message === OTHER_SECRET) return answer(NO_MESSAGE); // refused
-    throw unreachable ?? error;
-  } finally {
-    clearTimeout(timer);
   }
 }
 
