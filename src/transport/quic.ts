@@ -95,9 +95,10 @@ export class QuicPort implements Port {
     };
     const at = new Endpoint<QuicLink>(socket, root, fail);
     const link = new QuicLink(at, root, to);
-    must(at.calls.SSL_set1_initial_peer_addr(root, at.nameOf(to)), "set the server's address");
-    must(at.calls.SSL_set_value_uint(root, REQUEST, IDLE_TIMEOUT, this.idle), "set the idle time-out"); // of both
-    at.calls.SSL_set_connect_state(root);
+    const { calls } = at;
+    must(calls.SSL_set1_initial_peer_addr(root, at.nameOf(to)), "set the server's address");
+    must(calls.SSL_set_value_uint(root, REQUEST, IDLE_TIMEOUT, this.idle), "set both ends' time-out");
+    calls.SSL_set_connect_state(root);
     const timer = setTimeout(() => fail(ETIMEDOUT), ms);
     const answer = (message2: Buffer): Answer => ({
       remote: to.text,

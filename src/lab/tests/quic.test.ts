@@ -10,7 +10,7 @@ const QUIC = ["--transport", "quic"];
 if (!hasQuic()) test("--transport quic", { skip: `Node ${process.version} has no QUIC` });
 else
   labTest(
-    "QUIC: a ping; a kernel that refuses to send; a client with another address connects again, and keeps its inner one",
+    "QUIC: a ping; a kernel that refuses to send; a client that moves connects again, with its inner address",
     async (lab) => {
       const server = await startServer(lab, ...QUIC);
       const client = await startClient(lab, "client", ...QUIC);
