@@ -3,7 +3,7 @@
  * is who follows from our secret alone, by a pre-shared key of TLS 1.3 (RFC 8446, section 4.2.11). There are
  * no certificates. Each function has a page in OpenSSL's manual, section 3ssl; begin with openssl-quic(7).
  */
-import koffi, { type TypeObject } from "koffi";
+import koffi from "koffi";
 import { hkdfSync } from "node:crypto";
 import { Memory, thisProcess } from "../base/libc.ts";
 
@@ -11,13 +11,14 @@ const CALLS = {
   OSSL_QUIC_client_method: "ptr ()",
   OSSL_QUIC_server_method: "ptr ()",
   SSL_CTX_new: "ptr (ptr method)",
-  SSL_CTX_free: "void (ptr ctx)",
   SSL_CTX_set_domain_flags: "int (ptr ctx, uint64_t flags)",
   SSL_CTX_set_ciphersuites: "int (ptr ctx, const char *names)",
   SSL_CTX_set_verify: "void (ptr ctx, int mode, ptr callback)",
   SSL_CTX_set_alpn_select_cb: "void (ptr ctx, void *callback, ptr argument)",
   SSL_CTX_set_psk_use_session_callback: "void (ptr ctx, void *callback)",
   SSL_CTX_set_psk_find_session_callback: "void (ptr ctx, void *callback)",
+  SSL_select_next_proto:
+    "int (ptr out, ptr outLength, void *ours, uint32_t length, ptr theirs, uint32_t theirLength)",
   SSL_CIPHER_find: "ptr (ptr ssl, void *id)",
   SSL_SESSION_new: "ptr ()",
   SSL_SESSION_set1_master_key: "int (ptr session, void *key, size_t length)",
@@ -46,23 +47,24 @@ const CALLS = {
   SSL_get_conn_close_info: "int (ptr ssl, ptr info, size_t size)",
   SSL_shutdown_ex: "int (ptr ssl, uint64_t flags, ptr arguments, size_t size)",
   BIO_new_bio_dgram_pair: "int (ptr near, size_t nearSize, ptr far, size_t farSize)",
+  BIO_new_dgram: "ptr (int fd, int close)",
   BIO_ctrl: "long (ptr bio, int command, long number, ptr pointer)",
   BIO_recvmmsg: "int (ptr bio, ptr messages, size_t size, size_t count, uint64_t flags, ptr got)",
+  BIO_sendmmsg: "int (ptr bio, ptr messages, size_t size, size_t count, uint64_t flags, ptr sent)",
   BIO_free: "int (ptr bio)",
+  ERR_get_error: "unsigned long ()",
   ERR_clear_error: "void ()",
 };
 type Calls = Record<keyof typeof CALLS, (...args: unknown[]) => number>;
+let calls: Calls | undefined;
 
 /** Declared when they are first needed: OpenSSL before 3.5 has not all of them, and then koffi throws. */
-export const openssl: () => Calls = once(() => {
+export function openssl(): Calls {
+  if (calls) return calls;
   koffi.alias("ptr", "uintptr_t"); // a number: for a void *, koffi looks at each call what it got
   const all = Object.entries(CALLS).map(([name, types]) => [name, types.replace("(", `${name}(`)] as const);
-  return Object.fromEntries(all.map(([name, type]) => [name, thisProcess.func(type)])) as unknown as Calls;
-});
-
-function once<T>(make: () => T): () => T {
-  let made: T | undefined;
-  return () => (made ??= make());
+  calls = Object.fromEntries(all.map(([name, type]) => [name, thisProcess.func(type)])) as unknown as Calls;
+  return calls;
 }
 
 /** OpenSSL answers 1 for success. Anything else here is our fault or the machine's, never a peer's. */
@@ -73,16 +75,8 @@ export function must(result: number, action: string): void {
 const ALPN = Buffer.from("\x0csimple-vpn/1", "latin1"); // RFC 7301: its length, and the protocol's name
 const CIPHER = "TLS_AES_256_GCM_SHA384";
 const CIPHER_ID = Buffer.from([0x13, 0x02]); // RFC 8446, appendix B.4
-const [TLS_1_3, VERIFY_PEER, SINGLE_THREAD, FATAL_ALERT] = [0x0304, 1, 1, 2]; // openssl/ssl.h, openssl/tls1.h
-
-// What OpenSSL calls: SSL_CTX_set_psk_use_session_callback(3ssl), SSL_CTX_set_alpn_select_cb(3ssl)
-const types = once(() => ({
-  use: koffi.proto("int UsePsk(ptr ssl, ptr md, ptr name, ptr length, ptr session)"),
-  find: koffi.proto("int FindPsk(ptr ssl, ptr name, size_t length, ptr session)"),
-  select: koffi.proto("int SelectAlpn(ptr ssl, ptr out, ptr outLength, ptr in, uint32_t length, ptr arg)"),
-}));
-const put = (pointer: number, value: number) => koffi.encode(pointer, "uintptr_t", value);
-const bytesAt = (pointer: number, length: number) => Buffer.from(koffi.view(pointer, length));
+const [TLS_1_3, VERIFY_PEER, SINGLE_THREAD] = [0x0304, 1, 1]; // openssl/ssl.h, openssl/tls1.h
+const [NEGOTIATED, ACCEPT, FATAL_ALERT] = [1, 0, 2]; // SSL_select_next_proto(3ssl), and its caller's answers
 
 /** How our ends speak TLS: with our secrets, and in no other way. A client has one, a server takes any. */
 export class TlsContext {
@@ -103,21 +97,31 @@ export class TlsContext {
     if (this.address === 0) throw new Error("Cannot make a TLS context: out of memory");
     must(ssl.SSL_CTX_set_domain_flags(this.address, SINGLE_THREAD), "stay in one thread");
     must(ssl.SSL_CTX_set_ciphersuites(this.address, CIPHER), "choose the cipher");
-    const use = (tls: number, _md: number, name: number, length: number, out: number) => {
-      put(name, this.keys[0]!.name.address);
-      put(length, this.keys[0]!.name.bytes.length);
-      return this.give(tls, this.keys[0]!.key, out);
-    };
-    const find = (tls: number, name: number, length: number, out: number) => {
-      const named = bytesAt(name, length);
-      return this.give(tls, this.keys.find(({ name }) => name.bytes.equals(named))?.key, out);
-    };
+    // SSL_CTX_set_psk_use_session_callback(3ssl), SSL_CTX_set_alpn_select_cb(3ssl)
+    const use = this.callback(["ptr", "ptr", "ptr", "ptr", "ptr"], 0, (tls, _md, name, length, out) => {
+      const { address, bytes } = this.keys[0]!.name;
+      put(name, address);
+      put(length, bytes.length);
+      return give(tls, this.keys[0]!.key, out);
+    });
+    const find = this.callback(["ptr", "ptr", "size_t", "ptr"], 0, (tls, name, length, out) => {
+      const named = Buffer.from(koffi.view(name, length));
+      return give(tls, this.keys.find(({ name }) => name.bytes.equals(named))?.key, out);
+    });
+    const select = this.callback(
+      ["ptr", "ptr", "ptr", "ptr", "uint32_t", "ptr"],
+      FATAL_ALERT,
+      (_tls, out, outLength, theirs, length) =>
+        ssl.SSL_select_next_proto(out, outLength, ALPN, ALPN.length, theirs, length) === NEGOTIATED
+          ? ACCEPT
+          : FATAL_ALERT,
+    );
     if (role === "client") {
       ssl.SSL_CTX_set_verify(this.address, VERIFY_PEER, 0); // a certificate is refused: we trust none
-      ssl.SSL_CTX_set_psk_use_session_callback(this.address, this.register(types().use, use, 0));
+      ssl.SSL_CTX_set_psk_use_session_callback(this.address, use);
     } else {
-      ssl.SSL_CTX_set_psk_find_session_callback(this.address, this.register(types().find, find, 0));
-      ssl.SSL_CTX_set_alpn_select_cb(this.address, this.register(types().select, select, FATAL_ALERT), 0);
+      ssl.SSL_CTX_set_psk_find_session_callback(this.address, find);
+      ssl.SSL_CTX_set_alpn_select_cb(this.address, select, 0);
     }
   }
 
@@ -131,37 +135,30 @@ export class TlsContext {
   }
 
   /** Makes `run` callable for C. koffi does not say what C gets after an exception: here it is `failed`. */
-  private register(type: TypeObject, run: (...args: never[]) => number, failed: number): unknown {
-    const guarded = (...args: never[]) => {
+  private callback(types: string[], failed: number, run: (...args: number[]) => number): unknown {
+    const guarded = (...args: number[]) => {
       try {
         return run(...args);
       } catch {
         return failed;
       }
     };
-    this.callbacks.push(koffi.register(guarded, koffi.pointer(type)));
+    this.callbacks.push(koffi.register(guarded, koffi.pointer(koffi.proto("int", types))));
     return this.callbacks.at(-1);
-  }
-
-  /** Gives OpenSSL a key, as it takes it: as a session that there was before. Without one: it has none. */
-  private give(tls: number, key: Buffer | undefined, out: number): number {
-    const ssl = openssl();
-    put(out, 0);
-    if (!key) return 1;
-    const session = ssl.SSL_SESSION_new();
-    must(ssl.SSL_SESSION_set1_master_key(session, key, key.length), "set the key");
-    must(ssl.SSL_SESSION_set_cipher(session, ssl.SSL_CIPHER_find(tls, CIPHER_ID)), "set the cipher");
-    must(ssl.SSL_SESSION_set_protocol_version(session, TLS_1_3), "set the version");
-    put(out, session);
-    return 1;
   }
 }
 
-/** Server: of the protocols that a client offers, ours. */
-function select(_tls: number, out: number, outLength: number, offered: number, length: number): number {
-  const at = bytesAt(offered, length).indexOf(ALPN);
-  if (at < 0) return FATAL_ALERT;
-  put(out, offered + at + 1);
-  koffi.encode(outLength, "uint8_t", ALPN.length - 1);
-  return 0;
+const put = (pointer: number, value: number) => koffi.encode(pointer, "uintptr_t", value);
+
+/** Gives OpenSSL a key, as it takes it: as a session that there was before. Without one: it has none. */
+function give(tls: number, key: Buffer | undefined, out: number): number {
+  const ssl = openssl();
+  put(out, 0);
+  if (!key) return 1;
+  const session = ssl.SSL_SESSION_new();
+  must(ssl.SSL_SESSION_set1_master_key(session, key, key.length), "set the key");
+  must(ssl.SSL_SESSION_set_cipher(session, ssl.SSL_CIPHER_find(tls, CIPHER_ID)), "set the cipher");
+  must(ssl.SSL_SESSION_set_protocol_version(session, TLS_1_3), "set the version");
+  put(out, session);
+  return 1;
 }

@@ -9,7 +9,7 @@
  * receives at its address: with it, OpenSSL starts slowly on a long way.
  */
 import { isIPv6 } from "node:net";
-import { EAGAIN, EIO, ETIMEDOUT } from "../base/errno.ts";
+import { EAGAIN, ETIMEDOUT } from "../base/errno.ts";
 import { BrokenStream } from "../base/failure.ts";
 import type { SessionKeys } from "../core/aes.ts";
 import { aesFraming, FrameType, handshakeFraming, pad } from "../core/frame.ts";
@@ -23,7 +23,14 @@ import { OrderedKeys } from "./ordered-keys.ts";
 import { type Connection, Endpoint } from "./quic-endpoint.ts";
 import { must, openssl, TlsContext } from "./quic-tls.ts";
 import { takeMessage } from "./tcp.ts";
-import { type Answer, type Port, type PortEvents, type Transport, Unreachable } from "./transport.ts";
+import {
+  type Answer,
+  type Port,
+  type PortEvents,
+  type Stranger,
+  type Transport,
+  Unreachable,
+} from "./transport.ts";
 
 // ms: after half of it without a datagram OpenSSL asks, and after the whole of it more it gives up
 const IDLE = 8_000;
@@ -50,20 +57,17 @@ export const quic: Transport = {
 export class QuicPort implements Port {
   private readonly port: number;
   private readonly contexts: TlsContext[];
-  private readonly listener: Endpoint<QuicLink> | undefined;
+  private readonly socket: DatagramSocket | undefined; // a server's
+  private listener: Endpoint<QuicLink> | undefined;
   private readonly idle: number;
 
   constructor(port: number, secrets: Buffer[], listen?: string, idle = IDLE) {
     this.port = port;
     this.idle = idle;
-    const isServer = listen !== undefined;
-    const socket = isServer ? DatagramSocket.listen(listen, port) : undefined;
-    this.contexts = isServer
+    this.socket = listen === undefined ? undefined : DatagramSocket.listen(listen, port);
+    this.contexts = this.socket
       ? [new TlsContext("server", secrets)]
       : secrets.map((secret) => new TlsContext("client", [secret]));
-    if (!socket) return;
-    this.listener = new Endpoint(socket, openssl().SSL_new_listener(this.contexts[0]!.address, NO_VALIDATE));
-    must(openssl().SSL_listen(this.listener.root), "listen");
   }
 
   /** TLS takes one secret at a time. If the server has none of them, its answer is an empty one: refused. */
@@ -71,24 +75,70 @@ export class QuicPort implements Port {
     const to = new Remote(sockaddr(address, this.port));
     let answer: Answer | undefined;
     for (const context of this.contexts) {
-      const socket = DatagramSocket.open(isIPv6(address.replace(/%.*/, "")));
-      if (typeof socket === "number") throw new Unreachable(to.text, socket);
-      answer = await ask(new Endpoint(socket, context.connection()), to, ms, this.idle, message1);
+      answer = await this.ask(context, to, ms, message1);
       if (answer.message2.length > 0) break;
     }
     return answer!;
   }
 
+  /** Sends message 1, and waits for message 2. */
+  private async ask(context: TlsContext, to: Remote, ms: number, message1: Buffer): Promise<Answer> {
+    const socket = DatagramSocket.open(isIPv6(to.address.replace(/%.*/, "")));
+    if (typeof socket === "number") throw new Unreachable(to.text, socket);
+    socket.tellErrors(true);
+    const root = context.connection();
+    let unreachable: Unreachable | undefined;
+    const fail = (errno: number) => {
+      if (link.isReady) return;
+      unreachable = new Unreachable(to.text, -errno);
+      link.fail(unreachable.message);
+    };
+    const at = new Endpoint<QuicLink>(socket, root, fail);
+    const link = new QuicLink(at, root, to);
+    const { calls } = at;
+    must(calls.SSL_set1_initial_peer_addr(root, at.nameOf(to)), "set the server's address");
+    must(calls.SSL_set_value_uint(root, REQUEST, IDLE_TIMEOUT, this.idle), "set both ends' time-out");
+    calls.SSL_set_connect_state(root);
+    const timer = setTimeout(() => fail(ETIMEDOUT), ms);
+    const answer = (message2: Buffer): Answer => ({
+      remote: to.text,
+      message2,
+      largest: MAX_PACKET,
+      attach: (make) => link.attach(make),
+      hangUp: () => link.close(),
+    });
+    try {
+      const message2 = link.exchange(message1);
+      at.turn(link);
+      return answer(await message2);
+    } catch (error) {
+      link.close();
+      if (error instanceof BrokenStream && error.message === OTHER_SECRET) return answer(NO_MESSAGE);
+      throw unreachable ?? error;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
   serve(server: PortEvents): void {
-    const { listener } = this;
-    listener!.start(
-      () => {},
-      (from) => greet(listener!, from, server),
-    );
+    const root = openssl().SSL_new_listener(this.contexts[0]!.address, NO_VALIDATE);
+    const greet = (from: Remote) => {
+      const { address, text } = from;
+      // Anybody can write any sender into a datagram: it is not proven that this one receives.
+      const stranger = server.onArrival(address, text, () => link.fail("it made room"), false);
+      if (!stranger) return undefined;
+      const link = new QuicLink(listener, 0, from);
+      void hear(link, stranger, server);
+      return link;
+    };
+    const listener = new Endpoint<QuicLink>(this.socket!, root, () => {}, greet);
+    must(openssl().SSL_listen(root), "listen");
+    this.listener = listener;
   }
 
   end(): void {
-    this.listener?.deafen();
+    if (this.listener) this.listener.deafen();
+    else this.socket?.close();
   }
 
   endpoint(address: string): string {
@@ -96,80 +146,25 @@ export class QuicPort implements Port {
   }
 }
 
-/** Client: sends message 1, and waits for message 2. */
-function ask(
-  at: Endpoint<QuicLink>,
-  to: Remote,
-  ms: number,
-  idle: number,
-  message1: Buffer,
-): Promise<Answer> {
-  const { calls, root } = at;
-  const link = new QuicLink(at, root, to);
-  must(calls.SSL_set1_initial_peer_addr(root, at.nameOf(to)), "set the server's address");
-  must(calls.SSL_set_value_uint(root, REQUEST, IDLE_TIMEOUT, idle), "set the idle time-out"); // for both ends
-  calls.SSL_set_connect_state(root);
-  at.socket.tellErrors(true);
-  return new Promise((resolve, reject) => {
-    const fail = (error: Error) => (clearTimeout(timer), link.close(), reject(error));
-    const answered = (message2: Buffer) => {
-      clearTimeout(timer);
-      const attach: Answer["attach"] = (make) => link.attach(make);
-      resolve({ remote: to.text, message2, largest: MAX_PACKET, attach, hangUp: () => link.close() });
+/** Server: somebody new has come. He may send message 1. */
+async function hear(link: QuicLink, stranger: Stranger, server: PortEvents): Promise<void> {
+  const { address, text: remote } = link.to;
+  let attached = false;
+  try {
+    const message1 = await link.exchange();
+    const attach = <R extends Receiver>(message2: Buffer | undefined, make: (link: Link) => R) => {
+      if (message2) link.sendMessage(message2);
+      attached = true;
+      return link.attach(make);
     };
-    let timer = setTimeout(() => fail(new Unreachable(to.text, -ETIMEDOUT)), ms);
-    link.greet({
-      ready() {
-        clearTimeout(timer);
-        timer = setTimeout(() => fail(new BrokenStream(LATE)), DEADLINE);
-        link.sendMessage(message1);
-      },
-      message: answered,
-      // no proof, either: openWith() says "refused"
-      lost: (reason) =>
-        reason === OTHER_SECRET ? (link.close(), answered(NO_MESSAGE)) : fail(new BrokenStream(reason)),
-    });
-    at.start((errno) => !link.isReady && fail(new Unreachable(to.text, -errno)));
-    at.turn(link);
-  });
-}
-
-/** Server: somebody new has come. Undefined: not taken. */
-function greet(at: Endpoint<QuicLink>, from: Remote, server: PortEvents): QuicLink | undefined {
-  const { address, text: remote } = from;
-  // Anybody can write any sender into a datagram: it is not proven that this one receives.
-  const stranger = server.onArrival(address, remote, () => link.fail("it made room"), false);
-  if (!stranger) return undefined;
-  const link = new QuicLink(at, 0, from);
-  const timer = setTimeout(() => link.fail(LATE), DEADLINE);
-  link.greet({
-    ready() {},
-    message(message1) {
-      clearTimeout(timer);
-      let attached = false;
-      const attach = <R extends Receiver>(message2: Buffer | undefined, make: (link: Link) => R) => {
-        if (message2) link.sendMessage(message2);
-        attached = true;
-        return link.attach(make);
-      };
-      const refuse = (message2: Buffer) => link.sendMessage(message2);
-      server.onHello({ address, remote, stranger, attach, refuse }, message1);
-      if (!attached) link.close();
-    },
-    lost(reason) {
-      clearTimeout(timer);
-      stranger.lost(reason);
-      link.close();
-    },
-  });
-  return link;
-}
-
-/** Who waits for the handshake's message. */
-interface Greeter {
-  ready(): void; // TLS has accepted the other end
-  message(message: Buffer): void;
-  lost(reason: string): void;
+    const refuse = (message2: Buffer) => link.sendMessage(message2);
+    server.onHello({ address, remote, stranger, attach, refuse }, message1);
+  } catch (error) {
+    if (!(error instanceof BrokenStream)) throw error;
+    stranger.lost(error.message);
+  } finally {
+    if (!attached) link.close();
+  }
 }
 
 /** A connection as a peer's link. */
@@ -182,7 +177,7 @@ export class QuicLink implements Link, Connection {
   private readonly at: Endpoint<QuicLink>;
   private readonly calls = openssl();
   private receiver: Pick<Receiver, "received" | "lost" | "flush"> | undefined;
-  private greeter: Greeter | undefined;
+  private first: Buffer | undefined; // sent when TLS has accepted the other end
   private memory = new Memory(2 * pad(handshakeFraming.header + handshakeFraming.maxBody, 4));
   private tail = 0; // its end
   private full = false; // does OpenSSL take nothing more for now?
@@ -197,30 +192,37 @@ export class QuicLink implements Link, Connection {
     at.links.set(to.text, this);
   }
 
-  greet(greeter: Greeter): void {
-    this.greeter = greeter;
-    const received = ({ bytes }: Memory, from: number, to: number) => {
-      try {
-        const message = takeMessage(bytes, from, to);
-        if (message) greeter.message(message);
-      } catch (error) {
-        if (!(error instanceof BrokenStream)) throw error;
-        this.fail(error.message);
-      }
-      return from;
-    };
-    this.receiver = { received, lost: (reason) => greeter.lost(reason), flush() {} };
+  /** Sends the first message, if there is one, and waits for the other end's. Errors: BrokenStream. */
+  exchange(first?: Buffer): Promise<Buffer> {
+    this.first = first;
+    const timer = setTimeout(() => this.fail(LATE), DEADLINE);
+    const came = new Promise<Buffer>((resolve, reject) => {
+      const received = ({ bytes }: Memory, from: number, to: number) => {
+        try {
+          const message = takeMessage(bytes, from, to);
+          if (!message) return from;
+          this.receiver = undefined; // what comes next waits for attach()
+          resolve(message);
+        } catch (error) {
+          if (!(error instanceof BrokenStream)) throw error;
+          this.fail(error.message);
+        }
+        return to;
+      };
+      this.receiver = { received, lost: (reason) => reject(new BrokenStream(reason)), flush() {} };
+    });
+    return came.finally(() => clearTimeout(timer));
   }
 
   attach<R extends Receiver>(make: (link: Link) => R): R {
     this.memory = new Memory(2 * pad(aesFraming.header + aesFraming.maxBody, 4));
-    this.tail = 0;
     const receiver = make(this);
     this.receiver = receiver;
+    setImmediate(() => this.at.turn(this));
     return receiver;
   }
 
-  /** The first thing on its stream: it always fits. */
+  /** One of the first things on its stream: it always fits. */
   sendMessage(message: Buffer): void {
     const { header } = handshakeFraming;
     const frame = new Memory(pad(header + message.length, 4));
@@ -263,7 +265,7 @@ export class QuicLink implements Link, Connection {
   fail(reason: string): void {
     if (this.state !== "open") return;
     this.state = "lost";
-    this.receiver!.lost(reason);
+    this.receiver?.lost(reason);
   }
 
   progress(): boolean {
@@ -279,44 +281,36 @@ export class QuicLink implements Link, Connection {
       calls.SSL_ctrl(ssl, CTRL_MODE, PARTIAL_WRITE | MOVING_BUFFER, 0);
       must(calls.SSL_set_value_uint(ssl, GENERIC, EVENT_MODE, EXPLICIT), "handle events ourselves");
       this.isReady = true;
-      this.greeter!.ready();
+      if (this.first) this.sendMessage(this.first);
     }
     const moved = this.receive();
     if (!this.full || this.state !== "open" || this.waiting > WAITING / 2) return moved;
     this.full = false;
-    this.receiver!.flush();
+    this.receiver?.flush();
     return true;
   }
 
-  /** Reads all that is there. What it brought goes to the receiver. */
+  /** Reads all that is there. What it brought goes to the receiver. False: nothing was. */
   private receive(): boolean {
-    for (let moved = false; ; moved = true) {
-      const { memory } = this;
+    const { calls, ssl, out } = this;
+    let moved = false;
+    for (; this.receiver && this.state === "open"; moved = true) {
+      const { memory, tail } = this;
+      const room = memory.bytes.length - tail;
       const readAt = trace.clock();
-      const count = this.fill(); // WALK 8.read R5.read
-      if (count === -EAGAIN) return moved;
-      if (count <= 0) this.fail(count === 0 ? CLOSED : this.why());
-      else {
-        const rest = this.receiver!.received(memory, 0, this.tail, readAt);
-        if (memory !== this.memory) continue; // attach() has made another one
-        memory.bytes.copyWithin(0, rest, this.tail);
-        this.tail -= rest;
+      // WALK 8.read R5.read
+      const error = this.ask(() => calls.SSL_read_ex(ssl, memory.address + tail, room, out.address));
+      if (error === WANT_READ || error === WANT_WRITE) break;
+      if (error !== 0) {
+        this.fail(error === ZERO_RETURN ? CLOSED : this.why());
+        break;
       }
-      if (this.state !== "open") return moved;
+      this.tail += out.bytes.readUInt32LE(0);
+      const rest = this.receiver.received(memory, 0, this.tail, readAt);
+      memory.bytes.copyWithin(0, rest, this.tail);
+      this.tail -= rest;
     }
-  }
-
-  /** One SSL_read_ex() of as much as fits. Bytes read, 0 at the end of the stream, -EAGAIN, or -EIO. */
-  private fill(): number {
-    const { calls, ssl, memory, out, tail } = this;
-    if (this.state !== "open") return -EAGAIN;
-    const room = memory.bytes.length - tail;
-    const error = this.ask(() => calls.SSL_read_ex(ssl, memory.address + tail, room, out.address));
-    if (error === WANT_READ || error === WANT_WRITE) return -EAGAIN;
-    if (error !== 0) return error === ZERO_RETURN ? 0 : -EIO;
-    const count = out.bytes.readUInt32LE(0);
-    this.tail += count;
-    return count;
+    return moved;
   }
 
   /** One call: 0, or an SSL_ERROR_…. That looks at the queue of errors, which we share with node:crypto. */
