@@ -7,6 +7,7 @@ import { test } from "node:test";
 import { type Bar, chart, type Section } from "../bench/chart.ts";
 import { CONTENDERS, lacks } from "../bench/contenders.ts";
 import { judge, ratio, show, spread, TARGETS } from "../bench/figures.ts";
+import { loadedPing } from "../bench/measure.ts";
 import type { WireName } from "../bench/wires.ts";
 import { roads } from "../bench/tables.ts";
 import { ROOT, spawned } from "../lab.ts";
@@ -156,7 +157,9 @@ if (MISSING) {
 } else {
   labTest(
     "make bench measures this project on each wire, prints it, and writes bench.json and bench.svg",
-    async () => {
+    async (lab) => {
+      // nobody listens there: one failed measurement does not end the program
+      await assert.rejects(loadedPing(lab, "192.168.1.1", 1), /Cannot measure 'iperf3 .*refused/);
       const folder = newFolder();
       const { status, stdout, stderr } = spawnSync(
         ...spawned("lab/bench/bench", "--only", "ours", "--seconds", "1", "--repeats", "1", "--out", folder),
