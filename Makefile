@@ -18,10 +18,10 @@ help: ## these lines
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
 
 demo: ready ## one ping through the tunnel, every step shown: about 10 seconds (TRANSPORT=udp)
-	@$(TSX) src/lab/walk/demo.ts $(TOLD)
+	@$(TSX) src/lab/walk/demo.ts
 
 walk: ready ## one ping, all 19 steps: walk.html, .svg, .pcapng (OUT=FOLDER FOLLOW="curl -s URL")
-	@$(TSX) src/lab/walk/walk.ts $(if $(OUT),--out "$(OUT)") $(if $(FOLLOW),--follow $(FOLLOW)) $(TOLD)
+	@$(TSX) src/lab/walk/walk.ts $(if $(OUT),--out "$(OUT)") $(if $(FOLLOW),--follow $(FOLLOW))
 
 slides: walk ## slides.html for a class: the same run, with its bytes (OUT=FOLDER)
 	@$(TSX) src/lab/walk/slides.ts $(OUT)

@@ -45,10 +45,10 @@ async function iperf(
     const said = await finish(lab, host, command, seconds + 20);
     const received = said.startsWith("{") ? JSON.parse(said).end?.sum_received : undefined;
     if (received) return received;
-    if (attempt === ATTEMPTS) {
-      const why = /"error":\s*"(.*)"/.exec(said)?.[1] ?? "it did not end";
+    const why = /"error":\s*"(.*)"/.exec(said)?.[1] ?? "it did not end";
+    if (attempt === ATTEMPTS)
       throw new Failure(`Cannot measure '${command}' on ${host}: ${why}`, "run it again");
-    }
+    console.error(`once more: '${command}' on ${host}: ${why}`);
     await sleep(1000);
   }
 }
