@@ -163,7 +163,7 @@ if (MISSING) {
       const folder = newFolder();
       const { status, stdout, stderr } = spawnSync(
         ...spawned("lab/bench/bench", "--only", "ours", "--seconds", "1", "--repeats", "1", "--out", folder),
-        { cwd: ROOT, encoding: "utf8", timeout: 110_000 },
+        { cwd: ROOT, encoding: "utf8", timeout: 200_000 },
       );
       assert.equal(status, 0, stdout + stderr);
       const { wires } = JSON.parse(readFileSync(join(folder, "bench.json"), "utf8"));

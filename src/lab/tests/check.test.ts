@@ -16,7 +16,7 @@ function checkFile(name: string, lines: string[]) {
   const { status, stderr } = spawnSync(...spawned("lab/docs/check", file), {
     cwd: ROOT,
     encoding: "utf8",
-    timeout: 60_000,
+    timeout: 200_000,
   });
   return {
     status,

@@ -181,7 +181,7 @@ test("an ordinary user can run the demo with the PATH of su(1), where user names
   const { status, stdout, stderr } = spawnSync("unshare", ["--mount", "sh", "-c", script], {
     cwd: ROOT,
     encoding: "utf8",
-    timeout: 60_000,
+    timeout: 150_000,
   });
   if (/Cannot make a private namespace/.test(stderr)) {
     assert.ok(!process.env.CI, stderr);

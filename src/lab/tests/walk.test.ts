@@ -29,7 +29,7 @@ function runOver(TRANSPORT: "tcp" | "udp", out: string, ...args: string[]) {
   const mount = "mount -t tracefs tracefs /sys/kernel/tracing 2> /dev/null || true";
   const mounted = ["unshare", "--mount", "sh", "-c", `${mount}; exec "$@"`, "sh"];
   const [first, ...rest] = [...(asRoot && TRANSPORT === "udp" ? mounted : []), program, ...words];
-  return spawnSync(first!, rest, { cwd: ROOT, encoding: "utf8", timeout: 60_000, env });
+  return spawnSync(first!, rest, { cwd: ROOT, encoding: "utf8", timeout: 150_000, env });
 }
 const runWalk = (out: string, ...args: string[]) => runOver("tcp", out, ...args);
 const walk = (...args: string[]) => runWalk(folder, ...args);
@@ -148,7 +148,7 @@ function asNobody(mode: string, program: string) {
   const done = spawnSync("unshare", ["--mount", "sh", "-c", script], {
     cwd: ROOT,
     encoding: "utf8",
-    timeout: 60_000,
+    timeout: 150_000,
   });
   return done;
 }
@@ -245,7 +245,7 @@ function webWalk() {
   const { status, stdout, stderr } = spawnSync(first!, rest, {
     cwd: ROOT,
     encoding: "utf8",
-    timeout: 60_000,
+    timeout: 150_000,
   });
   assert.equal(status, 0, stdout + stderr);
   if (asRoot) assert.ok(stdout.includes("19 of 19 steps seen"), stdout.slice(-3000)); // its end says which
